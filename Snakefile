@@ -1,0 +1,62 @@
+"""Prophet KV-extension artifact: figures, tables, LaTeX and provenance from configuration files.
+
+Main command: snakemake --cores 8
+"""
+
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from prophet_moe.documents import read_yaml
+from prophet_moe.errors import ends_in_one_line
+
+min_version("9.6")
+
+CONFIG_FILES = ("config/experiment.yaml", "config/style.yaml")
+
+# Snakemake's own message for an unreadable configuration file names neither the file nor the line.
+with ends_in_one_line():
+    for file in CONFIG_FILES:
+        read_yaml(Path(file))
+
+
+configfile: CONFIG_FILES[0]
+configfile: CONFIG_FILES[1]
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/parameters.smk"
+include: "workflow/rules/messages.smk"
+include: "workflow/rules/capacity.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/paper.smk"
+include: "workflow/rules/verify.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    """Everything: data, tables, figures, notebooks and LaTeX of every scenario, and the paper where TeX is installed."""
+    default_target: True
+    input:
+        DATA,
+        TABLES,
+        FIGURES,
+        LATEX,
+        PAPER,
+
+
+onstart:
+    for line in notes():
+        print(line)
+
+
+onsuccess:
+    print(summary())
+
+
+onerror:
+    for line in failures():
+        print(line, file=sys.stderr)

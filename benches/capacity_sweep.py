@@ -1,0 +1,121 @@
+"""Speed and memory of the capacity sweep beside a plain Python loop and pandas.apply, in one run on one core.
+
+usage: python benches/capacity_sweep.py [--configurations N] [--repeats R]
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity.memory import ModelMemory
+from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.sweep import INPUTS, sweep
+from prophet_moe.settings import CALIBRATED, REPORTED, Scenario
+
+CONSTANTS = [name for name in INPUTS if name not in ("device_bytes", "batch")]
+CHUNK = 100_000
+
+
+def random_configurations(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Columns of `count` random configurations, in the ranges of the catalogue."""
+    rng = np.random.default_rng(seed)
+    whole = {
+        "experts": (8, 257),
+        "top_k": (1, 9),
+        "moe_layers": (6, 95),
+        "expert_bytes": (5_000_000, 1_300_000_000),
+        "non_expert_bytes": (300_000_000, 110_000_000_000),
+        "kv_bytes_per_token": (30_000, 400_000),
+        "state_bytes_per_sequence": (0, 80_000_000),
+        "activation_bytes_per_token": (10_000, 500_000),
+        "activation_bytes_per_sequence": (100_000, 1_000_000),
+        "native_context": (512, 262_145),
+        "device_bytes": (32 * 10**9, 142 * 10**9),
+        "batch": (1, 65),
+    }
+    columns = {name: rng.integers(*bounds, count).astype(float) for name, bounds in whole.items()}
+    return columns | {"forced_not_fitting": np.zeros(count, dtype=bool)}
+
+
+def chunks(count: int) -> Iterator[dict[str, np.ndarray]]:
+    """`count` random configurations, CHUNK at a time."""
+    for start in range(0, count, CHUNK):
+        yield random_configurations(min(CHUNK, count - start), seed=start)
+
+
+def run_sweep(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
+    """All metrics, block after block."""
+    for _rows, _metrics in sweep(columns, scenario):
+        pass
+
+
+def run_loop(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
+    """The scalar reference, one configuration after another."""
+    for row in zip(*(columns[name].tolist() for name in INPUTS), strict=True):
+        evaluate_row(dict(zip(INPUTS, row, strict=True)), scenario)
+
+
+def run_apply(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
+    """The scalar reference through pandas.DataFrame.apply, one Series of metrics per row."""
+    pd.DataFrame(columns).apply(lambda row: pd.Series(evaluate_row(row, scenario)), axis=1)
+
+
+def evaluate_row(row: dict | pd.Series, scenario: Scenario) -> dict:
+    """The reference's metrics for one row of columns."""
+    memory = ModelMemory(**{name: row[name] for name in CONSTANTS}, total_params=0, active_params=0)
+    return evaluate(memory, row["device_bytes"], int(row["batch"]), scenario)
+
+
+def seconds_per_row(run: Callable, columns: dict[str, np.ndarray], scenario: Scenario) -> float:
+    """Wall seconds per configuration of one run."""
+    start = time.perf_counter()
+    run(columns, scenario)
+    return (time.perf_counter() - start) / len(columns["batch"])
+
+
+def compare_speed(count: int, repeats: int) -> None:
+    """Print the time per configuration of each way and its ratio to the sweep, interleaved, median of the repeats."""
+    everything = random_configurations(count, seed=0)
+    ways = {"sweep": (run_sweep, count), "Python loop": (run_loop, 20_000), "pandas.apply": (run_apply, 2_000)}
+    for name, scenario in (("calibrated", CALIBRATED), ("reported", REPORTED)):
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(repeats):
+            for way, (run, rows) in ways.items():
+                columns = {key: values[:rows] for key, values in everything.items()}
+                times[way].append(seconds_per_row(run, columns, scenario))
+        for way, (_, rows) in ways.items():
+            ratios = [other / own for other, own in zip(times[way], times["sweep"], strict=True)]
+            print(
+                f"{name:11} {way:13} {rows:>9,} configurations  {1e9 * statistics.median(times[way]):>10,.0f} ns each"
+                f"  {statistics.median(ratios):>7,.0f}x ({min(ratios):,.0f}..{max(ratios):,.0f})"
+            )
+
+
+def peak_memory(count: int) -> None:
+    """Print the peak resident memory of sweeping `count` configurations in blocks."""
+    for columns in chunks(count):
+        run_sweep(columns, CALIBRATED)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak resident memory of this process after {count:,} configurations: {peak:.2f} GiB")
+
+
+def main() -> None:
+    """Run both measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configurations", type=int, default=2_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    compare_speed(arguments.configurations, arguments.repeats)
+    peak_memory(10_000_000)
+
+
+if __name__ == "__main__":
+    main()

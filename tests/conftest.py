@@ -1,0 +1,45 @@
+"""What several tests need: the project's root, its catalogue and the records of both scenarios."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from prophet_moe.capacity import capacity_grid, record
+from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
+from prophet_moe.settings import Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Experiment:
+    """The default settings, whatever config/experiment.yaml holds just now."""
+    return Experiment()
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, ModelSpec]:
+    """The catalogue's models."""
+    return load_models(ROOT / "config/models")
+
+
+@pytest.fixture(scope="session")
+def gpus(experiment: Experiment) -> dict[str, GpuSpec]:
+    """The grid's GPUs."""
+    return load_gpus(ROOT / "config/gpus.yaml", experiment.gpus)
+
+
+@pytest.fixture(scope="session")
+def grids(experiment, models, gpus) -> dict[str, pd.DataFrame]:
+    """The capacity grid of each scenario."""
+    return {
+        name: capacity_grid(models, gpus, experiment.batch_sizes, scenario)
+        for name, scenario in experiment.scenarios.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def records(grids) -> dict[str, pd.DataFrame]:
+    """The record of each scenario."""
+    return {name: record(grid) for name, grid in grids.items()}

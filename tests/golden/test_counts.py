@@ -1,0 +1,56 @@
+"""Exact parameter and KV counts against the golden file, whose origin stands in its `oracle` entries."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from prophet_moe import params
+
+GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())
+
+
+@pytest.fixture(params=sorted(GOLDEN))
+def golden(request, models):
+    """One golden entry with the architecture of the same published name."""
+    spec = next(spec for spec in models.values() if spec.published_name == request.param)
+    return GOLDEN[request.param], spec.architecture
+
+
+def test_every_model_has_a_golden_entry(models):
+    assert {spec.published_name for spec in models.values()} == set(GOLDEN)
+
+
+def test_parameters_by_component(golden):
+    expected, arch = golden
+    counts = params.parameter_counts(arch)
+    assert asdict(counts) | {"total": counts.total} == expected["params"]
+    assert 2 * counts.non_expert == expected["bf16_bytes"]["non_expert_incl_shared"]
+
+
+def test_active_and_expert_parameters(golden):
+    expected, arch = golden
+    assert params.active_parameters(arch) == expected["active_params"]
+    assert params.expert_parameters(arch) == expected["expert_params_each"]
+    assert params.moe_layers(arch) * arch.moe.experts == expected["n_expert_instances"]
+
+
+def test_kv_bytes(golden):
+    expected, arch = golden
+    kv = expected["kv"]
+    assert params.kv_bytes_per_token(arch) == kv["kv_bytes_per_token"]
+    assert params.attention_layers(arch) == kv["attn_layers_with_kv"]
+    if "kv_bytes_per_token_decompressed" in kv:
+        assert params.kv_bytes_per_token(arch, mla_cache="decompressed") == kv["kv_bytes_per_token_decompressed"]
+    if "state_bytes_per_sequence_fp32_ssm" in kv:
+        assert params.state_bytes_per_sequence(arch) == kv["state_bytes_per_sequence_fp32_ssm"]
+        assert params.state_bytes_per_sequence(arch, ssm_bits=16) == kv["state_bytes_per_sequence_bf16"]
+    else:
+        assert params.state_bytes_per_sequence(arch) == 0
+
+
+def test_totals_agree_with_the_authors(models):
+    for spec in models.values():
+        total = params.parameter_counts(spec.architecture).total / 1e9
+        assert total == pytest.approx(spec.published_total_b, rel=0.01), spec.name

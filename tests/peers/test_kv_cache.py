@@ -1,0 +1,101 @@
+"""Cache bytes equal what Hugging Face Transformers keeps after a forward pass of a shrunken model in BF16."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from transformers_models import CATALOGUE, PEERS
+
+from prophet_moe.catalog import Architecture
+from prophet_moe.params import kv_bytes_per_token, state_bytes_per_sequence
+
+BATCH = 2
+DECODERS = [name for name, arch in CATALOGUE.items() if arch.family != "encoder_decoder"]
+ENCODER_DECODERS = [name for name, arch in CATALOGUE.items() if arch.family == "encoder_decoder"]
+MLA = [name for name, arch in CATALOGUE.items() if arch.attention.kind == "MLA"]
+
+
+def shrink(arch: Architecture) -> Architecture:
+    """Keep kinds, ratios and placement, but leave two attention layers, a few narrow experts and 1/16 of the width."""
+    attention, moe, mamba = arch.attention, arch.moe, arch.mamba
+    small_attention = {
+        field: getattr(attention, field) // 4
+        for field in ("heads", "kv_heads", "head_dim", "nope_head_dim", "rope_head_dim", "v_head_dim")
+    }
+    small_attention |= {field: getattr(attention, field) // 16 for field in ("q_lora_rank", "kv_lora_rank")}
+    small_moe = {"experts": 4, "top_k": min(moe.top_k, 2), "ffn": 32, "shared_ffn": min(moe.shared_ffn, 32)}
+    small = {
+        "layers": attention.placement.first + attention.placement.step + 1,
+        "encoder_layers": min(arch.encoder_layers, 3),
+        "hidden": arch.hidden // 16,
+        "vocab": 64,
+        "dense_ffn": min(arch.dense_ffn, 32),
+        "attention": attention.model_copy(update=small_attention),
+        "moe": moe.model_copy(update=small_moe),
+    }
+    if mamba:
+        small["mamba"] = mamba.model_copy(update={"inner": mamba.inner // 16, "dt_rank": mamba.dt_rank // 16})
+    return arch.model_copy(update=small)
+
+
+def build(name: str, arch: Architecture) -> torch.nn.Module:
+    """A model that runs, with random weights."""
+    return PEERS[name].build(arch).to(torch.bfloat16).requires_grad_(False).eval()
+
+
+def tokens(length: int) -> torch.Tensor:
+    """A batch of `length` tokens."""
+    return torch.ones(BATCH, length, dtype=torch.long)
+
+
+def cache_of(model: torch.nn.Module, **inputs: torch.Tensor):
+    """What the model keeps after reading `inputs`."""
+    return model(**inputs).past_key_values
+
+
+def cached_tensors(cache) -> Iterator[torch.Tensor]:
+    """K and V of attention layers, convolution window and state of Mamba layers."""
+    for layer in cache.layers:
+        for held in vars(layer).values():
+            entries = held.values() if isinstance(held, dict) else [held]
+            yield from (entry for entry in entries if isinstance(entry, torch.Tensor))
+
+
+def bytes_per_sequence(cache) -> float:
+    """Bytes of all tensors of the cache, for one sequence of the batch."""
+    return sum(tensor.nbytes for tensor in cached_tensors(cache)) / BATCH
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_cache_is_kv_per_token_and_state_per_sequence(name):
+    """Attention keeps K and V (or the MLA latent) of every token; Mamba keeps the same whatever the length."""
+    arch = shrink(CATALOGUE[name])
+    model = build(name, arch)
+    for length in (5, 8):
+        measured = bytes_per_sequence(cache_of(model, input_ids=tokens(length)))
+        assert measured == length * kv_bytes_per_token(arch) + state_bytes_per_sequence(arch)
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_target_tokens_fill_self_attention_and_source_tokens_cross_attention(name):
+    """So context is source plus target tokens, and either kind costs the same."""
+    arch = shrink(CATALOGUE[name])
+    source, target = 7, 5
+    cache = cache_of(build(name, arch), input_ids=tokens(source), decoder_input_ids=tokens(target))
+    assert bytes_per_sequence(cache.self_attention_cache) == target * kv_bytes_per_token(arch)
+    assert bytes_per_sequence(cache.cross_attention_cache) == source * kv_bytes_per_token(arch)
+
+
+@pytest.mark.parametrize("name", MLA)
+def test_decompressed_mla_is_the_expanded_latent(name):
+    """The K and V that Transformers 4 kept are what Transformers 5 expands from its cache at every step."""
+    arch, length = shrink(CATALOGUE[name]), 5
+    model = build(name, arch)
+    cache = cache_of(model, input_ids=tokens(length))
+    expanded = [
+        tensor
+        for layer, kept in zip(model.model.layers, cache.layers, strict=True)
+        for tensor in layer.self_attn.expand_kv(kept.keys, kept.values)
+    ]
+    measured = sum(tensor.nbytes for tensor in expanded) / BATCH
+    assert measured == length * kv_bytes_per_token(arch, mla_cache="decompressed")

@@ -1,0 +1,293 @@
+"""The Hugging Face Transformers model of each catalogue entry, built from the entry's architecture.
+
+Numbers come from the catalogue. The exceptions are what a class demands and the catalogue does not hold, and what a
+surrogate adds: those are taken from the model's own source, so that they check the catalogue.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers as hf
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm
+from transformers.models.t5.modeling_t5 import T5DenseGatedActDense
+
+from prophet_moe.catalog import Architecture, load_models
+
+MODEL_FILES = Path(__file__).parents[2] / "config" / "models"
+CATALOGUE = {name: spec.architecture for name, spec in load_models(MODEL_FILES).items()}
+
+ABSENT = "absent"
+"""Component of the parameters that a surrogate class has and the model has not."""
+
+LLAMA_LIKE = {
+    "routed_experts": r"\.mlp\.experts\.",
+    "shared_experts": r"\.mlp\.shared_experts?\.",
+    "router": r"\.mlp\.gate\.|\.shared_expert_gate\.",
+    "dense_ffn": r"\.mlp\.(gate|up|down)_proj\.|\.residual_mlp\.",
+    "attention": r"\.self_attn\.",
+    "embeddings": r"\.embed_tokens\.|^lm_head\.",
+    "norms": r"\.layers\.\d+\.\w+norm\.|^model\.norm\.",
+}
+DEEPSEEK_MOE = LLAMA_LIKE | {"router": r"\.mlp\.gate\.", ABSENT: r"\.shared_expert_gate\."}
+DBRX = {
+    "routed_experts": r"\.ffn\.experts\.",
+    "router": r"\.ffn\.router\.",
+    "attention": r"\.attn\.",
+    "embeddings": r"\.wte\.|^lm_head\.",
+    "norms": r"\.norm_[12f]\.",
+}
+JAMBA = {
+    "routed_experts": r"\.feed_forward\.experts\.",
+    "router": r"\.feed_forward\.router\.",
+    "dense_ffn": r"\.feed_forward\.(gate|up|down)_proj\.",
+    "attention": r"\.self_attn\.",
+    "mamba": r"\.mamba\.",
+    "embeddings": r"\.embed_tokens\.|^lm_head\.",
+    "norms": r"\.layers\.\d+\.\w+norm\.|\.final_layernorm\.",
+}
+T5_LIKE = {
+    "routed_experts": r"\.experts\.",
+    "router": r"\.router\.",
+    "dense_ffn": r"\.(mlp|DenseReluDense)\.w",
+    "attention": r"\.(Self|EncDec)Attention\.",
+    "embeddings": r"^shared\.|^lm_head\.",
+    "norms": r"layer_norm\.",
+}
+
+
+def _decoder_fields(arch: Architecture) -> dict:
+    """Fields that the decoder-only classes share."""
+    return {
+        "vocab_size": arch.vocab,
+        "hidden_size": arch.hidden,
+        "num_hidden_layers": arch.layers,
+        "num_attention_heads": arch.attention.heads,
+        "num_key_value_heads": arch.attention.kv_heads,
+        "num_experts_per_tok": arch.moe.top_k,
+        "max_position_embeddings": arch.native_context,
+        "tie_word_embeddings": arch.tied_embeddings,
+    }
+
+
+def _dense_layers(arch: Architecture) -> list[int]:
+    return [layer for layer in range(arch.layers) if layer not in arch.moe.placement.layers(arch.layers)]
+
+
+def _mixtral(arch: Architecture) -> nn.Module:
+    config = hf.MixtralConfig(
+        **_decoder_fields(arch),
+        head_dim=arch.attention.head_dim,
+        intermediate_size=arch.moe.ffn,
+        num_local_experts=arch.moe.experts,
+    )
+    return hf.MixtralForCausalLM(config)
+
+
+def _qwen2_moe(arch: Architecture) -> nn.Module:
+    config = hf.Qwen2MoeConfig(
+        **_decoder_fields(arch),
+        head_dim=arch.attention.head_dim,
+        intermediate_size=arch.dense_ffn,
+        moe_intermediate_size=arch.moe.ffn,
+        num_experts=arch.moe.experts,
+        shared_expert_intermediate_size=arch.moe.shared_ffn,
+        mlp_only_layers=_dense_layers(arch),
+        qkv_bias=arch.attention.qkv_bias,
+    )
+    return hf.Qwen2MoeForCausalLM(config)
+
+
+def _qwen3_moe(arch: Architecture) -> nn.Module:
+    config = hf.Qwen3MoeConfig(
+        **_decoder_fields(arch),
+        head_dim=arch.attention.head_dim,
+        intermediate_size=arch.dense_ffn,
+        moe_intermediate_size=arch.moe.ffn,
+        num_experts=arch.moe.experts,
+        mlp_only_layers=_dense_layers(arch),
+    )
+    return hf.Qwen3MoeForCausalLM(config)
+
+
+def _olmoe(arch: Architecture) -> nn.Module:
+    config = hf.OlmoeConfig(
+        **_decoder_fields(arch),
+        head_dim=arch.attention.head_dim,
+        intermediate_size=arch.moe.ffn,
+        num_experts=arch.moe.experts,
+    )
+    return hf.OlmoeForCausalLM(config)
+
+
+def _deepseek_fields(arch: Architecture) -> dict:
+    attention = arch.attention
+    return _decoder_fields(arch) | {
+        "intermediate_size": arch.dense_ffn,
+        "moe_intermediate_size": arch.moe.ffn,
+        "n_routed_experts": arch.moe.experts,
+        "n_shared_experts": arch.moe.shared_experts,
+        "first_k_dense_replace": arch.moe.placement.first,
+        "q_lora_rank": attention.q_lora_rank,
+        "kv_lora_rank": attention.kv_lora_rank,
+        "qk_nope_head_dim": attention.nope_head_dim,
+        "qk_rope_head_dim": attention.rope_head_dim,
+        "v_head_dim": attention.v_head_dim,
+        # Routing groups hold no parameters; one group suits any number of experts.
+        "n_group": 1,
+        "topk_group": 1,
+    }
+
+
+def _deepseek_v2(arch: Architecture) -> nn.Module:
+    return hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(**_deepseek_fields(arch)))
+
+
+def _deepseek_v3(arch: Architecture) -> nn.Module:
+    return hf.DeepseekV3ForCausalLM(hf.DeepseekV3Config(**_deepseek_fields(arch)))
+
+
+def _dbrx(arch: Architecture) -> nn.Module:
+    config = hf.DbrxConfig(
+        d_model=arch.hidden,
+        n_heads=arch.attention.heads,
+        n_layers=arch.layers,
+        max_seq_len=arch.native_context,
+        vocab_size=arch.vocab,
+        tie_word_embeddings=arch.tied_embeddings,
+        # The forward pass demands rope_theta and clip_qkv (databricks/dbrx, config.json); they hold no parameters.
+        attn_config={"kv_n_heads": arch.attention.kv_heads, "rope_theta": 5e5, "clip_qkv": 8},
+        ffn_config={"ffn_hidden_size": arch.moe.ffn, "moe_num_experts": arch.moe.experts, "moe_top_k": arch.moe.top_k},
+    )
+    return hf.DbrxForCausalLM(config)
+
+
+def _jamba(arch: Architecture) -> nn.Module:
+    config = hf.JambaConfig(
+        **_decoder_fields(arch),
+        head_dim=arch.attention.head_dim,
+        intermediate_size=arch.dense_ffn,
+        num_experts=arch.moe.experts,
+        expert_layer_offset=arch.moe.placement.first,
+        expert_layer_period=arch.moe.placement.step,
+        attn_layer_offset=arch.attention.placement.first,
+        attn_layer_period=arch.attention.placement.step,
+        mamba_d_state=arch.mamba.state,
+        mamba_d_conv=arch.mamba.conv,
+        mamba_expand=arch.mamba.inner // arch.hidden,
+        mamba_dt_rank=arch.mamba.dt_rank,
+    )
+    return hf.JambaForCausalLM(config)
+
+
+def _t5_fields(arch: Architecture) -> dict:
+    return {
+        "vocab_size": arch.vocab,
+        "d_model": arch.hidden,
+        "d_kv": arch.attention.head_dim,
+        "d_ff": arch.dense_ffn,
+        "num_layers": arch.encoder_layers,
+        "num_decoder_layers": arch.layers,
+        "num_heads": arch.attention.heads,
+        "relative_attention_num_buckets": arch.attention.relative_buckets,
+    }
+
+
+def _switch(arch: Architecture) -> nn.Module:
+    config = hf.SwitchTransformersConfig(
+        **_t5_fields(arch),
+        num_experts=arch.moe.experts,
+        num_sparse_encoder_layers=len(arch.moe.placement.layers(arch.encoder_layers)),
+        num_sparse_decoder_layers=len(arch.moe.placement.layers(arch.layers)),
+        tie_word_embeddings=arch.tied_embeddings,
+    )
+    return hf.SwitchTransformersForConditionalGeneration(config)
+
+
+def _t5(arch: Architecture) -> nn.Module:
+    return hf.T5ForConditionalGeneration(hf.T5Config(**_t5_fields(arch), feed_forward_proj="gated-gelu"))
+
+
+def _add_grok_norms(model: nn.Module, arch: Architecture) -> None:
+    """Grok-1 also normalises what attention and MoE return (xai-org/grok-1, model.py)."""
+    for layer in model.model.layers:
+        layer.attention_output_norm = MixtralRMSNorm(arch.hidden)
+        layer.moe_output_norm = MixtralRMSNorm(arch.hidden)
+
+
+def _add_arctic_residual(model: nn.Module, arch: Architecture) -> None:
+    """Arctic runs a normalised gated MLP, as wide as the hidden state, beside every MoE block (vLLM, arctic.py)."""
+    config = hf.LlamaConfig(hidden_size=arch.hidden, intermediate_size=arch.hidden)
+    for layer in model.model.layers:
+        layer.residual_mlp = LlamaMLP(config)
+        layer.residual_norm = MixtralRMSNorm(arch.hidden)
+
+
+def _make_sparse(model: nn.Module, arch: Architecture) -> None:
+    """Turn T5 v1.1 into Switch-XXL: experts in every other FFN, separate logits table (flaxformer, switch_xxl.gin)."""
+    for stack in (model.encoder, model.decoder):
+        for block in stack.block[1::2]:
+            block.layer[-1].DenseReluDense = nn.ModuleDict(
+                {
+                    "router": nn.Linear(arch.hidden, arch.moe.experts, bias=False),
+                    "experts": nn.ModuleList(T5DenseGatedActDense(stack.config) for _ in range(arch.moe.experts)),
+                }
+            )
+    model.lm_head = nn.Linear(arch.hidden, arch.vocab, bias=False)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How Transformers builds one model, and the component that each of its parameters belongs to."""
+
+    build: Callable[[Architecture], nn.Module]
+    components: dict[str, str]
+    """Pattern of the parameter names, by component."""
+    complete: Callable[[nn.Module, Architecture], None] = lambda model, arch: None
+    """Adds the parameters that a surrogate class lacks; the result only counts, it does not run."""
+
+
+PEERS = {
+    "DBRX-132B": Peer(_dbrx, DBRX),
+    "DeepSeek-MoE-16B": Peer(_qwen2_moe, DEEPSEEK_MOE),
+    "DeepSeek-V2-236B": Peer(_deepseek_v2, LLAMA_LIKE),
+    "DeepSeek-V3-671B": Peer(_deepseek_v3, LLAMA_LIKE),
+    "Grok-1-314B": Peer(_mixtral, LLAMA_LIKE, _add_grok_norms),
+    "Jamba-1.5-Large": Peer(_jamba, JAMBA),
+    "Mixtral-8x22B": Peer(_mixtral, LLAMA_LIKE),
+    "Mixtral-8x7B": Peer(_mixtral, LLAMA_LIKE),
+    "OLMoE-1B-7B": Peer(_olmoe, LLAMA_LIKE),
+    "Qwen1.5-MoE-A2.7B": Peer(_qwen2_moe, LLAMA_LIKE),
+    "Qwen2-MoE-57B": Peer(_qwen2_moe, LLAMA_LIKE),
+    "Qwen3-235B": Peer(_qwen3_moe, LLAMA_LIKE),
+    "Snowflake-Arctic-480B": Peer(_mixtral, LLAMA_LIKE, _add_arctic_residual),
+    "Switch-Base-128": Peer(_switch, T5_LIKE),
+    "Switch-Large-128": Peer(_switch, T5_LIKE),
+    "Switch-XXL-128": Peer(_t5, T5_LIKE, _make_sparse),
+}
+
+
+def count_parameters(name: str, arch: Architecture) -> Counter[str]:
+    """Parameters by component of `name`'s peer with the fields of `arch`; nothing is allocated."""
+    peer = PEERS[name]
+    with torch.device("meta"):
+        model = peer.build(arch)
+        peer.complete(model, arch)
+    counts = Counter()
+    for parameter, tensor in model.named_parameters():
+        counts[_component(parameter, peer.components)] += tensor.numel()
+    del counts[ABSENT]
+    return counts
+
+
+def _component(parameter: str, patterns: dict[str, str]) -> str:
+    """The one component whose pattern is found in the parameter's name."""
+    found = [component for component, pattern in patterns.items() if re.search(pattern, parameter)]
+    if len(found) != 1:
+        raise ValueError(f"parameter {parameter} belongs to {found or 'no component'}, expected exactly one")
+    return found[0]

@@ -1,0 +1,153 @@
+"""The vectorised sweep against the scalar reference, and properties that any capacity model must have."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.capacity.memory import ModelMemory, model_memory
+from prophet_moe.capacity.reference import evaluate, max_context
+from prophet_moe.capacity.sweep import INPUTS, sweep
+from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Routing, Scenario
+from prophet_moe.units import GB
+
+CONFIGURATIONS = 60_000
+"""Random configurations per scenario and seed: 120,000 with the two of each below."""
+
+TOKENS = ("baseline_max_context", "prophet_max_context", "baseline_native_context", "prophet_native_context")
+
+
+def random_memories(count: int, seed: int, whole: bool) -> list[tuple[ModelMemory, int | float, int]]:
+    """Random models, devices and batches; whole bytes for published architectures, fractions for the report's."""
+    rng = np.random.default_rng(seed)
+
+    def sizes(low: float, high: float) -> list[int | float]:
+        drawn = np.exp(rng.uniform(np.log(low), np.log(high), count))
+        return [round(x) for x in drawn] if whole else drawn.tolist()
+
+    experts = rng.integers(1, 257, count)
+    top_k = np.minimum(rng.integers(1, 9, count), experts)
+    columns = zip(
+        experts.tolist(),
+        top_k.tolist(),
+        rng.integers(1, 100, count).tolist(),
+        sizes(1e6, 1.3e9),
+        sizes(1e8, 1e11),
+        sizes(1e4, 5e6),
+        sizes(1, 8e7),
+        sizes(1, 5e5),
+        sizes(1, 1e7),
+        rng.integers(512, 300_000, count).tolist(),
+        [0] * count,
+        [0] * count,
+        (rng.random(count) < 0.05).tolist(),
+        strict=True,
+    )
+    devices, batches = sizes(3e10, 1.5e11), rng.integers(1, 129, count).tolist()
+    return [(ModelMemory(*row), device, batch) for row, device, batch in zip(columns, devices, batches, strict=True)]
+
+
+def as_columns(configurations) -> dict[str, np.ndarray]:
+    """The same configurations as the sweep's columns."""
+    rows = [vars(memory) | {"device_bytes": device, "batch": batch} for memory, device, batch in configurations]
+    kind = {"forced_not_fitting": bool}
+    return {name: np.array([row[name] for row in rows], dtype=kind.get(name, float)) for name in INPUTS}
+
+
+@pytest.mark.parametrize(("scenario", "whole"), [(CALIBRATED, True), (REPORTED, False)], ids=["calibrated", "reported"])
+def test_sweep_equals_reference(scenario, whole):
+    """120,000 random configurations: 1e-12 relative on every metric, and not one floored token count apart."""
+    configurations = random_memories(CONFIGURATIONS, seed=20250124, whole=whole)
+    expected = [evaluate(memory, device, batch, scenario) for memory, device, batch in configurations]
+    for rows, metrics in sweep(as_columns(configurations), scenario):
+        for name, values in metrics.items():
+            reference = np.array([row[name] for row in expected[rows]], dtype=float)
+            if name in TOKENS:
+                np.testing.assert_array_equal(values, reference, err_msg=name)
+            else:
+                scale = _scale(name, expected[rows])
+                np.testing.assert_allclose(
+                    values.astype(float) / scale, reference / scale, rtol=1e-12, atol=1e-12, err_msg=name
+                )
+
+
+def _scale(name: str, rows: list[dict]) -> np.ndarray | float:
+    """What a metric is relative to: differences of large numbers against these, others against themselves."""
+    if name.endswith("_free_bytes") or name == "expert_savings_bytes":
+        return np.array([row["baseline_total_bytes"] + abs(row["baseline_free_bytes"]) for row in rows])
+    return {"expert_savings_pct": 100.0}.get(name, 1.0)
+
+
+@st.composite
+def scenarios(draw) -> Scenario:
+    """Any scenario on published architectures."""
+    return replace_fields(
+        CALIBRATED,
+        routing=draw(st.sampled_from([Routing(), Routing(law="power_law", exponent=draw(st.floats(0.3, 1.0)))])),
+        resident_experts=draw(st.sampled_from(["whole", "fractional"])),
+        activation=Activation(prefill_chunk_tokens=draw(st.integers(1, 16384))),
+        lookahead_layers=draw(st.integers(0, 8)),
+        weight_bits=draw(st.sampled_from([4, 8, 16])),
+        kv_bits=draw(st.sampled_from([8, 16])),
+        mla_cache=draw(st.sampled_from(["latent", "decompressed"])),
+    )
+
+
+def replace_fields(scenario: Scenario, **values) -> Scenario:
+    """The scenario with other values, validated."""
+    return Scenario.model_validate(dict(scenario) | values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenario=scenarios(), device_gb=st.integers(8, 200), batch=st.integers(1, 256), data=st.data())
+def test_properties(models, scenario, device_gb, batch, data):
+    """More memory never shortens a context, a larger batch never lengthens it, experts kept are between k and E."""
+    memory = model_memory(models[data.draw(st.sampled_from(sorted(models)))], scenario)
+    here = evaluate(memory, device_gb * GB, batch, scenario)
+    larger = evaluate(memory, (device_gb + 8) * GB, batch, scenario)
+    more = evaluate(memory, device_gb * GB, batch + 1, scenario)
+    for name in ("baseline_max_context", "prophet_max_context"):
+        assert larger[name] >= here[name] >= more[name]
+    assert memory.top_k * (1 - 1e-12) <= here["unique_experts"] <= memory.experts
+    assert here["unique_experts"] <= here["resident_experts"] + 1e-9
+    assert here["prophet_expert_bytes"] <= here["baseline_expert_bytes"]
+    assert 0 <= here["request_dedup"] + 1e-12 < 1
+    if here["resident_experts"] == memory.experts:
+        assert here["staging_bytes"] == 0
+        assert here["prophet_max_context"] <= here["baseline_max_context"]
+    assert math.isnan(here["kv_extension_factor"]) == (not here["baseline_fits"])
+
+
+@given(free=st.integers(-(2**40), 2**50), batch=st.integers(1, 4096), kv=st.integers(1, 10**7))
+def test_the_longest_context_fits_and_one_token_more_does_not(models, free, batch, kv):
+    memory = replace(model_memory(models["Mixtral-8x7B"], CALIBRATED), kv_bytes_per_token=kv)
+    tokens = max_context(memory, free, batch)
+    assert tokens == 0 or tokens * batch * kv <= free
+    assert (tokens + 1) * batch * kv > free
+
+
+def test_one_token_activates_exactly_k_experts(models):
+    """Rounding up must not turn the law's k, which floating point may miss by an ulp, into k + 1."""
+    for spec in models.values():
+        memory = model_memory(spec, CALIBRATED)
+        assert evaluate(memory, 80 * GB, 1, CALIBRATED)["resident_experts"] == memory.top_k
+
+
+def test_worked_example(models):
+    """DeepSeek-MoE-16B by hand: 27 MoE layers x 64 experts of 3 x 2048 x 1408 weights of two bytes."""
+    memory = model_memory(models["DeepSeek-MoE-16B"], CALIBRATED)
+    got = evaluate(memory, 80 * GB, 1, CALIBRATED)
+    assert got["baseline_expert_bytes"] == 27 * 64 * 3 * 2048 * 1408 * 2
+    assert got["prophet_expert_bytes"] == 27 * 6 * 3 * 2048 * 1408 * 2
+    assert got["staging_bytes"] == 3 * 6 * 3 * 2048 * 1408 * 2
+    assert got["kv_cache_bytes"] == 4096 * 2 * 16 * 128 * 28 * 2
+    assert got["expert_savings_pct"] == pytest.approx(100 * 58 / 64)
+
+
+def test_models_that_the_report_does_not_cover_have_no_reported_memory(models):
+    unreported = models["DBRX-132B"].model_copy(update={"reported": None})
+    assert model_memory(unreported, REPORTED) is None
+    assert model_memory(unreported, CALIBRATED) is not None

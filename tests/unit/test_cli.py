@@ -1,0 +1,96 @@
+"""The command line: what it prints, and its errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prophet_moe.present.latex import TABLES, TexColumn, escape, macros, table
+from prophet_moe.present.numbers import headlines, scenario_numbers
+from tests.conftest import ROOT
+
+COMMAND = Path(sys.executable).with_name("prophet-moe")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    """Run prophet-moe in the project."""
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_models_lists_the_catalogue(models):
+    shown = run("models").stdout
+    assert all(name in shown for name in models)
+
+
+def test_capacity_agrees_with_the_record(records):
+    row = records["calibrated"].set_index(["model", "gpu", "batch_size"]).loc["Switch-Base-128", "A100-80GB", 16]
+    shown = run("capacity", "--model", "Switch-Base-128", "--gpu", "A100-80GB", "--batch", "16").stdout
+    assert f"{row['baseline_max_context']:,}" in shown
+    assert f"{row['prophet_max_context']:,}" in shown
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "batch", "scenario", "problem"),
+    [
+        (
+            "Jamba-1.5-Large",
+            "A100-80GB",
+            "1",
+            "calibrated",
+            "non-expert weights take 101.3 GB, expected at most the 85.1 GB",
+        ),
+        (
+            "Jamba-1.5-Lage",
+            "A100-80GB",
+            "1",
+            "calibrated",
+            "unknown model 'Jamba-1.5-Lage'; did you mean 'Jamba-1.5-Large'",
+        ),
+        ("DBRX-132B", "A100", "1", "calibrated", "unknown GPU 'A100'"),
+        ("DBRX-132B", "A100-80GB", "0", "calibrated", "--batch: got 0, expected a whole number of at least 1"),
+        ("DBRX-132B", "A100-80GB", "1", "measured", "--scenario: unknown scenario 'measured'"),
+    ],
+)
+def test_mistakes_are_one_line(model, gpu, batch, scenario, problem):
+    done = run("capacity", "--model", model, "--gpu", gpu, "--batch", batch, "--scenario", scenario)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert problem in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_latex_escapes_and_marks_missing_numbers(records):
+    frame = records["calibrated"][["model", "kv_extension_factor"]].iloc[[0]]
+    columns = [TexColumn("model", "Model"), TexColumn("kv_extension_factor", "Extension", 2, 2)]
+    text = table(frame, columns, "A 50 % gain_", "tab:x")
+    assert r"A 50 \% gain\_" in text
+    assert "{--}" in text
+    assert escape("a_b & c%") == r"a\_b \& c\%"
+
+
+def test_latex_columns_exist(records):
+    from prophet_moe.present import tables
+
+    record = records["calibrated"]
+    made = {
+        "table1": tables.kv_extension(record, "A100-80GB", 16),
+        "table2": tables.average_extension(record, zero_fill=False),
+        "table3": tables.by_expert_count(record),
+        "table4": tables.max_context(record, "A100-80GB", 16),
+    }
+    for name, frame in made.items():
+        body = table(frame, TABLES[name], "caption", "label")
+        assert body.count(r"\\") == len(frame) + 1
+
+
+def test_macros_have_names_that_latex_allows(records):
+    numbers = scenario_numbers("int8_weights", records["calibrated"])
+    names = [line.split("{")[1].strip("\\}") for line in macros(numbers).splitlines()]
+    assert all(name.isalpha() for name in names), names
+
+
+def test_headlines_survive_a_scenario_in_which_nothing_fits(records):
+    never = records["calibrated"].query("model == 'Grok-1-314B'")
+    assert "0.00x" in headlines({"never": never})

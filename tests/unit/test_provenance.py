@@ -1,0 +1,121 @@
+"""Code versions, sidecars and verification."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from prophet_moe.files import write_csv, write_text
+from prophet_moe.provenance.code import code_of
+from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
+from prophet_moe.provenance.verify import compare, verify
+from tests.conftest import ROOT
+
+SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_code_of_a_script_is_what_python_imports(script):
+    """The import graph holds every library module that really gets loaded when the script runs."""
+    loads = (
+        "import sys, runpy; runpy.run_path(sys.argv[1]);"
+        "print([m.__file__ for n, m in sys.modules.items() if n.startswith('prophet_moe')])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", loads, str(script)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = {Path(path).relative_to(ROOT / "workflow") for path in ast.literal_eval(shown.stdout)}
+    declared = {Path(path).relative_to("workflow") for path in code_of(script, Path("workflow"))[1:]}
+    assert loaded == declared
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A git checkout with one committed output and its sidecar."""
+    monkeypatch.chdir(tmp_path)
+    write_text(Path("input.txt"), "input\n")
+    write_csv(Path("out.csv"), pd.DataFrame({"model": ["a", "b"], "value": [1.0, 2.5]}))
+    write_sidecar(Path("out.csv"), origin("rule", [Path("input.txt")], [], {"batch": 4}))
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "outputs"]):
+        subprocess.run([*git, *command], check=True)
+    return tmp_path
+
+
+def test_an_untouched_output_passes(project):
+    check = verify(Path("out.csv"))
+    assert check.passed
+    assert check.committed == "identical"
+
+
+def test_sidecars_hold_no_absolute_path_and_no_time(project):
+    told = json.loads(sidecar_of(Path("out.csv")).read_text())
+    assert str(project) not in json.dumps(told)
+    assert set(told) == {"output", "sha256", "config_hash", "rule", "inputs", "parameters", "code", "packages"}
+    assert origin("rule", [Path("input.txt")], [], {"batch": 4})["config_hash"] == told["config_hash"]
+    assert origin("rule", [Path("input.txt")], [], {"batch": 8})["config_hash"] != told["config_hash"]
+
+
+def test_a_changed_input_fails(project):
+    write_text(Path("input.txt"), "other\n")
+    assert "made from another version of input.txt" in verify(Path("out.csv")).sidecar
+    assert not verify(Path("out.csv")).passed
+
+
+def test_an_edited_output_fails(project):
+    Path("out.csv").write_text("model,value\na,1\nb,2.6\n")
+    check = verify(Path("out.csv"))
+    assert check.sidecar == "FAIL: the file was changed after it was made"
+    assert check.committed.startswith("FAIL: column value differs")
+
+
+def test_a_missing_sidecar_fails(project):
+    sidecar_of(Path("out.csv")).unlink()
+    assert verify(Path("out.csv")).sidecar == "FAIL: no sidecar"
+
+
+TABLE = b"model,batch_size,kv_extension_factor\nx,4,1.25\ny,8,\n"
+
+
+@pytest.mark.parametrize(
+    ("ours", "passes"),
+    [
+        (b"model,batch_size,kv_extension_factor\nx,4,1.250001\ny,8,\n", True),
+        (b"model,batch_size,kv_extension_factor\nx,4,1.2501\ny,8,\n", False),
+        (b"model,batch_size,kv_extension_factor\nx,5,1.25\ny,8,\n", False),
+        (b"model,batch_size,kv_extension_factor\nz,4,1.25\ny,8,\n", False),
+        (b"model,batch_size,kv_extension_factor\nx,4,1.25\ny,8,1\n", False),
+        (b"model,batch_size,kv_extension_factor\nx,4,1.25\n", False),
+        (b"model,batch,kv_extension_factor\nx,4,1.25\ny,8,\n", False),
+    ],
+)
+def test_tables_are_compared_column_by_column(tmp_path, ours, passes):
+    (tmp_path / "t.csv").write_bytes(ours)
+    assert compare(tmp_path / "t.csv", TABLE).startswith("FAIL") is not passes
+
+
+@pytest.mark.parametrize(
+    ("ours", "passes"),
+    [
+        ("% config 0123456789ab\nMean & 1.50 \\\\\n", True),
+        ("% config ffffffffffff\nMean & 1.51 \\\\\n", False),
+        ("% config ffffffffffff\nBest & 1.50 \\\\\n", False),
+    ],
+)
+def test_latex_is_compared_by_its_numbers(tmp_path, ours, passes):
+    (tmp_path / "t.tex").write_text(ours)
+    assert compare(tmp_path / "t.tex", b"% config ba9876543210\nMean & 1.50 \\\\\n").startswith("FAIL") is not passes
+
+
+@pytest.mark.parametrize(("shade", "size", "passes"), [(201, 20, True), (230, 20, False), (200, 21, False)])
+def test_images_are_compared_by_their_pixels(tmp_path, shade, size, passes):
+    for name, value, side in (("a.png", shade, size), ("b.png", 200, 20)):
+        Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(tmp_path / name)
+    result = compare(tmp_path / "a.png", (tmp_path / "b.png").read_bytes())
+    assert result.startswith("FAIL") is not passes

@@ -1,0 +1,183 @@
+"""Settings, catalogue files and generated documents: one source, and every mistake in one clear line."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prophet_moe.catalog import load_gpus, load_models, model_names
+from prophet_moe.catalog.model import ModelSpec
+from prophet_moe.documents import read_json, read_yaml, validate
+from prophet_moe.errors import UserError
+from prophet_moe.present.documentation import documents
+from prophet_moe.settings import Experiment, Style, resolve
+from tests.conftest import ROOT
+
+MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
+EXPERIMENT, STYLE = ROOT / "config/experiment.yaml", ROOT / "config/style.yaml"
+
+
+def test_the_files_hold_the_defaults():
+    assert resolve(read_yaml(EXPERIMENT), [EXPERIMENT], MODELS, GPUS).experiment == Experiment()
+    assert resolve(read_yaml(STYLE), [STYLE], MODELS, GPUS).style == Style()
+
+
+@pytest.mark.parametrize("path", documents(), ids=str)
+def test_generated_documents_are_current(path):
+    assert (ROOT / path).read_text(encoding="utf-8") == documents()[path], "run: prophet-moe config write"
+
+
+def test_every_key_is_documented():
+    for line in documents()[Path("docs/configuration.md")].splitlines():
+        if line.startswith("| `"):
+            assert not line.endswith("|  |"), f"no meaning given: {line}"
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=lambda p: p.stem)
+def test_overlays_are_valid(overlay):
+    merged = _merged(read_yaml(EXPERIMENT), read_yaml(overlay))
+    resolve(merged, [EXPERIMENT, overlay], MODELS, GPUS)
+
+
+def _merged(base: dict, overlay: dict) -> dict:
+    merged = copy.deepcopy(base)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+BAD_SETTINGS = {
+    "unknown key": ({"batch_size": [1]}, "batch_size: unknown key; did you mean 'batch_sizes'"),
+    "unknown nested key": (
+        {"scenarios": {"calibrated": {"title": "x", "weight_bit": 8}}},
+        "scenarios.calibrated.weight_bit: unknown key; did you mean 'weight_bits'",
+    ),
+    "wrong type": ({"batch_sizes": ["many"]}, "batch_sizes[0]: got 'many', expected a valid integer"),
+    "not a list": ({"batch_sizes": 16}, "batch_sizes: got 16, expected a valid list"),
+    "negative batch": ({"batch_sizes": [1, -4]}, "batch_sizes[1]: got -4, expected greater than 0"),
+    "zero batch": ({"batch_sizes": [0]}, "batch_sizes[0]: got 0, expected greater than 0"),
+    "a batch twice": ({"batch_sizes": [16, 16]}, "batch_sizes: got [16, 16], expected every value once"),
+    "unknown scenario": ({"scenario": "measured"}, "scenario: got 'measured', expected one of calibrated, reported"),
+    "reference outside": (
+        {"reference": {"batch_size": 5}},
+        "reference.batch_size: got 5, expected one of 1, 4, 8, 16, 32, 64",
+    ),
+    "bad scenario name": (
+        {"scenarios": {"calibrated": {"title": "x"}, "data": {"title": "y"}}},
+        "scenarios.data: this name cannot be a folder",
+    ),
+    "unknown model": (
+        {"models": ["Mixtral-8x7b"]},
+        "models[0]: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
+    ),
+    "unknown GPU": (
+        {"gpus": ["A100-80GB", "B200"]},
+        "gpus[1]: unknown name 'B200'; expected one of V100-32GB, A100-40GB, A100-80GB, H100-80GB, H200-141GB",
+    ),
+    "figure of a model left out": (
+        {"models": ["DBRX-132B"], "figure_models": {"figure1_memory_breakdown": ["DBRX-132B", "Grok-1-314B"]}},
+        "figure_models.figure1_memory_breakdown[1]: unknown name 'Grok-1-314B'; expected one of DBRX-132B",
+    ),
+    "bad colour": ({"style": {"colours": {"baseline": "red"}}}, "colours.baseline: got 'red'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+def test_bad_settings_are_one_line(case, tmp_path):
+    content, problem = BAD_SETTINGS[case]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as raised:
+        resolve(content, [EXPERIMENT, overlay], MODELS, GPUS)
+    line = str(raised.value)
+    assert problem in line
+    assert "\n" not in line
+    assert line.startswith(str(overlay)), "the line names the file that holds the key"
+    assert line.endswith("docs/configuration.md.")
+
+
+BAD_MODELS = {
+    "top_k above experts": (
+        "architecture.moe",
+        {"top_k": 99},
+        "architecture.moe.top_k: got 99, expected at most experts, 16",
+    ),
+    "negative size": ("architecture", {"hidden": -1}, "architecture.hidden: got -1, expected greater than 0"),
+    "wrong type": ("architecture", {"layers": "many"}, "architecture.layers: got 'many', expected a valid integer"),
+    "unknown key": (
+        "architecture.attention",
+        {"n_heads": 4},
+        "architecture.attention.n_heads: unknown key; did you mean 'heads'",
+    ),
+    "kv heads": (
+        "architecture.attention",
+        {"kv_heads": 99},
+        "architecture.attention.kv_heads: got 99, expected at most heads, 48",
+    ),
+    "MLA without ranks": ("architecture.attention", {"kind": "MLA"}, "architecture.attention.q_lora_rank: got 0"),
+    "family without its parts": (
+        "architecture",
+        {"family": "hybrid"},
+        "architecture.mamba: expected exactly for family hybrid",
+    ),
+    "layers without width": ("architecture.moe", {"placement": {"step": 2}}, "architecture.dense_ffn: got 0"),
+    "shared without width": ("architecture.moe", {"shared_experts": 2}, "architecture.moe.shared_ffn: got 0"),
+    "value without status": ("reported.layers", {"value": None}, "reported.layers.status: got exact without a value"),
+    "missing section": ("", {"architecture": None}, "architecture: got None"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_bad_models_are_one_line(case):
+    place, change, problem = BAD_MODELS[case]
+    content = read_yaml(ROOT / "config/models/DBRX-132B.yaml")
+    section = content
+    for key in filter(None, place.split(".")):
+        section = section[key]
+    section.update(change)
+    with pytest.raises(UserError) as raised:
+        validate(ModelSpec, content, "config/models/DBRX-132B.yaml", "Mend that key.")
+    assert str(raised.value).startswith("config/models/DBRX-132B.yaml: ")
+    assert problem in str(raised.value)
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(UserError, match=r"unknown model 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'"):
+        load_models(ROOT / "config/models", ["Mixtral-8x7b"])
+    with pytest.raises(UserError, match=r"unknown GPU 'B200', .*gpus.yaml has V100-32GB"):
+        load_gpus(ROOT / "config/gpus.yaml", ["B200"])
+
+
+def test_a_model_file_must_bear_the_models_name(tmp_path):
+    (tmp_path / "Other.yaml").write_bytes((ROOT / "config/models/DBRX-132B.yaml").read_bytes())
+    with pytest.raises(UserError, match="name: got 'DBRX-132B', expected the file's name 'Other'"):
+        load_models(tmp_path)
+
+
+BROKEN_FILES = {
+    "malformed YAML": (read_yaml, "a: [1, 2\nb: 3\n", "malformed YAML"),
+    "a key twice": (read_yaml, "a: 1\na: 2\n", "key 'a' is given twice"),
+    "not a mapping": (read_yaml, "- 1\n- 2\n", "holds list, expected a mapping"),
+    "malformed JSON": (read_json, '{"a": 1,}', "malformed JSON"),
+    "binary": (read_yaml, b"\xff\xfe\x00", "not a text file"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_FILES)
+def test_broken_files_are_one_line(case, tmp_path):
+    read, content, problem = BROKEN_FILES[case]
+    path = tmp_path / "file"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as raised:
+        read(path)
+    assert str(raised.value).startswith(str(path))
+    assert problem in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("a: 1\n")
+    with pytest.raises(UserError, match=r"no such file. Did you mean .*experiment.yaml"):
+        read_yaml(tmp_path / "experimnt.yaml")

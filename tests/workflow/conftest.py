@@ -1,0 +1,90 @@
+"""Copies of the project in folders of their own, and a way to run Snakemake in them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+OUTPUTS = ("figures", "tables", "paper/generated", "results/notebooks", "results/headlines.txt")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project."""
+
+    root: Path
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """The environment in which the copy runs its own library, not the installed one."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return os.environ | {"PYTHONPATH": str(self.root / "workflow"), "PATH": path} | extra
+
+    def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run Snakemake in the copy; standard error and output are in .stdout."""
+        return subprocess.run(
+            ["snakemake", *arguments],
+            cwd=self.root,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    def build(self, *arguments: str, **environment: str) -> None:
+        """Run the main job; fail with its output when it fails."""
+        done = self.snakemake("--cores", "2", *arguments, **environment)
+        assert done.returncode == 0, done.stdout
+
+    def jobs(self, *arguments: str) -> set[str]:
+        """The jobs that a dry run would run, as 'rule wildcards', without the rule `all` and the paper."""
+        done = self.snakemake("--dry-run", *arguments)
+        assert done.returncode == 0, done.stdout
+        found = set()
+        for block in re.split(r"\n(?=\[)|\n\n", done.stdout):
+            rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
+            if rule and rule[1] not in ("all", "paper"):
+                wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
+                found.add(f"{rule[1]} {wildcards[1]}" if wildcards else rule[1])
+        return found
+
+    def outputs(self) -> dict[str, bytes]:
+        """Every output, by its path, sidecars included."""
+        paths = [path for name in OUTPUTS for path in [self.root / name, *(self.root / name).rglob("*")]]
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in paths if path.is_file()}
+
+
+def copy_project(folder: Path) -> Project:
+    """Copy what git would commit, without the outputs, so that a build starts from nothing."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if not name.startswith(("figures/", "tables/", "paper/generated/")) and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A fresh copy, not built."""
+    return copy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Project:
+    """A copy with the main job done; tests leave it as they found it."""
+    project = copy_project(tmp_path_factory.mktemp("built") / "project")
+    project.build()
+    return project

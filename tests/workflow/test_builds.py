@@ -1,0 +1,223 @@
+"""The main job: what it makes, byte for byte the same anywhere, and exactly the dependents after a change."""
+
+import json
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from tests.conftest import ROOT
+from tests.workflow.conftest import Project, copy_project
+
+pytestmark = pytest.mark.xdist_group("builds")
+
+PLACES = ("", "reported/")
+FIGURES = (
+    "figure1_memory_breakdown",
+    "figure2_kv_extension_by_model",
+    "figure3_context_scaling",
+    "figure4_batch_context_tradeoff",
+    "figure5_expert_count_analysis",
+)
+TABLES = (
+    "table1_kv_extension_a100_80gb.csv",
+    "table2_average_extension.csv",
+    "table3_by_expert_count.csv",
+    "table4_max_context_length.csv",
+    "data/prophet_kv_extension_data.csv",
+    "data/prophet_kv_extension_data.json",
+)
+
+FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in FIGURES}
+FROM_THE_RECORD = {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables") for at in PLACES} | FIGURE_JOBS
+FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "numbers"} | FROM_THE_RECORD
+
+
+def test_everything_is_there_with_its_sidecar(built):
+    for at in PLACES:
+        expected = [f"figures/{at}{figure}.{kind}" for figure in FIGURES for kind in ("pdf", "png")]
+        expected += [f"tables/{at}{table}" for table in TABLES]
+        expected += [f"paper/generated/{at}table{number}.tex" for number in range(1, 5)]
+        for name in [*expected, f"paper/generated/{at}figures.tex", "paper/generated/numbers.tex"]:
+            told = json.loads((built.root / f"{name}.prov.json").read_text())
+            assert told["output"] == name
+            assert (built.root / name).stat().st_size > 0
+
+
+def test_the_committed_outputs_are_what_the_build_makes(built):
+    committed = Project(ROOT).outputs()
+    made = {name: content for name, content in built.outputs().items() if not name.startswith("results/")}
+    assert {name for name in committed if not name.startswith("results/")} == set(made)
+    assert [name for name, content in made.items() if committed[name] != content] == []
+
+
+def test_two_builds_are_byte_identical(built, tmp_path):
+    """Another folder, core count, home, time zone, locale and hash seed change nothing."""
+    elsewhere = copy_project(tmp_path / "a folder with spaces")
+    home = tmp_path / "home"
+    home.mkdir()
+    elsewhere.build("--cores", "1", HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
+    first, second = built.outputs(), elsewhere.outputs()
+    assert set(first) == set(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_outputs_hold_no_path_of_this_machine(built):
+    here = str(built.root).encode()
+    assert [name for name, content in built.outputs().items() if here in content or b"/site-packages/" in content] == []
+
+
+def test_pdf_and_latex_carry_the_config_hash(built):
+    for name in ("figures/figure1_memory_breakdown.pdf", "paper/generated/table1.tex"):
+        told = json.loads((built.root / f"{name}.prov.json").read_text())
+        assert told["config_hash"].encode() in (built.root / name).read_bytes()
+
+
+def test_pdf_fonts_are_embedded_truetype(built):
+    for path in (built.root / "figures").rglob("*.pdf"):
+        content = path.read_bytes()
+        assert b"/FontFile2" in content, path
+        assert b"/Type3" not in content, path
+
+
+def test_executed_notebooks_have_no_error_and_pages_need_no_network(built):
+    for path in (built.root / "results/notebooks").rglob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        kinds = {output.output_type for cell in cells if cell.cell_type == "code" for output in cell.outputs}
+        assert "error" not in kinds
+        assert "stream" not in kinds, f"{path} prints or warns"
+    for path in (built.root / "results/notebooks").rglob("*.html"):
+        assert not re.search(r"<(script|link)[^>]+(src|href)=.https?:", path.read_text()), path
+
+
+def test_nothing_to_do_after_a_build_or_a_touch(built):
+    assert built.jobs() == set()
+    for path in (built.root / "workflow").rglob("*.py"):
+        os.utime(path)
+    for path in (built.root / "config").rglob("*.yaml"):
+        os.utime(path)
+    assert built.jobs() == set()
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str):
+    """Replace `old` by `new` in a file for a while."""
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def test_a_style_change_redraws_only_that_figure(built):
+    style = built.root / "config/style.yaml"
+    with edited(
+        style,
+        "figure3_context_scaling: {width_in: 3.33, height_in: ",
+        "figure3_context_scaling: {width_in: 3.33, height_in: 1",
+    ):
+        assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
+    with edited(style, "line_width_pt: 1.2", "line_width_pt: 1.5"):
+        assert built.jobs() == FIGURE_JOBS
+
+
+def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
+    with edited(
+        built.root / "config/experiment.yaml", "batch_sizes: [1, 4, 8, 16, 32, 64]", "batch_sizes: [1, 4, 8, 16]"
+    ):
+        assert built.jobs() == FROM_THE_GRID
+
+
+def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("batch_sizes: [1, 4, 8, 16]\n")
+    assert built.jobs("--configfile", str(overlay)) == FROM_THE_GRID
+
+
+def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
+    with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
+        assert built.jobs() == FROM_THE_GRID
+
+
+def test_a_scenario_change_leaves_the_other_scenario_alone(built):
+    with edited(built.root / "config/experiment.yaml", "runtime_reserve_mib: 1024", "runtime_reserve_mib: 2048"):
+        jobs = built.jobs()
+    assert jobs == {job for job in FROM_THE_GRID if "reported" not in job}
+
+
+def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
+    library = built.root / "workflow/prophet_moe"
+    with edited(library / "present/figures/context_scaling.py", '"""', '"""Edited. '):
+        assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
+    with edited(library / "present/latex.py", '"""', '"""Edited. '):
+        assert built.jobs() == {f"{rule} at={at}" for rule in ("latex_tables", "figures_tex") for at in PLACES} | {
+            "numbers"
+        }
+    with edited(library / "capacity/reference.py", '"""', '"""Edited. '):
+        assert built.jobs() == set()
+    with edited(library / "params.py", '"""', '"""Edited. '):
+        assert built.jobs() == FROM_THE_GRID | {"catalog"}
+
+
+def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
+    with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
+        assert built.jobs() == FROM_THE_GRID | {"catalog"}
+
+
+def test_verify_passes_and_finds_a_tampered_table(built):
+    assert "0 FAIL" in built.snakemake("--cores", "1", "verify").stdout
+    path = built.root / "tables/table2_average_extension.csv"
+    before = path.read_bytes()
+    with edited(path, ",24,", ",23,"):
+        done = built.snakemake("--cores", "1", "verify")
+    assert done.returncode != 0
+    assert re.search(r"FAIL.*table2_average_extension.csv.*changed after it was made", done.stdout)
+    assert path.read_bytes() == before
+
+
+def test_the_report_builds_offline(built):
+    done = built.snakemake("--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    page = (built.root / "report.html").read_text()
+    assert "Mean KV extension of every model" in page
+    (built.root / "report.html").unlink()
+
+
+def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
+    """One new file and one new entry; no code."""
+    model = (
+        (project.root / "config/models/Mixtral-8x7B.yaml")
+        .read_text()
+        .replace("name: Mixtral-8x7B\n", "name: Mixtral-tiny\n", 1)
+    )
+    (project.root / "config/models/Mixtral-tiny.yaml").write_text(model.replace("layers: 32", "layers: 8"))
+    gpus = project.root / "config/gpus.yaml"
+    gpus.write_text(
+        gpus.read_text() + "L40S-48GB: {memory_nominal_gb: 48, memory_visible_gib: 44.4, hbm_gb_per_s: 864,"
+        " link_gb_per_s: 31.5, peak_tflops: 362, sources: [NVIDIA L40S datasheet]}\n"
+    )
+    shutil.copy(project.root / "config/overlays/small.yaml", project.root / "mine.yaml")
+    with (project.root / "mine.yaml").open("a") as stream:
+        stream.write(
+            "models: [DeepSeek-MoE-16B, Mixtral-8x7B, Mixtral-tiny, Switch-Base-128]\ngpus: [A100-80GB, L40S-48GB]\n"
+        )
+    text = (project.root / "mine.yaml").read_text().split("\n")
+    kept = [
+        line for line in text if not line.startswith(("models: [DeepSeek-MoE-16B, Mixtral-8x7B, Switch", "gpus: [V100"))
+    ]
+    (project.root / "mine.yaml").write_text("\n".join(kept))
+    project.build("--configfile", "mine.yaml")
+
+    record = pd.read_csv(project.root / "tables/data/prophet_kv_extension_data.csv")
+    assert set(record["model"]) >= {"Mixtral-tiny", "Mixtral-8x7B"}
+    assert set(record["gpu"]) == {"A100-80GB", "L40S-48GB"}
+    assert "Mixtral-tiny" in (project.root / "tables/table2_average_extension.csv").read_text()
+    assert "Mixtral-tiny" in (project.root / "paper/generated/table1.tex").read_text()
+    assert "Mixtral-tiny" in (project.root / "results/notebooks/figure2_kv_extension_by_model.ipynb").read_text()

@@ -1,0 +1,155 @@
+"""Users' mistakes: one clear line, exit code above zero, nothing half-written; and a build that was interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.workflow.conftest import Project
+
+pytestmark = pytest.mark.xdist_group("mistakes")
+
+SMALL = ("--configfile", "config/overlays/small.yaml")
+
+
+def only_error(output: str) -> str:
+    """The one line in which a command tells what is wrong."""
+    lines = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(set(lines)) == 1, output
+    return lines[0]
+
+
+def edit(project: Project, name: str, old: str, new: str) -> None:
+    """Change a file of the project."""
+    path = project.root / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def remove(project: Project, name: str) -> None:
+    """Delete a file of the project."""
+    (project.root / name).unlink()
+
+
+MISTAKES = {
+    "unknown key": (
+        lambda p: edit(p, "config/experiment.yaml", "batch_sizes:", "batch_size:"),
+        "config/experiment.yaml: batch_size: unknown key; did you mean 'batch_sizes'",
+    ),
+    "wrong type": (
+        lambda p: edit(p, "config/experiment.yaml", "predictor_mb: 7.2", "predictor_mb: small"),
+        "config/experiment.yaml: scenarios.calibrated.predictor_mb: got 'small', expected a valid number",
+    ),
+    "negative batch": (
+        lambda p: edit(p, "config/experiment.yaml", "[1, 4, 8, 16, 32, 64]", "[1, -4, 16]"),
+        "config/experiment.yaml: batch_sizes[1]: got -4, expected greater than 0",
+    ),
+    "unknown model": (
+        lambda p: edit(p, "config/experiment.yaml", "    - Mixtral-8x7B", "    - Mixtral-8x7b"),
+        "config/experiment.yaml: figure_models.figure1_memory_breakdown[0]: unknown name 'Mixtral-8x7b'; did you mean",
+    ),
+    "unknown GPU": (
+        lambda p: edit(p, "config/experiment.yaml", "[V100-32GB,", "[V100-64GB,"),
+        "config/experiment.yaml: gpus[0]: unknown name 'V100-64GB'; did you mean 'V100-32GB'",
+    ),
+    "top_k above experts": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "top_k: 4", "top_k: 40"),
+        "config/models/DBRX-132B.yaml: architecture.moe.top_k: got 40, expected at most experts, 16",
+    ),
+    "malformed YAML": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "family: decoder", "family: [decoder"),
+        "config/models/DBRX-132B.yaml: line",
+    ),
+    "malformed settings": (
+        lambda p: edit(p, "config/style.yaml", "style:", "style: {"),
+        "config/style.yaml: line",
+    ),
+    "missing file": (lambda p: remove(p, "config/gpus.yaml"), "config/gpus.yaml: no such file"),
+    "negative memory": (
+        lambda p: edit(p, "config/gpus.yaml", "memory_visible_gib: 31.74", "memory_visible_gib: -1"),
+        "config/gpus.yaml: V100-32GB.memory_visible_gib: got -1, expected greater than 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_file_ends_before_any_job(project, mistake):
+    make, problem = MISTAKES[mistake]
+    make(project)
+    done = project.snakemake("--cores", "1")
+    assert done.returncode != 0
+    assert problem in only_error(done.stdout)
+    assert project.outputs() == {}
+
+
+def test_a_broken_record_is_told_and_leaves_no_table(project):
+    project.build(*SMALL, "tables/data/prophet_kv_extension_data.csv")
+    record = project.root / "tables/data/prophet_kv_extension_data.csv"
+    record.write_text(record.read_text().replace("Mixtral-8x7B,46.7028", "Mixtral-8x7B,many", 1))
+    done = project.snakemake("--cores", "1", *SMALL, "tables/table2_average_extension.csv")
+    assert done.returncode != 0
+    assert "line 6: total_params_b: got 'many', expected a value of type number" in only_error(done.stdout)
+    assert not list((project.root / "tables").glob("*.csv"))
+    assert done.stdout.rstrip().splitlines()[-1].startswith("error: "), "the clear line is the last one"
+
+
+def test_a_misspelt_notebook_parameter_is_an_error(project):
+    path = project.root / "notebooks/figure3_context_scaling.ipynb"
+    notebook = json.loads(path.read_text())
+    cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    cell["source"] = [line.replace("gpu =", "gppu =") for line in cell["source"]]
+    path.write_text(json.dumps(notebook))
+    done = project.snakemake("--cores", "1", *SMALL, "figures/figure3_context_scaling.pdf")
+    assert done.returncode != 0
+    assert "unknown parameter 'gpu'; did you mean 'gppu'" in only_error(done.stdout)
+    assert not (project.root / "figures/figure3_context_scaling.pdf").exists()
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(project):
+    """A real file system without room for the grid."""
+    folder = project.root / "results"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        done = project.snakemake("--cores", "1", *SMALL, "results/calibrated/grid.parquet")
+        left = [path for path in folder.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert done.returncode != 0
+    assert "results/calibrated/grid.parquet: could not be written: the disk is full" in only_error(done.stdout)
+    assert left == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupt", "kill"])
+def test_an_interrupted_build_resumes(project, how):
+    """Stop everything while the first figures are drawn; what is there is whole, and the next run completes it."""
+    command = ["snakemake", "--cores", "2", *SMALL]
+    running = subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = project.root / "logs/figure1_memory_breakdown.log"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert log.exists(), "the figures were never begun"
+    os.killpg(running.pid, how)
+    running.wait(timeout=60)
+
+    for name, content in project.outputs().items():
+        assert ".partial" not in name or how == signal.SIGKILL
+        assert content, name
+    if how == signal.SIGKILL:
+        assert project.snakemake("--unlock", *SMALL).returncode == 0
+    project.build(*SMALL)
+    assert project.jobs(*SMALL) == set()
+    assert not list(project.root.glob("figures/**/.*.partial"))

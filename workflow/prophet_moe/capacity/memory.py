@@ -1,0 +1,91 @@
+"""The memory constants of one model under one scenario: from its published architecture, or from the report."""
+
+import math
+from dataclasses import dataclass
+
+from prophet_moe import params
+from prophet_moe.catalog import ModelSpec
+from prophet_moe.settings import Scenario
+from prophet_moe.units import GB
+
+Number = int | float
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """What the capacity model needs to know of a model. Bytes; whole numbers for published architectures.
+
+    Constants that the report leaves unknown are NaN.
+    """
+
+    experts: Number
+    top_k: Number
+    moe_layers: Number
+    expert_bytes: Number
+    non_expert_bytes: Number
+    """Everything always resident, shared experts included."""
+    kv_bytes_per_token: Number
+    state_bytes_per_sequence: Number
+    activation_bytes_per_token: Number
+    activation_bytes_per_sequence: Number
+    native_context: Number
+    total_params: Number
+    active_params: Number
+    forced_not_fitting: bool = False
+
+
+def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
+    """Constants of `spec` under `scenario`; None when the report does not cover the model."""
+    if scenario.architecture == "reported":
+        return _reported(spec, scenario) if spec.reported else None
+    return _published(spec, scenario)
+
+
+def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
+    arch = spec.architecture
+    counts = params.parameter_counts(arch)
+    per_component = scenario.activation.rule == "per_component"
+    fitted = scenario.activation.gb_per_billion_parameters * counts.total
+    return ModelMemory(
+        experts=arch.moe.experts,
+        top_k=arch.moe.top_k,
+        moe_layers=params.moe_layers(arch),
+        expert_bytes=params.expert_parameters(arch) * scenario.weight_bits // 8,
+        non_expert_bytes=counts.non_expert * scenario.weight_bits // 8,
+        kv_bytes_per_token=params.kv_bytes_per_token(arch, scenario.kv_bits, scenario.mla_cache),
+        state_bytes_per_sequence=params.state_bytes_per_sequence(arch, scenario.kv_bits, scenario.ssm_state_bits),
+        activation_bytes_per_token=params.activation_bytes_per_token(arch) if per_component else 0,
+        activation_bytes_per_sequence=params.logits_bytes_per_sequence(arch) if per_component else fitted,
+        native_context=arch.native_context,
+        total_params=counts.total,
+        active_params=params.active_parameters(arch),
+    )
+
+
+def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
+    # The report divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with 10^9
+    # (facts: "mixed units"). Bytes here are its GB times 10^9.
+    told = {
+        name: _value(getattr(spec.reported, name).value)
+        for name in type(spec.reported).model_fields
+        if name != "forced_not_fitting"
+    }
+    return ModelMemory(
+        experts=told["experts"],
+        top_k=told["top_k"],
+        moe_layers=told["layers"],
+        expert_bytes=told["expert_mb"] / 1024 * GB,
+        non_expert_bytes=told["non_expert_gb"] * GB,
+        kv_bytes_per_token=told["kv_bytes_per_token"],
+        state_bytes_per_sequence=0,
+        activation_bytes_per_token=0,
+        activation_bytes_per_sequence=scenario.activation.gb_per_billion_parameters * told["total_params_b"] * GB,
+        native_context=told["native_context"],
+        total_params=told["total_params_b"] * 1e9,
+        active_params=told["active_params_b"] * 1e9,
+        forced_not_fitting=spec.reported.forced_not_fitting,
+    )
+
+
+def _value(number: Number | None) -> Number:
+    return math.nan if number is None else number

@@ -1,0 +1,23 @@
+"""Models that no GPU at hand can hold, whatever is predicted."""
+
+from collections.abc import Mapping
+
+from prophet_moe.capacity.memory import model_memory
+from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.settings import Scenario
+from prophet_moe.units import GB
+
+
+def unplaceable(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], scenario: Scenario) -> dict[str, str]:
+    """Models whose non-expert weights alone exceed every GPU, each with the sentence that says so."""
+    largest = max(gpus, key=lambda name: gpus[name].memory_bytes(scenario.device_memory))
+    limit = gpus[largest].memory_bytes(scenario.device_memory)
+    problems = {}
+    for name, spec in models.items():
+        memory = model_memory(spec, scenario)
+        if memory is not None and memory.non_expert_bytes > limit:
+            problems[name] = (
+                f"non-expert weights take {memory.non_expert_bytes / GB:.1f} GB, "
+                f"expected at most the {limit / GB:.1f} GB of the largest GPU, {largest}"
+            )
+    return problems

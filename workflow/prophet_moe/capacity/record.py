@@ -1,0 +1,147 @@
+"""The record: 24 columns for every configuration, from which tables and figures are computed.
+
+One list of columns serves the writer, the reader, the schema and the data dictionary.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.documents import read_csv
+from prophet_moe.errors import UserError
+from prophet_moe.files import SIGNIFICANT_DIGITS
+from prophet_moe.units import GB
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a data file: `source` is the grid's column and `per` what it is divided by to get `unit`."""
+
+    name: str
+    kind: str
+    """text, integer, number or boolean."""
+    unit: str
+    description: str
+    source: str
+    per: float = 1
+    tolerance: float = 1e-5
+    """Largest relative difference that `snakemake verify` accepts on another machine; 0 means equal."""
+
+
+def _text(name: str, description: str) -> Column:
+    return Column(name, "text", "", description, name, tolerance=0)
+
+
+def _integer(name: str, unit: str, description: str, source: str = "") -> Column:
+    return Column(name, "integer", unit, description, source or name, tolerance=0)
+
+
+def _number(name: str, unit: str, description: str, source: str = "", per: float = 1) -> Column:
+    return Column(name, "number", unit, description, source or name, per)
+
+
+def _flag(name: str, description: str) -> Column:
+    return Column(name, "boolean", "", description, name, tolerance=0)
+
+
+def _gigabytes(name: str, description: str, source: str) -> Column:
+    return _number(name, "GB", description, source, GB)
+
+
+RECORD_COLUMNS = (
+    _text("model", "Model, a file of config/models/."),
+    _number("total_params_b", "10^9", "All parameters.", "total_params", 1e9),
+    _number("active_params_b", "10^9", "Parameters that one token uses.", "active_params", 1e9),
+    _integer("num_experts", "", "Routed experts per MoE layer, E.", "experts"),
+    _integer("top_k", "", "Routed experts per token and layer, k."),
+    _text("gpu", "GPU, a key of config/gpus.yaml."),
+    _gigabytes("gpu_memory_gb", "Device memory, GB of 10^9 bytes.", "device_bytes"),
+    _integer("batch_size", "", "Sequences decoded together, B."),
+    _integer(
+        "seq_len", "tokens", "Native context of the model, at which KV cache and totals are stated.", "native_context"
+    ),
+    _number("unique_experts", "", "Distinct experts per layer that a batch activates, u(B), not rounded."),
+    _gigabytes("baseline_expert_gb", "Routed experts with every expert resident.", "baseline_expert_bytes"),
+    _gigabytes("prophet_expert_gb", "Routed experts with the predicted-active ones resident.", "prophet_expert_bytes"),
+    _gigabytes("baseline_total_gb", "All of the baseline's memory at seq_len.", "baseline_total_bytes"),
+    _gigabytes(
+        "prophet_total_gb", "All of Prophet's memory at seq_len, predictor and staging included.", "prophet_total_bytes"
+    ),
+    _flag("baseline_fits", "The baseline fits with at least one token of context per sequence."),
+    _flag("prophet_fits", "Prophet fits with at least one token of context per sequence."),
+    _gigabytes("expert_savings_gb", "Expert memory that leaves the GPU.", "expert_savings_bytes"),
+    _number("expert_savings_pct", "%", "100 (1 - resident / E)."),
+    _number("dedup_factor", "", "E / u(B)."),
+    _gigabytes("kv_cache_gb", "KV cache of the batch at seq_len.", "kv_cache_bytes"),
+    _integer("baseline_max_context", "tokens", "Longest context per sequence, memory limit; 0 when it does not fit."),
+    _integer("prophet_max_context", "tokens", "The same for Prophet."),
+    _number(
+        "kv_extension_factor",
+        "",
+        "prophet_max_context / baseline_max_context; empty where the baseline does not fit (reported: 0).",
+    ),
+    _integer("kv_increase_tokens", "tokens", "prophet_max_context - baseline_max_context."),
+)
+"""The record, in the order of the file."""
+
+EXTENDED_COLUMNS = (
+    *RECORD_COLUMNS,
+    _text("fit_state", "both, prophet_only, baseline_only or neither."),
+    _integer("baseline_native_context", "tokens", "min(baseline_max_context, seq_len)."),
+    _integer("prophet_native_context", "tokens", "min(prophet_max_context, seq_len)."),
+    _number("resident_experts", "", "Experts per layer that Prophet keeps resident."),
+    _number("request_dedup", "", "1 - u(B) / (k B)."),
+    _gigabytes("non_expert_gb", "Everything but routed experts; shared experts included.", "non_expert_bytes"),
+    _gigabytes("activation_gb", "Peak activations.", "activation_bytes"),
+    _gigabytes(
+        "fixed_gb", "Non-expert weights, activations, recurrent state, workspace and runtime reserve.", "fixed_bytes"
+    ),
+    _gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
+    _number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
+    _text("routing_law", "The law behind unique_experts."),
+    _text(
+        "evidence", "computed; fitted (constants fitted to the report's own results); forced (preset to not fitting)."
+    ),
+)
+"""The record with what explains it: fit state, native limits, components, evidence."""
+
+
+def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS) -> pd.DataFrame:
+    """Take `columns` from the capacity grid, in their units, numbers rounded to 6 significant digits."""
+    return pd.DataFrame({column.name: _convert(grid[column.source], column) for column in columns})
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict]:
+    """The rows of a record as JSON-like mappings, missing values as None."""
+    return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+
+
+def read_record(path: Path) -> pd.DataFrame:
+    """Read a record from CSV, typed as RECORD_COLUMNS; another header or a cell of another type is a UserError."""
+    text = read_csv(path, [column.name for column in RECORD_COLUMNS])
+    return pd.DataFrame({column.name: _parse(text[column.name], column, path) for column in RECORD_COLUMNS})
+
+
+def _parse(cells: pd.Series, column: Column, path: Path) -> pd.Series:
+    if column.kind == "text":
+        return cells.astype("str")
+    if column.kind == "boolean":
+        values = cells.map({"True": True, "False": False})
+    else:
+        values = pd.to_numeric(cells, errors="coerce")
+    wrong = values.isna() & (cells != "")
+    if wrong.any():
+        line, cell = int(wrong.idxmax()) + 2, cells[wrong.idxmax()]
+        raise UserError(
+            f"{path}: line {line}: {column.name}",
+            f"got {cell!r}, expected a value of type {column.kind}",
+            "Rebuild it: rm that file, then snakemake --cores 8",
+        )
+    return values.astype({"boolean": "bool", "integer": "Int64", "number": "float64"}[column.kind])
+
+
+def _convert(values: pd.Series, column: Column) -> pd.Series:
+    if column.kind == "number":
+        return (values / column.per).map(lambda value: float(f"{value:.{SIGNIFICANT_DIGITS}g}"))
+    return values.astype("Int64") if column.kind == "integer" else values

@@ -1,0 +1,82 @@
+"""The capacity model for one configuration, written to be read: the formulas of docs/model.md, one a line.
+
+The vectorised sweep computes the same; tests hold the two against each other. Python integers stay exact integers here.
+"""
+
+import math
+
+from prophet_moe.capacity.memory import ModelMemory, Number
+from prophet_moe.capacity.rounding import ROUNDING_GUARD
+from prophet_moe.settings import Routing, Scenario
+from prophet_moe.units import MB, MIB
+
+
+def unique_experts(routing: Routing, experts: Number, top_k: Number, batch: int) -> float:
+    """u(B): distinct routed experts that `batch` tokens activate in one layer."""
+    if routing.law == "power_law":
+        return min(experts, top_k * batch**routing.exponent)
+    return experts * (1 - (1 - top_k / experts) ** batch)
+
+
+def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Scenario) -> dict[str, Number]:
+    """All metrics of one configuration; bytes, tokens, percent, as in sweep.METRICS."""
+    m = model
+    unique = unique_experts(scenario.routing, m.experts, m.top_k, batch)
+    whole = scenario.resident_experts == "whole"
+    resident = min(m.experts, math.ceil(unique - ROUNDING_GUARD)) if whole else unique
+
+    baseline_experts = m.moe_layers * m.experts * m.expert_bytes
+    prophet_experts = m.moe_layers * resident * m.expert_bytes
+    staged = min(scenario.lookahead_layers * m.top_k, m.moe_layers * (m.experts - resident))
+    staging = staged * m.expert_bytes
+    predictor = round(scenario.predictor_mb * MB)
+
+    tokens_in_flight = max(batch, scenario.activation.prefill_chunk_tokens)
+    activations = m.activation_bytes_per_token * tokens_in_flight + m.activation_bytes_per_sequence * batch
+    runtime = round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
+    fixed = m.non_expert_bytes + activations + m.state_bytes_per_sequence * batch + runtime
+
+    kv_cache = batch * m.native_context * m.kv_bytes_per_token
+    baseline_without_kv = fixed + baseline_experts
+    prophet_without_kv = fixed + prophet_experts + staging + predictor
+
+    baseline_context = max_context(m, device_bytes - baseline_without_kv, batch)
+    prophet_context = max_context(m, device_bytes - prophet_without_kv, batch)
+    baseline_fits, prophet_fits = baseline_context >= 1, prophet_context >= 1
+    undefined = 0.0 if scenario.undefined_extension == "zero" else math.nan
+    return {
+        "unique_experts": unique,
+        "resident_experts": resident,
+        "baseline_expert_bytes": baseline_experts,
+        "prophet_expert_bytes": prophet_experts,
+        "expert_savings_bytes": baseline_experts - prophet_experts,
+        "expert_savings_pct": 100 * (1 - resident / m.experts),
+        "dedup_factor": m.experts / unique,
+        "request_dedup": 1 - unique / (m.top_k * batch),
+        "staging_bytes": staging,
+        "activation_bytes": activations,
+        "fixed_bytes": fixed,
+        "kv_cache_bytes": kv_cache,
+        "baseline_total_bytes": baseline_without_kv + kv_cache,
+        "prophet_total_bytes": prophet_without_kv + kv_cache,
+        "baseline_free_bytes": device_bytes - baseline_without_kv,
+        "prophet_free_bytes": device_bytes - prophet_without_kv,
+        "baseline_max_context": baseline_context,
+        "prophet_max_context": prophet_context,
+        "baseline_fits": baseline_fits,
+        "prophet_fits": prophet_fits,
+        "kv_extension_factor": prophet_context / baseline_context if baseline_fits else undefined,
+        "kv_increase_tokens": prophet_context - baseline_context,
+        "baseline_native_context": min(baseline_context, m.native_context),
+        "prophet_native_context": min(prophet_context, m.native_context),
+    }
+
+
+def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:
+    """Longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
+    per_token = batch * model.kv_bytes_per_token
+    if model.forced_not_fitting:
+        return 0
+    if isinstance(free_bytes, int) and isinstance(per_token, int):
+        return max(0, free_bytes // per_token)
+    return max(0, math.floor(free_bytes / per_token))

@@ -1,0 +1,103 @@
+"""The capacity model over arrays of configurations; the fast counterpart of reference.py.
+
+Bytes are float64 here. Whole bytes stay exact: every sum and product is below 2^53, and for whole a and b with
+a < 2^53 the rounded quotient a / b reaches an integer only when the true one does, so token counts are exact too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.capacity.memory import ModelMemory
+from prophet_moe.capacity.rounding import ROUNDING_GUARD
+from prophet_moe.routing import unique_experts
+from prophet_moe.settings import Scenario
+from prophet_moe.units import MB, MIB
+
+Columns = Mapping[str, NDArray]
+
+INPUTS = (
+    *(field.name for field in fields(ModelMemory) if field.name not in ("total_params", "active_params")),
+    "device_bytes",
+    "batch",
+)
+"""Columns that a sweep reads: the memory constants, the device and the batch."""
+
+BLOCK_ROWS = 4096
+"""Rows evaluated together: small enough that all columns of a block stay in the processor's cache."""
+
+
+def sweep(
+    configurations: Columns, scenario: Scenario, block_rows: int = BLOCK_ROWS
+) -> Iterator[tuple[slice, dict[str, NDArray]]]:
+    """Yield (rows, metrics) for block after block of `configurations` (columns INPUTS, equal lengths).
+
+    Memory in use is that of one block, whatever the number of configurations.
+    """
+    count = len(configurations["batch"])
+    for start in range(0, count, block_rows):
+        rows = slice(start, min(start + block_rows, count))
+        yield rows, evaluate({name: configurations[name][rows] for name in INPUTS}, scenario)
+
+
+def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
+    """All metrics of one block, the same names, units and meaning as reference.evaluate."""
+    experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
+    unique = unique_experts(scenario.routing, experts, top_k, batch)
+    resident = unique
+    if scenario.resident_experts == "whole":
+        resident = np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
+
+    baseline_experts = c["moe_layers"] * experts * c["expert_bytes"]
+    prophet_experts = c["moe_layers"] * resident * c["expert_bytes"]
+    staging = np.minimum(scenario.lookahead_layers * top_k, c["moe_layers"] * (experts - resident)) * c["expert_bytes"]
+    predictor = round(scenario.predictor_mb * MB)
+
+    tokens_in_flight = np.maximum(batch, scenario.activation.prefill_chunk_tokens)
+    activations = c["activation_bytes_per_token"] * tokens_in_flight + c["activation_bytes_per_sequence"] * batch
+    runtime = round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
+    fixed = c["non_expert_bytes"] + activations + c["state_bytes_per_sequence"] * batch + runtime
+
+    native = c["native_context"]
+    kv_bytes = batch * c["kv_bytes_per_token"]
+    kv_cache = batch * native * c["kv_bytes_per_token"]
+    baseline_without_kv = fixed + baseline_experts
+    prophet_without_kv = fixed + prophet_experts + staging + predictor
+    baseline_free = c["device_bytes"] - baseline_without_kv
+    prophet_free = c["device_bytes"] - prophet_without_kv
+
+    free_to_fit = ~c["forced_not_fitting"]
+    baseline_context = np.where(free_to_fit, np.maximum(0.0, np.floor(baseline_free / kv_bytes)), 0.0)
+    prophet_context = np.where(free_to_fit, np.maximum(0.0, np.floor(prophet_free / kv_bytes)), 0.0)
+    baseline_fits, prophet_fits = baseline_context >= 1, prophet_context >= 1
+    undefined = 0.0 if scenario.undefined_extension == "zero" else np.nan
+    extension = np.full_like(baseline_context, undefined)
+    np.divide(prophet_context, baseline_context, out=extension, where=baseline_fits)
+    return {
+        "unique_experts": unique,
+        "resident_experts": resident,
+        "baseline_expert_bytes": baseline_experts,
+        "prophet_expert_bytes": prophet_experts,
+        "expert_savings_bytes": baseline_experts - prophet_experts,
+        "expert_savings_pct": 100.0 * (1.0 - resident / experts),
+        "dedup_factor": experts / unique,
+        "request_dedup": 1.0 - unique / (top_k * batch),
+        "staging_bytes": staging,
+        "activation_bytes": activations,
+        "fixed_bytes": fixed,
+        "kv_cache_bytes": kv_cache,
+        "baseline_total_bytes": baseline_without_kv + kv_cache,
+        "prophet_total_bytes": prophet_without_kv + kv_cache,
+        "baseline_free_bytes": baseline_free,
+        "prophet_free_bytes": prophet_free,
+        "baseline_max_context": baseline_context,
+        "prophet_max_context": prophet_context,
+        "baseline_fits": baseline_fits,
+        "prophet_fits": prophet_fits,
+        "kv_extension_factor": extension,
+        "kv_increase_tokens": prophet_context - baseline_context,
+        "baseline_native_context": np.fmin(baseline_context, native),
+        "prophet_native_context": np.fmin(prophet_context, native),
+    }

@@ -1,0 +1,57 @@
+"""GPUs: memory, bandwidths and peak compute, each with its source."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, RootModel, model_validator
+
+from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
+from prophet_moe.errors import UserError
+from prophet_moe.units import GB, GIB
+
+
+class GpuSpec(Strict):
+    """One GPU, from its datasheet and from what CUDA reports."""
+
+    memory_nominal_gb: float = Field(gt=0)
+    """Memory in the product's name, GB."""
+    memory_visible_gib: float = Field(gt=0)
+    """Memory that CUDA offers to a process, GiB."""
+    hbm_gb_per_s: float = Field(gt=0)
+    """Peak bandwidth of the device memory, GB/s."""
+    link_gb_per_s: float = Field(gt=0)
+    """Peak bandwidth of the host link in one direction, GB/s."""
+    peak_tflops: float = Field(gt=0)
+    """Peak dense 16-bit tensor-core throughput, TFLOP/s."""
+    sources: list[str] = Field(min_length=1)
+    """Where the numbers come from."""
+
+    @model_validator(mode="after")
+    def _visible_below_nominal(self) -> "GpuSpec":
+        if self.memory_visible_gib * GIB > 1.1 * self.memory_nominal_gb * GB:
+            raise inconsistent(
+                ("memory_visible_gib",),
+                f"got {self.memory_visible_gib}, expected about the {self.memory_nominal_gb} GB of memory_nominal_gb",
+            )
+        return self
+
+    def memory_bytes(self, which: str) -> int:
+        """Device memory in bytes: 'nominal' counts the product's GB as 10^9, 'visible' is what CUDA reports."""
+        return round(self.memory_nominal_gb * GB) if which == "nominal" else round(self.memory_visible_gib * GIB)
+
+
+class GpuFile(RootModel[dict[str, GpuSpec]]):
+    """The whole of config/gpus.yaml: GPUs by name."""
+
+
+def load_gpus(path: Path, names: Sequence[str] | None = None) -> dict[str, GpuSpec]:
+    """Read the GPUs of `path`; with `names`, just those, in that order. An unknown name is a UserError."""
+    gpus = validate(GpuFile, read_yaml(path), str(path), "Mend that entry.").root
+    if names is None:
+        return gpus
+    for name in names:
+        if name not in gpus:
+            raise UserError(
+                "gpus", f"unknown GPU {name!r}, {path} has {', '.join(gpus)}", f"Add it to {path} or correct the name."
+            )
+    return {name: gpus[name] for name in names}

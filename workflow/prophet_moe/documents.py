@@ -1,0 +1,157 @@
+"""Read YAML, JSON and CSV files and validate them; every mistake becomes one line for the user.
+
+This is the only place that knows how a pydantic complaint is told.
+"""
+
+import csv
+import difflib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from prophet_moe.errors import UserError, from_os_error
+
+
+class Strict(BaseModel):
+    """Base of everything read from a file: unknown keys and implicit conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.CSafeLoader):
+    """A YAML loader that refuses a key given twice, which YAML itself would silently resolve to the last one."""
+
+
+def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
+    return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=1)
+        hint = f"Did you mean {path.parent / near[0]}?" if near else "Check the path."
+        raise UserError(str(path), "no such file", hint) from None
+    except UnicodeDecodeError as error:
+        raise UserError(str(path), f"not a text file (byte {error.start} is not UTF-8)", "Restore the file.") from None
+    except OSError as error:
+        raise from_os_error(path, error) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping; a malformed file, a repeated key or another kind of document is a UserError."""
+    try:
+        document = yaml.load(_read_text(path), Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}" if error.problem_mark else "somewhere"
+        raise UserError(str(path), f"{place}: malformed YAML: {error.problem}", "Mend that line.") from None
+    except yaml.YAMLError as error:
+        raise UserError(str(path), f"malformed YAML: {' '.join(str(error).split())}", "Mend the file.") from None
+    if not isinstance(document, dict):
+        raise UserError(str(path), f"holds {type(document).__name__}, expected a mapping of keys", "Mend the file.")
+    return document
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a malformed one is a UserError that names the line."""
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(str(path), f"line {error.lineno}: malformed JSON: {error.msg}", "Rebuild or mend it.") from None
+
+
+def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Read a CSV file that must have exactly `columns`, in that order, as text; empty cells are ""."""
+    rebuild = "Rebuild it: rm that file, then snakemake --cores 8"
+    try:
+        header, *rows = csv.reader(_read_text(path).splitlines(), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise UserError(str(path), f"malformed CSV: {error}", rebuild) from None
+    if header != columns:
+        wrong = next((pair for pair in zip(header, columns, strict=False) if pair[0] != pair[1]), None)
+        what = (
+            f"column {wrong[0]!r}, expected {wrong[1]!r}"
+            if wrong
+            else f"{len(header)} columns, expected {len(columns)}"
+        )
+        raise UserError(str(path), f"has {what}", rebuild)
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(columns):
+            raise UserError(
+                str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", rebuild
+            )
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def inconsistent(key: tuple[str | int, ...], problem: str) -> PydanticCustomError:
+    """The error that a validator of several keys raises; `key` is the path of the one to blame."""
+    return PydanticCustomError("inconsistent", "{problem}", {"problem": problem, "key": key})
+
+
+def validate(model: type[Document], content: Any, where: str | Callable[[tuple], str], next_step: str) -> Document:
+    """Check `content` against the typed `model`; the first complaint becomes one line.
+
+    `where` names the file, or finds it for a key path; the key path is added from the complaint.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        # An unknown key first: it often is the misspelling that makes the right key "missing".
+        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+        location = first["loc"] + tuple(first.get("ctx", {}).get("key", ()))
+        file = where if isinstance(where, str) else where(location)
+        raise UserError(file, _problem(first, location, model), next_step) from None
+
+
+def _problem(first: Any, location: tuple, model: type[BaseModel]) -> str:
+    """One pydantic complaint in the form `key: value, expectation`."""
+    key = _key_path(location)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+        return f"{key}: unknown key; {expected}"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    if first["type"] == "inconsistent":
+        return f"{key}: {first['msg']}"
+    return f"{key}: got {first['input']!r}, {first['msg'].replace('Input should be', 'expected')}"
+
+
+def _key_path(location: tuple) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _known_keys(model: type[BaseModel], location: tuple) -> list[str]:
+    """Names of the fields at `location` inside `model`, following nested models, mappings and optionals."""
+    annotation: Any = model
+    for part in location:
+        models = [m for m in _models_in(annotation) if part in m.model_fields]
+        annotation = models[0].model_fields[part].annotation if models else annotation
+    return sorted({name for m in _models_in(annotation) for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]

@@ -1,0 +1,1 @@
+"""Present: figures drawn from the record, how they look, and how they are written."""

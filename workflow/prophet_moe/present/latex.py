@@ -1,0 +1,118 @@
+"""LaTeX: tables with booktabs and siunitx, one macro per quoted number, and the figures with their captions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+
+
+@dataclass(frozen=True)
+class TexColumn:
+    """A column of a printed table: the data's name, the header with its unit, and how numbers are printed."""
+
+    name: str
+    header: str
+    decimals: int | None = None
+    """Digits after the point, for numbers; None for text."""
+    digits: int = 1
+    """Digits before the point that siunitx reserves."""
+
+
+TABLES: dict[str, tuple[TexColumn, ...]] = {
+    "table1": (
+        TexColumn("model", "Model"),
+        TexColumn("num_experts", "$E$", 0, 3),
+        TexColumn("top_k", "$k$", 0, 1),
+        TexColumn("fit_state", "Fits"),
+        TexColumn("expert_savings_pct", r"Expert savings (\%)", 1, 2),
+        TexColumn("kv_extension_factor", r"Extension ($\times$)", 2, 2),
+        TexColumn("kv_increase_tokens", "Gain (tokens)", 0, 6),
+    ),
+    "table2": (
+        TexColumn("rank", "", 0, 2),
+        TexColumn("model", "Model"),
+        TexColumn("mean_extension_fitting", r"Mean, fitting rows ($\times$)", 2, 2),
+        TexColumn("fitting_rows", "Fitting rows", 0, 2),
+        TexColumn("prophet_only_rows", "Prophet only", 0, 2),
+        TexColumn("rows", "All rows", 0, 2),
+        TexColumn("mean_extension_zero_filled", r"Mean, zeros in ($\times$)", 2, 2),
+        TexColumn("best_extension", r"Best ($\times$)", 2, 2),
+    ),
+    "table3": (
+        TexColumn("num_experts", "$E$", 0, 3),
+        TexColumn("models", "Models", 0, 2),
+        TexColumn("mean_expert_savings_pct", r"Expert savings (\%)", 1, 2),
+        TexColumn("mean_dedup_factor", r"Dedup factor ($\times$)", 2, 2),
+        TexColumn("mean_extension_fitting", r"Mean, fitting rows ($\times$)", 2, 2),
+        TexColumn("fitting_rows", "Fitting rows", 0, 3),
+        TexColumn("mean_extension_zero_filled", r"Mean, zeros in ($\times$)", 2, 2),
+        TexColumn("pattern", "Pattern"),
+    ),
+    "table4": (
+        TexColumn("model", "Model"),
+        TexColumn("fit_state", "Fits"),
+        TexColumn("native_context", "Native (tokens)", 0, 6),
+        TexColumn("baseline_max_context", "Baseline (tokens)", 0, 6),
+        TexColumn("prophet_max_context", "Prophet (tokens)", 0, 6),
+        TexColumn("prophet_native_context", "Prophet, within native", 0, 6),
+        TexColumn("kv_extension_factor", r"Extension ($\times$)", 2, 2),
+    ),
+}
+
+
+def table(frame: pd.DataFrame, columns: Sequence[TexColumn], caption: str, label: str) -> str:
+    """A table* environment of `columns` of `frame`; missing numbers are dashes."""
+    shown = frame[[column.name for column in columns]].copy()
+    for column in columns:
+        shown[column.name] = [_cell(value, column) for value in shown[column.name]]
+    shown.columns = [column.header if column.decimals is None else f"{{{column.header}}}" for column in columns]
+    layout = "".join("l" if c.decimals is None else f"S[table-format={c.digits}.{c.decimals}]" for c in columns)
+    return shown.style.hide(axis="index").to_latex(
+        column_format=layout,
+        hrules=True,
+        environment="table*",
+        position="t",
+        position_float="centering",
+        caption=escape(caption),
+        label=label,
+    )
+
+
+def macros(numbers: Mapping[str, str]) -> str:
+    """One \\newcommand per number; names may hold letters only, as LaTeX asks."""
+    return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in numbers.items())
+
+
+def figure(path: str, caption: str, label: str, width_in: float) -> str:
+    """A figure environment at the figure's own width; one wider than a column spans both."""
+    environment = "figure*" if width_in > COLUMN_IN else "figure"
+    return (
+        rf"\begin{{{environment}}}[t]" + "\n"
+        r"\centering" + "\n"
+        rf"\includegraphics[width={width_in}in]{{{path}}}" + "\n"
+        rf"\caption{{{escape(caption)}}}" + "\n"
+        rf"\label{{{label}}}" + "\n"
+        rf"\end{{{environment}}}" + "\n"
+    )
+
+
+COLUMN_IN = 3.33
+"""Width of one column, inches."""
+
+
+def header(config_hash: str) -> str:
+    """The comment that leads every generated file."""
+    return f"% Made by the artifact's workflow, config {config_hash}. Do not edit: run `snakemake --cores 8`.\n"
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX."""
+    return "".join(SPECIAL.get(character, character) for character in text)
+
+
+def _cell(value: object, column: TexColumn) -> str:
+    if column.decimals is None:
+        return escape(str(value).replace("_", " "))
+    return "{--}" if pd.isna(value) else f"{value:.{column.decimals}f}"

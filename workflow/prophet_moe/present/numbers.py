@@ -1,0 +1,72 @@
+"""The numbers that the paper quotes and that the end of a build prints, from the records."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from prophet_moe.present.tables import average_extension, fit_state
+
+
+def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
+    """Size of the grid."""
+    return {
+        "GridModels": str(record["model"].nunique()),
+        "GridGpus": str(record["gpu"].nunique()),
+        "GridBatches": str(record["batch_size"].nunique()),
+        "GridRows": str(len(record)),
+    }
+
+
+def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
+    """Headline numbers of one scenario; names start with the scenario's, in letters."""
+    states = fit_state(record)
+    extension = record["kv_extension_factor"].where(record["baseline_fits"])
+    ranking = average_extension(record, zero_fill=False)
+    numbers = {
+        "BothRows": str((states == "both").sum()),
+        "ProphetOnlyRows": str((states == "prophet_only").sum()),
+        "NeitherRows": str((states == "neither").sum()),
+        "FittingModels": str((ranking["fitting_rows"] > 0).sum()),
+        "MeanExtensionFitting": _factor(extension.mean()),
+        "MeanExtensionZeroFilled": _factor(extension.fillna(0).mean()),
+    }
+    if extension.notna().any():
+        best, top = record.loc[extension.idxmax()], ranking.iloc[0]
+        numbers |= {
+            "BestExtension": _factor(extension.max()),
+            "BestExtensionModel": best["model"],
+            "BestExtensionGpu": best["gpu"],
+            "BestExtensionBatch": str(best["batch_size"]),
+            "TopModel": top["model"],
+            "TopModelMeanExtension": _factor(top["mean_extension_fitting"]),
+        }
+    return {_in_letters(name) + key: value for key, value in numbers.items()}
+
+
+def _in_letters(name: str) -> str:
+    """A scenario's name as LaTeX allows it in a macro: letters only, int8_weights becomes IntEightWeights."""
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    spelt = "".join(f"_{words[int(character)]}_" if character.isdigit() else character for character in name)
+    return "".join(part.capitalize() for part in spelt.split("_"))
+
+
+def headlines(records: Mapping[str, pd.DataFrame]) -> str:
+    """The three numbers that a reviewer looks for first, one column per scenario."""
+    rows = {
+        "mean KV extension, does-not-fit as 0": "{MeanExtensionZeroFilled}x",
+        "    over rows whose baseline fits": "{MeanExtensionFitting}x of {BothRows}",
+        "largest KV extension": "{BestExtension}x",
+        "    at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
+        "rows that only Prophet fits": "{ProphetOnlyRows} of {Rows}",
+    }
+    columns = {name: scenario_numbers("", record) | {"Rows": str(len(record))} for name, record in records.items()}
+    none = dict.fromkeys(("BestExtension", "BestExtensionModel", "BestExtensionGpu", "BestExtensionBatch"), "-")
+    table = {
+        name: {label: text.format(**(none | numbers)) for label, text in rows.items()}
+        for name, numbers in columns.items()
+    }
+    return pd.DataFrame(table).to_string()
+
+
+def _factor(value: float) -> str:
+    return f"{value:.2f}"

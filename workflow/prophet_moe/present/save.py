@@ -1,0 +1,41 @@
+"""Write and show figures: the bytes depend on the figure alone, not on the clock or the machine's settings."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from IPython.display import Image
+from matplotlib.figure import Figure
+
+from prophet_moe.files import replacing
+from prophet_moe.present.style import styled
+from prophet_moe.settings import Style
+
+SCREEN_DPI = 144
+"""Pixels per inch at which a notebook shows a figure: 1.5 times its printed size on an ordinary screen."""
+
+
+def save_figure(figure: Figure, stem: Path, style: Style, *, title: str, config_hash: str) -> None:
+    """Write `<stem>.pdf` and `<stem>.png` at the figure's exact size, each whole or not at all.
+
+    `title` becomes the PDF's title; `config_hash` names the settings behind the figure in both files.
+    """
+    # CreationDate None leaves the clock out of the PDF.
+    metadata = {"Title": title, "Subject": f"config {config_hash}", "CreationDate": None}
+    with replacing(stem.with_name(f"{stem.name}.pdf")) as partial, styled(style):
+        figure.savefig(partial, format="pdf", metadata=metadata)
+    with replacing(stem.with_name(f"{stem.name}.png")) as partial:
+        _write_png(figure, partial, style, config_hash)
+
+
+def show(figure: Figure, style: Style, config_hash: str) -> Image:
+    """Return the figure for a notebook to show: the PNG that `save_figure` writes."""
+    stream = BytesIO()
+    _write_png(figure, stream, style, config_hash)
+    return Image(stream.getvalue(), width=round(figure.get_figwidth() * SCREEN_DPI))
+
+
+def _write_png(figure: Figure, target: Path | IO[bytes], style: Style, config_hash: str) -> None:
+    # Software None leaves Matplotlib's version out of the PNG.
+    with styled(style):
+        figure.savefig(target, format="png", metadata={"Software": None, "Description": f"config {config_hash}"})

@@ -1,0 +1,124 @@
+"""Tables 1-4: pure functions of the record."""
+
+import pandas as pd
+
+SATURATES_BELOW_PCT = 20.0
+"""Mean expert savings under which a group is said to saturate quickly."""
+
+
+def fit_state(record: pd.DataFrame) -> pd.Series:
+    """both, prophet_only, baseline_only or neither, per row."""
+    names = {
+        (True, True): "both",
+        (False, True): "prophet_only",
+        (True, False): "baseline_only",
+        (False, False): "neither",
+    }
+    return pd.Series(list(zip(record["baseline_fits"], record["prophet_fits"], strict=True)), record.index).map(names)
+
+
+def at(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame:
+    """The rows of one GPU and batch size, largest extension first, then by name."""
+    rows = record[(record["gpu"] == gpu) & (record["batch_size"] == batch_size)]
+    return rows.assign(fit_state=fit_state(rows)).sort_values(
+        ["kv_extension_factor", "prophet_max_context", "model"], ascending=[False, False, True], ignore_index=True
+    )
+
+
+def kv_extension(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame:
+    """Table 1: extension factor and tokens gained of every model at one GPU and batch size."""
+    columns = [
+        "model",
+        "num_experts",
+        "top_k",
+        "fit_state",
+        "expert_savings_pct",
+        "kv_extension_factor",
+        "kv_increase_tokens",
+    ]
+    return at(record, gpu, batch_size)[columns]
+
+
+def average_extension(record: pd.DataFrame, zero_fill: bool) -> pd.DataFrame:
+    """Table 2: models ranked by mean extension over all configurations.
+
+    Both means are given: over the rows where the baseline fits (with their count), and over all rows with 0 where it
+    does not, as the report does; `zero_fill` says which one ranks.
+    """
+    rows = record.assign(fit_state=fit_state(record))
+    table = pd.DataFrame([_average(model, group) for model, group in rows.groupby("model", sort=True)])
+    by = "mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"
+    table = table.sort_values([by, "prophet_only_rows", "model"], ascending=[False, False, True], ignore_index=True)
+    table.insert(0, "rank", table.index + 1)
+    return table
+
+
+def _average(model: str, rows: pd.DataFrame) -> dict:
+    extension = _defined_extension(rows)
+    best = rows.loc[extension.idxmax()] if extension.notna().any() else None
+    return {
+        "model": model,
+        "num_experts": rows["num_experts"].iloc[0],
+        "mean_extension_fitting": extension.mean(),
+        "fitting_rows": extension.count(),
+        "prophet_only_rows": (rows["fit_state"] == "prophet_only").sum(),
+        "rows": len(rows),
+        "mean_extension_zero_filled": extension.fillna(0).mean(),
+        "best_extension": extension.max(),
+        "best_gpu": best["gpu"] if best is not None else None,
+        "best_batch_size": best["batch_size"] if best is not None else pd.NA,
+        "mean_expert_savings_pct": rows["expert_savings_pct"].mean(),
+    }
+
+
+def by_expert_count(record: pd.DataFrame) -> pd.DataFrame:
+    """Table 3: models grouped by their number of experts."""
+    return pd.DataFrame([_group(count, rows) for count, rows in record.groupby("num_experts", sort=True)])
+
+
+def _group(count: int, rows: pd.DataFrame) -> dict:
+    extension = _defined_extension(rows)
+    savings = rows["expert_savings_pct"].mean()
+    if extension.count() == 0:
+        pattern = "baseline never fits"
+    elif savings < SATURATES_BELOW_PCT:
+        pattern = "saturates quickly"
+    else:
+        pattern = "extends the context"
+    return {
+        "num_experts": count,
+        "models": rows["model"].nunique(),
+        "mean_expert_savings_pct": savings,
+        "mean_dedup_factor": rows["dedup_factor"].mean(),
+        "mean_extension_fitting": extension.mean(),
+        "fitting_rows": extension.count(),
+        "rows": len(rows),
+        "mean_extension_zero_filled": extension.fillna(0).mean(),
+        "pattern": pattern,
+    }
+
+
+def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame:
+    """Table 4: longest context at one GPU and batch size: memory limit, and the same within the native context."""
+    rows = at(record, gpu, batch_size)
+    native = rows["seq_len"]
+    return pd.DataFrame(
+        {
+            "model": rows["model"],
+            "fit_state": rows["fit_state"],
+            "native_context": native,
+            "baseline_max_context": rows["baseline_max_context"],
+            "prophet_max_context": rows["prophet_max_context"],
+            "baseline_native_context": _within(rows["baseline_max_context"], native),
+            "prophet_native_context": _within(rows["prophet_max_context"], native),
+            "kv_extension_factor": rows["kv_extension_factor"],
+        }
+    )
+
+
+def _defined_extension(rows: pd.DataFrame) -> pd.Series:
+    return rows["kv_extension_factor"].where(rows["baseline_fits"])
+
+
+def _within(context: pd.Series, native: pd.Series) -> pd.Series:
+    return context.where(native.isna() | (context <= native), native)

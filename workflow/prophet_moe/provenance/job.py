@@ -1,0 +1,44 @@
+"""The command line that all workflow scripts share: files in, files out, parameters, and a sidecar for every output."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prophet_moe.errors import ends_in_one_line
+from prophet_moe.provenance.sidecar import origin, write_sidecar
+
+
+def run(
+    build: Callable[[SimpleNamespace, dict[str, Any]], None],
+    reads: Sequence[str] = (),
+    reads_many: Sequence[str] = (),
+    writes: Sequence[str] = (),
+) -> None:
+    """Run `build(files, parameters)` as a command.
+
+    `reads` and `writes` name options of one path each, `reads_many` of one or more; they are attributes of `files`,
+    along with `files.config_hash`. A UserError ends the command with one line and exit code 1.
+    """
+    parser = argparse.ArgumentParser(description=sys.modules[build.__module__].__doc__)
+    for name in reads:
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
+    for name in reads_many:
+        parser.add_argument(f"--{name}", type=Path, required=True, nargs="+", metavar="FILE")
+    for name in writes:
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="OUTPUT")
+    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON", help="parameters of the output")
+    parser.add_argument("--rule", default="", help="the rule that runs this command, for the sidecars")
+    parser.add_argument("--code", type=Path, nargs="+", default=[], metavar="FILE", help="code, for the sidecars")
+    files = parser.parse_args()
+
+    inputs = [getattr(files, name) for name in reads] + [path for name in reads_many for path in getattr(files, name)]
+    with ends_in_one_line():
+        made_from = origin(files.rule, inputs, files.code, files.parameters)
+        files.config_hash = made_from["config_hash"]
+        build(files, files.parameters)
+        for name in writes:
+            write_sidecar(getattr(files, name), made_from)

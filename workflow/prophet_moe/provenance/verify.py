@@ -1,0 +1,133 @@
+"""Check outputs against their sidecars and against the committed copies."""
+
+import io
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from prophet_moe.capacity.record import EXTENDED_COLUMNS
+from prophet_moe.documents import read_json
+from prophet_moe.files import sha256
+from prophet_moe.provenance.sidecar import sidecar_of
+
+NUMBER_TOLERANCE = 1e-5
+"""Largest relative difference of a number that no column tolerance covers: one unit of the sixth digit."""
+PIXEL_TOLERANCE = 2.0
+"""Largest root mean square difference of two drawings, out of 255."""
+
+COLUMN_TOLERANCE = {column.name: column.tolerance for column in EXTENDED_COLUMNS}
+HASH_LINE = re.compile(r"config [0-9a-f]{12}")
+NUMBER = re.compile(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result for one output: what its sidecar says of it, and how it compares with the committed copy."""
+
+    output: str
+    sidecar: str
+    committed: str
+
+    @property
+    def passed(self) -> bool:
+        """True when neither part failed."""
+        return not any(part.startswith("FAIL") for part in (self.sidecar, self.committed))
+
+
+def verify(output: Path) -> Check:
+    """Recompute every hash that the sidecar of `output` holds, and compare `output` with the commit checked out."""
+    return Check(str(output), _against_sidecar(output), _against_commit(output))
+
+
+def _against_sidecar(output: Path) -> str:
+    if not sidecar_of(output).exists():
+        return "FAIL: no sidecar"
+    told = read_json(sidecar_of(output))
+    if sha256(output) != told["sha256"]:
+        return "FAIL: the file was changed after it was made"
+    recorded = told["inputs"] | told["code"]
+    stale = [path for path, digest in recorded.items() if not Path(path).exists() or sha256(Path(path)) != digest]
+    if stale:
+        return f"FAIL: made from another version of {', '.join(stale[:3])}"
+    return f"ok, {len(recorded)} inputs"
+
+
+def _against_commit(output: Path) -> str:
+    shown = subprocess.run(["git", "show", f"HEAD:./{output}"], capture_output=True, check=False)
+    if shown.returncode != 0:
+        return "no committed copy"
+    if shown.stdout == output.read_bytes():
+        return "identical"
+    return compare(output, shown.stdout)
+
+
+def compare(output: Path, committed: bytes) -> str:
+    """Compare a file with other bytes of its kind, within tolerances: FAIL and the difference, or ok."""
+    if output.suffix == ".csv":
+        return _compare_tables(pd.read_csv(output), pd.read_csv(io.BytesIO(committed)))
+    if output.suffix == ".json":
+        return _compare_tables(pd.read_json(output), pd.read_json(io.BytesIO(committed)))
+    if output.suffix == ".tex":
+        return _compare_text(output.read_text(encoding="utf-8"), committed.decode())
+    if output.suffix == ".png":
+        return _compare_images(output, committed)
+    return "other bytes; its PNG is compared"
+
+
+def _compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    if list(ours.columns) != list(theirs.columns) or len(ours) != len(theirs):
+        return f"FAIL: {ours.shape} rows and columns, committed {theirs.shape}"
+    largest = 0.0
+    for name in ours:
+        tolerance = COLUMN_TOLERANCE.get(name, NUMBER_TOLERANCE)
+        difference = _largest_difference(ours[name], theirs[name])
+        if difference > tolerance:
+            return f"FAIL: column {name} differs by {difference:.2g}, tolerance {tolerance:g}"
+        largest = max(largest, difference)
+    return f"ok within tolerance, {largest:.1g}"
+
+
+def _largest_difference(ours: pd.Series, theirs: pd.Series) -> float:
+    """Largest relative difference of two columns; infinite where text or a missing value differs."""
+    if (ours.isna() != theirs.isna()).any():
+        return np.inf
+    if not (pd.api.types.is_numeric_dtype(ours) and pd.api.types.is_numeric_dtype(theirs)):
+        return 0.0 if ours.dropna().equals(theirs.dropna()) else np.inf
+    a, b = ours.dropna().to_numpy(float), theirs.dropna().to_numpy(float)
+    scale = np.maximum(np.abs(a), np.abs(b))
+    return float(np.max(np.abs(a - b) / np.where(scale > 0, scale, 1), initial=0.0))
+
+
+def _compare_text(ours: str, theirs: str) -> str:
+    ours, theirs = HASH_LINE.sub("", ours), HASH_LINE.sub("", theirs)
+    if NUMBER.split(ours) != NUMBER.split(theirs):
+        return "FAIL: the text differs"
+    numbers = pd.Series(NUMBER.findall(ours), dtype=float), pd.Series(NUMBER.findall(theirs), dtype=float)
+    difference = _largest_difference(*numbers)
+    return f"FAIL: a number differs by {difference:.2g}" if difference > NUMBER_TOLERANCE else "ok within tolerance"
+
+
+def _compare_images(ours: Path, theirs: bytes) -> str:
+    a, b = (
+        np.asarray(Image.open(ours).convert("RGB"), float),
+        np.asarray(Image.open(io.BytesIO(theirs)).convert("RGB"), float),
+    )
+    if a.shape != b.shape:
+        return f"FAIL: {a.shape[1]}x{a.shape[0]} pixels, committed {b.shape[1]}x{b.shape[0]}"
+    distance = float(np.sqrt(np.mean((a - b) ** 2)))
+    return (
+        f"FAIL: drawn differently, RMS {distance:.1f} of 255"
+        if distance > PIXEL_TOLERANCE
+        else f"ok, RMS {distance:.2f} of 255"
+    )
+
+
+def failures(checks: Sequence[Check]) -> list[Check]:
+    """The checks that did not pass."""
+    return [check for check in checks if not check.passed]

@@ -1,0 +1,305 @@
+"""Typed settings: config/experiment.yaml (science) and config/style.yaml (looks).
+
+These classes are the one source of the defaults, of the JSON schemas under workflow/schemas/ and of the key table in
+docs/configuration.md; `prophet-moe config write` makes the latter two and a test fails when any of them drifts.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
+from prophet_moe.errors import UserError
+
+
+class Routing(Strict):
+    """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
+
+    law: Literal["uniform_occupancy", "power_law"] = "uniform_occupancy"
+    """uniform_occupancy: E (1 - (1 - k/E)^B); power_law: min(E, k B^exponent)."""
+    exponent: float = Field(default=0.932, gt=0, le=1)
+    """Exponent of the power law (report 000:73)."""
+
+
+class Activation(Strict):
+    """Peak activation memory."""
+
+    rule: Literal["per_component", "per_total_parameters"] = "per_component"
+    """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""
+    prefill_chunk_tokens: int = Field(default=2048, gt=0)
+    """Tokens of one prefill chunk; vLLM's documented minimum budget for chunked prefill."""
+    gb_per_billion_parameters: float = Field(default=0.0107, ge=0)
+    """GB per 10^9 parameters and sequence; a fit to the report's results, not a law."""
+
+
+class Scenario(Strict):
+    """A named set of parameters; the same rules build every scenario."""
+
+    title: str
+    """Shown in figures, tables and the summary."""
+    architecture: Literal["published", "reported"] = "published"
+    """Count from the published architecture, or take the report's constants."""
+    device_memory: Literal["visible", "nominal"] = "visible"
+    """Memory that CUDA reports, or the number in the product's name."""
+    weight_bits: int = Field(default=16, gt=0, le=32)
+    """Bits per weight (published architectures)."""
+    kv_bits: int = Field(default=16, gt=0, le=32)
+    """Bits per KV-cache value (published architectures)."""
+    ssm_state_bits: int = Field(default=32, gt=0, le=32)
+    """Bits per value of a Mamba SSM state; Transformers keeps FP32."""
+    mla_cache: Literal["latent", "decompressed"] = "latent"
+    """What multi-head latent attention caches."""
+    routing: Routing = Routing()
+    resident_experts: Literal["whole", "fractional"] = "whole"
+    """Round the experts kept up to whole ones, or keep the law's fraction as the report does."""
+    activation: Activation = Activation()
+    workspace_mib: float = Field(default=32, ge=0)
+    """Library workspace, MiB; cuBLAS's default on Hopper."""
+    runtime_reserve_mib: float = Field(default=1024, ge=0)
+    """CUDA context and allocator slack, MiB; an assumption until a measured profile replaces it."""
+    predictor_mb: float = Field(default=7.2, ge=0)
+    """Prophet's predictor, MB (report 000:68)."""
+    lookahead_layers: int = Field(default=3, ge=0)
+    """Layers whose top-k experts are in flight: the staging buffer (report 000:69)."""
+    undefined_extension: Literal["empty", "zero"] = "empty"
+    """What kv_extension_factor holds where the baseline does not fit; with zero, means run over all rows."""
+
+    @property
+    def zero_fill(self) -> bool:
+        """Whether a missing extension counts as 0 in means."""
+        return self.undefined_extension == "zero"
+
+
+class Reference(Strict):
+    """The configuration that tables 1 and 4 and figures 1, 3 and 4 show."""
+
+    gpu: str = "A100-80GB"
+    """One of `gpus`."""
+    batch_size: int = Field(default=16, gt=0)
+    """One of `batch_sizes`."""
+
+
+class FigureModels(Strict):
+    """Which models a figure shows, in order (report 000:490-582)."""
+
+    figure1_memory_breakdown: list[str] = [
+        "Mixtral-8x7B",
+        "DeepSeek-MoE-16B",
+        "Qwen1.5-MoE-A2.7B",
+        "Switch-Base-128",
+        "Snowflake-Arctic-480B",
+    ]
+    """Models of figure 1."""
+    figure3_context_scaling: list[str] = ["Switch-Base-128", "Qwen1.5-MoE-A2.7B", "DeepSeek-MoE-16B", "OLMoE-1B-7B"]
+    """Models of figure 3."""
+    figure4_batch_context_tradeoff: list[str] = [
+        "Mixtral-8x7B",
+        "DeepSeek-MoE-16B",
+        "DeepSeek-V2-236B",
+        "DeepSeek-V3-671B",
+        "Switch-Base-128",
+        "Switch-XXL-128",
+        "Qwen1.5-MoE-A2.7B",
+        "Snowflake-Arctic-480B",
+    ]
+    """Models of figure 4."""
+
+
+CALIBRATED = Scenario(title="calibrated: published architectures, uniform routing (no trace yet)")
+REPORTED = Scenario(
+    title="reported: the report's constants and formulas",
+    architecture="reported",
+    device_memory="nominal",
+    routing=Routing(law="power_law"),
+    resident_experts="fractional",
+    activation=Activation(rule="per_total_parameters"),
+    workspace_mib=0,
+    runtime_reserve_mib=0,
+    lookahead_layers=0,
+    undefined_extension="zero",
+)
+
+
+RESERVED = ("data", "generated")
+"""Folders beside the scenarios' own."""
+
+
+class Experiment(Strict):
+    """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
+
+    scenario: str = "calibrated"
+    """The default scenario: its outputs lie at the top of figures/, tables/ and paper/generated/."""
+    models: Literal["all"] | list[str] = "all"
+    """All of config/models/, or a list of names."""
+    gpus: list[str] = Field(default=["V100-32GB", "A100-40GB", "A100-80GB", "H100-80GB"], min_length=1)
+    """GPUs of the grid, keys of config/gpus.yaml."""
+    batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(default=[1, 4, 8, 16, 32, 64], min_length=1)
+    """Sequences decoded together."""
+    reference: Reference = Reference()
+    figure_models: FigureModels = FigureModels()
+    scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
+    """Scenarios by name; every one is built."""
+
+    def selected_models(self) -> list[str] | None:
+        """Names of the models to read, None for all."""
+        return None if self.models == "all" else self.models
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> "Experiment":
+        for name in self.scenarios:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
+                raise inconsistent(
+                    ("scenarios", name), "this name cannot be a folder beside data/; expected letters, digits and _"
+                )
+        if self.scenario not in self.scenarios:
+            raise inconsistent(("scenario",), f"got {self.scenario!r}, expected one of {', '.join(self.scenarios)}")
+        for key in ("gpus", "batch_sizes"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise inconsistent((key,), f"got {values}, expected every value once")
+        return self
+
+
+Colour = Field(pattern=r"^#[0-9a-f]{6}$")
+
+
+class Colours(Strict):
+    """Colour-blind-safe colours (Okabe and Ito 2008, and greys)."""
+
+    baseline: str = Colour
+    """Bars of the baseline."""
+    prophet: str = Colour
+    """Bars of Prophet."""
+    does_not_fit: str = Colour
+    """Marks of what does not fit."""
+    text: str = Colour
+    """Text and axes."""
+    grid: str = Colour
+    """Grid lines."""
+    series: list[str] = Field(min_length=4)
+    """Series in figures with several models."""
+
+
+OKABE_ITO = Colours(
+    baseline="#999999",
+    prophet="#0072b2",
+    does_not_fit="#d55e00",
+    text="#222222",
+    grid="#dddddd",
+    series=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"],
+)
+
+
+class FigureStyle(Strict):
+    """Looks of one figure."""
+
+    width_in: float = Field(gt=0)
+    """Width as printed, inches: 3.33 is one column, 7 is two."""
+    height_in: float = Field(gt=0)
+    """Height as printed, inches."""
+
+
+class FigureStyles(Strict):
+    """Looks of each figure."""
+
+    figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    figure2_kv_extension_by_model: FigureStyle = FigureStyle(width_in=3.33, height_in=3.2)
+    figure3_context_scaling: FigureStyle = FigureStyle(width_in=3.33, height_in=2.5)
+    figure4_batch_context_tradeoff: FigureStyle = FigureStyle(width_in=3.33, height_in=2.6)
+    figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+
+
+class Style(Strict):
+    """Looks, apart from science: a change here redraws figures and recomputes nothing."""
+
+    font: str = "DejaVu Sans"
+    """A font that Matplotlib ships, so that every machine draws the same."""
+    font_size_pt: float = Field(default=8, gt=0)
+    """Size of text in a printed figure, points."""
+    line_width_pt: float = Field(default=1.2, gt=0)
+    """Width of data lines, points."""
+    png_dpi: int = Field(default=200, gt=0)
+    """Resolution of the PNG copies, dots per inch."""
+    colours: Colours = OKABE_ITO
+    heatmap: str = "RdYlGn"
+    """Colour map of figure 4: red is low and green high, as in the report; numbers in the cells are the second cue."""
+    figures: FigureStyles = FigureStyles()
+
+    def for_figure(self, name: str) -> dict[str, Any]:
+        """The looks that concern one figure, as JSON-like values: the others are left at their defaults."""
+        own = {"figures": {name: getattr(self.figures, name).model_dump()}}
+        return self.model_dump(mode="json", exclude={"figures"}) | own
+
+
+class StyleFile(Strict):
+    """The whole of config/style.yaml."""
+
+    style: Style = Style()
+
+
+class Settings(Strict):
+    """All that `snakemake --configfile` may change: the keys of the experiment, and `style`."""
+
+    experiment: Experiment = Experiment()
+    style: Style = Style()
+
+
+def resolve(
+    config: Mapping[str, Any], files: Sequence[Path], models: Collection[str], gpus: Collection[str]
+) -> Settings:
+    """Validate a merged configuration against the names of the catalogue's `models` and `gpus`.
+
+    `files` are the files it was merged from, in that order; an error names the last one that holds the key.
+    """
+    contents = [(str(file), read_yaml(Path(file))) for file in files]
+
+    def file_of(key: tuple) -> str:
+        depths = [(_depth(content, key), name) for name, content in contents]
+        deepest = max((depth for depth, _ in depths), default=0)
+        return next((name for depth, name in reversed(depths) if depth == deepest and depth), "--config")
+
+    def style_file_of(key: tuple) -> str:
+        return file_of(("style", *key))
+
+    science = {key: value for key, value in config.items() if key != "style"}
+    experiment = validate(Experiment, science, file_of, SEE_KEYS)
+    style = validate(Style, config.get("style", {}), style_file_of, SEE_KEYS)
+
+    _check_names("models", experiment.selected_models() or (), models, file_of)
+    _check_names("gpus", experiment.gpus, gpus, file_of)
+    for key, allowed in (("gpu", experiment.gpus), ("batch_size", experiment.batch_sizes)):
+        value = getattr(experiment.reference, key)
+        if value not in allowed:
+            shown = ", ".join(map(str, allowed))
+            raise UserError(
+                file_of(("reference", key)), f"reference.{key}: got {value!r}, expected one of {shown}", SEE_KEYS
+            )
+    for figure, shown in experiment.figure_models:
+        _check_names(f"figure_models.{figure}", shown, experiment.selected_models() or models, file_of)
+    return Settings(experiment=experiment, style=style)
+
+
+SEE_KEYS = "Every key is explained in docs/configuration.md."
+
+
+def _check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+    for number, name in enumerate(names):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+            file = file_of((*key.split("."), number))
+            raise UserError(file, f"{key}[{number}]: unknown name {name!r}; {expected}", SEE_KEYS)
+
+
+def _depth(content: Any, key: tuple) -> int:
+    """How many leading parts of the key path `content` has."""
+    if not key:
+        return 0
+    try:
+        return 1 + _depth(content[key[0]], key[1:])
+    except (KeyError, IndexError, TypeError):
+        return 0

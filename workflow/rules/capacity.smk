@@ -1,0 +1,93 @@
+"""From model and GPU files to the record of every configuration."""
+
+RECORD = "tables/{at}data/prophet_kv_extension_data.csv"
+RECORD_JSON = "tables/{at}data/prophet_kv_extension_data.json"
+EXTENDED_RECORD = "tables/{at}data/prophet_kv_extension_extended.csv"
+CATALOG_TABLE = "tables/data/model_catalog.csv"
+
+DATA = everywhere(RECORD) + everywhere(RECORD_JSON) + everywhere(EXTENDED_RECORD) + [CATALOG_TABLE]
+
+
+rule sweep:
+    """Compute every metric of every model, GPU and batch size under one scenario."""
+    input:
+        code=code("workflow/scripts/sweep.py"),
+        gpus=GPU_FILE,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+    output:
+        grid="results/{scenario}/grid.parquet",
+        prov=sidecars("results/{scenario}/grid.parquet"),
+    log:
+        "logs/{scenario}/sweep.log",
+    benchmark:
+        "benchmarks/{scenario}/sweep.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=sweep_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --gpus {input.gpus:q}"
+        " --models {input.models:q}"
+        " --grid {output.grid:q}"
+        " --parameters {params.parameters:q}"
+        " --rule sweep --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule record:
+    """Write the record: 24 columns as CSV and as JSON, and the extended CSV with components and evidence."""
+    input:
+        code=code("workflow/scripts/write_record.py"),
+        grid=grid_of,
+    output:
+        csv=report(
+            RECORD,
+            caption="../report/record.rst",
+            category="Data",
+            labels={"item": "record", "place": "{at}"},
+        ),
+        json=RECORD_JSON,
+        extended=EXTENDED_RECORD,
+        prov=sidecars(RECORD, RECORD_JSON, EXTENDED_RECORD),
+    log:
+        "logs/{at}record.log",
+    benchmark:
+        "benchmarks/{at}record.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --grid {input.grid:q}"
+        " --csv {output.csv:q}"
+        " --json {output.json:q}"
+        " --extended {output.extended:q}"
+        " --rule record --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule catalog:
+    """Set the published constants of every model beside those of the report, with the status of each."""
+    input:
+        code=code("workflow/scripts/write_catalog.py"),
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+    output:
+        table=report(
+            CATALOG_TABLE,
+            caption="../report/model_catalog.rst",
+            category="Data",
+            labels={"item": "model catalogue", "place": "all"},
+        ),
+        prov=sidecars(CATALOG_TABLE),
+    log:
+        "logs/catalog.log",
+    benchmark:
+        "benchmarks/catalog.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --models {input.models:q}"
+        " --table {output.table:q}"
+        " --rule catalog --code {input.code:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,65 @@
+"""Settings, names and helpers that all stages share."""
+
+import json
+import shutil
+from pathlib import Path
+
+from prophet_moe.catalog import load_gpus, load_models, model_names
+from prophet_moe.errors import ends_in_one_line
+from prophet_moe.provenance.code import code_of
+from prophet_moe.provenance.sidecar import SUFFIX
+from prophet_moe.settings import resolve
+
+MODEL_FOLDER = Path("config/models")
+GPU_FILE = Path("config/gpus.yaml")
+NOTEBOOK_FOLDER = Path("notebooks")
+
+# Every mistake in a configuration file ends here, in one line, before any job starts.
+with ends_in_one_line():
+    SETTINGS = resolve(config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE))
+    EXPERIMENT = SETTINGS.experiment
+    MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
+    GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
+
+# Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
+# in a folder of its name. `{at}` is that place: empty, or "reported/".
+PLACES = {name: "" if name == EXPERIMENT.scenario else f"{name}/" for name in EXPERIMENT.scenarios}
+
+# Captions (workflow/report/*.rst) read the resolved settings, defaults included, and the title of the scenario.
+config.update(EXPERIMENT.model_dump(mode="json"))
+config["title_at"] = {at: EXPERIMENT.scenarios[name].title for name, at in PLACES.items()}
+
+
+wildcard_constraints:
+    at="|".join(PLACES.values()),
+    scenario="|".join(PLACES),
+
+
+def everywhere(pattern, **values):
+    """The pattern at the place of every scenario."""
+    return expand(pattern, at=PLACES.values(), **values)
+
+
+def scenario_name(wildcards):
+    """The scenario whose outputs lie at {at}."""
+    return wildcards.at.rstrip("/") or EXPERIMENT.scenario
+
+
+def scenario_at(wildcards):
+    """The parameters of the scenario whose outputs lie at {at}."""
+    return EXPERIMENT.scenarios[scenario_name(wildcards)]
+
+
+def sidecars(*outputs):
+    """The provenance sidecars of outputs."""
+    return [output + SUFFIX for output in outputs]
+
+
+def code(script):
+    """The script and every library module it imports: an edit of any of them rebuilds what it made."""
+    return code_of(Path(script), Path("workflow"))
+
+
+def as_json(parameters):
+    """Parameters as one argument of a command line."""
+    return json.dumps(parameters, sort_keys=True)

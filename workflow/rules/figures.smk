@@ -1,0 +1,58 @@
+"""Figures 1-5: one notebook each, run with Papermill."""
+
+FIGURE_NAMES = (
+    "figure1_memory_breakdown",
+    "figure2_kv_extension_by_model",
+    "figure3_context_scaling",
+    "figure4_batch_context_tradeoff",
+    "figure5_expert_count_analysis",
+)
+
+FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
+
+
+wildcard_constraints:
+    figure="|".join(FIGURE_NAMES),
+
+
+rule figure:
+    """Draw a figure by running its notebook; keep the executed notebook and its HTML page."""
+    input:
+        code=figure_code,
+        notebook=figure_notebook,
+        record=RECORD,
+    output:
+        pdf="figures/{at}{figure}.pdf",
+        png=report(
+            "figures/{at}{figure}.png",
+            caption="../report/{figure}.rst",
+            category="Figures",
+            labels={"item": "{figure}", "place": "{at}"},
+        ),
+        executed="results/notebooks/{at}{figure}.ipynb",
+        page="results/notebooks/{at}{figure}.html",
+        prov=sidecars(
+            "figures/{at}{figure}.pdf",
+            "figures/{at}{figure}.png",
+            "results/notebooks/{at}{figure}.ipynb",
+            "results/notebooks/{at}{figure}.html",
+        ),
+    log:
+        "logs/{at}{figure}.log",
+    benchmark:
+        "benchmarks/{at}{figure}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=figure_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --notebook {input.notebook:q}"
+        " --record {input.record:q}"
+        " --executed {output.executed:q}"
+        " --page {output.page:q}"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --parameters {params.parameters:q}"
+        " --rule figure --code {input.code:q}"
+        " > {log:q} 2>&1"

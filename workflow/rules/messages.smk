@@ -1,0 +1,36 @@
+"""What a build tells its user: notes before, numbers after, and what was wrong."""
+
+import sys
+import time
+
+from prophet_moe.capacity.placement import unplaceable
+
+STARTED = time.time()
+
+
+def notes():
+    """What a user should know before the build: models that no GPU of the grid can hold."""
+    told = {}
+    for scenario in EXPERIMENT.scenarios.values():
+        told |= unplaceable(MODELS, GPUS, scenario)
+    return [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in told.items()]
+
+
+def failures():
+    """The lines in which failed jobs told what was wrong."""
+    logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= STARTED]
+    return [line for path in logs for line in path.read_text().splitlines() if line.startswith("error: ")]
+
+
+def summary():
+    """What the end of a build tells: what was made, where, and the numbers to look at first."""
+    lines = [
+        "",
+        f"Built: figures/ (5 figures as PDF and PNG), tables/ (4 tables, tables/data/), paper/generated/, results/notebooks/.",
+        *(f"Scenario {name}: {at or 'top level'}" for name, at in PLACES.items()),
+        "",
+        Path(HEADLINES).read_text().rstrip(),
+        "",
+        "Compare with the committed outputs: snakemake verify --cores 2",
+    ]
+    return "\n".join(lines + ([] if TEX_IS_INSTALLED else [HOW_TO_GET_TEX]))

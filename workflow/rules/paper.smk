@@ -1,0 +1,117 @@
+"""LaTeX: tables, macros for quoted numbers, figure environments, and the paper where TeX is installed."""
+
+TEX_TABLE1, TEX_TABLE2, TEX_TABLE3, TEX_TABLE4 = (f"paper/generated/{{at}}table{n}.tex" for n in range(1, 5))
+FIGURES_TEX = "paper/generated/{at}figures.tex"
+NUMBERS_TEX = "paper/generated/numbers.tex"
+HEADLINES = "results/headlines.txt"
+
+LATEX = everywhere("paper/generated/{at}table{n}.tex", n=range(1, 5)) + everywhere(FIGURES_TEX) + [NUMBERS_TEX]
+TEX_IS_INSTALLED = shutil.which("latexmk") is not None
+PAPER = ["paper/main.pdf"] if TEX_IS_INSTALLED else []
+HOW_TO_GET_TEX = (
+    "paper/main.pdf was left out: latexmk is not installed. To get it: apt-get install latexmk "
+    "texlive-latex-recommended texlive-fonts-recommended texlive-science texlive-latex-extra"
+)
+
+
+rule latex_tables:
+    """Typeset tables 1-4 with booktabs and siunitx."""
+    input:
+        code=code("workflow/scripts/typeset_tables.py"),
+        table1=TABLE1,
+        table2=TABLE2,
+        table3=TABLE3,
+        table4=TABLE4,
+    output:
+        table1=TEX_TABLE1,
+        table2=TEX_TABLE2,
+        table3=TEX_TABLE3,
+        table4=TEX_TABLE4,
+        prov=sidecars(TEX_TABLE1, TEX_TABLE2, TEX_TABLE3, TEX_TABLE4),
+    log:
+        "logs/{at}latex_tables.log",
+    benchmark:
+        "benchmarks/{at}latex_tables.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=latex_table_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --table1 {input.table1:q} --table1_tex {output.table1:q}"
+        " --table2 {input.table2:q} --table2_tex {output.table2:q}"
+        " --table3 {input.table3:q} --table3_tex {output.table3:q}"
+        " --table4 {input.table4:q} --table4_tex {output.table4:q}"
+        " --parameters {params.parameters:q}"
+        " --rule latex_tables --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule numbers:
+    """Collect the numbers that the text quotes as LaTeX macros, and the lines that end a build."""
+    input:
+        code=code("workflow/scripts/write_numbers.py"),
+        records=everywhere(RECORD),
+    output:
+        macros=NUMBERS_TEX,
+        headlines=HEADLINES,
+        prov=sidecars(NUMBERS_TEX, HEADLINES),
+    log:
+        "logs/numbers.log",
+    benchmark:
+        "benchmarks/numbers.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=as_json({"scenarios": list(PLACES)}),
+    shell:
+        "python {input.code[0]}"
+        " --records {input.records:q}"
+        " --macros {output.macros:q}"
+        " --headlines {output.headlines:q}"
+        " --parameters {params.parameters:q}"
+        " --rule numbers --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule figures_tex:
+    """Write the figure environments with their captions."""
+    input:
+        code=code("workflow/scripts/typeset_figures.py"),
+    output:
+        tex=FIGURES_TEX,
+        prov=sidecars(FIGURES_TEX),
+    log:
+        "logs/{at}figures_tex.log",
+    benchmark:
+        "benchmarks/{at}figures_tex.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=figures_tex_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --tex {output.tex:q}"
+        " --parameters {params.parameters:q}"
+        " --rule figures_tex --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule paper:
+    """Compile the paper from its text and the generated tables, numbers and figures."""
+    input:
+        main="paper/main.tex",
+        generated=LATEX,
+        figures=everywhere("figures/{at}{figure}.pdf", figure=FIGURE_NAMES),
+    output:
+        "paper/main.pdf",
+    log:
+        "logs/paper.log",
+    benchmark:
+        "benchmarks/paper.tsv"
+    conda:
+        "../../envs/paper.yaml"
+    shell:
+        "SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1"
+        " latexmk -cd -pdf -interaction=nonstopmode -halt-on-error {input.main:q}"
+        " > {log:q} 2>&1"

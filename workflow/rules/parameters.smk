@@ -1,0 +1,98 @@
+"""What the jobs of each stage depend on besides files: settings, captions and the notebook of a figure."""
+
+from jinja2 import StrictUndefined, Template
+
+
+def sweep_parameters(wildcards):
+    """What the grid of a scenario depends on besides the model and GPU files."""
+    return as_json(
+        {
+            "scenario": EXPERIMENT.scenarios[wildcards.scenario].model_dump(mode="json"),
+            "gpus": EXPERIMENT.gpus,
+            "batch_sizes": EXPERIMENT.batch_sizes,
+        }
+    )
+
+
+def grid_of(wildcards):
+    """The grid of the scenario whose outputs lie at {at}."""
+    return f"results/{scenario_name(wildcards)}/grid.parquet"
+
+
+def table_parameters(wildcards):
+    """The configuration that tables 1 and 4 show, and how a missing extension counts in the ranking of table 2."""
+    return as_json(EXPERIMENT.reference.model_dump() | {"zero_fill": scenario_at(wildcards).zero_fill})
+
+
+def table_report(path, name):
+    """Mark a table for the report."""
+    return report(
+        path,
+        caption=f"../report/{name}.rst",
+        category="Tables",
+        labels={"item": name.split("_")[0], "place": "{at}"},
+    )
+
+
+def figure_notebook(wildcards):
+    """The notebook that draws a figure."""
+    return NOTEBOOK_FOLDER / f"{wildcards.figure}.ipynb"
+
+
+def figure_code(wildcards):
+    """The code behind a figure: the script that runs its notebook, and what the notebook imports."""
+    notebook, *modules = code(figure_notebook(wildcards))
+    return code("workflow/scripts/run_notebook.py") + modules
+
+
+def figure_parameters(wildcards):
+    """The parameters of one figure: its own science, and the looks that concern it."""
+    scenario = scenario_at(wildcards)
+    reference = EXPERIMENT.reference.model_dump()
+    models = EXPERIMENT.figure_models.model_dump()
+    science = {
+        "figure1_memory_breakdown": reference,
+        "figure2_kv_extension_by_model": {"zero_fill": scenario.zero_fill},
+        "figure3_context_scaling": {"gpu": reference["gpu"]},
+        "figure4_batch_context_tradeoff": {"gpu": reference["gpu"]},
+        "figure5_expert_count_analysis": {"zero_fill": scenario.zero_fill},
+    }[wildcards.figure]
+    if wildcards.figure in models:
+        science = science | {"models": models[wildcards.figure]}
+    return as_json(science | {"title": scenario.title, "style": SETTINGS.style.for_figure(wildcards.figure)})
+
+
+def caption(name, wildcards):
+    """The caption of a figure or table: the same text as in the report, filled in from the settings."""
+    text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+    filled = Template(text, undefined=StrictUndefined).render(snakemake={"config": config, "wildcards": wildcards})
+    return " ".join(filled.split())
+
+
+def label_prefix(wildcards):
+    """What keeps the LaTeX labels of scenarios apart: empty, or "reported:"."""
+    return "".join(f"{part}:" for part in Path(wildcards.at).parts)
+
+
+def latex_table_parameters(wildcards):
+    """Captions, and a label prefix that keeps scenarios apart."""
+    captions = {name.split("_")[0]: caption(name, wildcards) for name in TABLE_NAMES}
+    return as_json({"captions": captions, "label": f"tab:{label_prefix(wildcards)}"})
+
+
+def figures_tex_parameters(wildcards):
+    """Path, caption, label and width of every figure."""
+    place = wildcards.at
+    return as_json(
+        {
+            "figures": [
+                {
+                    "path": f"../figures/{place}{name}.pdf",
+                    "caption": caption(name, wildcards),
+                    "label": f"fig:{label_prefix(wildcards)}{name.split('_')[0]}",
+                    "width_in": getattr(SETTINGS.style.figures, name).width_in,
+                }
+                for name in FIGURE_NAMES
+            ]
+        }
+    )

@@ -1,0 +1,42 @@
+"""Tables 1-4 from the record."""
+
+TABLE_NAMES = (
+    "table1_kv_extension_a100_80gb",
+    "table2_average_extension",
+    "table3_by_expert_count",
+    "table4_max_context_length",
+)
+TABLE1, TABLE2, TABLE3, TABLE4 = (f"tables/{{at}}{name}.csv" for name in TABLE_NAMES)
+
+TABLES = everywhere("tables/{at}{name}.csv", name=TABLE_NAMES)
+
+
+rule tables:
+    """Compute tables 1-4: at the reference configuration, over all configurations, by expert count, longest context."""
+    input:
+        code=code("workflow/scripts/compute_tables.py"),
+        record=RECORD,
+    output:
+        table1=table_report(TABLE1, TABLE_NAMES[0]),
+        table2=table_report(TABLE2, TABLE_NAMES[1]),
+        table3=table_report(TABLE3, TABLE_NAMES[2]),
+        table4=table_report(TABLE4, TABLE_NAMES[3]),
+        prov=sidecars(TABLE1, TABLE2, TABLE3, TABLE4),
+    log:
+        "logs/{at}tables.log",
+    benchmark:
+        "benchmarks/{at}tables.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=table_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --record {input.record:q}"
+        " --table1 {output.table1:q}"
+        " --table2 {output.table2:q}"
+        " --table3 {output.table3:q}"
+        " --table4 {output.table4:q}"
+        " --parameters {params.parameters:q}"
+        " --rule tables --code {input.code:q}"
+        " > {log:q} 2>&1"

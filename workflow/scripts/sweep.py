@@ -1,0 +1,22 @@
+"""Compute the capacity grid of one scenario: every model on every GPU at every batch size."""
+
+from prophet_moe.capacity import capacity_grid
+from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import replacing
+from prophet_moe.provenance.job import run
+from prophet_moe.settings import Scenario
+
+
+def build(files, parameters):
+    """Write the grid as Parquet, at full precision."""
+    models = {path.stem: load_model(path) for path in files.models}
+    gpus = load_gpus(files.gpus, parameters["gpus"])
+    scenario = Scenario.model_validate(parameters["scenario"])
+    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario)
+    with replacing(files.grid) as partial:
+        grid.to_parquet(partial, index=False)
+
+
+if __name__ == "__main__":
+    run(build, reads=["gpus"], reads_many=["models"], writes=["grid"])

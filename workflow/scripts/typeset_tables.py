@@ -1,0 +1,22 @@
+"""Typeset tables 1-4."""
+
+import pandas as pd
+
+from prophet_moe.files import write_text
+from prophet_moe.present import latex
+from prophet_moe.provenance.job import run
+
+NAMES = ("table1", "table2", "table3", "table4")
+
+
+def build(files, parameters):
+    """Write one .tex file per table, with its caption."""
+    for name in NAMES:
+        frame = pd.read_csv(getattr(files, name))
+        label = parameters["label"] + name
+        body = latex.table(frame, latex.TABLES[name], parameters["captions"][name], label)
+        write_text(getattr(files, f"{name}_tex"), latex.header(files.config_hash) + body)
+
+
+if __name__ == "__main__":
+    run(build, reads=NAMES, writes=[f"{name}_tex" for name in NAMES])

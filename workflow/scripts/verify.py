@@ -1,0 +1,31 @@
+"""Recompute the hashes behind every output, compare with the committed copies, and print a table of PASS and FAIL."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from prophet_moe.errors import ends_in_one_line
+from prophet_moe.provenance.verify import failures, verify
+
+
+def main():
+    """Check the outputs given; exit code 1 when one fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("outputs", type=Path, nargs="+")
+    with ends_in_one_line():
+        checks = [verify(output) for output in parser.parse_args().outputs]
+
+    table = Table("", "output", "sidecar", "committed copy")
+    for check in checks:
+        table.add_row("PASS" if check.passed else "FAIL", check.output, check.sidecar, check.committed)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    failed = failures(checks)
+    print(f"{len(checks) - len(failed)} PASS, {len(failed)} FAIL")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Write the numbers that the paper quotes, as LaTeX macros, and the lines that end a build."""
+
+from prophet_moe.capacity.record import read_record
+from prophet_moe.files import write_text
+from prophet_moe.present import latex
+from prophet_moe.present.numbers import grid_numbers, headlines, scenario_numbers
+from prophet_moe.provenance.job import run
+
+
+def build(files, parameters):
+    """Collect the numbers of every scenario; the first one gives the size of the grid."""
+    records = {name: read_record(path) for name, path in zip(parameters["scenarios"], files.records, strict=True)}
+    numbers = grid_numbers(next(iter(records.values())))
+    for name, record in records.items():
+        numbers |= scenario_numbers(name, record)
+    write_text(files.macros, latex.header(files.config_hash) + latex.macros(numbers))
+    write_text(files.headlines, headlines(records) + "\n")
+
+
+if __name__ == "__main__":
+    run(build, reads_many=["records"], writes=["macros", "headlines"])

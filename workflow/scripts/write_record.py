@@ -1,0 +1,20 @@
+"""Write the record of one scenario: 24 columns as CSV and JSON, and the extended CSV with components and evidence."""
+
+import pandas as pd
+
+from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, rows_of
+from prophet_moe.files import write_csv, write_json
+from prophet_moe.provenance.job import run
+
+
+def build(files, parameters):
+    """Convert the grid to the units and digits of the record."""
+    grid = pd.read_parquet(files.grid)
+    frame = record(grid)
+    write_csv(files.csv, frame)
+    write_json(files.json, rows_of(frame))
+    write_csv(files.extended, record(grid, EXTENDED_COLUMNS))
+
+
+if __name__ == "__main__":
+    run(build, reads=["grid"], writes=["csv", "json", "extended"])
