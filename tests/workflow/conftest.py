@@ -38,9 +38,9 @@ class Project:
             check=False,
         )
 
-    def build(self, *arguments: str, **environment: str) -> None:
+    def build(self, *arguments: str, cores: int = 2, **environment: str) -> None:
         """Run the main job; fail with its output when it fails."""
-        done = self.snakemake("--cores", "2", *arguments, **environment)
+        done = self.snakemake(*arguments, "--cores", str(cores), **environment)
         assert done.returncode == 0, done.stdout
 
     def jobs(self, *arguments: str) -> set[str]:

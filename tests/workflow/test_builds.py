@@ -61,7 +61,7 @@ def test_two_builds_are_byte_identical(built, tmp_path):
     elsewhere = copy_project(tmp_path / "a folder with spaces")
     home = tmp_path / "home"
     home.mkdir()
-    elsewhere.build("--cores", "1", HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
+    elsewhere.build(cores=1, HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
     first, second = built.outputs(), elsewhere.outputs()
     assert set(first) == set(second)
     assert [name for name in first if first[name] != second[name]] == []

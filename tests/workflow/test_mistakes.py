@@ -86,10 +86,10 @@ def test_a_mistake_in_a_file_ends_before_any_job(project, mistake):
 
 
 def test_a_broken_record_is_told_and_leaves_no_table(project):
-    project.build(*SMALL, "tables/data/prophet_kv_extension_data.csv")
+    project.build("tables/data/prophet_kv_extension_data.csv", *SMALL)
     record = project.root / "tables/data/prophet_kv_extension_data.csv"
     record.write_text(record.read_text().replace("Mixtral-8x7B,46.7028", "Mixtral-8x7B,many", 1))
-    done = project.snakemake("--cores", "1", *SMALL, "tables/table2_average_extension.csv")
+    done = project.snakemake("tables/table2_average_extension.csv", "--cores", "1", *SMALL)
     assert done.returncode != 0
     assert "line 6: total_params_b: got 'many', expected a value of type number" in only_error(done.stdout)
     assert not list((project.root / "tables").glob("*.csv"))
@@ -102,7 +102,7 @@ def test_a_misspelt_notebook_parameter_is_an_error(project):
     cell = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
     cell["source"] = [line.replace("gpu =", "gppu =") for line in cell["source"]]
     path.write_text(json.dumps(notebook))
-    done = project.snakemake("--cores", "1", *SMALL, "figures/figure3_context_scaling.pdf")
+    done = project.snakemake("figures/figure3_context_scaling.pdf", "--cores", "1", *SMALL)
     assert done.returncode != 0
     assert "unknown parameter 'gpu'; did you mean 'gppu'" in only_error(done.stdout)
     assert not (project.root / "figures/figure3_context_scaling.pdf").exists()
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(project):
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a small file system needs root")
     try:
-        done = project.snakemake("--cores", "1", *SMALL, "results/calibrated/grid.parquet")
+        done = project.snakemake("results/calibrated/grid.parquet", "--cores", "1", *SMALL)
         left = [path for path in folder.rglob("*") if path.is_file()]
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -146,10 +146,10 @@ def test_an_interrupted_build_resumes(project, how):
     running.wait(timeout=60)
 
     for name, content in project.outputs().items():
-        assert ".partial" not in name or how == signal.SIGKILL
+        assert ".partial." not in name or how == signal.SIGKILL
         assert content, name
     if how == signal.SIGKILL:
         assert project.snakemake("--unlock", *SMALL).returncode == 0
     project.build(*SMALL)
     assert project.jobs(*SMALL) == set()
-    assert not list(project.root.glob("figures/**/.*.partial"))
+    assert not list(project.root.glob("figures/**/.partial.*"))

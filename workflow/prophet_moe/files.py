@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A full disk or a missing permission becomes a UserError that names `path`.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".partial.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -40,7 +40,7 @@ class Scenario(Strict):
     """A named set of parameters; the same rules build every scenario."""
 
     title: str
-    """Shown in figures, tables and the summary."""
+    """Shown in captions, notebooks and the metadata of figures."""
     architecture: Literal["published", "reported"] = "published"
     """Count from the published architecture, or take the report's constants."""
     device_memory: Literal["visible", "nominal"] = "visible"
@@ -83,10 +83,13 @@ class Reference(Strict):
     """One of `batch_sizes`."""
 
 
+Names = Annotated[list[str], Field(min_length=1)]
+
+
 class FigureModels(Strict):
     """Which models a figure shows, in order (report 000:490-582)."""
 
-    figure1_memory_breakdown: list[str] = [
+    figure1_memory_breakdown: Names = [
         "Mixtral-8x7B",
         "DeepSeek-MoE-16B",
         "Qwen1.5-MoE-A2.7B",
@@ -94,9 +97,9 @@ class FigureModels(Strict):
         "Snowflake-Arctic-480B",
     ]
     """Models of figure 1."""
-    figure3_context_scaling: list[str] = ["Switch-Base-128", "Qwen1.5-MoE-A2.7B", "DeepSeek-MoE-16B", "OLMoE-1B-7B"]
+    figure3_context_scaling: Names = ["Switch-Base-128", "Qwen1.5-MoE-A2.7B", "DeepSeek-MoE-16B", "OLMoE-1B-7B"]
     """Models of figure 3."""
-    figure4_batch_context_tradeoff: list[str] = [
+    figure4_batch_context_tradeoff: Names = [
         "Mixtral-8x7B",
         "DeepSeek-MoE-16B",
         "DeepSeek-V2-236B",
@@ -180,7 +183,7 @@ class Colours(Strict):
     """Text and axes."""
     grid: str = Colour
     """Grid lines."""
-    series: list[str] = Field(min_length=4)
+    series: list[Annotated[str, Colour]] = Field(min_length=4)
     """Series in figures with several models."""
 
 
@@ -190,7 +193,7 @@ OKABE_ITO = Colours(
     does_not_fit="#d55e00",
     text="#222222",
     grid="#dddddd",
-    series=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"],
+    series=["#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#666666"],
 )
 
 
@@ -200,17 +203,17 @@ class FigureStyle(Strict):
     width_in: float = Field(gt=0)
     """Width as printed, inches: 3.33 is one column, 7 is two."""
     height_in: float = Field(gt=0)
-    """Height as printed, inches."""
+    """Height as printed, inches; a figure grows when its rows need more."""
 
 
 class FigureStyles(Strict):
     """Looks of each figure."""
 
-    figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
-    figure2_kv_extension_by_model: FigureStyle = FigureStyle(width_in=3.33, height_in=3.2)
+    figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=2.8)
+    figure2_kv_extension_by_model: FigureStyle = FigureStyle(width_in=3.33, height_in=3.4)
     figure3_context_scaling: FigureStyle = FigureStyle(width_in=3.33, height_in=2.5)
     figure4_batch_context_tradeoff: FigureStyle = FigureStyle(width_in=3.33, height_in=2.6)
-    figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
 
 
 class Style(Strict):

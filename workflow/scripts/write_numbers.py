@@ -3,7 +3,7 @@
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_text
 from prophet_moe.present import latex
-from prophet_moe.present.numbers import grid_numbers, headlines, scenario_numbers
+from prophet_moe.present.quoted_numbers import grid_numbers, headlines, scenario_numbers
 from prophet_moe.provenance.job import run
 
 

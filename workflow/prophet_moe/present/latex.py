@@ -10,7 +10,7 @@ SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{
 
 @dataclass(frozen=True)
 class TexColumn:
-    """A column of a printed table: the data's name, the header with its unit, and how numbers are printed."""
+    r"""A column of a printed table: the name in the data, the header with its unit, and how numbers are printed."""
 
     name: str
     header: str
@@ -26,38 +26,39 @@ TABLES: dict[str, tuple[TexColumn, ...]] = {
         TexColumn("num_experts", "$E$", 0, 3),
         TexColumn("top_k", "$k$", 0, 1),
         TexColumn("fit_state", "Fits"),
-        TexColumn("expert_savings_pct", r"Expert savings (\%)", 1, 2),
-        TexColumn("kv_extension_factor", r"Extension ($\times$)", 2, 2),
-        TexColumn("kv_increase_tokens", "Gain (tokens)", 0, 6),
+        TexColumn("expert_savings_pct", r"Expert\\savings (\%)", 1, 2),
+        TexColumn("kv_extension_factor", r"Extension\\($\times$)", 2, 2),
+        TexColumn("kv_increase_tokens", r"Gain\\(tokens)", 0, 6),
     ),
     "table2": (
         TexColumn("rank", "", 0, 2),
         TexColumn("model", "Model"),
-        TexColumn("mean_extension_fitting", r"Mean, fitting rows ($\times$)", 2, 2),
-        TexColumn("fitting_rows", "Fitting rows", 0, 2),
-        TexColumn("prophet_only_rows", "Prophet only", 0, 2),
-        TexColumn("rows", "All rows", 0, 2),
-        TexColumn("mean_extension_zero_filled", r"Mean, zeros in ($\times$)", 2, 2),
-        TexColumn("best_extension", r"Best ($\times$)", 2, 2),
+        TexColumn("mean_extension_fitting", r"Mean of\\fitting ($\times$)", 2, 2),
+        TexColumn("fitting_rows", r"Fitting\\rows", 0, 2),
+        TexColumn("prophet_only_rows", r"Prophet\\only", 0, 2),
+        TexColumn("rows", r"All\\rows", 0, 2),
+        TexColumn("mean_extension_zero_filled", r"Mean with\\zeros ($\times$)", 2, 2),
+        TexColumn("best_extension", r"Best\\($\times$)", 2, 2),
     ),
     "table3": (
         TexColumn("num_experts", "$E$", 0, 3),
         TexColumn("models", "Models", 0, 2),
-        TexColumn("mean_expert_savings_pct", r"Expert savings (\%)", 1, 2),
-        TexColumn("mean_dedup_factor", r"Dedup factor ($\times$)", 2, 2),
-        TexColumn("mean_extension_fitting", r"Mean, fitting rows ($\times$)", 2, 2),
-        TexColumn("fitting_rows", "Fitting rows", 0, 3),
-        TexColumn("mean_extension_zero_filled", r"Mean, zeros in ($\times$)", 2, 2),
+        TexColumn("mean_expert_savings_pct", r"Expert\\savings (\%)", 1, 2),
+        TexColumn("mean_dedup_factor", r"Dedup\\factor ($\times$)", 2, 2),
+        TexColumn("mean_extension_fitting", r"Mean of\\fitting ($\times$)", 2, 2),
+        TexColumn("fitting_rows", r"Fitting\\rows", 0, 3),
+        TexColumn("mean_extension_zero_filled", r"Mean with\\zeros ($\times$)", 2, 2),
         TexColumn("pattern", "Pattern"),
     ),
     "table4": (
         TexColumn("model", "Model"),
         TexColumn("fit_state", "Fits"),
-        TexColumn("native_context", "Native (tokens)", 0, 6),
-        TexColumn("baseline_max_context", "Baseline (tokens)", 0, 6),
-        TexColumn("prophet_max_context", "Prophet (tokens)", 0, 6),
-        TexColumn("prophet_native_context", "Prophet, within native", 0, 6),
-        TexColumn("kv_extension_factor", r"Extension ($\times$)", 2, 2),
+        TexColumn("native_context", r"Native\\(tokens)", 0, 6),
+        TexColumn("baseline_max_context", r"Baseline\\(tokens)", 0, 6),
+        TexColumn("prophet_max_context", r"Prophet\\(tokens)", 0, 6),
+        TexColumn("baseline_native_context", r"Baseline within\\native (tokens)", 0, 6),
+        TexColumn("prophet_native_context", r"Prophet within\\native (tokens)", 0, 6),
+        TexColumn("kv_extension_factor", r"Extension\\($\times$)", 2, 2),
     ),
 }
 
@@ -67,7 +68,7 @@ def table(frame: pd.DataFrame, columns: Sequence[TexColumn], caption: str, label
     shown = frame[[column.name for column in columns]].copy()
     for column in columns:
         shown[column.name] = [_cell(value, column) for value in shown[column.name]]
-    shown.columns = [column.header if column.decimals is None else f"{{{column.header}}}" for column in columns]
+    shown.columns = [rf"{{\shortstack{{{column.header}}}}}" for column in columns]
     layout = "".join("l" if c.decimals is None else f"S[table-format={c.digits}.{c.decimals}]" for c in columns)
     return shown.style.hide(axis="index").to_latex(
         column_format=layout,

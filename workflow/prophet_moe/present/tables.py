@@ -109,8 +109,8 @@ def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame
             "native_context": native,
             "baseline_max_context": rows["baseline_max_context"],
             "prophet_max_context": rows["prophet_max_context"],
-            "baseline_native_context": _within(rows["baseline_max_context"], native),
-            "prophet_native_context": _within(rows["prophet_max_context"], native),
+            "baseline_native_context": within(rows["baseline_max_context"], native),
+            "prophet_native_context": within(rows["prophet_max_context"], native),
             "kv_extension_factor": rows["kv_extension_factor"],
         }
     )
@@ -120,5 +120,6 @@ def _defined_extension(rows: pd.DataFrame) -> pd.Series:
     return rows["kv_extension_factor"].where(rows["baseline_fits"])
 
 
-def _within(context: pd.Series, native: pd.Series) -> pd.Series:
+def within(context: pd.Series, native: pd.Series) -> pd.Series:
+    """The smaller of a context and the native one; the context where no native one is known."""
     return context.where(native.isna() | (context <= native), native)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from prophet_moe.present.tables import average_extension, fit_state
+from prophet_moe.present.tables import average_extension, fit_state, within
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
@@ -21,11 +21,13 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
     """Headline numbers of one scenario; names start with the scenario's, in letters."""
     states = fit_state(record)
     extension = record["kv_extension_factor"].where(record["baseline_fits"])
+    useful = {name: within(record[f"{name}_max_context"], record["seq_len"]) for name in ("baseline", "prophet")}
     ranking = average_extension(record, zero_fill=False)
     numbers = {
         "BothRows": str((states == "both").sum()),
         "ProphetOnlyRows": str((states == "prophet_only").sum()),
         "NeitherRows": str((states == "neither").sum()),
+        "UsefulRows": str((useful["prophet"] > useful["baseline"]).sum()),
         "FittingModels": str((ranking["fitting_rows"] > 0).sum()),
         "MeanExtensionFitting": _factor(extension.mean()),
         "MeanExtensionZeroFilled": _factor(extension.fillna(0).mean()),
@@ -58,6 +60,7 @@ def headlines(records: Mapping[str, pd.DataFrame]) -> str:
         "largest KV extension": "{BestExtension}x",
         "    at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
         "rows that only Prophet fits": "{ProphetOnlyRows} of {Rows}",
+        "rows longer within native context": "{UsefulRows} of {Rows}",
     }
     columns = {name: scenario_numbers("", record) | {"Rows": str(len(record))} for name, record in records.items()}
     none = dict.fromkeys(("BestExtension", "BestExtensionModel", "BestExtensionGpu", "BestExtensionBatch"), "-")
