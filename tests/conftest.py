@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from prophet_moe.capacity import capacity_grid, record
+from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.settings import Experiment
 

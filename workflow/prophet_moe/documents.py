@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
@@ -77,8 +76,8 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), f"line {error.lineno}: malformed JSON: {error.msg}", "Rebuild or mend it.") from None
 
 
-def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a CSV file that must have exactly `columns`, in that order, as text; empty cells are ""."""
+def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
+    """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are ""."""
     rebuild = "Rebuild it: rm that file, then snakemake --cores 8"
     try:
         header, *rows = csv.reader(_read_text(path).splitlines(), strict=True)
@@ -97,7 +96,7 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
             raise UserError(
                 str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", rebuild
             )
-    return pd.DataFrame(rows, columns=columns, dtype=object)
+    return rows
 
 
 def inconsistent(key: tuple[str | int, ...], problem: str) -> PydanticCustomError:

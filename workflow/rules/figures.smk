@@ -25,7 +25,7 @@ rule figure:
         pdf="figures/{at}{figure}.pdf",
         png=report(
             "figures/{at}{figure}.png",
-            caption="../report/{figure}.rst",
+            caption="../report/figure.rst",
             category="Figures",
             labels={"item": "{figure}", "place": "{at}"},
         ),

@@ -10,9 +10,7 @@ STARTED = time.time()
 
 def notes():
     """What a user should know before the build: models that no GPU of the grid can hold."""
-    told = {}
-    for scenario in EXPERIMENT.scenarios.values():
-        told |= unplaceable(MODELS, GPUS, scenario)
+    told = unplaceable(MODELS, GPUS, EXPERIMENT.scenarios[EXPERIMENT.scenario])
     return [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in told.items()]
 
 
@@ -23,14 +21,10 @@ def failures():
 
 
 def summary():
-    """What the end of a build tells: what was made, where, and the numbers to look at first."""
-    lines = [
-        "",
-        f"Built: figures/ (5 figures as PDF and PNG), tables/ (4 tables, tables/data/), paper/generated/, results/notebooks/.",
-        *(f"Scenario {name}: {at or 'top level'}" for name, at in PLACES.items()),
-        "",
-        Path(HEADLINES).read_text().rstrip(),
-        "",
-        "Compare with the committed outputs: snakemake verify --cores 2",
-    ]
+    """What the end of a build tells: where the outputs are, and the numbers to look at first."""
+    places = ", ".join(f"{name} in {at}" if at else f"{name} at the top" for name, at in PLACES.items())
+    lines = ["", f"Outputs: figures/, tables/, paper/generated/, results/notebooks/. Scenarios: {places}.", ""]
+    if Path(HEADLINES).exists():
+        lines += [Path(HEADLINES).read_text()]
+    lines += ["Compare with the committed outputs: snakemake verify --cores 2"]
     return "\n".join(lines + ([] if TEX_IS_INSTALLED else [HOW_TO_GET_TEX]))

@@ -100,11 +100,12 @@ rule figures_tex:
 rule paper:
     """Compile the paper from its text and the generated tables, numbers and figures."""
     input:
+        code=code("workflow/scripts/compile_paper.py"),
         main="paper/main.tex",
-        generated=LATEX,
-        figures=everywhere("figures/{at}{figure}.pdf", figure=FIGURE_NAMES),
+        generated=LATEX + everywhere("figures/{at}{figure}.pdf", figure=FIGURE_NAMES),
     output:
-        "paper/main.pdf",
+        pdf="paper/main.pdf",
+        prov=sidecars("paper/main.pdf"),
     log:
         "logs/paper.log",
     benchmark:
@@ -112,6 +113,9 @@ rule paper:
     conda:
         "../../envs/paper.yaml"
     shell:
-        "SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1"
-        " latexmk -cd -pdf -interaction=nonstopmode -halt-on-error {input.main:q}"
+        "python {input.code[0]}"
+        " --main {input.main:q}"
+        " --generated {input.generated:q}"
+        " --pdf {output.pdf:q}"
+        " --rule paper --code {input.code:q}"
         " > {log:q} 2>&1"

@@ -1,5 +1,7 @@
 """What the jobs of each stage depend on besides files: settings, captions and the notebook of a figure."""
 
+from functools import cache
+
 from jinja2 import StrictUndefined, Template
 
 
@@ -62,11 +64,17 @@ def figure_parameters(wildcards):
     return as_json(science | {"title": scenario.title, "style": SETTINGS.style.for_figure(wildcards.figure)})
 
 
-def caption(name, wildcards):
+def caption(template, **wildcards):
     """The caption of a figure or table: the same text as in the report, filled in from the settings."""
-    text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
-    filled = Template(text, undefined=StrictUndefined).render(snakemake={"config": config, "wildcards": wildcards})
+    filled = caption_template(template).render(snakemake={"config": config, "wildcards": wildcards})
     return " ".join(filled.split())
+
+
+@cache
+def caption_template(name):
+    """The template of a caption, read once."""
+    text = (Path(workflow.basedir) / f"workflow/report/{name}.rst").read_text()
+    return Template(text, undefined=StrictUndefined)
 
 
 def label_prefix(wildcards):
@@ -76,7 +84,7 @@ def label_prefix(wildcards):
 
 def latex_table_parameters(wildcards):
     """Captions, and a label prefix that keeps scenarios apart."""
-    captions = {name.split("_")[0]: caption(name, wildcards) for name in TABLE_NAMES}
+    captions = {name.split("_")[0]: caption(name, at=wildcards.at) for name in TABLE_NAMES}
     return as_json({"captions": captions, "label": f"tab:{label_prefix(wildcards)}"})
 
 
@@ -88,7 +96,7 @@ def figures_tex_parameters(wildcards):
             "figures": [
                 {
                     "path": f"../figures/{place}{name}.pdf",
-                    "caption": caption(name, wildcards),
+                    "caption": caption("figure", at=place, figure=name),
                     "label": f"fig:{label_prefix(wildcards)}{name.split('_')[0]}",
                     "width_in": getattr(SETTINGS.style.figures, name).width_in,
                 }

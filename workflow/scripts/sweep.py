@@ -1,6 +1,6 @@
 """Compute the capacity grid of one scenario: every model on every GPU at every batch size."""
 
-from prophet_moe.capacity import capacity_grid
+from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import replacing

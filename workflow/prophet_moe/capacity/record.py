@@ -119,7 +119,8 @@ def rows_of(frame: pd.DataFrame) -> list[dict]:
 
 def read_record(path: Path) -> pd.DataFrame:
     """Read a record from CSV, typed as RECORD_COLUMNS; another header or a cell of another type is a UserError."""
-    text = read_csv(path, [column.name for column in RECORD_COLUMNS])
+    names = [column.name for column in RECORD_COLUMNS]
+    text = pd.DataFrame(read_csv(path, names), columns=names, dtype=object)
     return pd.DataFrame({column.name: _parse(text[column.name], column, path) for column in RECORD_COLUMNS})
 
 

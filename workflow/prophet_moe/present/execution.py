@@ -29,6 +29,7 @@ def execute(notebook: Path, parameters: dict[str, Any], executed: Path, page: Pa
                 log_output=False,
                 autosave_cell_every=0,
                 request_save_on_cell_execute=False,
+                shutdown_kernel="immediate",
             )
         except papermill.PapermillExecutionError as error:
             sys.stderr.write("\n".join(error.traceback) + "\n")

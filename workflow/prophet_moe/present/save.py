@@ -1,8 +1,7 @@
 """Write and show figures: the bytes depend on the figure alone, not on the clock or the machine's settings."""
 
-from io import BytesIO
 from pathlib import Path
-from typing import IO
+from tempfile import TemporaryDirectory
 
 from IPython.display import Image
 from matplotlib.figure import Figure
@@ -24,18 +23,16 @@ def save_figure(figure: Figure, stem: Path, style: Style, *, title: str, config_
     metadata = {"Title": title, "Subject": f"config {config_hash}", "CreationDate": None}
     with replacing(stem.with_name(f"{stem.name}.pdf")) as partial, styled(style):
         figure.savefig(partial, format="pdf", metadata=metadata)
-    with replacing(stem.with_name(f"{stem.name}.png")) as partial:
-        _write_png(figure, partial, style, config_hash)
-
-
-def show(figure: Figure, style: Style, config_hash: str) -> Image:
-    """Return the figure for a notebook to show: the PNG that `save_figure` writes."""
-    stream = BytesIO()
-    _write_png(figure, stream, style, config_hash)
-    return Image(stream.getvalue(), width=round(figure.get_figwidth() * SCREEN_DPI))
-
-
-def _write_png(figure: Figure, target: Path | IO[bytes], style: Style, config_hash: str) -> None:
     # Software None leaves Matplotlib's version out of the PNG.
-    with styled(style):
-        figure.savefig(target, format="png", metadata={"Software": None, "Description": f"config {config_hash}"})
+    metadata = {"Software": None, "Description": f"config {config_hash}"}
+    with replacing(stem.with_name(f"{stem.name}.png")) as partial, styled(style):
+        figure.savefig(partial, format="png", metadata=metadata)
+
+
+def show(figure: Figure, style: Style, *, stem: str, title: str, config_hash: str) -> Image:
+    """Return the figure for a notebook to show; with a `stem`, write its files first and show the PNG among them."""
+    with TemporaryDirectory() as folder:
+        target = Path(stem) if stem else Path(folder) / "figure"
+        save_figure(figure, target, style, title=title, config_hash=config_hash)
+        shown = target.with_name(f"{target.name}.png").read_bytes()
+    return Image(shown, width=round(figure.get_figwidth() * SCREEN_DPI))

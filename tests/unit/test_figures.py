@@ -1,0 +1,152 @@
+"""Figures show what the record holds, and no text is clipped, for both scenarios and for other selections."""
+
+import math
+
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from prophet_moe.present.figures import (
+    batch_context_tradeoff,
+    context_scaling,
+    expert_count_analysis,
+    kv_extension_by_model,
+    memory_breakdown,
+)
+from prophet_moe.present.tables import average_extension
+from prophet_moe.settings import Experiment, Style
+
+SHOWN = Experiment().figure_models
+GPU, BATCH = Experiment().reference.gpu, Experiment().reference.batch_size
+STYLE = Style()
+SMALL = ["Mixtral-8x7B", "DeepSeek-MoE-16B", "Switch-Base-128"]
+
+
+def drawings(record: pd.DataFrame, zero_fill: bool, models: list[str] | None = None) -> dict:
+    """All five figures of one record."""
+    one, three, four = models or SHOWN.figure1_memory_breakdown, models or SHOWN.figure3_context_scaling, models
+    four = four or SHOWN.figure4_batch_context_tradeoff
+    return {
+        "figure1": memory_breakdown.draw(record, STYLE, models=one, gpu=GPU, batch_size=BATCH),
+        "figure2": kv_extension_by_model.draw(record, STYLE, zero_fill=zero_fill),
+        "figure3": context_scaling.draw(record, STYLE, models=three, gpu=GPU),
+        "figure4": batch_context_tradeoff.draw(record, STYLE, models=four, gpu=GPU),
+        "figure5": expert_count_analysis.draw(record, STYLE, zero_fill=zero_fill),
+    }
+
+
+@pytest.fixture(scope="module", params=["calibrated", "reported"])
+def scenario(request, records) -> tuple[pd.DataFrame, bool, dict]:
+    """A record, whether it counts misfits as zero, and its figures."""
+    record, zero_fill = records[request.param], request.param == "reported"
+    return record, zero_fill, drawings(record, zero_fill)
+
+
+def visible_texts(figure) -> list[Text]:
+    """Every text that is drawn; tick labels outside the view are not."""
+    outside = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            outside |= {
+                label for tick in ticks if not low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)
+            }
+    texts = figure.findobj(Text)
+    return [text for text in texts if text.get_visible() and text.get_text().strip() and text not in outside]
+
+
+def assert_nothing_is_clipped(figures: dict) -> None:
+    """All text lies inside its figure, to a pixel."""
+    for name, figure in figures.items():
+        figure.draw_without_rendering()
+        for text in visible_texts(figure):
+            box, page = text.get_window_extent(), figure.bbox
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
+            assert inside, f"{name}: {text.get_text()!r} at {box.bounds} leaves {page.bounds}"
+
+
+def test_no_text_is_clipped_or_too_small(scenario):
+    figures = scenario[2]
+    assert_nothing_is_clipped(figures)
+    for name, figure in figures.items():
+        assert min(text.get_fontsize() for text in visible_texts(figure)) >= 6, name
+
+
+def test_a_small_selection_is_drawn_too(records):
+    record = records["calibrated"].query("model in @SMALL and batch_size in (1, 16) and gpu in ('V100-32GB', @GPU)")
+    assert_nothing_is_clipped(drawings(record.reset_index(drop=True), False, SMALL))
+
+
+def test_figures_have_their_printed_size(scenario):
+    for name, figure in scenario[2].items():
+        style = next(value for key, value in STYLE.figures if key.startswith(name))
+        assert tuple(figure.get_size_inches()) == pytest.approx((style.width_in, style.height_in), abs=0.3)
+
+
+def test_bars_of_figure_1_are_the_record(scenario):
+    record, _, figures = scenario
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    for axes, what in zip(figures["figure1"].axes, ("expert", "total"), strict=True):
+        heights = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
+        drawn = sorted(height for height in heights if not math.isnan(height))  # an unknown total has no bar
+        expected = rows[[f"baseline_{what}_gb", f"prophet_{what}_gb"]].melt()["value"].dropna()
+        assert drawn == pytest.approx(sorted(expected))
+
+
+def test_bars_of_figure_2_are_table_2(scenario):
+    record, zero_fill, figures = scenario
+    table = average_extension(record, zero_fill)
+    column = "mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"
+    bars = sorted(patch.get_width() for axes in figures["figure2"].axes for patch in axes.patches)
+    assert bars == pytest.approx(sorted(table.loc[table["fitting_rows"] > 0, column]))
+    texts = {text.get_text() for text in visible_texts(figures["figure2"])}
+    assert set(table["model"]) <= texts
+
+
+def test_lines_of_figure_3_are_the_record(scenario):
+    record, _, figures = scenario
+    rows = record.query("gpu == @GPU")
+    axes = figures["figure3"].axes[0]
+    drawn = [
+        tuple(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) == record["batch_size"].nunique()
+    ]
+    for model in SHOWN.figure3_context_scaling:
+        expected = rows.loc[rows["model"] == model, "kv_extension_factor"].tolist()
+        assert any(values == pytest.approx(expected) for values in drawn), model
+
+
+def test_cells_of_figure_4_are_the_record(scenario):
+    record, _, figures = scenario
+    rows = record[(record["gpu"] == GPU) & record["model"].isin(SHOWN.figure4_batch_context_tradeoff)]
+    texts = [text.get_text() for text in visible_texts(figures["figure4"])]
+    for value in rows["expert_savings_pct"]:
+        assert f"{value:.0f}" in texts
+    cells = [text for text in figures["figure4"].axes[0].texts if text.get_text().isdigit()]
+    assert len(cells) == len(rows)
+
+
+def test_points_of_figure_5_are_the_means(scenario):
+    record, zero_fill, _ = scenario
+    shown = expert_count_analysis.selection(record, zero_fill=zero_fill)
+    table = average_extension(record, zero_fill).set_index("model")
+    assert len(shown) == 16
+    dedup = record.groupby("model")["dedup_factor"].mean()
+    for row in shown.itertuples():
+        assert row.dedup == pytest.approx(dedup[row.model])
+        assert row.experts == table.loc[row.model, "num_experts"]
+
+
+def test_findings_are_text_with_numbers(scenario):
+    record, zero_fill, _ = scenario
+    told = [
+        memory_breakdown.findings(record, models=SHOWN.figure1_memory_breakdown, gpu=GPU, batch_size=BATCH),
+        kv_extension_by_model.findings(record, zero_fill=zero_fill),
+        context_scaling.findings(record, models=SHOWN.figure3_context_scaling, gpu=GPU),
+        batch_context_tradeoff.findings(record, models=SHOWN.figure4_batch_context_tradeoff, gpu=GPU),
+        expert_count_analysis.findings(record, zero_fill=zero_fill),
+    ]
+    for text in told:
+        assert "nan" not in text.lower()
+        assert any(character.isdigit() for character in text)
