@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/ready envs/dev.txt
 	touch $@
 
 test: $(VENV)/dev
-	pytest --numprocesses 2
+	pytest --numprocesses 2 --dist loadgroup
 
 # Parameter counts and KV bytes against Hugging Face Transformers, in an environment of their own (1.3 GB).
 test-peers: .venv-peers/ready

@@ -45,7 +45,7 @@ class Project:
 
     def jobs(self, *arguments: str) -> set[str]:
         """The jobs that a dry run would run, as 'rule wildcards', without the rule `all` and the paper."""
-        done = self.snakemake("--dry-run", *arguments)
+        done = self.snakemake("--dry-run", *arguments, "--quiet", "host")
         assert done.returncode == 0, done.stdout
         found = set()
         for block in re.split(r"\n(?=\[)|\n\n", done.stdout):

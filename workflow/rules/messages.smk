@@ -16,8 +16,13 @@ def notes():
 
 def failures():
     """The lines in which failed jobs told what was wrong."""
-    logs = [path for path in Path("logs").rglob("*.log") if path.stat().st_mtime >= STARTED]
-    return [line for path in logs for line in path.read_text().splitlines() if line.startswith("error: ")]
+    lines = []
+    for path in sorted(Path("logs").rglob("*.log")):
+        text = path.read_text() if path.stat().st_mtime >= STARTED else ""
+        told = [line for line in text.splitlines() if line.startswith("error: ")]
+        unexpected = [f"see {path}: {text.splitlines()[-1]}"] if "Traceback (most recent call last)" in text else []
+        lines += told or unexpected
+    return lines
 
 
 def summary():

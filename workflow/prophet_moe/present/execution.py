@@ -33,7 +33,8 @@ def execute(notebook: Path, parameters: dict[str, Any], executed: Path, page: Pa
             )
         except papermill.PapermillExecutionError as error:
             sys.stderr.write("\n".join(error.traceback) + "\n")
-            raise UserError(str(notebook), f"{error.ename}: {error.evalue}", "The traceback stands above.") from None
+            problem = error.evalue if error.ename == "UserError" else f"{error.ename}: {error.evalue}"
+            raise UserError(str(notebook), problem.rstrip("."), "The log has the traceback.") from None
         result = _without_run_details(nbformat.read(partial, as_version=4))
         nbformat.write(result, partial)
     # The exporter's default templates link to content delivery networks; the pages must open offline.
