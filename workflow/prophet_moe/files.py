@@ -22,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A full disk or a missing permission becomes a UserError that names `path`.
     """
-    partial = path.with_name(f".partial.{path.name}")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -31,6 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise from_os_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Where `path` is written before it is whole."""
+    return path.with_name(f".partial.{path.name}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prophet_moe.errors import ends_in_one_line
+from prophet_moe.files import partial_of
 from prophet_moe.provenance.sidecar import origin, write_sidecar
 
 
@@ -36,9 +37,15 @@ def run(
     files = parser.parse_args()
 
     inputs = [getattr(files, name) for name in reads] + [path for name in reads_many for path in getattr(files, name)]
-    with ends_in_one_line():
-        made_from = origin(files.rule, inputs, files.code, files.parameters)
-        files.config_hash = made_from["config_hash"]
-        build(files, files.parameters)
-        for name in writes:
-            write_sidecar(getattr(files, name), made_from)
+    outputs = [getattr(files, name) for name in writes]
+    try:
+        with ends_in_one_line():
+            made_from = origin(files.rule, inputs, files.code, files.parameters)
+            files.config_hash = made_from["config_hash"]
+            build(files, files.parameters)
+            for output in outputs:
+                write_sidecar(output, made_from)
+    finally:
+        # What another process of this job, such as a notebook's kernel, left when it was stopped.
+        for output in outputs:
+            partial_of(output).unlink(missing_ok=True)
