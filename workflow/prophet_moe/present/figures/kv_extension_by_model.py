@@ -97,6 +97,7 @@ def _draw_factors(ax: Axes, rows: pd.DataFrame, row_in: float, style: Style) -> 
             textcoords="offset points",
             va="center_baseline",
             bbox=BACKING,
+            zorder=2,  # over the line at 1, under the axis
         )
     # Room for the label of the longest bar, and for the line at 1.
     ax.set_xlim(0, 1.4 * max(1, rows["factor"].max()))
