@@ -37,7 +37,7 @@ lint: $(VENV)/dev
 	snakefmt --check --compact-diff Snakefile workflow/rules
 	lint-imports
 	prophet-moe config check
-	nbstripout --verify notebooks/*.ipynb
+	nbstripout --keep-id --verify notebooks/*.ipynb
 	snakemake --lint
 
 # Speed and memory of the capacity sweep, side by side with its peers.
