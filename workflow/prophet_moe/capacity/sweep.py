@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.rounding import ROUNDING_GUARD
-from prophet_moe.routing import unique_experts
+from prophet_moe.routing.law import unique_experts
 from prophet_moe.settings import Scenario
 from prophet_moe.units import MB, MIB
 

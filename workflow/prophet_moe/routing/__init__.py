@@ -1,5 +1,1 @@
-"""Routing: how many distinct experts a batch activates."""
-
-from prophet_moe.routing.law import unique_experts
-
-__all__ = ["unique_experts"]
+"""Routing: which experts models choose, as traces, counts, statistics and laws."""

@@ -1,0 +1,208 @@
+"""Traces and counts on disk: a folder with the data, readable metadata and checksums.
+
+trace.parquet has one row per token: `sequence`, `position`, `phase`, `experts` (fixed-size list of L*k logical ids, layer
+by layer) and, where known, `token`. counts.npz holds counts. metadata.json says what they are; the Parquet file carries
+the same in its schema. Needs NumPy and pyarrow only: the machine that collects uses it too.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prophet_moe.errors import UserError, from_os_error
+from prophet_moe.files import replacing, sha256, write_json, write_text
+from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check
+
+TRACE, COUNTS, METADATA, SUMS = "trace.parquet", "counts.npz", "metadata.json", "SHA256SUMS"
+METADATA_KEY = b"prophet_moe"
+ROW_GROUP_TOKENS = 65_536
+AGAIN = "Collect or import it again."
+
+
+def write_trace(folder: Path, trace: Trace) -> None:
+    """Check `trace` and write it to `folder`."""
+    check(trace, folder)
+    metadata = describe(trace.router, trace.origin) | {
+        "kind": "trace",
+        "ranked": trace.ranked,
+        "tokens": len(trace),
+        "sequences": len(np.unique(trace.sequence)),
+    }
+    schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
+    with replacing(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+        for start in range(0, len(trace), ROW_GROUP_TOKENS):
+            writer.write_batch(batch_of(trace, slice(start, start + ROW_GROUP_TOKENS), schema))
+    seal(folder, metadata, TRACE)
+
+
+def write_counts(folder: Path, counts: Counts) -> None:
+    """Write `counts` to `folder`."""
+    metadata = describe(counts.router, counts.origin) | {"kind": "counts", "windows": len(counts.counts)}
+    with replacing(folder / COUNTS) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, counts=counts.counts)
+    seal(folder, metadata, COUNTS)
+
+
+def read_trace(folder: Path, model: str | None = None) -> Trace:
+    """Read and check the trace in `folder`, which must be of `model` where one is named."""
+    metadata = read_metadata(folder, "trace", model)
+    path = folder / TRACE
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(str(path), f"truncated, or no Parquet file: {reason}", AGAIN) from None
+    except OSError as error:
+        raise from_os_error(path, error) from None
+    return check(_trace_of(table, metadata, path), path)
+
+
+def read_counts(folder: Path, model: str | None = None) -> Counts:
+    """Read the counts in `folder`, which must be of `model` where one is named."""
+    metadata = read_metadata(folder, "counts", model)
+    router = _router_of(metadata)
+    with np.load(folder / COUNTS) as arrays:
+        counts = arrays["counts"]
+    expected = (metadata["windows"], len(router.layers), router.experts)
+    if counts.shape != expected:
+        raise UserError(str(folder / COUNTS), f"counts have shape {counts.shape}, expected {expected}", AGAIN)
+    return Counts(router, counts, _origin_of(metadata))
+
+
+def read_metadata(folder: Path, kind: str | None = None, model: str | None = None) -> dict[str, Any]:
+    """The metadata of a trace folder, after its files were held against their checksums."""
+    path = folder / METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            str(folder), f"holds no {METADATA}: no trace folder", "Make one: prophet-moe trace import"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"could not be read: {error}", AGAIN) from None
+    if kind is not None and metadata["kind"] != kind:
+        raise UserError(str(folder), f"holds {metadata['kind']}, expected a {kind}", "Name another folder.")
+    if model is not None and metadata["model"] != model:
+        raise UserError(str(folder), f"is of model {metadata['model']!r}, expected {model!r}", "Name another folder.")
+    check_sums(folder)
+    return metadata
+
+
+def check_sums(folder: Path) -> None:
+    """Hold every file listed in SHA256SUMS against its checksum."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise from_os_error(folder / SUMS, error) from None
+    for line in lines:
+        expected, name = line.split(maxsplit=1)
+        if sha256(folder / name) != expected:
+            raise UserError(str(folder / name), f"its SHA-256 is not the one in {SUMS}", AGAIN)
+
+
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["phase"],
+    "column_encoding": {"experts.list.element": "BYTE_STREAM_SPLIT"},
+    "write_statistics": False,
+    # A half-written last row group must not cost the finished ones; CRCs find damaged pages.
+    "write_page_checksum": True,
+}
+
+
+def describe(router: Router, origin: Origin) -> dict[str, Any]:
+    """The metadata that traces and counts share, JSON-like."""
+    return {
+        "model": router.model,
+        "experts": router.experts,
+        "top_k": router.top_k,
+        "layers": list(router.layers),
+        "source": origin.source,
+        "licence": origin.licence,
+        "source_sha256": origin.source_sha256,
+        "collector": origin.collector,
+        "notes": origin.notes,
+    }
+
+
+def schema_of(router: Router, metadata: dict[str, Any], *, with_tokens: bool) -> pa.Schema:
+    """The Arrow schema of trace.parquet."""
+    fields = [
+        pa.field("sequence", pa.int32(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("phase", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field(
+            "experts",
+            pa.list_(pa.field("element", pa.uint16(), nullable=False), len(router.layers) * router.top_k),
+            nullable=False,
+        ),
+    ]
+    if with_tokens:
+        fields.append(pa.field("token", pa.int32(), nullable=False))
+    return pa.schema(fields, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+
+
+def batch_of(trace: Trace, rows: slice, schema: pa.Schema) -> pa.RecordBatch:
+    """Some rows of a trace as an Arrow batch."""
+    phase = pa.DictionaryArray.from_arrays(trace.phase[rows].astype(np.int8), pa.array(PHASES))
+    ids = pa.array(np.ascontiguousarray(trace.experts[rows]).reshape(-1))
+    experts = pa.FixedSizeListArray.from_arrays(ids, type=schema.field("experts").type)
+    columns = [pa.array(trace.sequence[rows]), pa.array(trace.position[rows]), phase, experts]
+    if trace.token is not None:
+        columns.append(pa.array(trace.token[rows]))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def seal(folder: Path, metadata: dict[str, Any], *names: str) -> None:
+    """Write metadata.json, then the checksums of it and of the files `names`: last, so that they mark completeness."""
+    write_json(folder / METADATA, metadata)
+    write_sums(folder, [*names, METADATA])
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write SHA256SUMS for files of `folder`."""
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
+
+
+def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
+    router = _router_of(metadata)
+    width = len(router.layers) * router.top_k
+    wanted = {"sequence", "position", "phase", "experts"}
+    if not wanted <= set(table.column_names):
+        raise UserError(str(path), f"has columns {', '.join(table.column_names)}, expected {', '.join(wanted)}", AGAIN)
+    found = table.schema.field("experts").type
+    if not pa.types.is_fixed_size_list(found) or found.list_size != width:
+        expected = f"{width} ({len(router.layers)} layers x {router.top_k})"
+        raise UserError(str(path), f"column experts is {found}, expected lists of {expected}", AGAIN)
+    if table.num_rows != metadata["tokens"]:
+        raise UserError(str(path), f"has {table.num_rows} tokens, metadata.json says {metadata['tokens']}", AGAIN)
+    phase = table.column("phase").cast(pa.string()).combine_chunks()
+    experts = table.column("experts").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    numbers = pa.compute.index_in(phase, pa.array(PHASES)).fill_null(len(PHASES))
+    trace = Trace(
+        router,
+        table.column("sequence").to_numpy(),
+        table.column("position").to_numpy(),
+        numbers.to_numpy(zero_copy_only=False).astype(np.uint8),
+        experts.reshape(-1, len(router.layers), router.top_k),
+        metadata["ranked"],
+        _origin_of(metadata),
+        table.column("token").to_numpy() if "token" in table.column_names else None,
+    )
+    sequences = len(np.unique(trace.sequence))
+    if sequences != metadata["sequences"]:
+        raise UserError(str(path), f"has {sequences} sequences, metadata.json says {metadata['sequences']}", AGAIN)
+    return trace
+
+
+def _router_of(metadata: dict[str, Any]) -> Router:
+    return Router(metadata["model"], metadata["experts"], metadata["top_k"], tuple(metadata["layers"]))
+
+
+def _origin_of(metadata: dict[str, Any]) -> Origin:
+    return Origin(*(metadata[key] for key in ("source", "licence", "source_sha256", "collector", "notes")))

@@ -1,0 +1,165 @@
+"""Routing traces: which experts every token chose in every MoE layer, and what makes such a record wrong.
+
+Needs NumPy only: the machine that collects uses it too.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.errors import UserError
+
+PREFILL, DECODE = 0, 1
+PHASES = ("prefill", "decode")
+"""Names of the phases, by their number."""
+
+BLOCK_TOKENS = 16_384
+"""Tokens checked at once: bounds the memory that checking takes."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """What a model's routers have in common: `experts` E, `top_k` k, and the ids of the MoE layers, ascending."""
+
+    model: str
+    experts: int
+    top_k: int
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a trace is from."""
+
+    source: str
+    """Project, file or command."""
+    licence: str
+    source_sha256: str = ""
+    """Of the file that was read; empty where the trace was recorded here."""
+    collector: str = ""
+    """Name and version of the code that made it."""
+    notes: dict = field(default_factory=dict)
+    """Anything else worth keeping: machine, training, versions; JSON-like."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One row per token, sequences one after another; N tokens, L MoE layers, k choices."""
+
+    router: Router
+    sequence: NDArray[np.int32]
+    """(N,), not descending."""
+    position: NDArray[np.int32]
+    """(N,), ascending inside a sequence."""
+    phase: NDArray[np.uint8]
+    """(N,), PREFILL or DECODE."""
+    experts: NDArray[np.uint16]
+    """(N, L, k), logical ids."""
+    ranked: bool
+    """Whether the k choices are in descending order of router weight."""
+    origin: Origin
+    token: NDArray[np.int32] | None = None
+    """(N,), ids of the tokens themselves, where known."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self.sequence)
+
+    def select(self, keep: NDArray[np.bool_]) -> "Trace":
+        """The tokens marked in `keep`, a mask of (N,)."""
+        token = None if self.token is None else self.token[keep]
+        return Trace(
+            self.router,
+            self.sequence[keep],
+            self.position[keep],
+            self.phase[keep],
+            self.experts[keep],
+            self.ranked,
+            self.origin,
+            token,
+        )
+
+    def decoded(self) -> "Trace":
+        """The decode tokens alone."""
+        return self.select(self.phase == DECODE)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often every expert was chosen; all that sources without token order can tell.
+
+    `counts` is int64 (S, L, E): S windows (such as forward passes), L MoE layers, E experts.
+    """
+
+    router: Router
+    counts: NDArray[np.int64]
+    origin: Origin
+
+
+def sequence_starts(trace: Trace) -> NDArray[np.int64]:
+    """Index of the first token of every sequence, and the number of tokens last: (sequences + 1,)."""
+    changes = np.flatnonzero(np.diff(trace.sequence)) + 1
+    return np.concatenate([[0], changes, [len(trace)]]).astype(np.int64)
+
+
+def check(trace: Trace, where: str | Path, next_step: str = "Collect or import it again.") -> Trace:
+    """Return `trace` if it is sound; else a UserError names `where`, the sequence, the position and the layer."""
+    router, tokens = trace.router, len(trace)
+    expected = (tokens, len(router.layers), router.top_k)
+    if trace.experts.shape != expected:
+        raise UserError(
+            str(where), f"expert ids have shape {trace.experts.shape}, expected {expected} (tokens, layers, k)", next_step
+        )
+    for name in ("position", "phase", "token"):
+        values = getattr(trace, name)
+        if values is not None and values.shape != (tokens,):
+            raise UserError(str(where), f"{name} has shape {values.shape}, expected ({tokens},)", next_step)
+    if tokens == 0:
+        raise UserError(str(where), "holds no token", next_step)
+    _check_order(trace, where, next_step)
+    for start in range(0, tokens, BLOCK_TOKENS):
+        block = trace.experts[start : start + BLOCK_TOKENS]
+        if block.max() >= router.experts:
+            row, layer, rank = np.argwhere(block >= router.experts)[0]
+            problem = f"expert {block[row, layer, rank]}, expected ids below {router.experts}"
+            raise _at(trace, start + row, layer, problem, where, next_step)
+        repeated = _repeats(block)
+        if repeated.any():
+            row, layer = np.argwhere(repeated)[0]
+            chosen = ", ".join(map(str, block[row, layer]))
+            raise _at(trace, start + row, layer, f"an expert twice among [{chosen}]", where, next_step)
+    return trace
+
+
+def _repeats(experts: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """(N, L): whether one of the k choices is there twice."""
+    top_k = experts.shape[2]
+    repeated = np.zeros(experts.shape[:2], bool)
+    for first in range(top_k):
+        for second in range(first + 1, top_k):
+            repeated |= experts[:, :, first] == experts[:, :, second]
+    return repeated
+
+
+def _check_order(trace: Trace, where: str | Path, next_step: str) -> None:
+    if trace.phase.max() > DECODE:
+        row = int(np.argmax(trace.phase > DECODE))
+        problem = f"phase {trace.phase[row]}, expected 0 (prefill) or 1 (decode)"
+        raise _at(trace, row, None, problem, where, next_step)
+    step = np.diff(trace.sequence)
+    if (step < 0).any():
+        row = int(np.argmax(step < 0)) + 1
+        raise _at(trace, row, None, f"follows sequence {trace.sequence[row - 1]}", where, next_step)
+    stuck = (step == 0) & (np.diff(trace.position) <= 0)
+    if stuck.any():
+        row = int(np.argmax(stuck)) + 1
+        raise _at(trace, row, None, f"follows position {trace.position[row - 1]}", where, next_step)
+
+
+def _at(trace: Trace, row: int, layer: int | None, problem: str, where: str | Path, next_step: str) -> UserError:
+    place = f"sequence {trace.sequence[row]}, position {trace.position[row]}"
+    if layer is not None:
+        place += f", layer {trace.router.layers[layer]}"
+    return UserError(str(where), f"{place}: {problem}", next_step)
