@@ -1,13 +1,17 @@
 """The command line `python -m prophet_moe.collect`, for the machine with the model."""
 
 import argparse
+import json
 import sys
+import time
 from pathlib import Path
 
 from prophet_moe.errors import UserError, ends_in_one_line
+from prophet_moe.files import write_json
 
-# Downloaded packages, and models while they train; not committed.
 WORK = Path("results/collect")
+"""Where packages and models are kept while they are needed; not committed."""
+PLAN = Path("config/collect.yaml")
 
 
 def main() -> None:
@@ -15,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m prophet_moe.collect", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    corpus = commands.add_parser("corpus", help="download the packages of the corpus")
+    corpus = commands.add_parser("corpus", help="download the packages that the corpus is made of")
     _add_plan(corpus)
     corpus.set_defaults(run=fetch_corpus)
 
@@ -24,14 +28,40 @@ def main() -> None:
     _add_plan(train)
     train.set_defaults(run=train_model)
 
+    trace = commands.add_parser("trace", help="record which experts a model chooses; goes on where it was stopped")
+    trace.add_argument("model", help="a folder or hub id of a Transformers MoE model")
+    trace.add_argument("--name", help="the model's name in the trace; default: the last part of MODEL")
+    trace.add_argument("--prompts", type=Path, required=True, metavar="JSONL", help='lines of {"text": ...}')
+    trace.add_argument("--out", type=Path, required=True, metavar="DIR")
+    trace.add_argument(
+        "--decode", choices=["sample", "greedy", "text"], default="sample", help="text: the continuation"
+    )
+    trace.add_argument("--decode-tokens", type=_positive, default=256, metavar="N", help="default: 256")
+    trace.add_argument("--prompt-tokens", type=_positive, default=2048, metavar="N", help="cut prompts; default: 2048")
+    trace.add_argument("--batch", type=_positive, default=8, metavar="N", help="sequences at once; default: 8")
+    trace.add_argument("--limit", type=_positive, metavar="N", help="the first N prompts only")
+    trace.add_argument("--hidden", type=int, default=0, metavar="N", help="keep router inputs of N tokens too")
+    trace.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    trace.add_argument("--seed", type=int, default=0)
+    trace.add_argument("--licence", default="unstated", help="licence of the trace, kept in its metadata")
+    trace.add_argument("--verify-overhead", action="store_true", help="measure what recording costs, too")
+    trace.set_defaults(run=collect_trace)
+
     arguments = parser.parse_args()
     with ends_in_one_line():
         arguments.run(arguments)
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plan", type=Path, default=Path("config/collect.yaml"), metavar="FILE")
+    parser.add_argument("--plan", type=Path, default=PLAN, metavar="FILE", help=f"default: {PLAN}")
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help=f"default: {WORK}")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {number}, expected at least 1")
+    return number
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:
@@ -43,20 +73,55 @@ def fetch_corpus(arguments: argparse.Namespace) -> None:
 
 
 def train_model(arguments: argparse.Namespace) -> None:
-    """Train one model of the plan, unless it is there already."""
-    from prophet_moe.collect import train
+    """Train one model of the plan, unless it is there already, and write the prompts that its trace is made of."""
+    from prophet_moe.collect import prompts, train
     from prophet_moe.collect.plan import read_plan
 
     plan = read_plan(arguments.plan)
     if arguments.model not in plan.models:
-        raise UserError(str(arguments.plan), f"no model {arguments.model!r}; has {', '.join(plan.models)}", "Correct it.")
+        raise UserError(
+            str(arguments.plan), f"no model {arguments.model!r}; has {', '.join(plan.models)}", "Correct it."
+        )
     folder = arguments.work / arguments.model
     made_from = train.fingerprint(plan, arguments.model)
-    if train.is_trained(folder, made_from):
-        print(f"{folder} holds the trained model already", file=sys.stderr)
-        return
-    encoded = train.prepared_corpus(plan, arguments.work)
-    train.train(plan.models[arguments.model], encoded, folder, arguments.model, made_from)
+    corpus = train.prepared_corpus(plan, arguments.work)
+    if not train.is_trained(folder, made_from):
+        train.train(plan, corpus, folder, arguments.model, made_from)
+    prompts.write_held_out(folder / "prompts.jsonl", corpus.held_out, plan.models[arguments.model].trace)
+
+
+def collect_trace(arguments: argparse.Namespace) -> None:
+    """Collect the trace of one model."""
+    from transformers import AutoTokenizer
+
+    from prophet_moe.collect import machine, overhead, prompts, trace
+    from prophet_moe.collect.decoding import Decoding
+    from prophet_moe.routing.trace import Origin
+
+    model = trace.load_model(arguments.model, arguments.dtype)
+    read, labels = prompts.read_prompts(
+        arguments.prompts,
+        lambda text: AutoTokenizer.from_pretrained(arguments.model)(text)["input_ids"],
+        most_tokens=arguments.prompt_tokens,
+        limit=arguments.limit,
+    )
+    notes = {"machine": machine.described(), "dtype": arguments.dtype, "decode": arguments.decode, "labels": labels}
+    training = Path(arguments.model) / "training.json"
+    if training.exists():
+        notes["training"] = json.loads(training.read_text())
+    job = trace.Job(
+        read, Decoding(arguments.decode, arguments.decode_tokens, arguments.seed), arguments.batch, arguments.hidden
+    )
+    name = arguments.name or Path(arguments.model).name
+    begun = time.perf_counter()
+    source = f"recorded by this project from {name}"
+    trace.collect(model, name, job, Origin(source, arguments.licence, "", machine.collector(), notes), arguments.out)
+    print(f"{arguments.out}: complete after {time.perf_counter() - begun:,.0f} s", file=sys.stderr)
+    if arguments.verify_overhead:
+        measured = overhead.measure(model, (1, 16), rounds=20, steps=64)
+        write_json(arguments.out / "overhead.json", {"machine": machine.described(), "hooks": measured})
+        for result in measured:
+            print(f"recording at batch {result['batch']}: {result['ratio']:.3f} times the time", file=sys.stderr)
 
 
 if __name__ == "__main__":

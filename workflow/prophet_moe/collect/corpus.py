@@ -42,7 +42,17 @@ def fetch(plan: CorpusPlan, folder: Path) -> None:
         pinned = folder / f"{name}.requirement"
         write_text(pinned, f"{name}=={package.version} --hash=sha256:{package.sha256}\n")
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
-        command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "--requirement", str(pinned)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            "--dest",
+            str(folder),
+            "--requirement",
+            str(pinned),
+        ]
         failed = subprocess.run(command, capture_output=True, text=True, check=False)
         pinned.unlink()
         if failed.returncode:
@@ -75,7 +85,9 @@ def _check_wheel(name: str, package: Package, folder: Path) -> None:
     if not path.exists():
         raise UserError(str(path), "no such file", "Run: python -m prophet_moe.collect corpus")
     if sha256(path) != package.sha256:
-        raise UserError(str(path), f"is not {name} {package.version}: its SHA-256 differs", "Delete it; fetch it again.")
+        raise UserError(
+            str(path), f"is not {name} {package.version}: its SHA-256 differs", "Delete it; fetch it again."
+        )
 
 
 def _drawn(piece: str, share: float) -> bool:

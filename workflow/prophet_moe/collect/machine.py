@@ -34,3 +34,12 @@ def _cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def collector() -> str:
+    """Name and version of this project, for the metadata of what it records."""
+    try:
+        return f"prophet-moe {metadata.version('prophet-moe')}"
+    except metadata.PackageNotFoundError:
+        # A bare CUDA machine runs the collector from the source tree.
+        return "prophet-moe, not installed"

@@ -115,7 +115,11 @@ def train(plan: ModelPlan, corpus: EncodedCorpus, folder: Path, name: str, made_
         progress.update()
         if time.perf_counter() - saved > SECONDS_BETWEEN_CHECKPOINTS and step < plan.training.steps:
             elapsed = seconds + time.perf_counter() - begun
-            states = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+            states = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
             _save(folder, states | {"step": step, "seconds": elapsed, "losses": losses, "made_from": made_from})
             saved = time.perf_counter()
     progress.close()

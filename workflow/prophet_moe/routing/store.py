@@ -6,7 +6,7 @@ the same in its schema. Needs NumPy and pyarrow only: the machine that collects 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,43 @@ def write_trace(folder: Path, trace: Trace) -> None:
         "ranked": trace.ranked,
         "tokens": len(trace),
         "sequences": len(np.unique(trace.sequence)),
+        "tokens_by_phase": {name: int((trace.phase == number).sum()) for number, name in enumerate(PHASES)},
     }
     schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
     with replacing(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
         for start in range(0, len(trace), ROW_GROUP_TOKENS):
             writer.write_batch(batch_of(trace, slice(start, start + ROW_GROUP_TOKENS), schema))
     seal(folder, metadata, TRACE)
+
+
+def write_part(path: Path, trace: Trace) -> None:
+    """Write a part of a trace to a file of its own."""
+    metadata = describe(trace.router, trace.origin) | {"kind": "part", "ranked": trace.ranked}
+    schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+        writer.write_batch(batch_of(trace, slice(None), schema))
+
+
+def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
+    """Write the trace of all `parts`, in their order, to `folder`, and return its metadata; nothing is sealed yet.
+
+    The parts pass through memory one by one.
+    """
+    tables = [pq.read_table(part, columns=["sequence", "phase"]) for part in parts]
+    heads = pa.concat_tables(tables)
+    phases = {entry["values"]: entry["counts"] for entry in heads["phase"].cast(pa.string()).value_counts().to_pylist()}
+    first = pq.read_schema(parts[0])
+    metadata = json.loads(first.metadata[METADATA_KEY]) | {
+        "kind": "trace",
+        "tokens": heads.num_rows,
+        "sequences": len(heads["sequence"].unique()),
+        "tokens_by_phase": {phase: phases.get(phase, 0) for phase in PHASES},
+    }
+    schema = first.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    with replacing(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+        for part in parts:
+            writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
+    return metadata
 
 
 def write_counts(folder: Path, counts: Counts) -> None:

@@ -110,7 +110,9 @@ def check(trace: Trace, where: str | Path, next_step: str = "Collect or import i
     expected = (tokens, len(router.layers), router.top_k)
     if trace.experts.shape != expected:
         raise UserError(
-            str(where), f"expert ids have shape {trace.experts.shape}, expected {expected} (tokens, layers, k)", next_step
+            str(where),
+            f"expert ids have shape {trace.experts.shape}, expected {expected} (tokens, layers, k)",
+            next_step,
         )
     for name in ("position", "phase", "token"):
         values = getattr(trace, name)

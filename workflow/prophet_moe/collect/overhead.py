@@ -1,0 +1,79 @@
+"""What recording costs: decode steps with and without the hooks, taken in turns."""
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from prophet_moe.collect.decoding import Decoding, Prompt, passes
+from prophet_moe.collect.recorder import Recorder, moe_layers
+
+PROMPT_TOKENS = 64
+
+
+@torch.no_grad()
+def measure(model: torch.nn.Module, batches: tuple[int, ...], *, rounds: int, steps: int) -> list[dict[str, Any]]:
+    """Per batch size: seconds of `steps` decode steps with and without hooks, and their ratio over `rounds` pairs.
+
+    The order within a pair alternates; `ratio` is the median of the pairs' ratios, low and high their quartiles.
+    """
+    layers = moe_layers(model)
+    results = []
+    for batch in batches:
+        _timed(model, layers, batch, steps, hooked=True)
+        pairs = []
+        for number in range(rounds):
+            taken = {
+                hooked: _timed(model, layers, batch, steps, hooked=hooked)
+                for hooked in (number % 2 == 0, number % 2 == 1)
+            }
+            pairs.append((taken[True], taken[False]))
+        low, ratio, high = statistics.quantiles([hooked / plain for hooked, plain in pairs], n=4)
+        results.append(
+            {
+                "batch": batch,
+                "steps": steps,
+                "rounds": rounds,
+                "ratio": round(ratio, 4),
+                "ratio_quartiles": [round(low, 4), round(high, 4)],
+                "milliseconds_per_step_plain": round(1e3 * statistics.median(plain for _, plain in pairs) / steps, 4),
+            }
+        )
+    return results
+
+
+def _timed(model: torch.nn.Module, layers: list, batch: int, steps: int, *, hooked: bool) -> float:
+    """Seconds of the decode steps alone."""
+    vocabulary = model.config.get_text_config().vocab_size
+    random = np.random.default_rng(0)
+    prompts = [
+        Prompt(
+            number,
+            random.integers(vocabulary, size=PROMPT_TOKENS).tolist(),
+            random.integers(vocabulary, size=steps).tolist(),
+        )
+        for number in range(batch)
+    ]
+    recorder = Recorder(model, layers, lambda ids, label: None) if hooked else None
+    begun = 0.0
+    for number, (now, run) in enumerate(passes(model, prompts, Decoding("text", steps, 0), seed=0)):
+        if number == 1:
+            _wait(model)
+            begun = time.perf_counter()
+        run()
+        if recorder:
+            recorder.end_pass(now.tokens, now.rows, None)
+    if recorder:
+        recorder.flush()
+    _wait(model)
+    seconds = time.perf_counter() - begun
+    if recorder:
+        recorder.close()
+    return seconds
+
+
+def _wait(model: torch.nn.Module) -> None:
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()

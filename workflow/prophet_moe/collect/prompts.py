@@ -1,0 +1,59 @@
+"""Prompts as JSON lines: `text`, or `tokens` with the `continuation` that may be replayed, and a `label`."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prophet_moe.collect.decoding import Prompt
+from prophet_moe.collect.plan import TracePlan
+from prophet_moe.errors import UserError, from_os_error
+from prophet_moe.files import write_text
+
+
+def read_prompts(
+    path: Path, tokenize: Callable[[str], list[int]], *, most_tokens: int, limit: int | None
+) -> tuple[list[Prompt], list[str]]:
+    """The first `limit` prompts of a file, cut to `most_tokens`, and their labels."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise from_os_error(path, error) from None
+    prompts, labels = [], []
+    for number, line in enumerate(lines[:limit]):
+        try:
+            entry = json.loads(line)
+            tokens = entry["tokens"] if "tokens" in entry else tokenize(entry["text"])
+        except (ValueError, KeyError, TypeError):
+            expected = 'a JSON object with "text" or "tokens"'
+            raise UserError(
+                str(path), f"line {number + 1}: got {line[:40]!r}, expected {expected}", "Mend it."
+            ) from None
+        prompts.append(Prompt(number, tokens[:most_tokens], entry.get("continuation", [])))
+        labels.append(entry.get("label", ""))
+    if not prompts or not all(prompt.tokens for prompt in prompts):
+        raise UserError(str(path), "holds no prompt, or an empty one", "Write one JSON object a line.")
+    return prompts, labels
+
+
+def write_held_out(path: Path, held_out: dict[str, list], plan: TracePlan) -> None:
+    """Write prompts and continuations from the held-out text of every domain, as many of each as planned."""
+    text = "".join(f"{json.dumps(entry)}\n" for entry in _held_out(held_out, plan, path))
+    write_text(path, text)
+
+
+def _held_out(held_out: dict[str, list], plan: TracePlan, path: Path) -> Iterator[dict]:
+    size = plan.prompt_tokens + plan.decode_tokens
+    for name, pieces in held_out.items():
+        windows = [piece[start : start + size] for piece in pieces for start in range(0, len(piece) - size + 1, size)]
+        if len(windows) < plan.sequences_per_domain:
+            problem = f"{name} has {len(windows)} held-out windows, expected {plan.sequences_per_domain}"
+            raise UserError(str(path), problem, "Plan fewer sequences per domain, or hold out more.")
+        # Spread over the whole domain.
+        step = len(windows) / plan.sequences_per_domain
+        for number in range(plan.sequences_per_domain):
+            tokens = [int(token) for token in windows[int(number * step)]]
+            yield {
+                "tokens": tokens[: plan.prompt_tokens],
+                "continuation": tokens[plan.prompt_tokens :],
+                "label": name,
+            }

@@ -1,0 +1,31 @@
+"""Importers of routing traces that others recorded: one module per format, each with one function `read`."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+from prophet_moe.errors import UserError
+from prophet_moe.routing.trace import Counts, Origin, Router, Trace
+
+FORMATS: dict[str, str] = {
+    "arrays": "numpy_arrays",
+    "prompt_json": "prompt_json",
+    "prompt_csv": "prompt_csv",
+    "sglang_recorder": "sglang_recorder",
+    "sglang_routed_experts": "sglang_routed_experts",
+    "vllm_routed_experts": "vllm_routed_experts",
+    "transformers_logits": "transformers_logits",
+}
+"""Names of the formats and of the modules that read them."""
+
+
+def import_source(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace | Counts:
+    """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`."""
+    if name not in FORMATS:
+        raise UserError(str(source), f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
+    read = importlib.import_module(f"{__name__}.{FORMATS[name]}").read
+    unknown = sorted(set(options) - set(inspect.signature(read).parameters))
+    if unknown:
+        raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")
+    return read(source, router, origin, **options)

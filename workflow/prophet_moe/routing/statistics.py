@@ -1,0 +1,330 @@
+"""Statistics of routing traces: load, persistence, predictability, and distinct experts by batch.
+
+In shapes: N tokens, L MoE layers, E experts, k choices per token, S sequences. Every result is by layer. All tokens of a
+trace count, whatever their phase: pass `trace.decoded()` for those of decoding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.routing.trace import Trace, sequence_starts
+
+Floats = NDArray[np.float64]
+Batching = Literal["decode_step", "prefill"]
+
+
+def load(trace: Trace) -> Floats:
+    """(L, E): share of all choices that fall on each expert; each layer sums to 1."""
+    counts = [
+        np.bincount(trace.experts[:, layer].ravel(), minlength=trace.router.experts)
+        for layer in range(len(trace.router.layers))
+    ]
+    return np.array(counts) / (len(trace) * trace.router.top_k)
+
+
+def load_skew(load: Floats) -> Floats:
+    """(L,): max/mean of `load` (L, E); 1 where all experts are chosen equally, E/k at most."""
+    return load.max(axis=1) / load.mean(axis=1)
+
+
+def load_entropy(load: Floats) -> Floats:
+    """(L,): -sum p log2 p of `load` (L, E), bits; divide by log2(E) for a share of the most possible."""
+    return -np.sum(load * np.log2(load, where=load > 0, out=np.zeros_like(load)), axis=1)
+
+
+def follows(trace: Trace) -> NDArray[np.bool_]:
+    """(N,): whether a token is the next one, by position, of the same sequence as the row before it."""
+    following = np.zeros(len(trace), bool)
+    following[1:] = (np.diff(trace.sequence) == 0) & (np.diff(trace.position) == 1)
+    return following
+
+
+def consecutive_overlap(trace: Trace) -> Floats:
+    """(L,): mean of |A n B| / k over all pairs of consecutive tokens of a sequence; k/E for independent uniform choices.
+
+    Every pair weighs the same, so long sequences weigh more.
+    """
+    following = follows(trace)
+    return _common_choices(trace.experts, following) / (following.sum() * trace.router.top_k)
+
+
+def first_choice_repetition(trace: Trace) -> Floats:
+    """(L,): share of consecutive tokens with the same first choice (Mixtral, Table 5); for ranked traces."""
+    if not trace.ranked:
+        raise ValueError("the choices of this trace are not in rank order")
+    first, following = trace.experts[:, :, 0], follows(trace)[1:]
+    return (first[1:] == first[:-1])[following].mean(axis=0)
+
+
+@njit(cache=True)
+def _common_choices(experts, following):
+    """(L,): choices that a token shares with the token before, summed over the tokens that follow one."""
+    tokens, layers, top_k = experts.shape
+    common = np.zeros(layers, np.int64)
+    for row in range(1, tokens):
+        if following[row]:
+            for layer in range(layers):
+                for a in range(top_k):
+                    for b in range(top_k):
+                        common[layer] += experts[row, layer, a] == experts[row - 1, layer, b]
+    return common
+
+
+def without_duplicates(trace: Trace) -> Trace:
+    """The trace less every sequence whose expert ids equal those of an earlier sequence."""
+    starts = sequence_starts(trace)
+    seen: set[bytes] = set()
+    keep = np.ones(len(trace), bool)
+    for start, end in zip(starts[:-1], starts[1:], strict=True):
+        ids = trace.experts[start:end].tobytes()
+        keep[start:end] = ids not in seen
+        seen.add(ids)
+    return trace.select(keep)
+
+
+def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
+    """Two traces of whole sequences: round(share * S) of them drawn at random, and the others."""
+    starts = sequence_starts(trace)
+    count = len(starts) - 1
+    drawn = np.zeros(count, bool)
+    drawn[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    keep = np.repeat(drawn, np.diff(starts))
+    return trace.select(keep), trace.select(~keep)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the true choices inside the top K of a ranking; arrays (number of K, L - 1), layers from the second on."""
+
+    ranks: tuple[int, ...]
+    """The K."""
+    naive_bayes: Floats
+    popularity: Floats
+
+
+def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
+    """Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
+
+    Naive Bayes on the ids J that the token chose in the layer before: score(e) = log P(e) + sum over j in J of log P(j|e),
+    P(e) = (n_e + 1) / (sum n + E) and P(j|e) = (n_je + 1) / (sum_j n_je + E) from counts of choices. Popularity ranks by
+    P(e) alone. Equal scores rank by id.
+    """
+    experts, top_k, layers = train.router.experts, train.router.top_k, len(train.router.layers)
+    ranks = tuple(ranks or (top_k, 2 * top_k))
+    choices = len(test) * top_k
+    recalls = np.empty((2, len(ranks), layers - 1))
+    for layer in range(1, layers):
+        before, now = test.experts[:, layer - 1], test.experts[:, layer]
+        joint = _joint_counts(train.experts[:, layer - 1], train.experts[:, layer], experts) + 1.0
+        prior = np.bincount(train.experts[:, layer].ravel(), minlength=experts) + 1.0
+        likelihood = np.log(joint / joint.sum(axis=0))
+        for row, table in enumerate((likelihood, np.zeros_like(likelihood))):
+            found = np.cumsum(_true_ranks(np.log(prior / prior.sum()), table, before, now))
+            recalls[row, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / choices
+    return Recall(ranks, recalls[0], recalls[1])
+
+
+@njit(cache=True)
+def _joint_counts(before, now, experts):
+    """(E, E): tokens that chose j in `before` and e in `now`, both (N, k)."""
+    joint = np.zeros((experts, experts), np.int64)
+    tokens, top_k = now.shape
+    for row in range(tokens):
+        for a in range(top_k):
+            for b in range(top_k):
+                joint[before[row, a], now[row, b]] += 1
+    return joint
+
+
+@njit(cache=True)
+def _true_ranks(prior, likelihood, before, now):
+    """(E,): how often a true choice had each rank, from 0, in the scores prior[e] + sum of likelihood[j, e]."""
+    tokens, top_k = now.shape
+    experts = len(prior)
+    found = np.zeros(experts, np.int64)
+    scores = np.empty(experts)
+    for row in range(tokens):
+        scores[:] = prior
+        for a in range(top_k):
+            scores += likelihood[before[row, a]]
+        for b in range(top_k):
+            chosen = now[row, b]
+            rank = 0
+            for other in range(experts):
+                rank += scores[other] > scores[chosen] or (scores[other] == scores[chosen] and other < chosen)
+            found[rank] += 1
+    return found
+
+
+@dataclass(frozen=True)
+class Information:
+    """Mutual information of token id and expert by layer, (L,), bits; and what chance alone gives."""
+
+    bits: Floats
+    control: Floats
+    """The same after the token ids were shuffled over all tokens: the bias of counting few samples."""
+
+
+def token_information(trace: Trace, choice: Literal["first", "any"] = "any", seed: int = 0) -> Information:
+    """I(token; expert) = sum p(t, e) log2(p(t, e) / (p(t) p(e))), bits, by layer.
+
+    The expert is the token's first choice (ranked traces), or any one of its k choices, each with probability 1/k.
+    """
+    if trace.token is None:
+        raise ValueError("the trace holds no token ids")
+    if choice == "first" and not trace.ranked:
+        raise ValueError("the choices of this trace are not in rank order")
+    chosen = trace.experts[:, :, :1] if choice == "first" else trace.experts
+    tokens = np.unique(trace.token, return_inverse=True)[1]
+    mixed = np.random.default_rng(seed).permutation(tokens)
+    return Information(*(_mutual_information(ids, chosen, trace.router.experts) for ids in (tokens, mixed)))
+
+
+def _mutual_information(tokens: NDArray[np.int64], chosen: NDArray[np.uint16], experts: int) -> Floats:
+    choices = chosen.shape[0] * chosen.shape[2]
+    bits = np.empty(chosen.shape[1])
+    for layer in range(len(bits)):
+        pairs = (tokens[:, None] * experts + chosen[:, layer]).ravel()
+        joint = np.bincount(pairs, minlength=experts * (tokens.max() + 1)).reshape(-1, experts)
+        entropies = [load_entropy(p.reshape(1, -1) / choices)[0] for p in (joint.sum(1), joint.sum(0), joint)]
+        bits[layer] = entropies[0] + entropies[1] - entropies[2]
+    return bits
+
+
+def distinct_by_batch(
+    trace: Trace,
+    batches: Sequence[int],
+    batching: Batching = "decode_step",
+    samples: int = 2000,
+    seed: int = 0,
+    copies: NDArray[np.int64] | None = None,
+) -> Floats:
+    """(number of batches, L): u(B), the distinct experts that B tokens choose in a layer, mean over random batches.
+
+    `decode_step`: a step t is drawn as the place of a random token in its sequence, so a step weighs as many as run at it;
+    then B sequences without replacement among those with a token t. `prefill`: B consecutive tokens from a random token
+    on. A draw with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
+    sequence counts, once by default; one batch never holds a sequence twice.
+    """
+    rng = np.random.default_rng(seed)
+    starts = sequence_starts(trace)
+    copies = np.ones(len(starts) - 1, np.int64) if copies is None else copies
+    tokens = _weighted_tokens(starts, copies, samples, rng)
+    if batching == "decode_step":
+        owner = np.searchsorted(starts, tokens, side="right") - 1
+        pool = np.repeat(np.arange(len(copies)), copies)
+        rows = _decode_batches(starts, pool, tokens - starts[owner], max(batches), rng)
+    else:
+        rows = _prefill_batches(follows(trace), tokens, max(batches))
+    total, lines = _distinct(trace.experts, rows, trace.router.experts)
+    lines = np.where(lines > 0, lines, np.nan)
+    return (total / lines[:, None])[np.asarray(batches) - 1]
+
+
+def bootstrap_distinct(
+    trace: Trace,
+    batches: Sequence[int],
+    batching: Batching = "decode_step",
+    samples: int = 500,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Floats:
+    """(2, number of batches): 95 % interval of u(B), mean over layers, from sequences drawn anew with replacement."""
+    rng = np.random.default_rng(seed)
+    sequences = len(sequence_starts(trace)) - 1
+    draws = np.empty((resamples, len(batches)))
+    for draw in draws:
+        copies = np.bincount(rng.integers(sequences, size=sequences), minlength=sequences)
+        anew = distinct_by_batch(trace, batches, batching, samples, int(rng.integers(2**63)), copies)
+        draw[:] = anew.mean(axis=1)
+    return np.nanquantile(draws, (0.025, 0.975), axis=0)
+
+
+def _weighted_tokens(
+    starts: NDArray[np.int64], copies: NDArray[np.int64], samples: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """(samples,): rows drawn uniformly from the sequences, each taken `copies` times."""
+    ends = np.cumsum(copies * np.diff(starts))
+    drawn = rng.integers(ends[-1], size=samples)
+    owner = np.searchsorted(ends, drawn, side="right")
+    return starts[owner] + (ends[owner] - 1 - drawn) % np.diff(starts)[owner]
+
+
+@njit(cache=True)
+def _decode_batches(starts, pool, steps, size, rng):
+    """(samples, size): rows of token `steps[i]` of different sequences of `pool` in random order, then -1."""
+    rows = np.full((len(steps), size), -1)
+    candidates = np.empty(len(pool), np.int64)
+    used = np.full(len(starts), -1)
+    for sample, step in enumerate(steps):
+        running = 0
+        for sequence in pool:
+            if starts[sequence] + step < starts[sequence + 1]:
+                candidates[running] = sequence
+                running += 1
+        filled = drawn = 0
+        while filled < size and drawn < running:
+            other = rng.integers(drawn, running)
+            sequence, candidates[other] = candidates[other], candidates[drawn]
+            drawn += 1
+            if used[sequence] != sample:
+                used[sequence] = sample
+                rows[sample, filled] = starts[sequence] + step
+                filled += 1
+    return rows
+
+
+@njit(cache=True)
+def _prefill_batches(following, first, size):
+    """(samples, size): rows from `first[i]` on for as long as each follows the one before, then -1."""
+    rows = np.full((len(first), size), -1)
+    for sample, start in enumerate(first):
+        row = start
+        while row - start < size and row < len(following) and (row == start or following[row]):
+            rows[sample, row - start] = row
+            row += 1
+    return rows
+
+
+@njit(cache=True)
+def _distinct(experts, rows, count):
+    """Distinct ids in the first B of each line of `rows`, summed over the lines that have B, and the number of these.
+
+    For B = 1 to the width of `rows`: (width, L) and (width,).
+    """
+    layers, top_k = experts.shape[1:]
+    total = np.zeros((rows.shape[1], layers), np.int64)
+    lines = np.zeros(rows.shape[1], np.int64)
+    seen = np.full((layers, count), -1)
+    distinct = np.empty(layers, np.int64)
+    for line in range(len(rows)):
+        distinct[:] = 0
+        for place in range(rows.shape[1]):
+            row = rows[line, place]
+            if row < 0:
+                break
+            for layer in range(layers):
+                for rank in range(top_k):
+                    expert = experts[row, layer, rank]
+                    distinct[layer] += seen[layer, expert] != line
+                    seen[layer, expert] = line
+            total[place] += distinct
+            lines[place] += 1
+    return total, lines
+
+
+def shuffled(trace: Trace, seed: int) -> Trace:
+    """The control: in each layer on its own, the tokens' choices permuted over the whole trace.
+
+    Keeps every layer's load; destroys persistence, dependence between layers, and on tokens and sequences.
+    """
+    rng = np.random.default_rng(seed)
+    experts = np.empty_like(trace.experts)
+    for layer in range(experts.shape[1]):
+        experts[:, layer] = trace.experts[rng.permutation(len(trace)), layer]
+    return replace(trace, experts=experts)
