@@ -86,7 +86,7 @@ def train_model(arguments: argparse.Namespace) -> None:
     made_from = train.fingerprint(plan, arguments.model)
     corpus = train.prepared_corpus(plan, arguments.work)
     if not train.is_trained(folder, made_from):
-        train.train(plan, corpus, folder, arguments.model, made_from)
+        train.train(plan.models[arguments.model], corpus, folder, arguments.model, made_from)
     prompts.write_held_out(folder / "prompts.jsonl", corpus.held_out, plan.models[arguments.model].trace)
 
 

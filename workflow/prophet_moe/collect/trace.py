@@ -1,6 +1,6 @@
 """Collect a routing trace: prefill and autoregressive decode with a KV cache, batch by batch, resumable after a kill.
 
-Every finished batch is a file of its own under <folder>/parts/; the trace is put together, counted and sealed at the end.
+Every finished batch is a file of its own under <folder>/parts/; at the end the trace is put together, counted, sealed.
 """
 
 import json
@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch

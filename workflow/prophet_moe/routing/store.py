@@ -1,8 +1,8 @@
 """Traces and counts on disk: a folder with the data, readable metadata and checksums.
 
-trace.parquet has one row per token: `sequence`, `position`, `phase`, `experts` (fixed-size list of L*k logical ids, layer
-by layer) and, where known, `token`. counts.npz holds counts. metadata.json says what they are; the Parquet file carries
-the same in its schema. Needs NumPy and pyarrow only: the machine that collects uses it too.
+trace.parquet has one row per token: `sequence`, `position`, `phase`, `experts` (fixed-size list of L*k logical ids,
+layer by layer) and, where known, `token`. counts.npz holds counts. metadata.json says what they are; the Parquet file
+carries the same in its schema. Needs NumPy and pyarrow only: the machine that collects uses it too.
 """
 
 import json
