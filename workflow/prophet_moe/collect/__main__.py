@@ -80,7 +80,9 @@ def train_model(arguments: argparse.Namespace) -> None:
     plan = read_plan(arguments.plan)
     if arguments.model not in plan.models:
         raise UserError(
-            str(arguments.plan), f"no model {arguments.model!r}; has {', '.join(plan.models)}", "Correct it."
+            str(arguments.plan),
+            f"no model {arguments.model!r}, expected one of {', '.join(plan.models)}",
+            "Correct it.",
         )
     folder = arguments.work / arguments.model
     made_from = train.fingerprint(plan, arguments.model)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import replacing, sha256, write_json, write_text
-from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check
+from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_counts
 
 TRACE, COUNTS, METADATA, SUMS = "trace.parquet", "counts.npz", "metadata.json", "SHA256SUMS"
 METADATA_KEY = b"prophet_moe"
@@ -49,6 +50,14 @@ def write_part(path: Path, trace: Trace) -> None:
         writer.write_batch(batch_of(trace, slice(None), schema))
 
 
+def read_part(path: Path) -> Trace:
+    """Read a part, as it lies in the folder of an unfinished collection."""
+    table = pq.read_table(path)
+    metadata = json.loads(table.schema.metadata[METADATA_KEY])
+    sequences = len(table["sequence"].unique())
+    return check(_trace_of(table, metadata | {"tokens": table.num_rows, "sequences": sequences}, path), path)
+
+
 def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
     """Write the trace of all `parts`, in their order, to `folder`, and return its metadata; nothing is sealed yet.
 
@@ -72,7 +81,8 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
 
 
 def write_counts(folder: Path, counts: Counts) -> None:
-    """Write `counts` to `folder`."""
+    """Check `counts` and write them to `folder`."""
+    check_counts(counts, folder)
     metadata = describe(counts.router, counts.origin) | {"kind": "counts", "windows": len(counts.counts)}
     with replacing(folder / COUNTS) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, counts=counts.counts)
@@ -97,12 +107,15 @@ def read_counts(folder: Path, model: str | None = None) -> Counts:
     """Read the counts in `folder`, which must be of `model` where one is named."""
     metadata = read_metadata(folder, "counts", model)
     router = _router_of(metadata)
-    with np.load(folder / COUNTS) as arrays:
-        counts = arrays["counts"]
-    expected = (metadata["windows"], len(router.layers), router.experts)
-    if counts.shape != expected:
-        raise UserError(str(folder / COUNTS), f"counts have shape {counts.shape}, expected {expected}", AGAIN)
-    return Counts(router, counts, _origin_of(metadata))
+    try:
+        with np.load(folder / COUNTS) as arrays:
+            counts = Counts(router, arrays["counts"], _origin_of(metadata))
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise UserError(str(folder / COUNTS), f"truncated, or no counts: {error}", AGAIN) from None
+    if len(counts.counts) != metadata["windows"]:
+        problem = f"has {len(counts.counts)} windows, metadata.json says {metadata['windows']}"
+        raise UserError(str(folder / COUNTS), problem, AGAIN)
+    return check_counts(counts, folder / COUNTS)
 
 
 def read_metadata(folder: Path, kind: str | None = None, model: str | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ PREFILL, DECODE = 0, 1
 PHASES = ("prefill", "decode")
 """Names of the phases, by their number."""
 
+DTYPES = {"sequence": np.int32, "position": np.int32, "phase": np.uint8, "token": np.int32}
 BLOCK_TOKENS = 16_384
 """Tokens checked at once: bounds the memory that checking takes."""
 
@@ -120,6 +121,13 @@ def check(trace: Trace, where: str | Path, next_step: str = "Collect or import i
             raise UserError(str(where), f"{name} has shape {values.shape}, expected ({tokens},)", next_step)
     if tokens == 0:
         raise UserError(str(where), "holds no token", next_step)
+    for name, kind in DTYPES.items():
+        values = getattr(trace, name)
+        if values is not None and values.dtype != kind:
+            raise UserError(str(where), f"{name} is of type {values.dtype}, expected {kind}", next_step)
+        if values is not None and values.min() < 0:
+            row = int(np.argmin(values))
+            raise _at(trace, row, None, f"{name} is {values[row]}, expected at least 0", where, next_step)
     _check_order(trace, where, next_step)
     for start in range(0, tokens, BLOCK_TOKENS):
         block = trace.experts[start : start + BLOCK_TOKENS]
@@ -133,6 +141,17 @@ def check(trace: Trace, where: str | Path, next_step: str = "Collect or import i
             chosen = ", ".join(map(str, block[row, layer]))
             raise _at(trace, start + row, layer, f"an expert twice among [{chosen}]", where, next_step)
     return trace
+
+
+def check_counts(counts: Counts, where: str | Path, next_step: str = "Import them again.") -> Counts:
+    """Return `counts` if they are sound; else a UserError names `where` and what was expected."""
+    expected = (len(counts.counts), len(counts.router.layers), counts.router.experts)
+    if counts.counts.shape != expected:
+        problem = f"counts have shape {counts.counts.shape}, expected {expected} (windows, layers, experts)"
+        raise UserError(str(where), problem, next_step)
+    if not np.issubdtype(counts.counts.dtype, np.integer) or counts.counts.size == 0 or counts.counts.min() < 0:
+        raise UserError(str(where), "holds counts that are not whole numbers from 0 on", next_step)
+    return counts
 
 
 def _repeats(experts: NDArray[np.uint16]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ Positions are the numbers in the file. The experts are ranked if their weights d
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _sequence(router_data: Any, router: Router, where: str) -> tuple[Sequence, b
         raise fault(where, "router_data is missing or no list of objects")
     positions, experts, ranked = [], [], True
     for key, layers in (item for step in router_data for item in step.items()):
-        position = _number(key, "token", where)
+        position = _position(key, where)
         chosen, descending = _token(layers, router, f"{where}, position {position}")
         positions.append(position)
         experts.append(chosen)
@@ -55,11 +56,11 @@ def _token(layers: Any, router: Router, where: str) -> tuple[list[list[int]], bo
     """L lists of k ids of one token, and whether the weights of all of them descend."""
     if not isinstance(layers, dict):
         raise fault(where, f"is {type(layers).__name__}, expected an object of layers")
-    by_number = {_number(key, "layer", where): layer for key, layer in layers.items()}
-    if sorted(by_number) != list(router.layers):
-        raise fault(where, f"layers {_names(sorted(by_number))}, expected {_names(router.layers)}")
-    chosen = [_experts(by_number[number], router, f"{where}, layer {number}") for number in router.layers]
-    return chosen, all(_descends(by_number[number], f"{where}, layer {number}") for number in router.layers)
+    names = [f"layer_{number}" for number in router.layers]
+    if set(layers) != set(names):
+        raise fault(where, f"has {', '.join(layers) or 'no layer'}, expected {', '.join(names)}")
+    chosen = [_experts(layers[name], router, f"{where}, {name}") for name in names]
+    return chosen, all([_descends(layers[name], f"{where}, {name}") for name in names])
 
 
 def _experts(layer: Any, router: Router, where: str) -> list[int]:
@@ -76,19 +77,15 @@ def _descends(layer: dict, where: str) -> bool:
     weights = layer["selected_probs"]
     if not _is_list_of(weights, int | float) or len(weights) != len(layer["selected_experts"]):
         raise fault(where, "selected_probs are not as many numbers as selected_experts")
-    return all(first >= second for first, second in zip(weights, weights[1:], strict=False))
+    return all(first >= second for first, second in pairwise(weights))
 
 
 def _is_list_of(values: Any, kind: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
 
 
-def _number(key: str, name: str, where: str) -> int:
-    match = re.fullmatch(rf"{name}_([0-9]{{1,9}})", key)
+def _position(key: str, where: str) -> int:
+    match = re.fullmatch("token_([0-9]{1,9})", key)
     if not match:
-        raise fault(where, f"key {key!r}, expected {name}_<number>")
+        raise fault(where, f"key {key!r}, expected token_<position>")
     return int(match[1])
-
-
-def _names(layers: Any) -> str:
-    return ", ".join(map(str, layers)) or "none"

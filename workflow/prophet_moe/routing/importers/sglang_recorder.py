@@ -5,7 +5,7 @@ or dump. `per_token` gives a trace. Reading .pt takes PyTorch. Layers run over a
 
 Ranks: a folder may hold one file per rank. Ranks that share their tokens (tensor parallelism) record the same; those
 copies are left out. The sequences of the other ranks (data parallelism) are numbered on; the counts of one forward
-pass are added up.
+pass are added up. In `stat` SGLang has added up all ranks itself, those that share their tokens included.
 
 Sequences: a dump names no requests. They are rebuilt from the order and the positions of the tokens (`Streams`). This
 is ambiguous where one request ends and another, at the same position, goes on in its place, where requests of equal
@@ -49,7 +49,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace | Counts:
         windows = [_window_counts(dump["logical_count"], router, path) for path, dump in dumps.items()]
         return Counts(router, np.concatenate(windows), with_notes(origin, recorder=mode))
     ranks = _without_copies(dumps)
-    origin = with_notes(origin, recorder=mode, ranks=len(ranks), copies_left_out=len(dumps) - len(ranks))
+    origin = with_notes(origin, recorder=mode, dumps=len(ranks), copies_left_out=len(dumps) - len(ranks))
     return _trace(ranks, router, origin, source) if mode == "per_token" else _pass_counts(ranks, router, origin, source)
 
 
@@ -65,11 +65,10 @@ def _load(path: Path) -> Any:
         ) from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
+    except Exception as error:
+        # A damaged file raises whatever PyTorch stumbles over, AssertionError and IndexError included.
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise fault(path, "wants to run code; refused, for a dump holds tensors, lists and numbers only") from None
-        raise fault(path, "truncated, or no PyTorch file") from None
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError):
         raise fault(path, "truncated, or no PyTorch file") from None
 
 
@@ -133,11 +132,11 @@ def _pass_counts(ranks: dict[Path, Any], router: Router, origin: Origin, source:
     """One window per forward pass, the ranks added up; a pass that one rank has twice is two windows."""
     windows: dict[tuple[int, int], NDArray[np.int64]] = {}
     for path, dump in ranks.items():
+        names = _map(dump, router, path)
         seen: Counter[int] = Counter()
         for number, record in enumerate(dump["records"]):
             where = f"{path}: record {number}"
             physical = _field(record, "global_physical_count", where, ndim=2)
-            names = _map(dump, len(physical), router, path)
             if physical.shape != names.shape:
                 raise fault(where, f"global_physical_count has shape {physical.shape}, the map has {names.shape}")
             logical = np.zeros((len(physical), router.experts), np.int64)
@@ -166,8 +165,9 @@ def _trace(ranks: dict[Path, Any], router: Router, origin: Origin, source: Path)
 def _rank(dump: Mapping, router: Router, path: Path, streams: "Streams") -> dict[str, list[NDArray]]:
     """The columns of one rank's trace, one part per forward pass."""
     columns: dict[str, list[NDArray]] = defaultdict(list)
-    slots = [_slots(record, router, f"{path}: record {number}") for number, record in enumerate(dump["records"])]
-    if not any((ids != EMPTY).any() for ids in slots):
+    names = _map(dump, router, path)
+    slots = [_slots(r, len(names), router, f"{path}: record {number}") for number, r in enumerate(dump["records"])]
+    if any(ids.size for ids in slots) and not any((ids != EMPTY).any() for ids in slots):
         raise UserError(
             str(path),
             "no slot of any record holds an expert: the recorder was not started, or not in mode per_token",
@@ -180,18 +180,16 @@ def _rank(dump: Mapping, router: Router, path: Path, streams: "Streams") -> dict
         columns["sequence"].append(sequence)
         columns["position"].append(positions)
         columns["phase"].append(phase)
-        columns["experts"].append(
-            _logical(ids, _map(dump, len(record["topk_ids_of_layer"]), router, path), router, where)
-        )
+        columns["experts"].append(_logical(ids, names, router, where))
         columns["token"].append(tokens)
     return columns
 
 
-def _slots(record: Mapping, router: Router, where: str) -> NDArray[np.int64]:
+def _slots(record: Mapping, layers: int, router: Router, where: str) -> NDArray[np.int64]:
     """(N, L, slots): physical ids of the MoE layers; EMPTY where there is none."""
     ids = _field(record, "topk_ids_of_layer", where, ndim=3)
-    if len(ids) <= max(router.layers):
-        raise fault(where, f"topk_ids_of_layer has {len(ids)} layers, expected more than {max(router.layers)}")
+    if len(ids) != layers:
+        raise fault(where, f"topk_ids_of_layer has {len(ids)} layers, last_physical_to_logical_map has {layers}")
     _check_dense((ids != EMPTY).any(axis=(1, 2)), router, where)
     return ids[list(router.layers)].transpose(1, 0, 2)
 
@@ -213,12 +211,13 @@ def _logical(slots: NDArray[np.int64], names: NDArray[np.int64], router: Router,
     return logical_ids(names[np.array(router.layers)[:, None], physical], router, where)
 
 
-def _map(dump: Mapping, layers: int, router: Router, path: Path) -> NDArray[np.int64]:
+def _map(dump: Mapping, router: Router, path: Path) -> NDArray[np.int64]:
     """(hidden layers, P): the logical expert of every physical one."""
     names = _field(dump, "last_physical_to_logical_map", path, ndim=2)
-    if len(names) != layers or (names < 0).any() or (names >= router.experts).any():
-        expected = f"{layers} layers of ids from 0 to {router.experts - 1}"
+    deepest = max(router.layers)
+    if len(names) <= deepest or (names < 0).any() or (names >= router.experts).any():
         found = f"{len(names)} layers of ids from {names.min(initial=0)} to {names.max(initial=0)}"
+        expected = f"more than {deepest} layers of ids from 0 to {router.experts - 1}"
         raise fault(path, f"last_physical_to_logical_map has {found}, expected {expected}")
     return names
 
@@ -299,11 +298,13 @@ class Streams:
     def place(self, mode: int, firsts: list[int], lengths: list[int]) -> tuple[list[int], list[int]]:
         """Sequence and phase of the chunks of one pass, which start at `firsts` and are of `lengths`.
 
-        In a mixed pass a chunk of one token that goes on with a sequence is decoding.
+        A mixed pass has the chunks of prompts first: those of one token at its end, if they go on with a sequence, are
+        decoding. (A last chunk of a prompt that is one token long is mistaken for decoding there.)
         """
+        prompts = max((place for place, length in enumerate(lengths, start=1) if length > 1), default=0)
         chosen, phases = [], []
-        for first, length in zip(firsts, lengths, strict=True):
-            decoding = mode == DECODE_PASS or (mode == MIXED_PASS and length == 1)
+        for place, (first, length) in enumerate(zip(firsts, lengths, strict=True)):
+            decoding = mode == DECODE_PASS or (mode == MIXED_PASS and place >= prompts)
             stream = self._take(first, decoding=decoding) if first > 0 else None
             phase = DECODE if mode == DECODE_PASS or (decoding and stream) else PREFILL
             stream = stream or self._new()
@@ -324,15 +325,13 @@ class Streams:
         Decoding takes the first running one in batch order, a further chunk of a prompt the last that has not decoded;
         failing that, the one that paused last.
         """
-        fits = [s for s in self.running if s.next == position and (decoding or not s.decoded)]
-        if fits:
-            found = fits[0 if decoding else -1]
-            self.running.remove(found)
-            return found
-        paused = [s for s in self.paused.get(position, []) if decoding or not s.decoded]
-        if paused:
-            self.paused[position].remove(paused[-1])
-            return paused[-1]
+        paused = self.paused[position]
+        running = self.running if decoding else self.running[::-1]
+        for streams, in_turn in ((self.running, running), (paused, paused[::-1])):
+            for stream in in_turn:
+                if stream.next == position and (decoding or not stream.decoded):
+                    streams.remove(stream)
+                    return stream
         return None
 
     def _new(self) -> _Stream:

@@ -1,11 +1,10 @@
-"""The command line `prophet-moe`: ask the library without the workflow. Run it from the project's root."""
+"""Commands about models, GPUs and the configuration."""
 
 import argparse
 import math
-import sys
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from prophet_moe import params
@@ -14,7 +13,8 @@ from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.documents import read_yaml
-from prophet_moe.errors import UserError, ends_in_one_line
+from prophet_moe.cli.terminal import console
+from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.present.documentation import documents
 from prophet_moe.settings import resolve
@@ -23,11 +23,8 @@ from prophet_moe.units import GB
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
 
 
-def main() -> None:
-    """Run one subcommand; a user's mistake ends in one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="prophet-moe", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_commands(commands: Any) -> None:
+    """Add `models`, `capacity` and `config`."""
     models = commands.add_parser("models", help="list the catalogue with exact counts")
     models.set_defaults(run=list_models)
 
@@ -41,10 +38,6 @@ def main() -> None:
     config = commands.add_parser("config", help="the generated schemas and reference pages")
     config.add_argument("action", choices=["write", "check"])
     config.set_defaults(run=generated_documents)
-
-    arguments = parser.parse_args()
-    with ends_in_one_line():
-        arguments.run(arguments)
 
 
 def list_models(arguments: argparse.Namespace) -> None:
@@ -76,7 +69,7 @@ def list_models(arguments: argparse.Namespace) -> None:
             f"{params.kv_bytes_per_token(arch):,}",
             f"{arch.native_context:,}",
         )
-    _console().print(table)
+    console().print(table)
 
 
 def show_capacity(arguments: argparse.Namespace) -> None:
@@ -109,7 +102,7 @@ def show_capacity(arguments: argparse.Namespace) -> None:
         if name.endswith("_bytes"):
             label, shown = name.removesuffix("_bytes") + " (GB)", value / GB
         table.add_row(label, _printed(shown))
-    _console().print(table)
+    console().print(table)
 
 
 def generated_documents(arguments: argparse.Namespace) -> None:
@@ -121,11 +114,6 @@ def generated_documents(arguments: argparse.Namespace) -> None:
             raise UserError(
                 str(path), "differs from its source in workflow/prophet_moe", "Run: prophet-moe config write"
             )
-
-
-def _console() -> Console:
-    """A console as wide as the terminal, and wide enough for the tables where there is none."""
-    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _printed(value: float | int | bool) -> str:

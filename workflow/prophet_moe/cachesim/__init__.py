@@ -1,0 +1,1 @@
+"""Caches: what part of the expert activations a cache of experts serves."""

@@ -1,0 +1,13 @@
+"""How the command line prints."""
+
+import sys
+
+from rich.console import Console
+
+WIDTH_WITHOUT_TERMINAL = 140
+"""Columns where the output goes to a file or a pipe: wide enough for the tables."""
+
+
+def console() -> Console:
+    """A console as wide as the terminal."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)

@@ -1,0 +1,92 @@
+"""Commands about routing traces and other people's data."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prophet_moe.catalog import load_models
+from prophet_moe.cli.terminal import console
+from prophet_moe.errors import UserError
+from prophet_moe.files import canonical_hash, sha256
+from prophet_moe.routing import datasets, store
+from prophet_moe.routing.importers import FORMATS, import_source
+from prophet_moe.routing.trace import Counts, Origin, Trace
+
+MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
+
+
+def add_commands(commands: Any) -> None:
+    """Add `trace` and `data`."""
+    trace = commands.add_parser("trace", help="read, describe routing traces").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    imported = trace.add_parser("import", help="turn a routing record of another program into a trace folder")
+    imported.add_argument("format", choices=list(FORMATS))
+    imported.add_argument("source", type=Path, help="a file or a folder")
+    imported.add_argument("--model", required=True, help="a model of config/models/ or of config/datasets.yaml")
+    imported.add_argument("--out", required=True, type=Path, metavar="DIR")
+    imported.add_argument("--licence", default="unstated", help="of the source; kept in the metadata")
+    imported.add_argument("--hidden-layers", type=int, metavar="N", help="layers of the model, dense ones included")
+    imported.set_defaults(run=import_trace)
+    described = trace.add_parser("describe", help="what a trace says about its model's routing")
+    described.add_argument("folder", type=Path)
+    described.set_defaults(run=describe_trace)
+
+    data = commands.add_parser("data", help="other people's data: what is here, and get the rest")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    actions.add_parser("list", help="what the registry knows, and where it lies").set_defaults(run=list_data)
+    fetched = actions.add_parser("fetch", help="download a dataset that has a public address")
+    fetched.add_argument("id")
+    fetched.set_defaults(run=fetch_data)
+
+
+def import_trace(arguments: argparse.Namespace) -> None:
+    """Import a record and write it as a trace folder, or as counts where the source has no token order."""
+    if not arguments.source.exists():
+        raise UserError(str(arguments.source), "no such file or folder", "Check the path.")
+    registry = datasets.load_datasets(DATASETS)
+    router = datasets.router_named(arguments.model, load_models(MODELS), registry)
+    origin = Origin(arguments.source.name, arguments.licence, _source_sha256(arguments.source))
+    options = {} if arguments.hidden_layers is None else {"hidden_layers": arguments.hidden_layers}
+    read = import_source(arguments.format, arguments.source, router, origin, **options)
+    if isinstance(read, Trace):
+        store.write_trace(arguments.out, read)
+        console().print(f"{arguments.out}: {len(read):,} tokens x {len(router.layers)} layers x {router.top_k}")
+    else:
+        store.write_counts(arguments.out, read)
+        console().print(f"{arguments.out}: counts only (the source has no token order), {len(read.counts):,} windows")
+
+
+def _source_sha256(source: Path) -> str:
+    """SHA-256 of a file, or of the names and hashes of all files of a folder."""
+    if source.is_file():
+        return sha256(source)
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    return canonical_hash({str(path.relative_to(source)): sha256(path) for path in files})
+
+
+def list_data(arguments: argparse.Namespace) -> None:
+    """Print the registry."""
+    table = Table("id", "kind", "licence", "MB", "here")
+    for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
+        paths = datasets.located(name, dataset)
+        size = sum(file.bytes for file in dataset.files) / 1e6
+        here = str(paths[0].parent) if paths else f"no: {datasets.how_to_get(name, dataset)}"
+        table.add_row(name, dataset.kind, dataset.licence, f"{size:.1f}", here)
+    console().print(table)
+
+
+def fetch_data(arguments: argparse.Namespace) -> None:
+    """Download one dataset."""
+    known = datasets.load_datasets(DATASETS).datasets
+    if arguments.id not in known:
+        raise UserError("id", f"unknown dataset {arguments.id!r}, expected one of {', '.join(known)}", "Correct it.")
+    for path in datasets.fetch(arguments.id, known[arguments.id]):
+        console().print(str(path))
+
+
+def describe_trace(arguments: argparse.Namespace) -> None:
+    """Print what a trace or counts folder holds."""
+    raise NotImplementedError

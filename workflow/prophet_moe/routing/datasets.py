@@ -1,0 +1,156 @@
+"""The registry of other people's data, config/datasets.yaml: what it is, and where it lies on this machine."""
+
+import difflib
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from prophet_moe.catalog import ModelSpec
+from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
+from prophet_moe.errors import UserError
+from prophet_moe.files import replacing, sha256
+from prophet_moe.routing.importers import FORMATS
+from prophet_moe.routing.trace import Router
+
+EXTERNAL = Path("resources/external")
+VARIABLE = "PROPHET_DATA"
+
+
+class RouterSpec(Strict):
+    """The routers of a model, and which of its layers hold an MoE block: all from `first` on."""
+
+    layers: int = Field(gt=0)
+    """Hidden layers of the model."""
+    first: int = Field(default=0, ge=0)
+    """The first layer with an MoE block."""
+    experts: int = Field(gt=0)
+    """Routed experts per MoE layer, E."""
+    top_k: int = Field(gt=0)
+    """Routed experts that one token uses, k."""
+    source: str
+    """Where the numbers come from."""
+
+
+class DataFile(Strict):
+    """One file of a dataset."""
+
+    path: str
+    """Below resources/external/<id>/ or a folder in PROPHET_DATA."""
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    address: str = ""
+    """Public address, {commit} filled in; empty where there is none."""
+
+
+class Dataset(Strict):
+    """Data of somebody else."""
+
+    kind: Literal["routing", "serving"]
+    """Which experts tokens chose, or when requests came."""
+    project: str
+    """Public address of the project."""
+    commit: str
+    """The version of the project that was read."""
+    licence: str
+    citation: str
+    use: str
+    """What it may be used for here."""
+    files: list[DataFile] = Field(min_length=1)
+    """The first is what is imported; the others go with it."""
+    model: str = ""
+    """The model behind a routing trace."""
+    importer: str = ""
+    """The format of a routing trace, as in `prophet-moe trace import`."""
+    without_address: str = ""
+    """How to get the files that have no public address."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Dataset":
+        if self.kind == "routing" and self.importer not in FORMATS:
+            raise inconsistent(("importer",), f"got {self.importer!r}, expected one of {', '.join(FORMATS)}")
+        if self.kind == "routing" and not self.model:
+            raise inconsistent(("model",), "got '', expected the model's name for a routing trace")
+        if not self.without_address and not all(file.address for file in self.files):
+            raise inconsistent(("without_address",), "got '', expected how to get the files that have no address")
+        return self
+
+
+class DatasetFile(Strict):
+    """The whole of config/datasets.yaml."""
+
+    routers: dict[str, RouterSpec]
+    """Routers of models that are known by their traces only, by the model's name."""
+    datasets: dict[str, Dataset]
+    """Datasets by id."""
+
+
+def load_datasets(path: Path) -> DatasetFile:
+    """Read the registry."""
+    return validate(DatasetFile, read_yaml(path), str(path), "Mend that entry.")
+
+
+def router_named(name: str, models: Mapping[str, ModelSpec], registry: DatasetFile) -> Router:
+    """The router of a model of the catalogue or of the registry; of an encoder-decoder, the decoder's."""
+    if name in models:
+        arch = models[name].architecture
+        return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
+    if name in registry.routers:
+        spec = registry.routers[name]
+        return Router(name, spec.experts, spec.top_k, tuple(range(spec.first, spec.layers)))
+    known = [*models, *registry.routers]
+    near = difflib.get_close_matches(name, known, n=1)
+    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+    raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")
+
+
+def located(name: str, dataset: Dataset) -> list[Path] | None:
+    """Where the files of a dataset lie, all from one folder; None where no folder has all of them."""
+    folders = [EXTERNAL / name, *(Path(folder) for folder in os.environ.get(VARIABLE, "").split(":") if folder)]
+    for folder in folders:
+        paths = [folder / file.path for file in dataset.files]
+        if all(path.exists() for path in paths):
+            return paths
+    return None
+
+
+def check_files(dataset: Dataset, paths: list[Path]) -> None:
+    """Hold files against their registered size and checksum."""
+    for file, path in zip(dataset.files, paths, strict=True):
+        if path.stat().st_size != file.bytes or sha256(path) != file.sha256:
+            raise UserError(str(path), "is not the registered file: its size or SHA-256 differs", "Get it again.")
+
+
+def how_to_get(name: str, dataset: Dataset) -> str:
+    """One line for the user who lacks a dataset."""
+    if dataset.without_address:
+        return " ".join(dataset.without_address.split())
+    return f"prophet-moe data fetch {name}"
+
+
+def fetch(name: str, dataset: Dataset) -> list[Path]:
+    """Download the files of a dataset into resources/external/<id>/ and check them."""
+    if not all(file.address for file in dataset.files):
+        raise UserError(name, f"has no public address: {how_to_get(name, dataset)}", "")
+    paths = [EXTERNAL / name / file.path for file in dataset.files]
+    for file, path in zip(dataset.files, paths, strict=True):
+        if not path.exists():
+            address = file.address.format(commit=dataset.commit)
+            with replacing(path) as partial:
+                _download(address, partial)
+    check_files(dataset, paths)
+    return paths
+
+
+def _download(address: str, path: Path) -> None:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as response, path.open("wb") as stream:
+            shutil.copyfileobj(response, stream)
+    except (urllib.error.URLError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(address, f"could not be fetched: {reason}", "Check the network, or copy the file.") from None
