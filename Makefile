@@ -5,7 +5,7 @@ CORES := 8
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup test test-peers lint bench verify lab report clean lock
+.PHONY: all setup gpu trace test test-peers lint bench verify lab report clean lock
 
 all: setup
 	snakemake --cores $(CORES)
@@ -23,13 +23,22 @@ $(VENV)/dev: $(VENV)/ready envs/dev.txt
 test: $(VENV)/dev
 	pytest --numprocesses 2 --dist loadgroup
 
-# Parameter counts and KV bytes against Hugging Face Transformers, in an environment of their own (1.3 GB).
-test-peers: .venv-peers/ready
-	.venv-peers/bin/python -m pytest tests/peers
+# PyTorch and Transformers, to collect traces and to test against them, in an environment of their own (1.4 GB).
+gpu: .venv-gpu/ready
 
-.venv-peers/ready: envs/peers.txt
-	envs/install.sh .venv-peers envs/peers.txt torch==2.13.0
+.venv-gpu/ready: envs/gpu.txt pyproject.toml
+	envs/install.sh .venv-gpu envs/gpu.txt torch==2.13.0
 	touch $@
+
+# Parameter counts, KV bytes and recorded routing against Hugging Face Transformers.
+test-peers: gpu
+	.venv-gpu/bin/python -m pytest tests/peers
+
+# Train the small models and record their traces afresh, then make these the recorded ones.
+trace: setup gpu
+	snakemake --cores $(CORES) --configfile config/overlays/collect.yaml --until collect_trace
+	mkdir -p resources/traces
+	cp -r results/traces/. resources/traces/
 
 lint: $(VENV)/dev
 	ruff check .
@@ -61,4 +70,4 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 lock: setup
 	$(LOCK) pyproject.toml -o envs/analysis.txt
 	$(LOCK) --group pyproject.toml:dev -c envs/analysis.txt -o envs/dev.txt
-	$(LOCK) --group pyproject.toml:peers -c envs/analysis.txt -o envs/peers.txt
+	$(LOCK) --group pyproject.toml:gpu -c envs/analysis.txt -o envs/gpu.txt

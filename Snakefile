@@ -25,8 +25,11 @@ configfile: CONFIG_FILES[1]
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/traces.smk"
 include: "workflow/rules/parameters.smk"
 include: "workflow/rules/messages.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/routing.smk"
 include: "workflow/rules/capacity.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
@@ -42,6 +45,7 @@ rule all:
     default_target: True
     input:
         DATA,
+        ROUTING_TABLE,
         TABLES,
         FIGURES,
         LATEX,

@@ -131,6 +131,17 @@ RESERVED = ("data", "generated")
 """Folders beside the scenarios' own."""
 
 
+class Collect(Strict):
+    """Routing traces: recorded ones, or collected afresh."""
+
+    afresh: bool = False
+    """Train the models of the plan and record their traces now, instead of reading resources/traces/."""
+    plan: str = "config/collect.yaml"
+    """The corpus, the models, and how they are trained and traced."""
+    python: str = ".venv-gpu/bin/python"
+    """A Python with PyTorch and Transformers (`make gpu`)."""
+
+
 class Experiment(Strict):
     """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
 
@@ -142,6 +153,9 @@ class Experiment(Strict):
     """GPUs of the grid, keys of config/gpus.yaml."""
     batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(default=[1, 4, 8, 16, 32, 64], min_length=1)
     """Sequences decoded together."""
+    traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]
+    """Folders of resources/traces/; where traces are collected afresh, models of the plan."""
+    collect: Collect = Collect()
     reference: Reference = Reference()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
@@ -214,6 +228,7 @@ class FigureStyles(Strict):
     figure3_context_scaling: FigureStyle = FigureStyle(width_in=3.33, height_in=2.5)
     figure4_batch_context_tradeoff: FigureStyle = FigureStyle(width_in=3.33, height_in=2.6)
     figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
+    routing_statistics: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
 
 
 class Style(Strict):
@@ -252,9 +267,13 @@ class Settings(Strict):
 
 
 def resolve(
-    config: Mapping[str, Any], files: Sequence[Path], models: Collection[str], gpus: Collection[str]
+    config: Mapping[str, Any],
+    files: Sequence[Path],
+    models: Collection[str],
+    gpus: Collection[str],
+    traces: Callable[[Collect], Collection[str]] | None = None,
 ) -> Settings:
-    """Validate a merged configuration against the names of the catalogue's `models` and `gpus`.
+    """Validate a merged configuration against the names of the catalogue's `models` and `gpus`, and of the `traces`.
 
     `files` are the files it was merged from, in that order; an error names the last one that holds the key.
     """
@@ -272,8 +291,10 @@ def resolve(
     experiment = validate(Experiment, science, file_of, SEE_KEYS)
     style = validate(Style, config.get("style", {}), style_file_of, SEE_KEYS)
 
-    _check_names("models", experiment.selected_models() or (), models, file_of)
-    _check_names("gpus", experiment.gpus, gpus, file_of)
+    check_names("models", experiment.selected_models() or (), models, file_of)
+    check_names("gpus", experiment.gpus, gpus, file_of)
+    if traces is not None:
+        check_names("traces", experiment.traces, traces(experiment.collect), file_of)
     for key, allowed in (("gpu", experiment.gpus), ("batch_size", experiment.batch_sizes)):
         value = getattr(experiment.reference, key)
         if value not in allowed:
@@ -282,14 +303,15 @@ def resolve(
                 file_of(("reference", key)), f"reference.{key}: got {value!r}, expected one of {shown}", SEE_KEYS
             )
     for figure, shown in experiment.figure_models:
-        _check_names(f"figure_models.{figure}", shown, experiment.selected_models() or models, file_of)
+        check_names(f"figure_models.{figure}", shown, experiment.selected_models() or models, file_of)
     return Settings(experiment=experiment, style=style)
 
 
 SEE_KEYS = "Every key is explained in docs/configuration.md."
 
 
-def _check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+def check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+    """Refuse a name under `key` that is not `known`; `file_of` finds the file that holds it."""
     for number, name in enumerate(names):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

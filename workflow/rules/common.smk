@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from prophet_moe.collect.plan import read_plan
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.errors import ends_in_one_line
 from prophet_moe.provenance.code import code_of
@@ -13,10 +14,19 @@ from prophet_moe.settings import resolve
 MODEL_FOLDER = Path("config/models")
 GPU_FILE = Path("config/gpus.yaml")
 NOTEBOOK_FOLDER = Path("notebooks")
+TRACE_FOLDER = Path("resources/traces")
+
+
+def known_traces(collect):
+    """Names of the traces that there are: the recorded ones, or the models that can be trained and traced."""
+    if collect.afresh:
+        return list(read_plan(Path(collect.plan)).models)
+    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/metadata.json"))
+
 
 # Every mistake in a configuration file ends here, in one line, before any job starts.
 with ends_in_one_line():
-    SETTINGS = resolve(config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE))
+    SETTINGS = resolve(config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces)
     EXPERIMENT = SETTINGS.experiment
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)

@@ -1,4 +1,4 @@
-"""Figures 1-5: one notebook each, run with Papermill."""
+"""Figures 1-5 of every scenario and the figure of the traces: one notebook each, run with Papermill."""
 
 FIGURE_NAMES = (
     "figure1_memory_breakdown",
@@ -9,10 +9,11 @@ FIGURE_NAMES = (
 )
 
 FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
+FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURE, format=["pdf", "png"])
 
 
 wildcard_constraints:
-    figure="|".join(FIGURE_NAMES),
+    figure="|".join((*FIGURE_NAMES, TRACE_FIGURE)),
 
 
 rule figure:
@@ -20,7 +21,7 @@ rule figure:
     input:
         code=figure_code,
         notebook=figure_notebook,
-        record=RECORD,
+        record=figure_record,
     output:
         pdf="figures/{at}{figure}.pdf",
         png=report(

@@ -9,9 +9,10 @@ STARTED = time.time()
 
 
 def notes():
-    """What a user should know before the build: models that no GPU of the grid can hold."""
+    """What a user should know before the build: models that no GPU can hold, missing data, how long training takes."""
     told = unplaceable(MODELS, GPUS, EXPERIMENT.scenarios[EXPERIMENT.scenario])
-    return [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in told.items()]
+    unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in told.items()]
+    return unfit + missing_datasets() + expected_minutes()
 
 
 def failures():

@@ -41,6 +41,11 @@ def figure_notebook(wildcards):
     return NOTEBOOK_FOLDER / f"{wildcards.figure}.ipynb"
 
 
+def figure_record(wildcards):
+    """The data that a figure shows: the record of its scenario, or the statistics of the traces."""
+    return ROUTING_TABLE if wildcards.figure == TRACE_FIGURE else RECORD.format(at=wildcards.at)
+
+
 def figure_code(wildcards):
     """The code behind a figure: the script that runs its notebook, and what the notebook imports."""
     notebook, *modules = code(figure_notebook(wildcards))
@@ -58,10 +63,12 @@ def figure_parameters(wildcards):
         "figure3_context_scaling": {"gpu": reference["gpu"]},
         "figure4_batch_context_tradeoff": {"gpu": reference["gpu"]},
         "figure5_expert_count_analysis": {"zero_fill": scenario.zero_fill},
+        TRACE_FIGURE: {"traces": [*TRACES, *DATASETS]},
     }[wildcards.figure]
     if wildcards.figure in models:
         science = science | {"models": models[wildcards.figure]}
-    return as_json(science | {"title": scenario.title, "style": SETTINGS.style.for_figure(wildcards.figure)})
+    title = "recorded traces" if wildcards.figure == TRACE_FIGURE else scenario.title
+    return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})
 
 
 def caption(template, **wildcards):

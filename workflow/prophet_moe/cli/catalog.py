@@ -12,8 +12,8 @@ from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models, model_names
-from prophet_moe.documents import read_yaml
 from prophet_moe.cli.terminal import console
+from prophet_moe.documents import read_yaml
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.present.documentation import documents

@@ -89,4 +89,54 @@ def fetch_data(arguments: argparse.Namespace) -> None:
 
 def describe_trace(arguments: argparse.Namespace) -> None:
     """Print what a trace or counts folder holds."""
-    raise NotImplementedError
+    metadata = store.read_metadata(arguments.folder)
+    _describe_origin(arguments.folder, metadata)
+    if metadata["kind"] == "counts":
+        _describe_counts(store.read_counts(arguments.folder))
+        return
+    # Only this command needs Numba, whose import takes half a second.
+    from prophet_moe.routing.summary import summarise
+
+    rows = [row for row in summarise(metadata["model"], store.read_trace(arguments.folder)) if row.layer is None]
+    simple = Table("statistic (mean over layers)", "value", "shuffled", "uniform")
+    curves = Table("statistic (mean over layers)", "at", "value", "95 % interval", "shuffled", "uniform")
+    for row in rows:
+        if row.x is None:
+            simple.add_row(row.statistic, *map(_shown, (row.value, row.control, row.uniform)))
+        else:
+            place = f"B = {row.x}" if row.x >= 1 and "distinct" in row.statistic else f"{100 * row.x:.4g} % of E"
+            interval = "" if row.low is None else f"{_shown(row.low)} to {_shown(row.high)}"
+            curves.add_row(row.statistic, place, _shown(row.value), interval, *map(_shown, (row.control, row.uniform)))
+    console().print(simple, curves)
+
+
+def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
+    layers = metadata["layers"]
+    table = Table("", str(folder), show_header=True)
+    table.add_row("model", metadata["model"])
+    table.add_row("MoE layers", f"{len(layers)} ({layers[0]} to {layers[-1]})")
+    table.add_row("experts, top-k", f"{metadata['experts']}, {metadata['top_k']}")
+    for key in ("tokens", "sequences", "tokens_by_phase", "ranked", "windows"):
+        if key in metadata:
+            table.add_row(
+                key.replace("_", " "), f"{metadata[key]:,}" if type(metadata[key]) is int else str(metadata[key])
+            )
+    for key in ("source", "licence", "source_sha256", "collector"):
+        table.add_row(key, metadata[key])
+    for domain, losses in metadata["notes"].get("training", {}).get("nats_per_held_out_token", {}).items():
+        told = "loss {loss:.3f}, unigram entropy {unigram_entropy:.3f}, bigram entropy {bigram_entropy:.3f}"
+        table.add_row(f"held-out {domain}", told.format(**losses) + " nats per token")
+    console().print(table)
+
+
+def _describe_counts(counts: Counts) -> None:
+    """Load by layer: all that counts can tell."""
+    load = counts.counts.sum(0) / counts.counts.sum((0, 2))[:, None]
+    table = Table("layer", "load max/mean", "experts never chosen")
+    for layer, shares in zip(counts.router.layers, load, strict=True):
+        table.add_row(str(layer), f"{shares.max() / shares.mean():.2f}", str(int((shares == 0).sum())))
+    console().print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"

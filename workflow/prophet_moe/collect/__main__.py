@@ -107,7 +107,8 @@ def collect_trace(arguments: argparse.Namespace) -> None:
         most_tokens=arguments.prompt_tokens,
         limit=arguments.limit,
     )
-    notes = {"machine": machine.described(), "dtype": arguments.dtype, "decode": arguments.decode, "labels": labels}
+    notes = {"machine": machine.described(), "dtype": arguments.dtype, "decode": arguments.decode}
+    notes["sequences"] = [{"label": label} for label in labels]
     training = Path(arguments.model) / "training.json"
     if training.exists():
         notes["training"] = json.loads(training.read_text())

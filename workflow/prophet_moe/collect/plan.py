@@ -58,6 +58,8 @@ class TrainingPlan:
     learning_rate: float
     warmup_steps: int
     weight_decay: float
+    balance_coefficient: float
+    """Of the load-balancing loss, added for every layer (alpha of Switch, arXiv 2101.03961)."""
     seed: int
 
 
@@ -69,6 +71,8 @@ class TracePlan:
     prompt_tokens: int
     decode_tokens: int
     batch: int
+    hidden_tokens: int
+    """Tokens of which the router inputs are kept."""
 
 
 @dataclass(frozen=True)

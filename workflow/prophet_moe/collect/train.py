@@ -52,19 +52,38 @@ def prepared_corpus(plan: Plan, work: Path) -> EncodedCorpus:
 
 
 def new_model(plan: ModelPlan, vocabulary: int) -> torch.nn.Module:
-    """A model of the planned class with random weights; the load-balancing loss of Switch (2101.03961) is on."""
+    """A model of the planned class with random weights.
+
+    The class's own load-balancing loss is off: it pools all layers, and so lets each layer use few of its experts.
+    """
     if not hasattr(transformers, plan.architecture):
         raise UserError("architecture", f"Transformers has no class {plan.architecture!r}", "Correct the plan.")
     config = getattr(transformers, plan.architecture)(
         vocab_size=vocabulary,
         max_position_embeddings=max(plan.training.tokens, plan.trace.prompt_tokens + plan.trace.decode_tokens),
         output_router_logits=True,
+        router_aux_loss_coef=0.0,
         **plan.config,
     )
     torch.manual_seed(plan.training.seed)
     return transformers.AutoModelForCausalLM.from_config(
         config, attn_implementation="sdpa", experts_implementation="grouped_mm"
     )
+
+
+def load_imbalance(router_logits: tuple[torch.Tensor, ...], top_k: int) -> torch.Tensor:
+    """(L,): E sum_i f_i P_i of every layer, 1 where experts share the load equally (Switch, 2101.03961, equation 4).
+
+    f_i is expert i's share of the choices, P_i its mean router probability; `router_logits` has (tokens, E) per layer.
+    """
+    losses = []
+    for logits in router_logits:
+        probabilities = logits.float().softmax(-1)
+        chosen = probabilities.topk(top_k).indices.flatten()
+        experts = logits.shape[-1]
+        share = torch.bincount(chosen, minlength=experts) / len(chosen)
+        losses.append(experts * (share * probabilities.mean(0)).sum())
+    return torch.stack(losses)
 
 
 def fingerprint(plan: Plan, name: str) -> str:
@@ -81,6 +100,8 @@ def train(plan: ModelPlan, corpus: EncodedCorpus, folder: Path, name: str, made_
     goes on.
     """
     device = machine.device()
+    # The optimiser's averages of idle experts fade into denormal numbers, which a CPU computes a hundred times slower.
+    torch.set_flush_denormal(True)
     model = new_model(plan, corpus.vocabulary).to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=plan.training.learning_rate, weight_decay=plan.training.weight_decay, fused=True
@@ -100,15 +121,16 @@ def train(plan: ModelPlan, corpus: EncodedCorpus, folder: Path, name: str, made_
         batch = torch.from_numpy(_batch(corpus.train, plan.training, step)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             output = model(input_ids=batch, labels=batch, use_cache=False)
+        imbalance = load_imbalance(output.router_logits, model.config.num_experts_per_tok)
         optimiser.zero_grad()
-        output.loss.backward()
+        (output.loss + plan.training.balance_coefficient * imbalance.sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         step += 1
         if step % 10 == 0 or step == plan.training.steps:
-            language = output.loss.item() - model.config.router_aux_loss_coef * output.aux_loss.item()
-            losses.append({"step": step, "loss": round(language, 4), "balance": round(output.aux_loss.item(), 4)})
+            language, balance = output.loss.item(), imbalance.mean().item()
+            losses.append({"step": step, "loss": round(language, 4), "imbalance": round(balance, 4)})
             per_second = plan.training.sequences * plan.training.tokens * step
             elapsed = seconds + time.perf_counter() - begun
             progress.set_postfix_str(f"loss {language:.3f}, {per_second / elapsed:,.0f} tokens/s")
@@ -177,7 +199,7 @@ def _measured(model: torch.nn.Module, plan: ModelPlan, corpus: EncodedCorpus, de
         for window in windows:
             batch = torch.from_numpy(window[None]).to(device)
             output = model(input_ids=batch, labels=batch, use_cache=False)
-            losses.append(output.loss.item() - model.config.router_aux_loss_coef * output.aux_loss.item())
+            losses.append(output.loss.item())
         judged = np.concatenate(windows)
         domains[name] = {
             "loss": round(float(np.mean(losses)), 4),

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, Column
 from prophet_moe.catalog.gpu import GpuFile
 from prophet_moe.catalog.model import ModelSpec
+from prophet_moe.collect.plan import Plan
+from prophet_moe.routing.datasets import DatasetFile
 from prophet_moe.settings import Experiment, Style, StyleFile
 
 JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["number", "null"], "boolean": "boolean"}
@@ -18,9 +20,16 @@ JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["numb
 
 def documents() -> dict[Path, str]:
     """Every generated reference file, by its path from the project's root."""
-    schemas = {"experiment": Experiment, "style": StyleFile, "model": ModelSpec, "gpus": GpuFile}
+    schemas = {
+        "experiment": Experiment,
+        "style": StyleFile,
+        "model": ModelSpec,
+        "gpus": GpuFile,
+        "datasets": DatasetFile,
+        "collect": Plan,
+    }
     folder = Path("workflow/schemas")
-    pages = {folder / f"{name}.schema.json": _json(model.model_json_schema()) for name, model in schemas.items()}
+    pages = {folder / f"{name}.schema.json": _json(TypeAdapter(kind).json_schema()) for name, kind in schemas.items()}
     pages[folder / "record.schema.json"] = _json(_record_schema())
     pages[Path("docs/configuration.md")] = _configuration_page()
     pages[Path("docs/data.md")] = _data_page()

@@ -1,11 +1,12 @@
 """Statistics of routing traces: load, persistence, predictability, and distinct experts by batch.
 
-In shapes: N tokens, L MoE layers, E experts, k choices per token, S sequences. Every result is by layer. All tokens of a
-trace count, whatever their phase: pass `trace.decoded()` for those of decoding.
+In shapes: N tokens, L MoE layers, E experts, k choices per token, S sequences. Every result is by layer. All tokens of
+a trace count, whatever their phase: pass `trace.decoded()` for those of decoding.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 Floats = NDArray[np.float64]
-Batching = Literal["decode_step", "prefill"]
+Batching = Literal["decode_step", "staggered", "prefill"]
 
 
 def load(trace: Trace) -> Floats:
@@ -45,9 +46,9 @@ def follows(trace: Trace) -> NDArray[np.bool_]:
 
 
 def consecutive_overlap(trace: Trace) -> Floats:
-    """(L,): mean of |A n B| / k over all pairs of consecutive tokens of a sequence; k/E for independent uniform choices.
+    """(L,): mean of |A n B| / k over the pairs A, B of consecutive tokens; k/E for independent uniform choices.
 
-    Every pair weighs the same, so long sequences weigh more.
+    Every pair of a sequence weighs the same, so long sequences weigh more.
     """
     following = follows(trace)
     return _common_choices(trace.experts, following) / (following.sum() * trace.router.top_k)
@@ -80,7 +81,7 @@ def without_duplicates(trace: Trace) -> Trace:
     starts = sequence_starts(trace)
     seen: set[bytes] = set()
     keep = np.ones(len(trace), bool)
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in pairwise(starts):
         ids = trace.experts[start:end].tobytes()
         keep[start:end] = ids not in seen
         seen.add(ids)
@@ -99,34 +100,42 @@ def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Tra
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the true choices inside the top K of a ranking; arrays (number of K, L - 1), layers from the second on."""
+    """Share of the true choices inside the top K of a ranking: (number of K, L - 1), layers from the second on."""
 
     ranks: tuple[int, ...]
     """The K."""
     naive_bayes: Floats
+    """By log P(e) + sum over j of log P(j|e)."""
+    posterior: Floats
+    """By sum over j of log P(e|j), which counts P(e) k times; some publish this as naive Bayes."""
     popularity: Floats
+    """By P(e)."""
 
 
 def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
     """Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
 
-    Naive Bayes on the ids J that the token chose in the layer before: score(e) = log P(e) + sum over j in J of log P(j|e),
-    P(e) = (n_e + 1) / (sum n + E) and P(j|e) = (n_je + 1) / (sum_j n_je + E) from counts of choices. Popularity ranks by
-    P(e) alone. Equal scores rank by id.
+    j runs over the ids that the token chose in the layer before. From counts of choices n,
+    P(e) = (n_e + 1) / (sum n + E), P(j|e) = (n_je + 1) / (sum_j n_je + E), P(e|j) = (n_je + 1) / (sum_e n_je + E).
+    Equal scores rank by id.
     """
-    experts, top_k, layers = train.router.experts, train.router.top_k, len(train.router.layers)
-    ranks = tuple(ranks or (top_k, 2 * top_k))
-    choices = len(test) * top_k
-    recalls = np.empty((2, len(ranks), layers - 1))
+    experts, layers = train.router.experts, len(train.router.layers)
+    ranks = tuple(ranks or (train.router.top_k, 2 * train.router.top_k))
+    recalls = np.empty((3, len(ranks), layers - 1))
     for layer in range(1, layers):
         before, now = test.experts[:, layer - 1], test.experts[:, layer]
         joint = _joint_counts(train.experts[:, layer - 1], train.experts[:, layer], experts) + 1.0
-        prior = np.bincount(train.experts[:, layer].ravel(), minlength=experts) + 1.0
-        likelihood = np.log(joint / joint.sum(axis=0))
-        for row, table in enumerate((likelihood, np.zeros_like(likelihood))):
-            found = np.cumsum(_true_ranks(np.log(prior / prior.sum()), table, before, now))
-            recalls[row, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / choices
-    return Recall(ranks, recalls[0], recalls[1])
+        chosen = np.bincount(train.experts[:, layer].ravel(), minlength=experts) + 1.0
+        prior, nothing = np.log(chosen / chosen.sum()), np.zeros((experts, experts))
+        rankings = (
+            (prior, np.log(joint / joint.sum(axis=0))),
+            (nothing[0], np.log(joint / joint.sum(axis=1, keepdims=True))),
+            (prior, nothing),
+        )
+        for ranking, scores in enumerate(rankings):
+            found = np.cumsum(_true_ranks(*scores, before, now))
+            recalls[ranking, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / now.size
+    return Recall(ranks, *recalls)
 
 
 @njit(cache=True)
@@ -142,8 +151,8 @@ def _joint_counts(before, now, experts):
 
 
 @njit(cache=True)
-def _true_ranks(prior, likelihood, before, now):
-    """(E,): how often a true choice had each rank, from 0, in the scores prior[e] + sum of likelihood[j, e]."""
+def _true_ranks(prior, evidence, before, now):
+    """(E,): how often a true choice had each rank, from 0, in the scores prior[e] + sum of evidence[j, e]."""
     tokens, top_k = now.shape
     experts = len(prior)
     found = np.zeros(experts, np.int64)
@@ -151,7 +160,7 @@ def _true_ranks(prior, likelihood, before, now):
     for row in range(tokens):
         scores[:] = prior
         for a in range(top_k):
-            scores += likelihood[before[row, a]]
+            scores += evidence[before[row, a]]
         for b in range(top_k):
             chosen = now[row, b]
             rank = 0
@@ -206,19 +215,22 @@ def distinct_by_batch(
 ) -> Floats:
     """(number of batches, L): u(B), the distinct experts that B tokens choose in a layer, mean over random batches.
 
-    `decode_step`: a step t is drawn as the place of a random token in its sequence, so a step weighs as many as run at it;
-    then B sequences without replacement among those with a token t. `prefill`: B consecutive tokens from a random token
-    on. A draw with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
-    sequence counts, once by default; one batch never holds a sequence twice.
+    `decode_step`: step t is the place of a random token in its sequence, so that a step weighs as many as run at it;
+    then B sequences are drawn without replacement among those with a token t. `staggered`: B sequences, each at a
+    random token of its own, as in continuous batching. `prefill`: B consecutive tokens from a random token on. A draw with
+    fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each sequence
+    counts, once by default; one batch never holds a sequence twice.
     """
     rng = np.random.default_rng(seed)
     starts = sequence_starts(trace)
     copies = np.ones(len(starts) - 1, np.int64) if copies is None else copies
     tokens = _weighted_tokens(starts, copies, samples, rng)
+    pool = np.repeat(np.arange(len(copies)), copies)
     if batching == "decode_step":
         owner = np.searchsorted(starts, tokens, side="right") - 1
-        pool = np.repeat(np.arange(len(copies)), copies)
         rows = _decode_batches(starts, pool, tokens - starts[owner], max(batches), rng)
+    elif batching == "staggered":
+        rows = _staggered_batches(starts, pool, samples, max(batches), rng)
     else:
         rows = _prefill_batches(follows(trace), tokens, max(batches))
     total, lines = _distinct(trace.experts, rows, trace.router.experts)
@@ -275,6 +287,26 @@ def _decode_batches(starts, pool, steps, size, rng):
             if used[sequence] != sample:
                 used[sequence] = sample
                 rows[sample, filled] = starts[sequence] + step
+                filled += 1
+    return rows
+
+
+@njit(cache=True)
+def _staggered_batches(starts, pool, samples, size, rng):
+    """(samples, size): a random row of each of different sequences of `pool` in random order, then -1."""
+    rows = np.full((samples, size), -1)
+    order = pool.copy()
+    used = np.full(len(starts), -1)
+    for sample in range(samples):
+        filled = drawn = 0
+        while filled < size and drawn < len(order):
+            other = rng.integers(drawn, len(order))
+            order[drawn], order[other] = order[other], order[drawn]
+            sequence = order[drawn]
+            drawn += 1
+            if used[sequence] != sample:
+                used[sequence] = sample
+                rows[sample, filled] = rng.integers(starts[sequence], starts[sequence + 1])
                 filled += 1
     return rows
 

@@ -1,15 +1,13 @@
 """Synthetic routing traces, seeded, with the statistics of a real trace.
 
-A token's choices in layer l are drawn one after another. Choice r is
+In every sequence, expert e of layer l has the favour exp(affinity[l] z), z standard normal for every (sequence, layer,
+expert). A token's choices in layer l are drawn one after another. Choice r is
 
-* with probability coupling[l] a successor of the token's choice r in layer l - 1,
-* with probability persistence[l] the choice r of the sequence's token before,
-* else, or where that was chosen already, expert e with probability proportional to weights[l, e] exp(affinity[l] z), z
-  standard normal for every (sequence, layer, expert).
+* the partner in layer l of choice r in layer l - 1, with odds exp(coupling[l]) x the partner's favour,
+* else, with probability persistence[l], choice r of the token before in the same sequence,
+* else, or where that was chosen already, any expert with probability proportional to weights[l, e] x its favour.
 
-The successors of expert j are the experts on which its share of the load of layer l - 1 falls when the loads of both layers
-are laid out on one line, each in a random order: one or a few for each j, and on average they keep layer l's load. The
-orders belong to the parameters, so that every trace generated from these has the same successors.
+Partners are experts of equal rank by load. Where the partner's load is the lower one, so are the odds, by that factor.
 """
 
 import json
@@ -20,14 +18,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.routing import statistics
-from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
+from prophet_moe.routing.trace import DECODE, Origin, Router, Trace, sequence_starts
 
 Floats = NDArray[np.float64]
 
-SUCCESSORS = 16
-"""Points of an expert's share at which its successors are looked up; a power of two."""
-CHANCE_BITS, ALIAS_BITS = 24, 20
-"""Resolution of the probabilities of coupling and persistence, and of the weights."""
+CHANCE_BITS, CELL_BITS, ALIAS_BITS = 24, 20, 20
+"""How 64 random bits are shared out: how a choice is made, the cell of an alias table, the side of its cut."""
+REDRAWS = 1000
+"""Draws of experts that are chosen already before the next unchosen id is taken: the end, where weights are extreme."""
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""Step of splitmix64."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,15 @@ class Parameters:
 
     router: Router
     load: Floats
-    """(L, E): share of each expert in all choices."""
+    """(L, E): share of each expert in all choices, above 0."""
     weights: Floats
-    """(L, E): of the choices that neither coupling nor persistence made."""
-    persistence: Floats
-    """(L,)."""
+    """(L, E): of the choices that neither coupling nor persistence made, above 0."""
     coupling: Floats
-    """(L,); 0 for the first layer."""
+    """(L,): log odds; the first means nothing."""
+    persistence: Floats
+    """(L,): probabilities."""
     affinity: Floats
-    """(L,)."""
-    orders_seed: int = 0
+    """(L,): standard deviation of the logarithm of a sequence's favours."""
 
     def to_json(self) -> str:
         """These parameters as a JSON object."""
@@ -56,114 +55,24 @@ class Parameters:
         """The parameters that `to_json` wrote."""
         fields = json.loads(text)
         router = fields.pop("router")
-        seed = fields.pop("orders_seed")
-        arrays = {name: np.array(values) for name, values in fields.items()}
-        return cls(Router(**router | {"layers": tuple(router["layers"])}), **arrays, orders_seed=seed)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What a generator is fitted to, by layer."""
-
-    load: Floats
-    """(L, E)."""
-    overlap: Floats
-    """(L,): of consecutive tokens."""
-    recall: Floats
-    """(L - 1,): recall@k of naive Bayes on the layer before."""
-    distinct: Floats
-    """(L,): experts that 2E/k consecutive tokens choose."""
-
-
-def moments(trace: Trace, seed: int) -> Moments:
-    """Measure `trace`: recall on at most RECALL_TOKENS tokens, trained on half of the sequences."""
-    train, test = statistics.split_by_sequence(trace, 0.5, seed)
-    recall = statistics.next_layer_recall(_first(train, TRAIN_TOKENS), _first(test, TEST_TOKENS), (trace.router.top_k,))
-    window = 2 * trace.router.experts // trace.router.top_k
-    return Moments(
-        statistics.load(trace),
-        statistics.consecutive_overlap(trace),
-        recall.naive_bayes[0],
-        statistics.distinct_by_batch(trace, (window,), "prefill", seed=seed)[0],
-    )
-
-
-def _first(trace: Trace, tokens: int) -> Trace:
-    return trace.select(np.arange(len(trace)) < tokens)
-
-
-def fit(trace: Trace, rounds: int = 40, seed: int = 0) -> Parameters:
-    """Parameters whose traces have the moments of `trace`.
-
-    Each round generates a trace and moves every parameter by what its moment lacks; the last half of the rounds is averaged.
-    """
-    target = moments(trace, seed)
-    layers = len(trace.router.layers)
-    floor = 0.5 / (len(trace) * trace.router.top_k)
-    load = np.maximum(target.load, floor)
-    now = Parameters(
-        trace.router, load, load, np.full(layers, 0.2), np.minimum(np.arange(layers), 1) * 0.4, np.full(layers, 0.7)
-    )
-    kept = []
-    for step in range(rounds):
-        found = moments(generate(now, SAMPLE_SEQUENCES, SAMPLE_TOKENS, step), seed)
-        now = _moved(now, target, found, floor)
-        if step >= rounds // 2:
-            kept.append(now)
-        if DEBUG:
-            print(
-                step,
-                *(
-                    np.round(np.abs(getattr(found, n) / getattr(target, n) - 1).mean(), 4)
-                    for n in ("overlap", "recall", "distinct")
-                ),
-                np.abs(found.load - target.load).sum(1).mean().round(4),
-                now.affinity.mean(),
-                now.coupling[1:].mean(),
-                now.persistence.mean(),
-            )
-    return replace(
-        now,
-        **{
-            n: np.mean([getattr(x, n) for x in kept], axis=0)
-            for n in ("weights", "persistence", "coupling", "affinity")
-        },
-    )
-
-
-DEBUG = True
-SAMPLE_SEQUENCES, SAMPLE_TOKENS = 96, 128
-TRAIN_TOKENS, TEST_TOKENS = 6000, 1000
-
-
-def _moved(now, target, found, floor):
-    coupling = now.coupling.copy()
-    coupling[1:] = np.clip(coupling[1:] + 0.6 * (target.recall - found.recall), 0, 0.95)
-    persistence = np.clip(now.persistence + 0.6 * (target.overlap - found.overlap), 0, 1 - coupling - 0.02)
-    variance = np.maximum(0, now.affinity**2 + 2 * np.log(found.distinct / target.distinct))
-    weights = now.weights * (np.maximum(target.load, floor) / np.maximum(found.load, floor)).clip(0.5, 2)
-    return replace(
-        now,
-        weights=weights / weights.sum(axis=1, keepdims=True),
-        persistence=persistence,
-        coupling=coupling,
-        affinity=np.sqrt(variance),
-    )
+        return cls(
+            Router(**router | {"layers": tuple(router["layers"])}),
+            **{name: np.array(values) for name, values in fields.items()},
+        )
 
 
 def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, seed: int) -> Trace:
-    """A trace of `sequences` x `tokens_per_sequence` decode tokens; its first sequences do not depend on how many follow."""
+    """A trace of `sequences` x `tokens_per_sequence` decode tokens; a sequence does not depend on how many follow."""
     router, tokens = parameters.router, sequences * tokens_per_sequence
     layers = len(router.layers)
-    followers = successors(parameters)
-    chances = np.cumsum([parameters.coupling, parameters.persistence], axis=0) * 2**CHANCE_BITS
+    partner, ratio = partners(parameters.load)
+    odds = ratio * np.exp(parameters.coupling)[:, None]
     experts = np.empty((sequences, tokens_per_sequence, layers, router.top_k), np.uint16)
     for sequence in range(sequences):
         rng = np.random.default_rng((seed, sequence))
-        normal = rng.standard_normal((layers, router.experts))
-        cut, other = _alias_tables(parameters.weights * np.exp(parameters.affinity[:, None] * normal))
+        favour = np.exp(parameters.affinity[:, None] * rng.standard_normal((layers, router.experts)))
         state = rng.integers(2**64, dtype=np.uint64)
-        _fill_sequence(followers, chances.astype(np.int64), cut, other, state, experts[sequence])
+        _fill(partner, odds, parameters.persistence, parameters.weights, favour, state, experts[sequence])
     return Trace(
         router,
         np.repeat(np.arange(sequences, dtype=np.int32), tokens_per_sequence),
@@ -175,29 +84,72 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
     )
 
 
-def successors(parameters: Parameters) -> NDArray[np.uint16]:
-    """(L, E, SUCCESSORS): experts of a layer that follow each expert of the layer before; the first layer's mean nothing."""
-    rng = np.random.default_rng(parameters.orders_seed)
-    layers, experts = parameters.load.shape
-    orders = rng.permuted(np.tile(np.arange(experts), (layers, 1)), axis=1)
-    found = np.zeros((layers, experts, SUCCESSORS), np.uint16)
-    for layer in range(1, layers):
-        before, now = parameters.load[layer - 1, orders[layer - 1]], parameters.load[layer, orders[layer]]
-        points = np.cumsum(before)[:, None] - before[:, None] * (np.arange(SUCCESSORS) + 0.5) / SUCCESSORS
-        places = np.searchsorted(np.cumsum(now), points).clip(max=experts - 1)
-        found[layer, orders[layer - 1]] = orders[layer][places]
-    return found
+def partners(load: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """(L, E) each: partner in layer l of every expert of layer l - 1, and min(1, partner's load / own load).
+
+    The ratio is 0 in the first layer, which follows none.
+    """
+    order = np.argsort(-load, axis=1, kind="stable")
+    partner, ratio = np.zeros(load.shape, np.int64), np.zeros(load.shape)
+    np.put_along_axis(partner[1:], order[:-1], order[1:], axis=1)
+    ratio[1:] = np.minimum(1, np.take_along_axis(load, partner, axis=1)[1:] / load[:-1])
+    return partner, ratio
 
 
 @njit(cache=True)
-def _alias_tables(weights):
+def _fill(partner, odds, persistence, weights, favour, state, experts):
+    """Draw `experts` (T, L, k) of one sequence; all but `persistence` and `state` are (L, E)."""
+    tokens, layers, top_k = experts.shape
+    follow, keep = _thresholds(partner, odds, persistence, favour)
+    cut, other = alias_tables(weights * favour)
+    drawn = np.full(weights.shape[1], -1)
+    for token in range(tokens):
+        for layer in range(layers):
+            drawing = token * layers + layer
+            for rank in range(top_k):
+                state += GOLDEN
+                bits = mix(state)
+                chance = np.int64(bits >> np.uint64(CELL_BITS + ALIAS_BITS))
+                before = np.int64(experts[token, layer - 1, rank]) if layer else 0
+                if chance < follow[layer, before]:
+                    expert = partner[layer, before]
+                elif token and chance < keep[layer, before]:
+                    expert = np.int64(experts[token - 1, layer, rank])
+                else:
+                    expert = draw(cut[layer], other[layer], bits)
+                redraws = 0
+                while drawn[expert] == drawing:
+                    state += GOLDEN
+                    redraws += 1
+                    expert = (
+                        draw(cut[layer], other[layer], mix(state)) if redraws <= REDRAWS else (expert + 1) % len(drawn)
+                    )
+                drawn[expert] = drawing
+                experts[token, layer, rank] = expert
+
+
+@njit(cache=True)
+def _thresholds(partner, odds, persistence, favour):
+    """(L, E) each, by the choice in the layer before: the first 2^CHANCE_BITS x chance to follow it, then to keep."""
+    follow, keep = np.empty(odds.shape, np.int64), np.empty(odds.shape, np.int64)
+    for layer in range(odds.shape[0]):
+        for e in range(odds.shape[1]):
+            ratio = odds[layer, e] * favour[layer, partner[layer, e]]
+            chance = ratio / (1 + ratio)
+            follow[layer, e] = chance * 2**CHANCE_BITS
+            keep[layer, e] = (chance + (1 - chance) * persistence[layer]) * 2**CHANCE_BITS
+    return follow, keep
+
+
+@njit(cache=True)
+def alias_tables(weights):
     """Tables (L, E) to draw e with probability proportional to `weights` (L, E) (Walker 1977, Vose 1991).
 
     A cell c drawn uniformly stands for itself where a number below 2^ALIAS_BITS is under cut[c], else for other[c].
     """
     layers, experts = weights.shape
     cut = np.full((layers, experts), 2**ALIAS_BITS)
-    other = np.zeros((layers, experts), np.uint16)
+    other = np.zeros((layers, experts), np.int64)
     small, large = np.empty(experts, np.int64), np.empty(experts, np.int64)
     for layer in range(layers):
         share = weights[layer] * (experts / weights[layer].sum())
@@ -212,7 +164,7 @@ def _alias_tables(weights):
         while n_small and n_large:
             n_small -= 1
             under, over = small[n_small], large[n_large - 1]
-            cut[layer, under] = share[under] * 2**ALIAS_BITS
+            cut[layer, under] = round(share[under] * 2**ALIAS_BITS)
             other[layer, under] = over
             share[over] -= 1 - share[under]
             if share[over] < 1:
@@ -223,42 +175,96 @@ def _alias_tables(weights):
 
 
 @njit(cache=True)
-def _fill_sequence(followers, chances, cut, other, state, experts):
-    """Draw `experts` (T, L, k) of one sequence."""
-    tokens, layers, top_k = experts.shape
-    seen = np.full(cut.shape[1], -1)
-    for token in range(tokens):
-        for layer in range(layers):
-            drawing = token * layers + layer
-            for rank in range(top_k):
-                state += np.uint64(0x9E3779B97F4A7C15)
-                bits = _mix(state)
-                chance = np.int64(bits >> np.uint64(64 - CHANCE_BITS))
-                if chance < chances[0, layer]:
-                    before = np.int64(experts[token, layer - 1, rank])
-                    expert = np.int64(followers[layer, before, bits & np.uint64(SUCCESSORS - 1)])
-                elif token > 0 and chance < chances[1, layer]:
-                    expert = np.int64(experts[token - 1, layer, rank])
-                else:
-                    expert = _draw(cut[layer], other[layer], bits)
-                while seen[expert] == drawing:
-                    state += np.uint64(0x9E3779B97F4A7C15)
-                    expert = _draw(cut[layer], other[layer], _mix(state))
-                seen[expert] = drawing
-                experts[token, layer, rank] = expert
+def draw(cut, other, bits):
+    """One expert from a row of alias tables, by the lowest CELL_BITS + ALIAS_BITS of `bits`."""
+    cell = np.int64(((bits & np.uint64(2**CELL_BITS - 1)) * np.uint64(len(cut))) >> np.uint64(CELL_BITS))
+    side = np.int64((bits >> np.uint64(CELL_BITS)) & np.uint64(2**ALIAS_BITS - 1))
+    return cell if side < cut[cell] else other[cell]
 
 
 @njit(cache=True)
-def _draw(cut, other, bits):
-    """One expert from a row of alias tables by the lowest 20 + ALIAS_BITS of 64 random bits."""
-    cell = np.int64(((bits & np.uint64(0xFFFFF)) * np.uint64(len(cut))) >> np.uint64(20))
-    inside = np.int64((bits >> np.uint64(20)) & np.uint64(2**ALIAS_BITS - 1))
-    return cell if inside < cut[cell] else np.int64(other[cell])
-
-
-@njit(cache=True)
-def _mix(state):
-    """64 random bits: the output function of splitmix64."""
+def mix(state):
+    """64 random bits: the output function of splitmix64 (Steele et al. 2014)."""
     mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is generated in each round of a fit, and how many of its tokens measure recall."""
+
+    sequences: int = 320
+    tokens_per_sequence: int = 48
+    train_tokens: int = 6000
+    test_tokens: int = 2000
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a generator is fitted to."""
+
+    load: Floats
+    """(L, E)."""
+    overlap: Floats
+    """(L,): of consecutive tokens."""
+    recall: Floats
+    """(L - 1,): recall@k of naive Bayes on the layer before."""
+    distinct: Floats
+    """(L,): experts that `window` consecutive tokens choose."""
+
+
+def moments(trace: Trace, window: int, sample: Sample, seed: int) -> Moments:
+    """Measure a trace of at least two sequences, one of them of `window` tokens."""
+    train, test = statistics.split_by_sequence(trace, 0.5, seed)
+    recall = statistics.next_layer_recall(
+        _thinned(train, sample.train_tokens), _thinned(test, sample.test_tokens), (trace.router.top_k,)
+    )
+    return Moments(
+        statistics.load(trace),
+        statistics.consecutive_overlap(trace),
+        recall.naive_bayes[0],
+        statistics.distinct_by_batch(trace, (window,), "prefill", seed=seed)[0],
+    )
+
+
+def _thinned(trace: Trace, tokens: int) -> Trace:
+    """About `tokens` tokens, evenly spread; all where there are fewer."""
+    return trace.select(np.arange(len(trace)) % max(1, len(trace) // tokens) == 0)
+
+
+def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int = 0) -> Parameters:
+    """Parameters whose traces have the moments of `trace`.
+
+    Every round generates a sample and moves each parameter by what its moment lacks: weights by the load, coupling by
+    the recall, persistence by the overlap, affinity by the distinct experts of 2E/k tokens. The last half of the rounds
+    is averaged.
+    """
+    sample = sample or Sample()
+    router, layers = trace.router, len(trace.router.layers)
+    longest = min(int(np.diff(sequence_starts(trace)).max()), sample.tokens_per_sequence)
+    window = min(2 * router.experts // router.top_k, longest)
+    target = moments(trace, window, sample, seed)
+    target = replace(target, load=np.maximum(target.load, 0.5 / (len(trace) * router.top_k)))
+    now = Parameters(router, target.load, target.load, np.zeros(layers), np.full(layers, 0.2), np.ones(layers))
+    visited = []
+    for step in range(rounds):
+        made = generate(now, sample.sequences, sample.tokens_per_sequence, seed + step)
+        now = _moved(now, target, moments(made, window, sample, seed))
+        visited.append(now)
+    late = visited[rounds // 2 :]
+    moving = ("weights", "coupling", "persistence", "affinity")
+    return replace(now, **{name: np.mean([getattr(each, name) for each in late], axis=0) for name in moving})
+
+
+def _moved(now: Parameters, target: Moments, found: Moments) -> Parameters:
+    """The parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
+    missing = np.concatenate([[0], target.recall - found.recall])
+    weights = now.weights * np.sqrt((target.load / found.load.clip(target.load.min())).clip(0.5, 2))
+    return replace(
+        now,
+        weights=weights / weights.sum(axis=1, keepdims=True),
+        coupling=np.clip(now.coupling + 4 * missing, -7, 7),
+        persistence=np.clip(now.persistence + target.overlap - found.overlap, 0, 0.98),
+        affinity=np.sqrt(np.clip(now.affinity**2 + 4 * np.log(found.distinct / target.distinct), 0, 9)),
+    )

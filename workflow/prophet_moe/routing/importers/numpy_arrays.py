@@ -6,7 +6,8 @@
 * `seq_len` (S,) and `prompt_len` (S,): decode tokens only; the first of a sequence is at position `prompt_len`.
 * `prompt_len` (S,) alone, perhaps with `prompt_id` (S,): the tokens of the prompts, in no order of rank.
 
-`layer_ids` (L,), if there, must be the model's MoE layers.
+`layer_ids` (L,), if there, must be the model's MoE layers. A file <name>_sequences.csv beside <name>.npz, with a row
+for each sequence, goes into the notes.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.documents import read_csv
 from prophet_moe.routing.importers.reading import (
     NEXT_STEP,
     POSITIONS,
@@ -24,6 +26,18 @@ from prophet_moe.routing.importers.reading import (
     with_notes,
 )
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
+
+COLUMNS = [
+    "sequence",
+    "dataset",
+    "category",
+    "row_index",
+    "finished",
+    "repetition",
+    "n_decode_steps",
+    "prompt_len_tokens",
+]
+"""Of <name>_sequences.csv."""
 
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:
@@ -45,6 +59,9 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
     if "prompt_id" in arrays:
         prompt_ids = member(arrays, "prompt_id", source, (len(lengths),))
         origin = with_notes(origin, prompt_id=prompt_ids.tolist())
+    about = source.with_name(f"{source.stem}_sequences.csv")
+    if about.exists():
+        origin = with_notes(origin, sequences=_about(about, lengths))
     starts = np.cumsum(lengths) - lengths
     trace = Trace(
         router,
@@ -56,6 +73,14 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
         origin,
     )
     return check(trace, source, NEXT_STEP)
+
+
+def _about(path: Path, lengths: NDArray[np.int64]) -> list[dict[str, str | bool]]:
+    """What is known about every sequence, in the words of the JSON form of the same data."""
+    rows = read_csv(path, COLUMNS)
+    if [(row[0], row[6]) for row in rows] != [(str(number), str(length)) for number, length in enumerate(lengths)]:
+        raise fault(path, f"its rows are not the {len(lengths)} sequences and lengths of the .npz file")
+    return [{"dataset": row[1], "category": row[2], "has_repetition": row[5] == "True"} for row in rows]
 
 
 def _check_layers(arrays: dict[str, NDArray], router: Router, source: Path) -> None:

@@ -1,7 +1,7 @@
 """Exact hit counts of one layer's expert cache for every capacity at once, by stack distances (Mattson et al. 1970).
 
-A stream is the ids that one layer is asked for, one request after another, int (requests,). The cache starts empty; every
-missing expert is admitted, also when the next use of all others is sooner. Capacities are counted in experts, 1 to E.
+A stream is the ids that one layer is asked for, one request after another, (requests,). The cache starts empty and
+admits every missing expert, also one that is used again after all others. Capacities are in experts, 1 to E.
 """
 
 from collections.abc import Callable

@@ -1,1 +1,0 @@
-"""Caches: what part of the expert activations a cache of experts serves."""

@@ -1,0 +1,133 @@
+"""What routing traces say: experts that a batch needs, whether routing is learned, and how well a cache serves it."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prophet_moe.present.style import new_figure, series_look, settle, styled
+from prophet_moe.settings import Style
+
+EVIDENCE = {
+    "consecutive_overlap": "same expert\nas the token before",
+    "next_layer_recall_k_naive_bayes": "found from the\nlayer before",
+}
+"""Statistics that a shuffled trace would lose, and what they are called in the figure."""
+
+BATCH_8 = 8
+HALF = 0.5
+
+
+def over_layers(statistics: pd.DataFrame, statistic: str) -> pd.DataFrame:
+    """Rows of one statistic, means over layers."""
+    return statistics[(statistics["statistic"] == statistic) & statistics["layer"].isna()]
+
+
+def value_of(statistics: pd.DataFrame, trace: str, statistic: str, x: float | None = None) -> pd.Series:
+    """The row of one statistic of one trace, mean over layers."""
+    rows = over_layers(statistics, statistic)
+    rows = rows[rows["trace"] == trace]
+    return rows.iloc[0] if x is None else rows[rows["x"] == x].iloc[0]
+
+
+def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
+    """Say in Markdown what the traces show; every number is computed from their statistics."""
+    lines = []
+    for trace in traces:
+        size = {name: int(value_of(statistics, trace, name).value) for name in ("tokens", "experts", "top_k")}
+        overlap = value_of(statistics, trace, "consecutive_overlap")
+        recall = value_of(statistics, trace, "next_layer_recall_k_naive_bayes")
+        distinct = value_of(statistics, trace, "distinct_experts_decode_step", BATCH_8)
+        lru, best = (value_of(statistics, trace, name, HALF) for name in ("lru_hit_rate", "belady_hit_rate"))
+        text = (
+            f"**{trace}** ({size['tokens']:,} decoded tokens, {size['experts']} experts, top-{size['top_k']}): "
+            f"consecutive tokens share {overlap.value:.3f} of their experts (shuffled {overlap.control:.3f}); "
+            f"the layer before finds {recall.value:.3f} of them (shuffled {recall.control:.3f}); "
+            f"{BATCH_8} sequences need {distinct.value:.1f} distinct experts [{distinct.low:.1f}, {distinct.high:.1f}] "
+            f"(uniform {distinct.uniform:.1f}); a cache of half the experts hits {lru.value:.3f} with LRU, "
+            f"{best.value:.3f} at best"
+        )
+        informed = over_layers(statistics, "token_information_bits")
+        for row in informed[informed["trace"] == trace].itertuples():
+            text += f"; the token tells {row.value:.2f} bits about its expert (shuffled {row.control:.2f})"
+        lines.append(f"* {text}.")
+    return "\n".join(lines)
+
+
+def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
+    """Three panels: u(B)/E against B; overlap and next-layer recall with their controls; hit rate against capacity."""
+    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    with styled(style):
+        figure = new_figure(style.figures.routing_statistics)
+        batches, evidence, cache = figure.subplots(1, 3, width_ratios=[1, 1, 1])
+        _draw_batches(batches, statistics, looks, style)
+        _draw_evidence(evidence, statistics, looks, style)
+        _draw_cache(cache, statistics, looks, style)
+        figure.legend(
+            handles=[batches.lines[2 * number] for number in range(len(traces))],
+            labels=traces,
+            loc="outside lower center",
+            ncols=len(traces),
+        )
+        settle(figure)
+    return figure
+
+
+def _draw_batches(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+    for trace, look in looks.items():
+        experts = value_of(statistics, trace, "experts").value
+        rows = over_layers(statistics, "distinct_experts_decode_step")
+        rows = rows[rows["trace"] == trace]
+        ax.plot(rows["x"], rows["value"] / experts, markersize=3.5, **look)
+        ax.plot(rows["x"], rows["uniform"] / experts, color=look["color"], linestyle=(0, (1, 1.5)), linewidth=0.9)
+        ax.fill_between(
+            rows["x"], rows["low"] / experts, rows["high"] / experts, color=look["color"], alpha=0.2, linewidth=0
+        )
+    ax.set_xscale("log", base=2)
+    ticks = sorted(set(over_layers(statistics, "distinct_experts_decode_step")["x"].astype(int)))
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.xaxis.minorticks_off()
+    ax.set_ylim(0, 1.02)
+    ax.grid(axis="y")
+    ax.set_xlabel("Batch size B")
+    ax.set_ylabel("Share of experts needed, u(B)/E")
+    ax.set_title("A batch needs fewer\nthan uniform routing (dotted)", fontsize=style.font_size_pt)
+
+
+def _draw_evidence(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+    """Measured (filled) and shuffled (hollow) values, a row per statistic and trace."""
+    place, labels = 0.0, []
+    for statistic, label in EVIDENCE.items():
+        first = place
+        for trace, look in looks.items():
+            row = value_of(statistics, trace, statistic)
+            ax.plot([row.control, row.value], [place, place], color=look["color"], linewidth=1, zorder=1)
+            ax.plot(
+                row.control, place, marker=look["marker"], color=look["color"], markerfacecolor="white", markersize=4
+            )
+            ax.plot(row.value, place, marker=look["marker"], color=look["color"], markersize=4.5)
+            place += 1
+        labels.append(((first + place - 1) / 2, label))
+        place += 1
+    ax.set_yticks([where for where, _ in labels], [label for _, label in labels], rotation=90, va="center")
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(place - 1.4, -0.6)
+    ax.set_xlim(0, 1)
+    ax.grid(axis="x")
+    ax.set_xlabel("Share of a token's experts")
+    ax.set_title("Routing is learned: far above\nthe shuffled trace (hollow)", fontsize=style.font_size_pt)
+
+
+def _draw_cache(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+    for trace, look in looks.items():
+        for statistic, line in (("lru_hit_rate", "solid"), ("belady_hit_rate", (0, (4, 1.5)))):
+            rows = over_layers(statistics, statistic)
+            rows = rows[rows["trace"] == trace]
+            ax.plot(100 * rows["x"], rows["value"], color=look["color"], linestyle=line, linewidth=1)
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, 1.02)
+    ax.set_xticks(np.arange(0, 101, 25))
+    ax.grid(axis="both")
+    ax.set_xlabel("Cache per layer (% of its experts)")
+    ax.set_ylabel("Hit rate at batch 1")
+    ax.set_title("A cache serves much of it\n(LRU; dashed: the optimum)", fontsize=style.font_size_pt)

@@ -1,0 +1,48 @@
+"""The rows in which statistics of routing traces are kept, and how they are read again."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.errors import UserError
+
+REBUILD = "Rebuild it: rm that file, then snakemake --cores 8"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number about a trace."""
+
+    trace: str
+    statistic: str
+    layer: int | None
+    """Number of the layer in the model; None: the mean over MoE layers."""
+    x: float | None
+    """Batch size, or capacity as a share of the experts, where the statistic has one."""
+    value: float
+    low: float | None = None
+    """95 % interval over sequences (bootstrap), where there is one."""
+    high: float | None = None
+    control: float | None = None
+    """The same on the trace shuffled: each layer's choices permuted over all tokens."""
+    uniform: float | None = None
+    """What independent uniform choices would give."""
+
+
+COLUMNS = [field.name for field in fields(Row)]
+
+
+def read_summary(path: Path) -> pd.DataFrame:
+    """The rows of a written summary, every cell as the text it is."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def read_statistics(path: Path) -> pd.DataFrame:
+    """The rows of a written summary or of the table of all, typed: numbers as float, empty cells as NaN."""
+    if not path.exists():
+        raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
+    table = pd.read_csv(path)
+    if list(table.columns) != COLUMNS:
+        raise UserError(str(path), f"has columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}", REBUILD)
+    return table

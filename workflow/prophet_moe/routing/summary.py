@@ -1,0 +1,155 @@
+"""What one trace says about its model's routing, as rows: every statistic, by layer and over all layers.
+
+Statistics are of the decoded tokens, without sequences that their source flags as repetitive and without duplicates.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from prophet_moe.routing import reuse, statistics
+from prophet_moe.routing.law import uniform_occupancy
+from prophet_moe.routing.rows import Row
+from prophet_moe.routing.trace import Trace, sequence_starts
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Tokens decoded together."""
+CAPACITY_SHARES = tuple(share / 16 for share in range(1, 17))
+"""Cache sizes as shares of a layer's experts."""
+BY_LAYER_BATCH = 8
+BY_LAYER_SHARES = (0.25, 0.5, 0.75)
+TRAINING_SHARE = 0.5
+"""Share of the sequences that the next-layer predictor counts; it is judged on the others."""
+SEED = 0
+
+
+def cleaned(trace: Trace) -> Trace:
+    """Decoded tokens of sequences that are neither flagged as repetitive nor duplicates."""
+    flagged = [
+        number for number, note in enumerate(trace.origin.notes.get("sequences", [])) if note.get("has_repetition")
+    ]
+    kept = trace.select(~np.isin(trace.sequence, flagged))
+    return statistics.without_duplicates(kept.decoded())
+
+
+def summarise(name: str, trace: Trace) -> list[Row]:
+    """All statistics of `trace`, called `name`."""
+    trace = cleaned(trace)
+    control = statistics.shuffled(trace, SEED)
+    rows = [*_sizes(name, trace), *_load(name, trace), *_persistence(name, trace, control)]
+    rows += _predictability(name, trace, control)
+    if trace.token is not None:
+        rows += _token_information(name, trace)
+    for batching in ("decode_step", "staggered", "prefill"):
+        rows += _distinct(name, trace, control, batching)
+    rows += _reuse(name, trace, control)
+    return rows
+
+
+def _sizes(name: str, trace: Trace) -> Iterator[Row]:
+    router = trace.router
+    sizes = {
+        "tokens": len(trace),
+        "sequences": len(sequence_starts(trace)) - 1,
+        "moe_layers": len(router.layers),
+        "experts": router.experts,
+        "top_k": router.top_k,
+    }
+    for statistic, value in sizes.items():
+        yield Row(name, statistic, None, None, value)
+
+
+def _load(name: str, trace: Trace) -> Iterator[Row]:
+    load = statistics.load(trace)
+    most = np.log2(trace.router.experts)
+    yield from _by_layer(name, "load_skew", trace, statistics.load_skew(load), uniform=1.0)
+    yield from _by_layer(name, "load_entropy_share", trace, statistics.load_entropy(load) / most, uniform=1.0)
+
+
+def _persistence(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
+    overlap, by_chance = (statistics.consecutive_overlap(t) for t in (trace, control))
+    share = trace.router.top_k / trace.router.experts
+    yield from _by_layer(name, "consecutive_overlap", trace, overlap, control=by_chance, uniform=share)
+    if trace.ranked:
+        repeated, by_chance = (statistics.first_choice_repetition(t) for t in (trace, control))
+        uniform = 1 / trace.router.experts
+        yield from _by_layer(name, "first_choice_repetition", trace, repeated, control=by_chance, uniform=uniform)
+
+
+def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
+    """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
+    found, by_chance = (
+        statistics.next_layer_recall(*statistics.split_by_sequence(t, TRAINING_SHARE, SEED)) for t in (trace, control)
+    )
+    for place, label in enumerate(("k", "2k")):
+        uniform = found.ranks[place] / trace.router.experts
+        for predictor in ("naive_bayes", "posterior", "popularity"):
+            values, chance = (getattr(recall, predictor)[place] for recall in (found, by_chance))
+            statistic = f"next_layer_recall_{label}_{predictor}"
+            yield from _by_layer(name, statistic, trace, values, control=chance, uniform=uniform, first=1)
+
+
+def _token_information(name: str, trace: Trace) -> Iterator[Row]:
+    found = statistics.token_information(trace, seed=SEED)
+    yield from _by_layer(name, "token_information_bits", trace, found.bits, control=found.control, uniform=0.0)
+
+
+def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batching) -> Iterator[Row]:
+    statistic = f"distinct_experts_{batching}"
+    found, by_chance = (statistics.distinct_by_batch(t, BATCHES, batching, seed=SEED) for t in (trace, control))
+    low, high = statistics.bootstrap_distinct(trace, BATCHES, batching, seed=SEED)
+    router = trace.router
+    for place, batch in enumerate(BATCHES):
+        if np.isnan(found[place]).any():
+            continue
+        uniform = float(uniform_occupancy(np.float64(router.experts), np.float64(router.top_k), np.float64(batch)))
+        yield Row(
+            name,
+            statistic,
+            None,
+            batch,
+            found[place].mean(),
+            low[place],
+            high[place],
+            by_chance[place].mean(),
+            uniform,
+        )
+        if batch == BY_LAYER_BATCH:
+            yield from _by_layer(
+                name, statistic, trace, found[place], control=by_chance[place], uniform=uniform, x=batch, mean=False
+            )
+
+
+def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
+    experts = trace.router.experts
+    for statistic, hits in (("lru_hit_rate", reuse.lru_hits), ("belady_hit_rate", reuse.belady_hits)):
+        found, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
+        for share in CAPACITY_SHARES:
+            slots = round(share * experts)
+            if slots < 1 or abs(slots - share * experts) > 1e-9:
+                continue
+            values, chance = found[:, slots - 1], by_chance[:, slots - 1]
+            yield Row(name, statistic, None, share, values.mean(), control=chance.mean())
+            if share in BY_LAYER_SHARES:
+                yield from _by_layer(name, statistic, trace, values, control=chance, x=share, mean=False)
+
+
+def _by_layer(
+    name: str,
+    statistic: str,
+    trace: Trace,
+    values: np.ndarray,
+    *,
+    control: np.ndarray | None = None,
+    uniform: float | None = None,
+    x: float | None = None,
+    first: int = 0,
+    mean: bool = True,
+) -> Iterator[Row]:
+    """The mean over layers, then one row per layer from the `first` on."""
+    if mean:
+        chance = None if control is None else control.mean()
+        yield Row(name, statistic, None, x, values.mean(), control=chance, uniform=uniform)
+    for place, layer in enumerate(trace.router.layers[first:]):
+        chance = None if control is None else control[place]
+        yield Row(name, statistic, layer, x, values[place], control=chance, uniform=uniform)

@@ -1,0 +1,78 @@
+"""Collect routing traces afresh: the corpus, small MoE models trained on it, and the traces of these.
+
+Runs only with config/overlays/collect.yaml or the like; otherwise the recorded traces in resources/traces/ are used.
+"""
+
+
+rule corpus:
+    """Download the packages of the corpus: the one step that uses the network."""
+    input:
+        code=code("workflow/prophet_moe/collect/corpus.py"),
+    output:
+        wheels=WHEELS,
+    log:
+        "logs/collect/corpus.log",
+    benchmark:
+        "benchmarks/collect/corpus.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    params:
+        plan=EXPERIMENT.collect.plan,
+        packages=corpus_parameters,
+        python=EXPERIMENT.collect.python,
+    shell:
+        "{params.python} -m prophet_moe.collect corpus --plan {params.plan:q} > {log:q} 2>&1"
+
+
+rule train:
+    """Train a small MoE language model; a training that was stopped goes on from its checkpoint."""
+    input:
+        code=code("workflow/prophet_moe/collect/train.py"),
+        wheels=WHEELS,
+    output:
+        training="results/collect/{trace}/training.json",
+        weights="results/collect/{trace}/model.safetensors",
+        config="results/collect/{trace}/config.json",
+        prompts="results/collect/{trace}/prompts.jsonl",
+    log:
+        "logs/collect/{trace}/train.log",
+    benchmark:
+        "benchmarks/collect/{trace}/train.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    resources:
+        gpu=1,
+    params:
+        plan=EXPERIMENT.collect.plan,
+        model=model_parameters,
+        python=EXPERIMENT.collect.python,
+    shell:
+        "{params.python} -m prophet_moe.collect train {wildcards.trace:q} --plan {params.plan:q} > {log:q} 2>&1"
+
+
+rule collect_trace:
+    """Record which experts the model chooses on held-out text; a recording that was stopped goes on."""
+    input:
+        code=code("workflow/prophet_moe/collect/trace.py"),
+        weights="results/collect/{trace}/model.safetensors",
+        config="results/collect/{trace}/config.json",
+        prompts="results/collect/{trace}/prompts.jsonl",
+    output:
+        trace="results/traces/{trace}/trace.parquet",
+        metadata="results/traces/{trace}/metadata.json",
+        sums="results/traces/{trace}/SHA256SUMS",
+    log:
+        "logs/collect/{trace}/trace.log",
+    benchmark:
+        "benchmarks/collect/{trace}/trace.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    resources:
+        gpu=1,
+    params:
+        options=trace_options,
+        python=EXPERIMENT.collect.python,
+    shell:
+        "{params.python} -m prophet_moe.collect trace results/collect/{wildcards.trace}"
+        " --prompts {input.prompts:q} --out results/traces/{wildcards.trace} {params.options}"
+        " > {log:q} 2>&1"

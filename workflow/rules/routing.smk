@@ -1,0 +1,96 @@
+"""From routing traces to what they say about routing."""
+
+ROUTING_TABLE = "tables/data/routing_statistics.csv"
+
+
+rule import_dataset:
+    """Turn other people's routing data, where it is here, into a trace."""
+    input:
+        code=dataset_code,
+        sources=dataset_files,
+    output:
+        trace="results/datasets/{dataset}/trace.parquet",
+        metadata="results/datasets/{dataset}/metadata.json",
+        sums="results/datasets/{dataset}/SHA256SUMS",
+    log:
+        "logs/datasets/{dataset}.log",
+    benchmark:
+        "benchmarks/datasets/{dataset}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=dataset_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --sources {input.sources:q}"
+        " --trace {output.trace:q}"
+        " --parameters {params.parameters:q}"
+        " > {log:q} 2>&1"
+
+
+rule describe_trace:
+    """Compute every statistic of one trace, with intervals and a shuffled control."""
+    input:
+        code=code("workflow/scripts/describe_trace.py"),
+        files=trace_files,
+    output:
+        statistics="results/routing/{described}.csv",
+        prov=sidecars("results/routing/{described}.csv"),
+    log:
+        "logs/routing/{described}.log",
+    benchmark:
+        "benchmarks/routing/{described}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=described_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --statistics {output.statistics:q}"
+        " --parameters {params.parameters:q}"
+        " --rule describe_trace --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule recorded_statistics:
+    """Take the statistics that were recorded of a dataset that is not here."""
+    input:
+        recorded="resources/statistics/{recorded}.csv",
+    output:
+        statistics="results/routing/{recorded}.csv",
+    log:
+        "logs/routing/{recorded}.log",
+    benchmark:
+        "benchmarks/routing/{recorded}.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "cp {input.recorded:q} {output.statistics:q} 2> {log:q}"
+
+
+rule routing_statistics:
+    """Put the statistics of all traces into one table."""
+    input:
+        code=code("workflow/scripts/write_routing_statistics.py"),
+        statistics=[f"results/routing/{name}.csv" for name in (*TRACES, *DATASETS)],
+    output:
+        table=report(
+            ROUTING_TABLE,
+            caption="../report/routing_statistics.rst",
+            category="Data",
+            labels={"item": "routing statistics", "place": "all"},
+        ),
+        prov=sidecars(ROUTING_TABLE),
+    log:
+        "logs/routing_statistics.log",
+    benchmark:
+        "benchmarks/routing_statistics.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --statistics {input.statistics:q}"
+        " --table {output.table:q}"
+        " --rule routing_statistics --code {input.code:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,121 @@
+"""Which routing traces there are, where they lie, and what the rules about them depend on."""
+
+from dataclasses import asdict
+
+from prophet_moe.documents import read_json
+from prophet_moe.routing.importers import FORMATS
+from prophet_moe.routing.datasets import how_to_get, load_datasets, located, router_named
+
+COLLECTED_FOLDER = Path("results/traces")
+DATASET_FILE = Path("config/datasets.yaml")
+
+with ends_in_one_line():
+    PLAN = read_plan(Path(EXPERIMENT.collect.plan))
+    REGISTRY = load_datasets(DATASET_FILE)
+
+TRACES = EXPERIMENT.traces
+TRACE_FIGURE = "routing_statistics"
+WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.packages.values()]
+
+# Other people's routing data: present on this machine, or known by the statistics recorded of it, or missing.
+RECORDED_STATISTICS = Path("resources/statistics")
+ROUTING_DATA = {name: data for name, data in REGISTRY.datasets.items() if data.kind == "routing"}
+DATASET_PATHS = {name: located(name, data) for name, data in ROUTING_DATA.items()}
+PRESENT = [name for name, paths in DATASET_PATHS.items() if paths]
+RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_STATISTICS / f"{name}.csv").exists()]
+DATASETS = [name for name in ROUTING_DATA if name in (*PRESENT, *RECORDED)]
+
+
+wildcard_constraints:
+    trace="|".join(TRACES),
+    dataset="|".join(PRESENT) or "none",
+    described="|".join([*TRACES, *PRESENT]),
+    recorded="|".join(RECORDED) or "none",
+
+
+def trace_folder(name):
+    """Where the trace of that name lies, or will lie."""
+    if name in DATASETS:
+        return Path("results/datasets") / name
+    return (COLLECTED_FOLDER if EXPERIMENT.collect.afresh else TRACE_FOLDER) / name
+
+
+def trace_files(wildcards):
+    """The files of a trace that is described."""
+    return [trace_folder(wildcards.described) / name for name in ("trace.parquet", "metadata.json", "SHA256SUMS")]
+
+
+def described_parameters(wildcards):
+    """The trace's name in the table."""
+    return as_json({"name": wildcards.described})
+
+
+def dataset_files(wildcards):
+    """The files of a dataset that is here."""
+    return DATASET_PATHS[wildcards.dataset]
+
+
+def dataset_code(wildcards):
+    """The code behind an imported dataset: the script, and the importer of the dataset's format."""
+    importer = FORMATS[ROUTING_DATA[wildcards.dataset].importer]
+    modules = code(f"workflow/prophet_moe/routing/importers/{importer}.py")
+    return list(dict.fromkeys([*code("workflow/scripts/import_dataset.py"), *modules]))
+
+
+def dataset_parameters(wildcards):
+    """What the registry says about a dataset, and the router of its model."""
+    dataset = ROUTING_DATA[wildcards.dataset]
+    return as_json({"name": wildcards.dataset, "dataset": dataset.model_dump(), "router": router_of(dataset.model)})
+
+
+def router_of(model):
+    """The router of a model, as JSON-like values."""
+    router = router_named(model, MODELS, REGISTRY)
+    return {"model": router.model, "experts": router.experts, "top_k": router.top_k, "layers": list(router.layers)}
+
+
+def corpus_parameters(wildcards):
+    """The packages of the corpus."""
+    return as_json({name: package.sha256 for name, package in PLAN.corpus.packages.items()})
+
+
+def model_parameters(wildcards):
+    """All that a trained model and its prompts depend on."""
+    model = asdict(PLAN.models[wildcards.trace])
+    return as_json({"corpus": asdict(PLAN.corpus), "vocabulary": PLAN.vocabulary, "model": model})
+
+
+def trace_options(wildcards):
+    """Options of the collector for one of the plan's models."""
+    plan = PLAN.models[wildcards.trace].trace
+    return (
+        f"--decode text --decode-tokens {plan.decode_tokens} --batch {plan.batch} --hidden {plan.hidden_tokens}"
+        f" --dtype float32 --licence Apache-2.0"
+    )
+
+
+def expected_minutes():
+    """One line for each model that will be trained: how long that took on the machine of the recorded trace."""
+    lines = []
+    for name in TRACES if EXPERIMENT.collect.afresh else []:
+        recorded = TRACE_FOLDER / name / "metadata.json"
+        if recorded.exists() and not (Path("results/collect") / name / "training.json").exists():
+            training = read_json(recorded)["notes"]["training"]
+            machine = training["machine"]
+            lines.append(
+                f"note: training {name} took {training['seconds'] / 60:.0f} minutes on {machine.get('cpu', machine['device'])}"
+                f" with {machine['cpu_threads']} threads"
+            )
+    return lines
+
+
+def missing_datasets():
+    """One line for each dataset that is not here."""
+    instead = {
+        name: "its recorded statistics are used" if name in RECORDED else "it is left out" for name in ROUTING_DATA
+    }
+    return [
+        f"note: dataset {name} is not here, {instead[name]}; to get it: {how_to_get(name, data)}"
+        for name, data in ROUTING_DATA.items()
+        if name not in PRESENT
+    ]

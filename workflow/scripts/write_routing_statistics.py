@@ -1,0 +1,18 @@
+"""Put the statistics of all traces into one table."""
+
+import pandas as pd
+
+from prophet_moe.files import replacing
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.rows import COLUMNS, read_summary
+
+
+def build(files, parameters):
+    """Write the rows of every trace, in the order given."""
+    table = pd.concat([read_summary(path) for path in files.statistics])
+    with replacing(files.table) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", columns=COLUMNS)
+
+
+if __name__ == "__main__":
+    run(build, reads_many=["statistics"], writes=["table"])
