@@ -217,9 +217,9 @@ def distinct_by_batch(
 
     `decode_step`: step t is the place of a random token in its sequence, so that a step weighs as many as run at it;
     then B sequences are drawn without replacement among those with a token t. `staggered`: B sequences, each at a
-    random token of its own, as in continuous batching. `prefill`: B consecutive tokens from a random token on. A draw with
-    fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each sequence
-    counts, once by default; one batch never holds a sequence twice.
+    random token of its own, as in continuous batching. `prefill`: B consecutive tokens from a random token on. A draw
+    with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
+    sequence counts, once by default; one batch never holds a sequence twice.
     """
     rng = np.random.default_rng(seed)
     starts = sequence_starts(trace)
