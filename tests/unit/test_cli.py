@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prophet_moe.present.latex import TABLES, TexColumn, escape, macros, table
@@ -94,3 +95,50 @@ def test_macros_have_names_that_latex_allows(records):
 def test_headlines_survive_a_scenario_in_which_nothing_fits(records):
     never = records["calibrated"].query("model == 'Grok-1-314B'")
     assert "0.00x" in headlines({"never": never})
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Routing of a model of the catalogue, as another program's arrays."""
+    random = np.random.default_rng(0)
+    ids = random.random((30, 16, 64)).argsort(-1)[..., :8].astype(np.uint8)
+    path = tmp_path / "routing.npz"
+    np.savez(path, expert_ids=ids, seq_len=np.array([10, 20], np.int32), prompt_len=np.array([5, 7], np.int32))
+    return path
+
+
+def test_a_record_is_imported_and_described(arrays, tmp_path):
+    out = str(tmp_path / "trace")
+    done = run("trace", "import", "arrays", str(arrays), "--model", "OLMoE-1B-7B", "--out", out, "--licence", "MIT")
+    assert done.stdout.split(": ", 1)[1] == "30 tokens x 16 layers x 8\n"
+    shown = run("trace", "describe", out).stdout
+    assert "OLMoE-1B-7B" in shown and "16 (0 to 15)" in shown and "MIT" in shown
+    for statistic in ("load_skew", "consecutive_overlap", "next_layer_recall_k_naive_bayes", "lru_hit_rate"):
+        assert statistic in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["none.npz", "--model", "OLMoE-1B-7B"], "none.npz: no such file or folder"),
+        (["", "--model", "Mixtral-8x7B"], "expert_ids has shape (30, 16, 8), expected (tokens, 32, 2)"),
+        (["", "--model", "OLMoE"], "--model: unknown model 'OLMoE'; did you mean 'OLMoE-1B-7B'"),
+    ],
+)
+def test_mistakes_about_traces_are_one_line(arrays, tmp_path, arguments, problem):
+    source, *options = arguments
+    done = run("trace", "import", "arrays", source or str(arrays), *options, "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert problem in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = run("trace", "describe", str(tmp_path))
+    assert (
+        done.stderr
+        == f"error: {tmp_path}: holds no metadata.json: no trace folder. Make one: prophet-moe trace import\n"
+    )
+
+
+def test_data_lists_the_registry_and_refuses_an_unknown_id():
+    assert "azure-llm-2023" in run("data", "list").stdout
+    assert "unknown dataset 'azure', expected one of gpt-oss-20b-decode" in run("data", "fetch", "azure").stderr
