@@ -1,0 +1,73 @@
+"""The recorded traces are whole, small enough to commit, and of models that have learned to route."""
+
+import statistics as plain
+
+import pytest
+
+from prophet_moe.collect.plan import read_plan
+from prophet_moe.routing import statistics, store, summary
+from tests.conftest import ROOT
+
+FOLDERS = sorted(path.parent for path in (ROOT / "resources/traces").glob("*/metadata.json"))
+PLAN = read_plan(ROOT / "config/collect.yaml")
+
+pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+def decoded(folder):
+    return summary.cleaned(store.read_trace(folder))
+
+
+def test_it_is_the_geometry_of_the_plan(folder):
+    trace, model = store.read_trace(folder, folder.name), PLAN.models[folder.name]
+    config = model.config
+    experts = config.get("num_experts") or config["num_local_experts"]
+    router = trace.router
+    assert (router.experts, router.top_k) == (experts, config["num_experts_per_tok"])
+    assert router.layers == tuple(range(config["num_hidden_layers"]))
+    sequences = model.trace.sequences_per_domain * len(PLAN.corpus.domains)
+    assert len(trace.decoded()) == sequences * model.trace.decode_tokens
+    assert len(trace) == sequences * (model.trace.decode_tokens + model.trace.prompt_tokens)
+
+
+def test_it_says_where_it_is_from(folder):
+    notes = store.read_metadata(folder, "trace", folder.name)["notes"]
+    assert {note["label"] for note in notes["sequences"]} == set(PLAN.corpus.domains)
+    assert notes["training"]["seconds"] > 0
+    assert notes["training"]["machine"]["torch"] and notes["machine"]["transformers"]
+
+
+def test_the_model_has_learned(folder):
+    """It is far better than token frequencies on every domain, and better than token pairs over all."""
+    losses = store.read_metadata(folder)["notes"]["training"]["nats_per_held_out_token"]
+    assert losses.keys() == PLAN.corpus.domains.keys()
+    for domain, nats in losses.items():
+        assert nats["loss"] < 0.75 * nats["unigram_entropy"], domain
+    means = {name: plain.mean(nats[name] for nats in losses.values()) for name in ("loss", "bigram_entropy")}
+    assert means["loss"] < means["bigram_entropy"]
+
+
+def test_its_routing_is_learned(folder):
+    """Persistence, dependence between layers and on tokens, each far above what shuffling leaves."""
+    trace = decoded(folder)
+    control = statistics.shuffled(trace, seed=1)
+    overlap, chance = (statistics.consecutive_overlap(t).mean() for t in (trace, control))
+    assert overlap > chance + 0.05
+    recall, chance = (
+        statistics.next_layer_recall(*statistics.split_by_sequence(t, 0.5, seed=1)).naive_bayes[0].mean()
+        for t in (trace, control)
+    )
+    assert recall > chance + 0.1
+    information = statistics.token_information(trace, seed=1)
+    assert information.bits.mean() > 2 * information.control.mean()
+
+
+def test_every_layer_uses_its_experts(folder):
+    """Load balancing worked: the load's entropy is near that of equal loads."""
+    load = statistics.load(decoded(folder))
+    share = statistics.load_entropy(load) / statistics.load_entropy(load * 0 + 1 / load.shape[1])
+    assert share.min() > 0.8
+
+
+def test_all_together_are_small_enough_to_commit(folder):
+    assert sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file()) <= 15e6
