@@ -22,9 +22,10 @@ class Project:
     root: Path
 
     def environment(self, **extra: str) -> dict[str, str]:
-        """The environment in which the copy runs its own library, not the installed one."""
+        """The environment in which the copy runs its own library, and sees no data of others."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return os.environ | {"PYTHONPATH": str(self.root / "workflow"), "PATH": path} | extra
+        kept = {name: value for name, value in os.environ.items() if name != "PROPHET_DATA"}
+        return kept | {"PYTHONPATH": str(self.root / "workflow"), "PATH": path} | extra
 
     def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Run Snakemake in the copy; standard error and output are in .stdout."""

@@ -17,6 +17,7 @@ from tests.workflow.conftest import Project, copy_project
 pytestmark = pytest.mark.xdist_group("builds")
 
 PLACES = ("", "reported/")
+TRACES = ROOT / "resources/traces"
 FIGURES = (
     "figure1_memory_breakdown",
     "figure2_kv_extension_by_model",
@@ -33,12 +34,19 @@ TABLES = (
     "data/prophet_kv_extension_data.json",
 )
 
+TRACE_FIGURE = "figure at=, figure=routing_statistics"
 FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in FIGURES}
 FROM_THE_RECORD = {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables") for at in PLACES} | FIGURE_JOBS
 FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "numbers"} | FROM_THE_RECORD
 
 
 def test_everything_is_there_with_its_sidecar(built):
+    for name in (
+        "figures/routing_statistics.pdf",
+        "figures/routing_statistics.png",
+        "tables/data/routing_statistics.csv",
+    ):
+        assert json.loads((built.root / f"{name}.prov.json").read_text())["output"] == name
     for at in PLACES:
         expected = [f"figures/{at}{figure}.{kind}" for figure in FIGURES for kind in ("pdf", "png")]
         expected += [f"tables/{at}{table}" for table in TABLES]
@@ -125,7 +133,7 @@ def test_a_style_change_redraws_only_that_figure(built):
     ):
         assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
     with edited(style, "line_width_pt: 1.2", "line_width_pt: 1.5"):
-        assert built.jobs() == FIGURE_JOBS
+        assert built.jobs() == FIGURE_JOBS | {TRACE_FIGURE}
 
 
 def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
@@ -164,6 +172,33 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
         assert built.jobs() == set()
     with edited(library / "params.py", '"""', '"""Edited. '):
         assert built.jobs() == FROM_THE_GRID | {"catalog"}
+
+
+def test_an_edit_of_the_statistics_describes_the_traces_again(built):
+    described = {f"describe_trace described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
+    with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
+        assert built.jobs() == described | {"routing_statistics", TRACE_FIGURE}
+
+
+def test_a_trace_less_changes_the_table_and_its_figure_alone(built, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("traces: [small-6x8-top2]\n")
+    assert built.jobs("--configfile", str(overlay)) == {"routing_statistics", TRACE_FIGURE}
+
+
+def test_data_of_others_gives_the_statistics_that_were_recorded_of_it(built):
+    """With the data at hand the rules compute what a visitor without it takes from resources/statistics/."""
+    if "PROPHET_DATA" not in os.environ:
+        pytest.skip("PROPHET_DATA does not name the folder of datasets")
+    target = "results/routing/gpt-oss-20b-decode.csv"
+    taken = (built.root / target).read_bytes()
+    with_data = {"PROPHET_DATA": os.environ["PROPHET_DATA"]}
+    try:
+        done = built.snakemake(target, "--cores", "2", "--force", **with_data)
+        assert done.returncode == 0, done.stdout
+        assert (built.root / target).read_bytes() == taken
+    finally:
+        built.build()
 
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
