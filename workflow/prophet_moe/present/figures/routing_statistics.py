@@ -9,10 +9,13 @@ from prophet_moe.present.style import new_figure, series_look, settle, styled
 from prophet_moe.settings import Style
 
 EVIDENCE = {
-    "consecutive_overlap": "same expert\nas the token before",
-    "next_layer_recall_k_naive_bayes": "found from the\nlayer before",
+    "consecutive_overlap": "shared with\nthe token before",
+    "next_layer_recall_k_naive_bayes": "found from\nthe layer before",
 }
 """Statistics that a shuffled trace would lose, and what they are called in the figure."""
+
+MARKED_SHARES = (0.25, 0.5, 0.75)
+"""Capacities at which a cache's curve carries its trace's marker."""
 
 BATCH_8 = 8
 HALF = 0.5
@@ -91,31 +94,28 @@ def _draw_batches(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str,
     ax.grid(axis="y")
     ax.set_xlabel("Batch size B")
     ax.set_ylabel("Share of experts needed, u(B)/E")
-    ax.set_title("A batch needs fewer\nthan uniform routing (dotted)", fontsize=style.font_size_pt)
+    ax.set_title("Experts that a batch needs\n(dotted: uniform routing)", fontsize=style.font_size_pt)
 
 
 def _draw_evidence(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
     """Measured (filled) and shuffled (hollow) values, a row per statistic and trace."""
-    place, labels = 0.0, []
+    place = 0
     for statistic, label in EVIDENCE.items():
-        first = place
+        ax.annotate(label, (1, place), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="center")
         for trace, look in looks.items():
             row = value_of(statistics, trace, statistic)
             ax.plot([row.control, row.value], [place, place], color=look["color"], linewidth=1, zorder=1)
-            ax.plot(
-                row.control, place, marker=look["marker"], color=look["color"], markerfacecolor="white", markersize=4
-            )
-            ax.plot(row.value, place, marker=look["marker"], color=look["color"], markersize=4.5)
+            ax.plot(row.control, place, **look, markerfacecolor="white", markersize=4)
+            ax.plot(row.value, place, **look, markersize=4.5)
             place += 1
-        labels.append(((first + place - 1) / 2, label))
         place += 1
-    ax.set_yticks([where for where, _ in labels], [label for _, label in labels], rotation=90, va="center")
-    ax.tick_params(axis="y", length=0)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
     ax.set_ylim(place - 1.4, -0.6)
     ax.set_xlim(0, 1)
     ax.grid(axis="x")
     ax.set_xlabel("Share of a token's experts")
-    ax.set_title("Routing is learned: far above\nthe shuffled trace (hollow)", fontsize=style.font_size_pt)
+    ax.set_title("Routing is learned:\nabove the shuffled trace (hollow)", fontsize=style.font_size_pt)
 
 
 def _draw_cache(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
@@ -123,11 +123,14 @@ def _draw_cache(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, s
         for statistic, line in (("lru_hit_rate", "solid"), ("belady_hit_rate", (0, (4, 1.5)))):
             rows = over_layers(statistics, statistic)
             rows = rows[rows["trace"] == trace]
-            ax.plot(100 * rows["x"], rows["value"], color=look["color"], linestyle=line, linewidth=1)
+            marked = np.flatnonzero(rows["x"].isin(MARKED_SHARES)).tolist()
+            ax.plot(
+                100 * rows["x"], rows["value"], linestyle=line, linewidth=1, markersize=3.5, markevery=marked, **look
+            )
     ax.set_xlim(0, 100)
     ax.set_ylim(0, 1.02)
     ax.set_xticks(np.arange(0, 101, 25))
     ax.grid(axis="both")
     ax.set_xlabel("Cache per layer (% of its experts)")
     ax.set_ylabel("Hit rate at batch 1")
-    ax.set_title("A cache serves much of it\n(LRU; dashed: the optimum)", fontsize=style.font_size_pt)
+    ax.set_title("What a cache per layer serves\n(LRU; dashed: the optimum)", fontsize=style.font_size_pt)
