@@ -121,7 +121,7 @@ def test_a_record_is_imported_and_described(arrays, tmp_path):
     ("arguments", "problem"),
     [
         (["none.npz", "--model", "OLMoE-1B-7B"], "none.npz: no such file or folder"),
-        (["", "--model", "Mixtral-8x7B"], "expert_ids has shape (30, 16, 8), expected (tokens, 32, 2)"),
+        (["", "--model", "Mixtral-8x7B"], "shape (30, 16, 8), expected integers of shape (any, 32, 2)"),
         (["", "--model", "OLMoE"], "--model: unknown model 'OLMoE'; did you mean 'OLMoE-1B-7B'"),
     ],
 )
