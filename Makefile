@@ -14,6 +14,8 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: envs/bootstrap.txt envs/analysis.txt pyproject.toml
 	envs/install.sh $(VENV) envs/analysis.txt
+	@echo "Compiling the kernels of the trace statistics"
+	$(VENV)/bin/python -m prophet_moe.routing.warm
 	touch $@
 
 $(VENV)/dev: $(VENV)/ready envs/dev.txt
