@@ -69,6 +69,10 @@ MISTAKES = {
         "config/style.yaml: line",
     ),
     "missing file": (lambda p: remove(p, "config/gpus.yaml"), "config/gpus.yaml: no such file"),
+    "a model that no GPU holds": (
+        lambda p: edit(p, "config/experiment.yaml", "too_large: [Jamba-1.5-Large]", "too_large: []"),
+        "config/models/Jamba-1.5-Large.yaml: non-expert weights take 101.3 GB, expected at most the 85.1 GB",
+    ),
     "negative memory": (
         lambda p: edit(p, "config/gpus.yaml", "memory_visible_gib: 31.74", "memory_visible_gib: -1"),
         "config/gpus.yaml: V100-32GB.memory_visible_gib: got -1, expected greater than 0",

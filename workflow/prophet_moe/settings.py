@@ -151,6 +151,8 @@ class Experiment(Strict):
     """All of config/models/, or a list of names."""
     gpus: list[str] = Field(default=["V100-32GB", "A100-40GB", "A100-80GB", "H100-80GB"], min_length=1)
     """GPUs of the grid, keys of config/gpus.yaml."""
+    too_large: list[str] = ["Jamba-1.5-Large"]
+    """Models shown although no GPU of the grid holds their non-expert weights; any other such model is an error."""
     batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(default=[1, 4, 8, 16, 32, 64], min_length=1)
     """Sequences decoded together."""
     traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_plan
+from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.catalog import load_gpus, load_models, model_names
-from prophet_moe.errors import ends_in_one_line
+from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
 from prophet_moe.settings import resolve
@@ -30,6 +31,11 @@ with ends_in_one_line():
     EXPERIMENT = SETTINGS.experiment
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
+    TOO_LARGE = unplaceable(MODELS, GPUS, EXPERIMENT.scenarios[EXPERIMENT.scenario])
+    for model, problem in TOO_LARGE.items():
+        if model not in EXPERIMENT.too_large:
+            advice = "Choose a larger GPU, leave the model out, or list it under too_large to show it all the same."
+            raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), problem, advice)
 
 # Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
 # in a folder of its name. `{at}` is that place: empty, or "reported/".

@@ -3,15 +3,12 @@
 import sys
 import time
 
-from prophet_moe.capacity.placement import unplaceable
-
 STARTED = time.time()
 
 
 def notes():
     """What a user should know before the build: models that no GPU can hold, missing data, how long training takes."""
-    told = unplaceable(MODELS, GPUS, EXPERIMENT.scenarios[EXPERIMENT.scenario])
-    unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in told.items()]
+    unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in TOO_LARGE.items()]
     return unfit + missing_datasets() + expected_minutes()
 
 

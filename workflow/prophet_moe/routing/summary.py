@@ -96,12 +96,13 @@ def _token_information(name: str, trace: Trace) -> Iterator[Row]:
 
 def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batching) -> Iterator[Row]:
     statistic = f"distinct_experts_{batching}"
-    found, by_chance = (statistics.distinct_by_batch(t, BATCHES, batching, seed=SEED) for t in (trace, control))
-    low, high = statistics.bootstrap_distinct(trace, BATCHES, batching, seed=SEED)
+    found = statistics.distinct_by_batch(trace, BATCHES, batching, seed=SEED)
+    # Short traces have no batch of the larger sizes.
+    batches = [batch for batch, values in zip(BATCHES, found, strict=True) if not np.isnan(values).any()]
+    by_chance = statistics.distinct_by_batch(control, batches, batching, seed=SEED)
+    low, high = statistics.bootstrap_distinct(trace, batches, batching, seed=SEED)
     router = trace.router
-    for place, batch in enumerate(BATCHES):
-        if np.isnan(found[place]).any():
-            continue
+    for place, batch in enumerate(batches):
         uniform = float(uniform_occupancy(np.float64(router.experts), np.float64(router.top_k), np.float64(batch)))
         yield Row(
             name,
