@@ -74,6 +74,11 @@ def copy_project(folder: Path) -> Project:
         if not name.startswith(("figures/", "tables/", "paper/generated/")) and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    # What Numba compiled at set-up: valid here too, for the sources keep their times.
+    for path in (ROOT / "workflow").rglob("*.nb[ic]"):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy2(path, copy)
     return Project(folder)
 
 
