@@ -100,7 +100,7 @@ def train(plan: ModelPlan, corpus: EncodedCorpus, folder: Path, name: str, made_
     goes on.
     """
     device = machine.device()
-    # The optimiser's averages of idle experts fade into denormal numbers, which a CPU computes a hundred times slower.
+    # The optimiser's averages of idle experts fade into denormal numbers, which a CPU computes slowly.
     torch.set_flush_denormal(True)
     model = new_model(plan, corpus.vocabulary).to(device)
     optimiser = torch.optim.AdamW(
