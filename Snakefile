@@ -30,6 +30,7 @@ include: "workflow/rules/parameters.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/routing.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/capacity.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
@@ -46,6 +47,7 @@ rule all:
     input:
         DATA,
         ROUTING_TABLE,
+        CALIBRATION,
         TABLES,
         FIGURES,
         LATEX,

@@ -44,6 +44,7 @@ def random_memories(count: int, seed: int, whole: bool) -> list[tuple[ModelMemor
         [0] * count,
         [0] * count,
         (rng.random(count) < 0.05).tolist(),
+        rng.uniform(0, 3, count).tolist(),
         strict=True,
     )
     devices, batches = sizes(3e10, 1.5e11), rng.integers(1, 129, count).tolist()
@@ -86,7 +87,15 @@ def scenarios(draw) -> Scenario:
     """Any scenario on published architectures."""
     return replace_fields(
         CALIBRATED,
-        routing=draw(st.sampled_from([Routing(), Routing(law="power_law", exponent=draw(st.floats(0.3, 1.0)))])),
+        routing=draw(
+            st.sampled_from(
+                [
+                    Routing(),
+                    Routing(law="uniform_occupancy"),
+                    Routing(law="power_law", exponent=draw(st.floats(0.3, 1.0))),
+                ]
+            )
+        ),
         resident_experts=draw(st.sampled_from(["whole", "fractional"])),
         activation=Activation(prefill_chunk_tokens=draw(st.integers(1, 16384))),
         lookahead_layers=draw(st.integers(0, 8)),
@@ -106,6 +115,7 @@ def replace_fields(scenario: Scenario, **values) -> Scenario:
 def test_properties(models, scenario, device_gb, batch, data):
     """More memory never shortens a context, a larger batch never lengthens it, experts kept are between k and E."""
     memory = model_memory(models[data.draw(st.sampled_from(sorted(models)))], scenario)
+    memory = replace(memory, variation=data.draw(st.floats(0, 3)))
     here = evaluate(memory, device_gb * GB, batch, scenario)
     larger = evaluate(memory, (device_gb + 8) * GB, batch, scenario)
     more = evaluate(memory, device_gb * GB, batch + 1, scenario)

@@ -139,6 +139,6 @@ def test_mistakes_about_traces_are_one_line(arrays, tmp_path, arguments, problem
     )
 
 
-def test_data_lists_the_registry_and_refuses_an_unknown_id():
+def test_data_lists_what_is_known_and_refuses_an_unknown_id():
     assert "azure-llm-2023" in run("data", "list").stdout
     assert "unknown dataset 'azure', expected one of gpt-oss-20b-decode" in run("data", "fetch", "azure").stderr

@@ -1,4 +1,4 @@
-"""The registry of other people's data: found, checked, fetched, or told how to get."""
+"""The list of other people's data: found, checked, fetched, or told how to get."""
 
 import functools
 import http.server
@@ -13,7 +13,7 @@ from prophet_moe.routing import datasets
 from prophet_moe.routing.datasets import DataFile, Dataset, load_datasets
 from tests.conftest import ROOT
 
-REGISTRY = load_datasets(ROOT / "config/datasets.yaml")
+KNOWN = load_datasets(ROOT / "config/datasets.yaml")
 
 
 def dataset(folder, address="", **changes) -> Dataset:
@@ -41,21 +41,21 @@ def served(tmp_path):
     server.shutdown()
 
 
-def test_the_registry_is_complete():
-    for name, data in REGISTRY.datasets.items():
+def test_the_list_is_complete():
+    for name, data in KNOWN.datasets.items():
         assert all(file.address or data.without_address for file in data.files), name
         if data.kind == "routing":
-            assert datasets.router_named(data.model, {}, REGISTRY).experts > 0
+            assert datasets.router_named(data.model, {}, KNOWN).experts > 0
 
 
-def test_routers_of_the_catalogue_and_of_the_registry():
+def test_routers_of_the_catalogue_and_of_the_list():
     models = load_models(ROOT / "config/models")
-    v3 = datasets.router_named("DeepSeek-V3-671B", models, REGISTRY)
+    v3 = datasets.router_named("DeepSeek-V3-671B", models, KNOWN)
     assert (v3.experts, v3.top_k, v3.layers[0], len(v3.layers)) == (256, 8, 3, 58)
-    r1 = datasets.router_named("DeepSeek-R1", models, REGISTRY)
+    r1 = datasets.router_named("DeepSeek-R1", models, KNOWN)
     assert (r1.experts, r1.top_k, r1.layers) == (v3.experts, v3.top_k, v3.layers)
     with pytest.raises(UserError, match="unknown model 'gpt-oss-20B'; did you mean 'gpt-oss-20b'"):
-        datasets.router_named("gpt-oss-20B", models, REGISTRY)
+        datasets.router_named("gpt-oss-20B", models, KNOWN)
 
 
 def test_external_comes_before_the_folders_of_the_variable(tmp_path, monkeypatch):

@@ -37,9 +37,9 @@ def test_every_requirement_is_locked():
 
 def test_the_conda_file_has_the_locked_versions():
     listed = yaml.safe_load((ENVS / "analysis.yaml").read_text())["dependencies"]
-    conda = dict(
-        item.replace("matplotlib-base", "matplotlib").split("=") for item in listed if not item.startswith("python=")
-    )
+    named = {"matplotlib-base": "matplotlib", "ml_dtypes": "ml-dtypes"}
+    pairs = [item.split("=") for item in listed if not item.startswith("python=")]
+    conda = {named.get(name, name): version for name, version in pairs}
     locked = pins("analysis.txt")
     assert conda == {name: locked[name] for name in required()}
 

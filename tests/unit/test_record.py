@@ -9,7 +9,7 @@ import jsonschema
 import pandas as pd
 import pytest
 
-from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, read_record, record, rows_of
+from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, read_record, record, rows_of, with_intervals
 from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_json
@@ -64,12 +64,12 @@ def test_extension_is_undefined_exactly_where_the_baseline_does_not_fit(records)
 
 def test_extended_record_states_fit_native_limit_and_evidence(grids):
     for grid in grids.values():
-        extended = record(grid, EXTENDED_COLUMNS)
+        extended = record(with_intervals(grid), EXTENDED_COLUMNS)
         assert list(extended)[:24] == [column.name for column in RECORD_COLUMNS]
         assert (extended["fit_state"] == tables.fit_state(extended)).all()
         known = extended["seq_len"].notna()
         assert (extended.loc[known, "prophet_native_context"] <= extended.loc[known, "seq_len"]).all()
-    assert set(record(grids["calibrated"], EXTENDED_COLUMNS)["evidence"]) == {"computed"}
+    assert set(record(with_intervals(grids["calibrated"]), EXTENDED_COLUMNS)["evidence"]) == {"computed"}
 
 
 @pytest.mark.parametrize(

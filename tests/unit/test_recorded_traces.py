@@ -5,7 +5,7 @@ import statistics as plain
 import pytest
 
 from prophet_moe.collect.plan import read_plan
-from prophet_moe.routing import statistics, store, summary
+from prophet_moe.routing import sequences, statistics, store, summary
 from tests.conftest import ROOT
 
 FOLDERS = sorted(path.parent for path in (ROOT / "resources/traces").glob("*/metadata.json"))
@@ -54,7 +54,7 @@ def test_its_routing_is_learned(folder):
     overlap, chance = (statistics.consecutive_overlap(t).mean() for t in (trace, control))
     assert overlap > chance + 0.05
     recall, chance = (
-        statistics.next_layer_recall(*statistics.split_by_sequence(t, 0.5, seed=1)).naive_bayes[0].mean()
+        statistics.next_layer_recall(*sequences.split_by_sequence(t, 0.5, seed=1)).naive_bayes[0].mean()
         for t in (trace, control)
     )
     assert recall > chance + 0.1

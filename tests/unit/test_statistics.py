@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing import statistics
+from prophet_moe.routing import sequences, statistics
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace, sequence_starts
@@ -50,7 +50,7 @@ def published_trace() -> Trace:
     trace = import_source("arrays", path, Router("gpt-oss-20b", 32, 4, tuple(range(24))), Origin("test", "Apache-2.0"))
     with path.with_name("gptoss20b_decode_sequences.csv").open(encoding="utf-8") as stream:
         repetitive = [row["repetition"] == "True" for row in csv.DictReader(stream)]
-    return statistics.without_duplicates(trace.select(~np.array(repetitive)[trace.sequence]))
+    return sequences.without_duplicates(trace.select(~np.array(repetitive)[trace.sequence]))
 
 
 @st.composite
@@ -130,7 +130,7 @@ def test_uniform_choices_follow_the_closed_forms():
     for batching in ("decode_step", "prefill"):
         found = statistics.distinct_by_batch(trace, batches, batching).mean(axis=1)
         np.testing.assert_allclose(found, law, rtol=0.01)
-    recall = statistics.next_layer_recall(*statistics.split_by_sequence(trace, 0.5, 0))
+    recall = statistics.next_layer_recall(*sequences.split_by_sequence(trace, 0.5, 0))
     for ranking in (recall.naive_bayes, recall.posterior, recall.popularity):
         np.testing.assert_allclose(ranking.mean(axis=1), [top_k / experts, 2 * top_k / experts], rtol=0.05)
 
@@ -138,13 +138,13 @@ def test_uniform_choices_follow_the_closed_forms():
 def test_duplicates_go_and_the_first_of_them_stays():
     trace = uniform_trace([2, 3, 2, 2], 2, 8, 2)
     trace.experts[5:7] = trace.experts[:2]
-    assert np.unique(statistics.without_duplicates(trace).sequence).tolist() == [0, 1, 3]
+    assert np.unique(sequences.without_duplicates(trace).sequence).tolist() == [0, 1, 3]
 
 
 @settings(deadline=None)
 @given(trace=traces(), share=st.floats(0, 1), seed=st.integers(0, 9))
 def test_split_keeps_sequences_whole(trace, share, seed):
-    parts = [set(part.sequence.tolist()) for part in statistics.split_by_sequence(trace, share, seed)]
+    parts = [set(part.sequence.tolist()) for part in sequences.split_by_sequence(trace, share, seed)]
     assert parts[0] | parts[1] == set(trace.sequence.tolist())
     assert not parts[0] & parts[1]
     assert len(parts[0]) == round(share * (len(sequence_starts(trace)) - 1))
@@ -168,7 +168,7 @@ def plain_scores(train: Trace, layer: int, before: list[int], ranking: str) -> l
 @given(trace=traces(), seed=st.integers(0, 9))
 def test_next_layer_recall(trace, seed):
     """Between what equal scores give if all of them rank after the true choice, and if all rank before it."""
-    train, test = statistics.split_by_sequence(trace, 0.5, seed)
+    train, test = sequences.split_by_sequence(trace, 0.5, seed)
     if not len(train) or not len(test):
         return
     ranks = (1, trace.router.top_k, trace.router.experts)
@@ -190,7 +190,7 @@ def test_recall_is_whole_where_a_layer_decides_the_next():
     lengths = [100] * 40
     first = uniform_trace(lengths, 1, 12, 3).experts
     trace = make_trace(np.concatenate([first, (first + 5) % 12], axis=1), lengths, 12)
-    found = statistics.next_layer_recall(*statistics.split_by_sequence(trace, 0.5, 0))
+    found = statistics.next_layer_recall(*sequences.split_by_sequence(trace, 0.5, 0))
     assert found.naive_bayes.min() == found.posterior.min() == 1
     assert found.popularity[0, 0] < 0.5
 
@@ -253,7 +253,7 @@ def test_rows_of_batches(trace, seed):
         assert len(owners) == len(chosen) == min(4, len(set(pool.tolist())))
     first = rng.integers(0, len(trace), 5)
     pairs = set(neighbours(trace))
-    rows = statistics._prefill_batches(statistics.follows(trace), first, 4)
+    rows = statistics._prefill_batches(sequences.follows(trace), first, 4)
     for start, line in zip(first, rows.tolist(), strict=True):
         expected = [int(start)]
         while len(expected) < 4 and (expected[-1], expected[-1] + 1) in pairs:
@@ -330,7 +330,7 @@ def test_published_decode_traces():
     trace = published_trace()
     assert (len(trace), len(sequence_starts(trace)) - 1) == (162_219, 494)
     assert statistics.consecutive_overlap(trace).mean() == pytest.approx(0.442, abs=5e-4)
-    recall = statistics.next_layer_recall(*statistics.split_by_sequence(trace, 0.5, 0))
+    recall = statistics.next_layer_recall(*sequences.split_by_sequence(trace, 0.5, 0))
     # Published as naive Bayes: .599 and .804, popularity .283 and .499; the split is not known.
     np.testing.assert_allclose(recall.posterior.mean(axis=1), [0.599, 0.804], atol=0.003)
     np.testing.assert_allclose(recall.popularity.mean(axis=1), [0.283, 0.499], atol=0.005)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing import statistics, synthetic
+from prophet_moe.routing import sequences, statistics, synthetic
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.reuse import hit_rates
 from prophet_moe.routing.synthetic import Parameters, Sample, fit, generate, partners
@@ -210,7 +210,7 @@ def test_a_generator_fitted_to_published_decode_traces():
     made = generate(fit(source), 494, 328, seed=99)
     assert_alike(source, made)
     recalls = [
-        statistics.next_layer_recall(*statistics.split_by_sequence(trace, 0.5, 0), (4,)).naive_bayes.mean()
+        statistics.next_layer_recall(*sequences.split_by_sequence(trace, 0.5, 0), (4,)).naive_bayes.mean()
         for trace in (source, made)
     ]
     assert recalls[1] == pytest.approx(recalls[0], rel=0.05)

@@ -34,10 +34,27 @@ TABLES = (
     "data/prophet_kv_extension_data.json",
 )
 
-TRACE_FIGURE = "figure at=, figure=routing_statistics"
+CALIBRATION = (
+    "tables/data/routing_law_fits.csv",
+    "tables/data/routing_law_residuals.csv",
+    "tables/data/routing_law_transfer.csv",
+    "tables/data/routing_variation.csv",
+    "tables/data/prediction.csv",
+    "tables/table5_routing_exponents.csv",
+    "tables/table6_prediction.csv",
+)
+
+TRACE_FIGURES = {f"figure at=, figure={figure}" for figure in ("routing_statistics", "routing_law", "prediction")}
+STATISTICS_FIGURE, LAW_FIGURE, PREDICTION_FIGURE = (
+    f"figure at=, figure={figure}" for figure in ("routing_statistics", "routing_law", "prediction")
+)
 FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in FIGURES}
-FROM_THE_RECORD = {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables") for at in PLACES} | FIGURE_JOBS
+FROM_THE_RECORD = {
+    f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
+} | FIGURE_JOBS
 FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "numbers"} | FROM_THE_RECORD
+PREDICTED = {f"judge_predictors described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
+FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
 
 
 def test_everything_is_there_with_its_sidecar(built):
@@ -45,6 +62,7 @@ def test_everything_is_there_with_its_sidecar(built):
         "figures/routing_statistics.pdf",
         "figures/routing_statistics.png",
         "tables/data/routing_statistics.csv",
+        *CALIBRATION,
     ):
         assert json.loads((built.root / f"{name}.prov.json").read_text())["output"] == name
     for at in PLACES:
@@ -133,7 +151,7 @@ def test_a_style_change_redraws_only_that_figure(built):
     ):
         assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
     with edited(style, "line_width_pt: 1.2", "line_width_pt: 1.5"):
-        assert built.jobs() == FIGURE_JOBS | {TRACE_FIGURE}
+        assert built.jobs() == FIGURE_JOBS | TRACE_FIGURES
 
 
 def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
@@ -172,38 +190,46 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
         assert built.jobs() == set()
     with edited(library / "params.py", '"""', '"""Edited. '):
         assert built.jobs() == FROM_THE_GRID | {"catalog"}
+    with edited(library / "routing/pooling.py", '"""', '"""Edited. '):
+        assert built.jobs() == {"routing_law", LAW_FIGURE} | FROM_THE_ROUTING
+    with edited(library / "predict/counting.py", '"""', '"""Edited. '):
+        assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE}
 
 
 def test_an_edit_of_the_statistics_describes_the_traces_again(built):
     described = {f"describe_trace described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
+    fitted = {job.replace("describe_trace", "fit_law") for job in described}
     with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
-        assert built.jobs() == described | {"routing_statistics", TRACE_FIGURE}
+        again = described | fitted | {"routing_statistics", STATISTICS_FIGURE, "routing_law", LAW_FIGURE}
+        assert built.jobs() == again | FROM_THE_ROUTING
 
 
-def test_a_trace_less_changes_the_table_and_its_figure_alone(built, tmp_path):
+def test_a_trace_less_changes_what_is_said_of_traces_and_what_rests_on_it(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
-    assert built.jobs("--configfile", str(overlay)) == {"routing_statistics", TRACE_FIGURE}
+    less = {"routing_statistics", "routing_law", "prediction"} | TRACE_FIGURES | FROM_THE_ROUTING
+    assert built.jobs("--configfile", str(overlay)) == less
 
 
 def test_data_of_others_gives_the_statistics_that_were_recorded_of_it(built):
     """With the data at hand the rules compute what a visitor without it takes from resources/statistics/."""
     if "PROPHET_DATA" not in os.environ:
         pytest.skip("PROPHET_DATA does not name the folder of datasets")
-    target = "results/routing/gpt-oss-20b-decode.csv"
-    taken = (built.root / target).read_bytes()
+    folder = "results/routing/gpt-oss-20b-decode"
+    targets = [f"{folder}/{kind}.csv" for kind in ("statistics", "law_fits", "law_residuals", "prediction")]
+    taken = [(built.root / target).read_bytes() for target in targets]
     with_data = {"PROPHET_DATA": os.environ["PROPHET_DATA"]}
     try:
-        done = built.snakemake(target, "--cores", "2", "--force", **with_data)
+        done = built.snakemake(*targets, "--cores", "2", "--force", **with_data)
         assert done.returncode == 0, done.stdout
-        assert (built.root / target).read_bytes() == taken
+        assert [(built.root / target).read_bytes() for target in targets] == taken
     finally:
         built.build()
 
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
     with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
-        assert built.jobs() == FROM_THE_GRID | {"catalog"}
+        assert built.jobs() == FROM_THE_GRID | {"catalog", "routing_variation"}
 
 
 def test_verify_passes_and_finds_a_tampered_table(built):

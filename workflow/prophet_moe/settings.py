@@ -19,8 +19,15 @@ from prophet_moe.errors import UserError
 class Routing(Strict):
     """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
 
-    law: Literal["uniform_occupancy", "power_law"] = "uniform_occupancy"
-    """uniform_occupancy: E (1 - (1 - k/E)^B); power_law: min(E, k B^exponent)."""
+    law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
+    """dirichlet_occupancy: experts differ in popularity by `variation`; uniform_occupancy: E (1 - (1 - k/E)^B);
+    power_law: min(E, k B^exponent)."""
+    variation: Literal["fitted"] | Annotated[float, Field(ge=0)] = "fitted"
+    """Of dirichlet_occupancy: standard deviation of the experts' popularity over its mean; fitted: to the model's own
+    traces, else pooled from those of other models."""
+    batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
+    """Which batches `variation` is fitted to: each sequence at a token of its own (continuous batching), all at the
+    same step since their prompts, or consecutive tokens of one sequence."""
     exponent: float = Field(default=0.932, gt=0, le=1)
     """Exponent of the power law (report 000:73)."""
 
@@ -69,6 +76,11 @@ class Scenario(Strict):
     """What kv_extension_factor holds where the baseline does not fit; with zero, means run over all rows."""
 
     @property
+    def fits_routing(self) -> bool:
+        """Whether the routing law rests on traces."""
+        return self.routing.law == "dirichlet_occupancy" and self.routing.variation == "fitted"
+
+    @property
     def zero_fill(self) -> bool:
         """Whether a missing extension counts as 0 in means."""
         return self.undefined_extension == "zero"
@@ -112,7 +124,7 @@ class FigureModels(Strict):
     """Models of figure 4."""
 
 
-CALIBRATED = Scenario(title="calibrated: published architectures, uniform routing (no trace yet)")
+CALIBRATED = Scenario(title="calibrated: published architectures, routing fitted to traces")
 REPORTED = Scenario(
     title="reported: the report's constants and formulas",
     architecture="reported",
@@ -158,6 +170,13 @@ class Experiment(Strict):
     traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]
     """Folders of resources/traces/; where traces are collected afresh, models of the plan."""
     collect: Collect = Collect()
+    reported_exponents: dict[str, float] = {
+        "Switch-Base-128": 0.934,
+        "Qwen1.5-MoE-A2.7B": 0.928,
+        "DeepSeek-V3-671B": 0.935,
+        "Mixtral-8x7B": 0.931,
+    }
+    """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
     reference: Reference = Reference()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
@@ -231,6 +250,8 @@ class FigureStyles(Strict):
     figure4_batch_context_tradeoff: FigureStyle = FigureStyle(width_in=3.33, height_in=2.6)
     figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
     routing_statistics: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    routing_law: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    prediction: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
 
 
 class Style(Strict):

@@ -14,6 +14,7 @@ rule sweep:
         code=code("workflow/scripts/sweep.py"),
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        variations=variations_for,
     output:
         grid="results/{scenario}/grid.parquet",
         prov=sidecars("results/{scenario}/grid.parquet"),
@@ -29,6 +30,7 @@ rule sweep:
         "python {input.code[0]}"
         " --gpus {input.gpus:q}"
         " --models {input.models:q}"
+        " --variations {input.variations:q}"
         " --grid {output.grid:q}"
         " --parameters {params.parameters:q}"
         " --rule sweep --code {input.code:q}"

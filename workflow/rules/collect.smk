@@ -76,3 +76,27 @@ rule collect_trace:
         "{params.python} -m prophet_moe.collect trace results/collect/{wildcards.trace}"
         " --prompts {input.prompts:q} --out results/traces/{wildcards.trace} {params.options}"
         " > {log:q} 2>&1"
+
+
+rule train_predictor:
+    """Train Prophet's predictor on a trace collected afresh; a training that was stopped goes on."""
+    input:
+        code=code("workflow/prophet_moe/collect/predictor.py"),
+        plan="config/predictor.yaml",
+        files=[f"results/traces/{{trace}}/{name}" for name in ("trace.parquet", "metadata.json", "SHA256SUMS")],
+    output:
+        files=[f"results/predictors/{{trace}}/{name}" for name in PREDICTOR_FILES],
+    log:
+        "logs/collect/{trace}/predictor.log",
+    benchmark:
+        "benchmarks/collect/{trace}/predictor.tsv"
+    conda:
+        "../../envs/gpu.yaml"
+    resources:
+        gpu=1,
+    params:
+        python=EXPERIMENT.collect.python,
+    shell:
+        "{params.python} -m prophet_moe.collect predictor results/traces/{wildcards.trace}"
+        " --plan {input.plan:q} --out results/predictors/{wildcards.trace}"
+        " > {log:q} 2>&1"

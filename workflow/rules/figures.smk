@@ -1,4 +1,4 @@
-"""Figures 1-5 of every scenario and the figure of the traces: one notebook each, run with Papermill."""
+"""Figures 1-5 of every scenario and the figures about traces: one notebook each, run with Papermill."""
 
 FIGURE_NAMES = (
     "figure1_memory_breakdown",
@@ -9,11 +9,11 @@ FIGURE_NAMES = (
 )
 
 FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
-FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURE, format=["pdf", "png"])
+FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURES, format=["pdf", "png"])
 
 
 wildcard_constraints:
-    figure="|".join((*FIGURE_NAMES, TRACE_FIGURE)),
+    figure="|".join((*FIGURE_NAMES, *TRACE_FIGURES)),
 
 
 rule figure:

@@ -16,6 +16,11 @@ def sweep_parameters(wildcards):
     )
 
 
+def variations_for(wildcards):
+    """The table of fitted routing, where a scenario's routing is fitted."""
+    return [VARIATION_TABLE] if EXPERIMENT.scenarios[wildcards.scenario].fits_routing else []
+
+
 def grid_of(wildcards):
     """The grid of the scenario whose outputs lie at {at}."""
     return f"results/{scenario_name(wildcards)}/grid.parquet"
@@ -36,14 +41,22 @@ def table_report(path, name):
     )
 
 
+def data_report(path, name):
+    """Mark a data file about traces for the report."""
+    return report(
+        path, caption=f"../report/{name}.rst", category="Data", labels={"item": name.replace("_", " "), "place": "all"}
+    )
+
+
 def figure_notebook(wildcards):
     """The notebook that draws a figure."""
     return NOTEBOOK_FOLDER / f"{wildcards.figure}.ipynb"
 
 
 def figure_record(wildcards):
-    """The data that a figure shows: the record of its scenario, or the statistics of the traces."""
-    return ROUTING_TABLE if wildcards.figure == TRACE_FIGURE else RECORD.format(at=wildcards.at)
+    """The data that a figure shows: the record of its scenario, or a table about traces."""
+    about_traces = dict(zip(TRACE_FIGURES, (ROUTING_TABLE, LAW_RESIDUALS, PREDICTION_TABLE), strict=True))
+    return about_traces.get(wildcards.figure) or RECORD.format(at=wildcards.at)
 
 
 def figure_code(wildcards):
@@ -63,11 +76,13 @@ def figure_parameters(wildcards):
         "figure3_context_scaling": {"gpu": reference["gpu"]},
         "figure4_batch_context_tradeoff": {"gpu": reference["gpu"]},
         "figure5_expert_count_analysis": {"zero_fill": scenario.zero_fill},
-        TRACE_FIGURE: {"traces": [*TRACES, *DATASETS]},
+        "routing_statistics": {"traces": [*TRACES, *DATASETS]},
+        "routing_law": {"traces": [*TRACES, *DATASETS]},
+        "prediction": {"traces": PREDICTED},
     }[wildcards.figure]
     if wildcards.figure in models:
         science = science | {"models": models[wildcards.figure]}
-    title = "recorded traces" if wildcards.figure == TRACE_FIGURE else scenario.title
+    title = "recorded traces" if wildcards.figure in TRACE_FIGURES else scenario.title
     return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})
 
 

@@ -34,8 +34,8 @@ rule describe_trace:
         code=code("workflow/scripts/describe_trace.py"),
         files=trace_files,
     output:
-        statistics="results/routing/{described}.csv",
-        prov=sidecars("results/routing/{described}.csv"),
+        statistics="results/routing/{described}/statistics.csv",
+        prov=sidecars("results/routing/{described}/statistics.csv"),
     log:
         "logs/routing/{described}.log",
     benchmark:
@@ -54,15 +54,15 @@ rule describe_trace:
 
 
 rule recorded_statistics:
-    """Take the statistics that were recorded of a dataset that is not here."""
+    """Take what was recorded of a dataset that is not here."""
     input:
-        recorded="resources/statistics/{recorded}.csv",
+        recorded="resources/statistics/{recorded}/{kind}.csv",
     output:
-        statistics="results/routing/{recorded}.csv",
+        statistics="results/routing/{recorded}/{kind}.csv",
     log:
-        "logs/routing/{recorded}.log",
+        "logs/routing/{recorded}/{kind}.log",
     benchmark:
-        "benchmarks/routing/{recorded}.tsv"
+        "benchmarks/routing/{recorded}/{kind}.tsv"
     conda:
         "../../envs/analysis.yaml"
     shell:
@@ -73,7 +73,7 @@ rule routing_statistics:
     """Put the statistics of all traces into one table."""
     input:
         code=code("workflow/scripts/write_routing_statistics.py"),
-        statistics=[f"results/routing/{name}.csv" for name in (*TRACES, *DATASETS)],
+        statistics=of_every_trace("statistics"),
     output:
         table=report(
             ROUTING_TABLE,

@@ -8,7 +8,10 @@ TABLE_NAMES = (
 )
 TABLE1, TABLE2, TABLE3, TABLE4 = (f"tables/{{at}}{name}.csv" for name in TABLE_NAMES)
 
+EXTENDED_TABLES = [f"tables/{{at}}extended/{name}.csv" for name in TABLE_NAMES]
+
 TABLES = everywhere("tables/{at}{name}.csv", name=TABLE_NAMES)
+TABLES += everywhere("tables/{at}extended/{name}.csv", name=TABLE_NAMES)
 
 
 rule tables:
@@ -39,4 +42,35 @@ rule tables:
         " --table4 {output.table4:q}"
         " --parameters {params.parameters:q}"
         " --rule tables --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule extended_tables:
+    """Compute tables 1-4 once more, with the ends of every number over the interval of routings."""
+    input:
+        code=code("workflow/scripts/compute_extended_tables.py"),
+        grid=grid_of,
+    output:
+        table1=EXTENDED_TABLES[0],
+        table2=EXTENDED_TABLES[1],
+        table3=EXTENDED_TABLES[2],
+        table4=EXTENDED_TABLES[3],
+        prov=sidecars(*EXTENDED_TABLES),
+    log:
+        "logs/{at}extended_tables.log",
+    benchmark:
+        "benchmarks/{at}extended_tables.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=table_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --grid {input.grid:q}"
+        " --table1 {output.table1:q}"
+        " --table2 {output.table2:q}"
+        " --table3 {output.table3:q}"
+        " --table4 {output.table4:q}"
+        " --parameters {params.parameters:q}"
+        " --rule extended_tables --code {input.code:q}"
         " > {log:q} 2>&1"

@@ -11,18 +11,19 @@ DATASET_FILE = Path("config/datasets.yaml")
 
 with ends_in_one_line():
     PLAN = read_plan(Path(EXPERIMENT.collect.plan))
-    REGISTRY = load_datasets(DATASET_FILE)
+    KNOWN_DATA = load_datasets(DATASET_FILE)
 
 TRACES = EXPERIMENT.traces
-TRACE_FIGURE = "routing_statistics"
+TRACE_FIGURES = ("routing_statistics", "routing_law", "prediction")
+PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
 WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.packages.values()]
 
 # Other people's routing data: present on this machine, or known by the statistics recorded of it, or missing.
 RECORDED_STATISTICS = Path("resources/statistics")
-ROUTING_DATA = {name: data for name, data in REGISTRY.datasets.items() if data.kind == "routing"}
+ROUTING_DATA = {name: data for name, data in KNOWN_DATA.datasets.items() if data.kind == "routing"}
 DATASET_PATHS = {name: located(name, data) for name, data in ROUTING_DATA.items()}
 PRESENT = [name for name, paths in DATASET_PATHS.items() if paths]
-RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_STATISTICS / f"{name}.csv").exists()]
+RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_STATISTICS / name).is_dir()]
 DATASETS = [name for name in ROUTING_DATA if name in (*PRESENT, *RECORDED)]
 
 
@@ -31,6 +32,7 @@ wildcard_constraints:
     dataset="|".join(PRESENT) or "none",
     described="|".join([*TRACES, *PRESENT]),
     recorded="|".join(RECORDED) or "none",
+    kind="statistics|law_fits|law_residuals|prediction",
 
 
 def trace_folder(name):
@@ -38,6 +40,36 @@ def trace_folder(name):
     if name in DATASETS:
         return Path("results/datasets") / name
     return (COLLECTED_FOLDER if EXPERIMENT.collect.afresh else TRACE_FOLDER) / name
+
+
+def of_every_trace(kind):
+    """The results of one kind about all traces and datasets."""
+    return [f"results/routing/{name}/{kind}.csv" for name in (*TRACES, *DATASETS)]
+
+
+def predictor_folder(name):
+    """Where the predictor that was trained on a trace lies, or will lie."""
+    return Path("results/predictors" if EXPERIMENT.collect.afresh and name in TRACES else "resources/predictors") / name
+
+
+def predictor_files(wildcards):
+    """The files of the predictor of a trace."""
+    return [predictor_folder(wildcards.described) / name for name in PREDICTOR_FILES]
+
+
+def with_predictor(names):
+    """Those of the traces that have a predictor, or will have one."""
+    return [name for name in names if EXPERIMENT.collect.afresh or (predictor_folder(name) / "metadata.json").exists()]
+
+
+def without_predictor():
+    """One line for each trace that no predictor was trained on."""
+    return [
+        f"note: no predictor was trained on {name}, it is left out of tables/data/prediction.csv; to train one: "
+        f"{EXPERIMENT.collect.python} -m prophet_moe.collect predictor {trace_folder(name)} --out {predictor_folder(name)}"
+        for name in (*TRACES, *PRESENT)
+        if name not in PREDICTED
+    ]
 
 
 def trace_files(wildcards):
@@ -63,14 +95,14 @@ def dataset_code(wildcards):
 
 
 def dataset_parameters(wildcards):
-    """What the registry says about a dataset, and the router of its model."""
+    """What is listed about a dataset, and the router of its model."""
     dataset = ROUTING_DATA[wildcards.dataset]
     return as_json({"name": wildcards.dataset, "dataset": dataset.model_dump(), "router": router_of(dataset.model)})
 
 
 def router_of(model):
     """The router of a model, as JSON-like values."""
-    router = router_named(model, MODELS, REGISTRY)
+    router = router_named(model, MODELS, KNOWN_DATA)
     return {"model": router.model, "experts": router.experts, "top_k": router.top_k, "layers": list(router.layers)}
 
 
@@ -119,3 +151,6 @@ def missing_datasets():
         for name, data in ROUTING_DATA.items()
         if name not in PRESENT
     ]
+
+
+PREDICTED = [*with_predictor([*TRACES, *PRESENT]), *RECORDED]

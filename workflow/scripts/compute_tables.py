@@ -2,18 +2,14 @@
 
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_csv
-from prophet_moe.present import tables
+from prophet_moe.present.tables import tables
 from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
     """Write the four tables as CSV."""
-    record = read_record(files.record)
-    gpu, batch_size = parameters["gpu"], parameters["batch_size"]
-    write_csv(files.table1, tables.kv_extension(record, gpu, batch_size))
-    write_csv(files.table2, tables.average_extension(record, parameters["zero_fill"]))
-    write_csv(files.table3, tables.by_expert_count(record))
-    write_csv(files.table4, tables.max_context(record, gpu, batch_size))
+    for name, table in tables(read_record(files.record), **parameters).items():
+        write_csv(getattr(files, name), table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from prophet_moe.routing.trace import Origin, Router
 
 
 def build(files, parameters):
-    """Check the files against the registry, and import the first of them."""
+    """Check the files against what is listed, and import the first of them."""
     dataset, router = Dataset(**parameters["dataset"]), parameters["router"]
     check_files(dataset, files.sources)
     origin = Origin(f"{dataset.project} {dataset.commit}", dataset.licence, dataset.files[0].sha256)

@@ -5,6 +5,7 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import replacing
 from prophet_moe.provenance.job import run
+from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings import Scenario
 
 
@@ -13,10 +14,11 @@ def build(files, parameters):
     models = {path.stem: load_model(path) for path in files.models}
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
-    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario)
+    variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
+    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations)
     with replacing(files.grid) as partial:
         grid.to_parquet(partial, index=False)
 
 
 if __name__ == "__main__":
-    run(build, reads=["gpus"], reads_many=["models"], writes=["grid"])
+    run(build, reads=["gpus"], reads_many=["models"], reads_any=["variations"], writes=["grid"])

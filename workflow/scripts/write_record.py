@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, rows_of
+from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, rows_of, with_intervals
 from prophet_moe.files import write_csv, write_json
 from prophet_moe.provenance.job import run
 
@@ -13,7 +13,7 @@ def build(files, parameters):
     frame = record(grid)
     write_csv(files.csv, frame)
     write_json(files.json, rows_of(frame))
-    write_csv(files.extended, record(grid, EXTENDED_COLUMNS))
+    write_csv(files.extended, record(with_intervals(grid), EXTENDED_COLUMNS))
 
 
 if __name__ == "__main__":

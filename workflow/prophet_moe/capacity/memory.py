@@ -32,6 +32,8 @@ class ModelMemory:
     total_params: Number
     active_params: Number
     forced_not_fitting: bool = False
+    variation: Number = 0
+    """Standard deviation of the experts' popularity over its mean; 0 is uniform routing."""
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:

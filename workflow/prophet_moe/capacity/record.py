@@ -6,8 +6,10 @@ One list of columns serves the writer, the reader, the schema and the data dicti
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.grid import ESTIMATE
 from prophet_moe.documents import read_csv
 from prophet_moe.errors import UserError
 from prophet_moe.files import SIGNIFICANT_DIGITS
@@ -48,6 +50,18 @@ def _flag(name: str, description: str) -> Column:
 def _gigabytes(name: str, description: str, source: str) -> Column:
     return _number(name, "GB", description, source, GB)
 
+
+def _interval(name: str, unit: str) -> tuple[Column, Column]:
+    return tuple(
+        _number(
+            f"{name}_{end}", unit, f"{ends} of the 95 % interval of {name} over routings; empty where none is fitted."
+        )
+        for end, ends in (("low", "Lower end"), ("high", "Upper end"))
+    )
+
+
+INTERVALS = ("unique_experts", "expert_savings_pct", "prophet_max_context", "kv_extension_factor")
+"""Metrics whose interval the extended record carries."""
 
 RECORD_COLUMNS = (
     _text("model", "Model, a file of config/models/."),
@@ -100,6 +114,10 @@ EXTENDED_COLUMNS = (
     _gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
     _number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
     _text("routing_law", "The law behind unique_experts."),
+    *_interval("unique_experts", ""),
+    *_interval("expert_savings_pct", "%"),
+    *_interval("prophet_max_context", "tokens"),
+    *_interval("kv_extension_factor", ""),
     _text(
         "evidence", "computed; fitted (constants fitted to the report's own results); forced (preset to not fitting)."
     ),
@@ -107,9 +125,22 @@ EXTENDED_COLUMNS = (
 """The record with what explains it: fit state, native limits, components, evidence."""
 
 
-def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS) -> pd.DataFrame:
-    """Take `columns` from the capacity grid, in their units, numbers rounded to 6 significant digits."""
-    return pd.DataFrame({column.name: _convert(grid[column.source], column) for column in columns})
+def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, case: str = ESTIMATE) -> pd.DataFrame:
+    """Take `columns` of one case from the capacity grid, in their units, numbers rounded to 6 significant digits."""
+    rows = grid[grid["case"] == case].reset_index(drop=True)
+    return pd.DataFrame({column.name: _convert(rows[column.source], column) for column in columns})
+
+
+def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
+    """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases."""
+    cases = grid["case"].unique()
+    ends = {}
+    for metric in INTERVALS:
+        values = np.array([grid.loc[grid["case"] == case, metric].to_numpy(float) for case in cases])
+        fitted = values if len(cases) > 1 else np.full_like(values, np.nan)
+        ends[f"{metric}_low"], ends[f"{metric}_high"] = np.fmin.reduce(fitted), np.fmax.reduce(fitted)
+    rows = {name: np.tile(end, len(cases)) for name, end in ends.items()}
+    return grid.assign(**rows)
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict]:

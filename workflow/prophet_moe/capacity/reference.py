@@ -11,17 +11,24 @@ from prophet_moe.settings import Routing, Scenario
 from prophet_moe.units import MB, MIB
 
 
-def unique_experts(routing: Routing, experts: Number, top_k: Number, batch: int) -> float:
+def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
     """u(B): distinct routed experts that `batch` tokens activate in one layer."""
     if routing.law == "power_law":
         return min(experts, top_k * batch**routing.exponent)
-    return experts * (1 - (1 - top_k / experts) ** batch)
+    share = top_k / experts
+    if routing.law == "uniform_occupancy":
+        return experts * (1 - (1 - share) ** batch)
+    rho = min(1.0, variation**2 * share / (1 - share)) if share < 1 else 0.0
+    missed = 1 - share
+    for i in range(1, batch):
+        missed *= ((1 - rho) * (1 - share) + i * rho) / (1 - rho + i * rho)
+    return experts * (1 - missed)
 
 
 def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Scenario) -> dict[str, Number]:
     """All metrics of one configuration; bytes, tokens, percent, as in sweep.METRICS."""
     m = model
-    unique = unique_experts(scenario.routing, m.experts, m.top_k, batch)
+    unique = unique_experts(scenario.routing, m.experts, m.top_k, m.variation, batch)
     whole = scenario.resident_experts == "whole"
     resident = min(m.experts, math.ceil(unique - ROUNDING_GUARD)) if whole else unique
 

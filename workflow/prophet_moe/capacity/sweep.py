@@ -45,7 +45,7 @@ def sweep(
 def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
     """All metrics of one block, the same names, units and meaning as reference.evaluate."""
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
-    unique = unique_experts(scenario.routing, experts, top_k, batch)
+    unique = unique_experts(scenario.routing, experts, top_k, c["variation"], batch)
     resident = unique
     if scenario.resident_experts == "whole":
         resident = np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))

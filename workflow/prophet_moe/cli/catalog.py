@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from prophet_moe.documents import read_yaml
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.present.documentation import documents
+from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings import resolve
 from prophet_moe.units import GB
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
+VARIATIONS = Path("tables/data/routing_variation.csv")
 
 
 def add_commands(commands: Any) -> None:
@@ -90,6 +93,9 @@ def show_capacity(arguments: argparse.Namespace) -> None:
     if memory is None:
         raise UserError(arguments.model, "the report does not cover it", "Use --scenario calibrated.")
 
+    if scenario.fits_routing:
+        variation = read_variations(VARIATIONS, scenario.routing.batching)[arguments.model]
+        memory = replace(memory, variation=variation.value)
     metrics = evaluate(memory, gpus[arguments.gpu].memory_bytes(scenario.device_memory), arguments.batch, scenario)
     table = Table(
         "metric",

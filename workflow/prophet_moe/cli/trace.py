@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
 
     data = commands.add_parser("data", help="other people's data: what is here, and get the rest")
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="what the registry knows, and where it lies").set_defaults(run=list_data)
+    actions.add_parser("list", help="what is listed, and where it lies").set_defaults(run=list_data)
     fetched = actions.add_parser("fetch", help="download a dataset that has a public address")
     fetched.add_argument("id")
     fetched.set_defaults(run=fetch_data)
@@ -46,8 +46,8 @@ def import_trace(arguments: argparse.Namespace) -> None:
     """Import a record and write it as a trace folder, or as counts where the source has no token order."""
     if not arguments.source.exists():
         raise UserError(str(arguments.source), "no such file or folder", "Check the path.")
-    registry = datasets.load_datasets(DATASETS)
-    router = datasets.router_named(arguments.model, load_models(MODELS), registry)
+    listed = datasets.load_datasets(DATASETS)
+    router = datasets.router_named(arguments.model, load_models(MODELS), listed)
     origin = Origin(arguments.source.name, arguments.licence, _source_sha256(arguments.source))
     options = {} if arguments.hidden_layers is None else {"hidden_layers": arguments.hidden_layers}
     read = import_source(arguments.format, arguments.source, router, origin, **options)
@@ -68,7 +68,7 @@ def _source_sha256(source: Path) -> str:
 
 
 def list_data(arguments: argparse.Namespace) -> None:
-    """Print the registry."""
+    """Print the list."""
     table = Table("id", "kind", "licence", "MB", "here")
     for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
         paths = datasets.located(name, dataset)

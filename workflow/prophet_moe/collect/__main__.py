@@ -1,17 +1,26 @@
 """The command line `python -m prophet_moe.collect`, for the machine with the model."""
 
 import argparse
+import importlib
 import json
 import sys
 import time
 from pathlib import Path
 
+from prophet_moe.collect.plan import read_as, read_plan
 from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.files import write_json
 
 WORK = Path("results/collect")
 """Where packages and models are kept while they are needed; not committed."""
 PLAN = Path("config/collect.yaml")
+PREDICTOR = Path("config/predictor.yaml")
+MEASUREMENTS = {
+    "hardware": "measure transfers, copies and kernels of this GPU",
+    "memory": "measure the memory of real architectures with random weights",
+    "prefetch": "replay a trace with expert weights in host memory, policy by policy",
+}
+"""Measurements of this machine, each a module of its name: what it does."""
 
 
 def main() -> None:
@@ -47,6 +56,21 @@ def main() -> None:
     trace.add_argument("--verify-overhead", action="store_true", help="measure what recording costs, too")
     trace.set_defaults(run=collect_trace)
 
+    predictor = commands.add_parser(
+        "predictor", help="train Prophet's predictor on a trace; goes on where it was stopped"
+    )
+    predictor.add_argument("trace", type=Path, metavar="TRACE", help="a folder with a trace")
+    predictor.add_argument("--plan", type=Path, default=PREDICTOR, metavar="FILE", help=f"default: {PREDICTOR}")
+    predictor.add_argument("--out", type=Path, required=True, metavar="DIR")
+    predictor.set_defaults(run=train_predictor)
+
+    for name, told in MEASUREMENTS.items():
+        measurement = commands.add_parser(name, help=f"{told}; goes on where it was stopped")
+        plan = Path(f"config/measurements/{name}.yaml")
+        measurement.add_argument("--plan", type=Path, default=plan, metavar="FILE", help=f"default: {plan}")
+        measurement.add_argument("--out", type=Path, required=True, metavar="DIR")
+        measurement.set_defaults(run=measure, measurement=name)
+
     arguments = parser.parse_args()
     with ends_in_one_line():
         arguments.run(arguments)
@@ -67,7 +91,6 @@ def _positive(text: str) -> int:
 def fetch_corpus(arguments: argparse.Namespace) -> None:
     """Download the packages of the corpus."""
     from prophet_moe.collect import corpus
-    from prophet_moe.collect.plan import read_plan
 
     corpus.fetch(read_plan(arguments.plan).corpus, arguments.work / "corpus")
 
@@ -75,7 +98,6 @@ def fetch_corpus(arguments: argparse.Namespace) -> None:
 def train_model(arguments: argparse.Namespace) -> None:
     """Train one model of the plan, unless it is there already, and write the prompts that its trace is made of."""
     from prophet_moe.collect import prompts, train
-    from prophet_moe.collect.plan import read_plan
 
     plan = read_plan(arguments.plan)
     if arguments.model not in plan.models:
@@ -125,6 +147,19 @@ def collect_trace(arguments: argparse.Namespace) -> None:
         write_json(arguments.out / "overhead.json", {"machine": machine.described(), "hooks": measured})
         for result in measured:
             print(f"recording at batch {result['batch']}: {result['ratio']:.3f} times the time", file=sys.stderr)
+
+
+def train_predictor(arguments: argparse.Namespace) -> None:
+    """Train the predictor of one trace."""
+    from prophet_moe.collect import predictor
+
+    predictor.train(arguments.trace, read_as(predictor.Plan, arguments.plan), arguments.out)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Make one of the MEASUREMENTS."""
+    module = importlib.import_module(f"prophet_moe.collect.{arguments.measurement}")
+    module.collect(read_as(module.Plan, arguments.plan), arguments.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from typing import Any
 
@@ -10,22 +11,45 @@ import torch
 
 def device() -> torch.device:
     """The first CUDA device where there is one, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", 0) if on_gpu() else torch.device("cpu")
+
+
+def on_gpu() -> bool:
+    """Whether there is a CUDA device, on which everything runs."""
+    return torch.cuda.is_available()
 
 
 def described() -> dict[str, Any]:
     """Hardware and versions behind a measurement."""
     versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "tokenizers", "torch", "transformers")}
-    found = {"python": platform.python_version(), **versions, "cpu_threads": torch.get_num_threads()}
-    if not torch.cuda.is_available():
-        return {"device": "cpu", "cpu": _cpu_name(), "cpus": len(os.sched_getaffinity(0))} | found
+    host = {"cpu": _cpu_name(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    host |= {**versions, "cpu_threads": torch.get_num_threads()}
+    if not on_gpu():
+        return {"device": "cpu"} | host
     properties = torch.cuda.get_device_properties(0)
+    asked = _ask_driver("driver_version", "pcie.link.gen.max", "pcie.link.width.max")
     return {
         "device": properties.name,
         "uuid": str(properties.uuid),
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
-    } | found
+        "driver": asked.pop("driver_version"),
+        **asked,
+    } | host
+
+
+def state() -> dict[str, Any]:
+    """Clocks, temperature and power of the GPU just now, or the load of the CPU."""
+    if not on_gpu():
+        return {"load": os.getloadavg()[0]}
+    return _ask_driver("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
+
+
+def _ask_driver(*names: str) -> dict[str, str]:
+    """What nvidia-smi says of the first GPU, by name, with the units."""
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+    line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return dict(zip(names, line.split(", "), strict=True))
 
 
 def _cpu_name() -> str:

@@ -8,13 +8,14 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from prophet_moe.errors import UserError, from_os_error
 
 PLAN_FILE = Path("config/collect.yaml")
+AnyPlan = TypeVar("AnyPlan")
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,19 @@ class Plan:
 
 
 def read_plan(path: Path = PLAN_FILE) -> Plan:
-    """Read and check the plan; a mistake in it is a UserError that names file, key, value and expectation."""
+    """Read and check the plan of the traces."""
+    return read_as(Plan, path)
+
+
+def read_as(kind: type[AnyPlan], path: Path) -> AnyPlan:
+    """Read a YAML file as a dataclass; a mistake in it is a UserError that names file, key, value and expectation."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise from_os_error(path, error) from None
     except yaml.YAMLError as error:
         raise UserError(str(path), f"malformed YAML: {' '.join(str(error).split())}", "Mend the file.") from None
-    return _build(Plan, content, str(path), "")
+    return _build(kind, content, str(path), "")
 
 
 SIMPLE = MappingProxyType({int: "a whole number", float: "a number", str: "text", bool: "true or false"})

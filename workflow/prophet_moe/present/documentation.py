@@ -95,6 +95,8 @@ def _kind(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
+    if schema["type"] == "object":
+        return f"mapping of names to {_kind(schema['additionalProperties'])}"
     words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[
         schema["type"]
     ]

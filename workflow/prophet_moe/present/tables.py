@@ -1,9 +1,22 @@
 """Tables 1-4: pure functions of the record."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 
 SATURATES_BELOW_PCT = 20.0
 """Mean expert savings under which a group is said to saturate quickly."""
+
+
+def tables(record: pd.DataFrame, *, gpu: str, batch_size: int, zero_fill: bool) -> dict[str, pd.DataFrame]:
+    """Tables 1-4: 1 and 4 at one GPU and batch size, 2 ranked with missing extensions left out or as 0."""
+    return {
+        "table1": kv_extension(record, gpu, batch_size),
+        "table2": average_extension(record, zero_fill),
+        "table3": by_expert_count(record),
+        "table4": max_context(record, gpu, batch_size),
+    }
 
 
 def fit_state(record: pd.DataFrame) -> pd.Series:
@@ -114,6 +127,38 @@ def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame
             "kv_extension_factor": rows["kv_extension_factor"],
         }
     )
+
+
+AFFECTED = (
+    "expert_savings_pct",
+    "mean_expert_savings_pct",
+    "kv_extension_factor",
+    "kv_increase_tokens",
+    "mean_extension_fitting",
+    "mean_extension_zero_filled",
+    "best_extension",
+    "mean_dedup_factor",
+    "prophet_max_context",
+    "prophet_native_context",
+)
+"""Columns of tables 1-4 that depend on how many experts a batch needs."""
+
+
+def with_intervals(table: pd.DataFrame, ends: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """`table` with <column>_low and _high after every AFFECTED column: the ends over the same table of other routings.
+
+    Rows are matched by the first column that names them, `model` or `num_experts`. Without `ends` the cells are empty.
+    """
+    key = "model" if "model" in table else "num_experts"
+    columns = {}
+    for name in table:
+        columns[name] = table[name]
+        if name in AFFECTED:
+            others = [end.set_index(key)[name].reindex(table[key]).to_numpy(float, na_value=np.nan) for end in ends]
+            values = np.array([table[name].to_numpy(float, na_value=np.nan), *others])
+            shown = values if ends else np.full_like(values, np.nan)
+            columns[f"{name}_low"], columns[f"{name}_high"] = np.fmin.reduce(shown), np.fmax.reduce(shown)
+    return pd.DataFrame(columns)
 
 
 def _defined_extension(rows: pd.DataFrame) -> pd.Series:

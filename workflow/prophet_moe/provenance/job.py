@@ -17,18 +17,22 @@ def run(
     build: Callable[[SimpleNamespace, dict[str, Any]], None],
     reads: Sequence[str] = (),
     reads_many: Sequence[str] = (),
+    reads_any: Sequence[str] = (),
     writes: Sequence[str] = (),
 ) -> None:
     """Run `build(files, parameters)` as a command.
 
-    `reads` and `writes` name options of one path each, `reads_many` of one or more; they are attributes of `files`,
-    along with `files.config_hash`. A UserError ends the command with one line and exit code 1.
+    `reads` and `writes` name options of one path each, `reads_many` of one or more, `reads_any` of none or more; they
+    are attributes of `files`, along with `files.config_hash`. A UserError ends the command with one line and exit
+    code 1.
     """
     parser = argparse.ArgumentParser(description=sys.modules[build.__module__].__doc__)
     for name in reads:
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
     for name in reads_many:
         parser.add_argument(f"--{name}", type=Path, required=True, nargs="+", metavar="FILE")
+    for name in reads_any:
+        parser.add_argument(f"--{name}", type=Path, default=[], nargs="*", metavar="FILE")
     for name in writes:
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="OUTPUT")
     parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON", help="parameters of the output")
@@ -36,7 +40,8 @@ def run(
     parser.add_argument("--code", type=Path, nargs="+", default=[], metavar="FILE", help="code, for the sidecars")
     files = parser.parse_args()
 
-    inputs = [getattr(files, name) for name in reads] + [path for name in reads_many for path in getattr(files, name)]
+    several = (*reads_many, *reads_any)
+    inputs = [getattr(files, name) for name in reads] + [path for name in several for path in getattr(files, name)]
     outputs = [getattr(files, name) for name in writes]
     try:
         with ends_in_one_line():

@@ -1,4 +1,4 @@
-"""The registry of other people's data, config/datasets.yaml: what it is, and where it lies on this machine."""
+"""The list of other people's data, config/datasets.yaml: what it is, and where it lies on this machine."""
 
 import difflib
 import os
@@ -91,19 +91,19 @@ class DatasetFile(Strict):
 
 
 def load_datasets(path: Path) -> DatasetFile:
-    """Read the registry."""
+    """Read the list."""
     return validate(DatasetFile, read_yaml(path), str(path), "Mend that entry.")
 
 
-def router_named(name: str, models: Mapping[str, ModelSpec], registry: DatasetFile) -> Router:
-    """The router of a model of the catalogue or of the registry; of an encoder-decoder, the decoder's."""
+def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router:
+    """The router of a model of the catalogue or of the list; of an encoder-decoder, the decoder's."""
     if name in models:
         arch = models[name].architecture
         return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
-    if name in registry.routers:
-        spec = registry.routers[name]
+    if name in listed.routers:
+        spec = listed.routers[name]
         return Router(name, spec.experts, spec.top_k, tuple(range(spec.first, spec.layers)))
-    known = [*models, *registry.routers]
+    known = [*models, *listed.routers]
     near = difflib.get_close_matches(name, known, n=1)
     expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
     raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")

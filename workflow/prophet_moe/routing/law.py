@@ -1,6 +1,18 @@
-"""Laws for u(B), the distinct routed experts that a batch of B tokens activates in one MoE layer."""
+"""Laws for u(B), the distinct routed experts that a batch of B tokens activates in one MoE layer.
+
+If a token chooses expert e with probability p_e, B tokens that choose independently miss it with probability
+(1 - p_e)^B. If instead the tokens of a batch share one unknown popularity, drawn around p_e as in a
+Dirichlet-multinomial (Polya's urn) with correlation rho between any two of them, they miss it with probability
+
+    prod over i < B of ((1 - rho) (1 - p_e) + i rho) / (1 - rho + i rho),
+
+which is (1 - p_e)^B at rho = 0 (Johnson, Kotz, Balakrishnan: Discrete Multivariate Distributions, 1997, chapter 35).
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.settings import Routing
@@ -8,11 +20,18 @@ from prophet_moe.settings import Routing
 Floats = NDArray[np.float64]
 
 
-def unique_experts(routing: Routing, experts: Floats, top_k: Floats, batch: Floats) -> Floats:
-    """u(B) for arrays of experts E, choices per token k and tokens B, all of one shape; not rounded."""
+def unique_experts(routing: Routing, experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
+    """u(B) for arrays of experts E, choices per token k, `variation` of the popularity and tokens B; not rounded."""
     if routing.law == "power_law":
-        return np.minimum(experts, top_k * batch**routing.exponent)
-    return uniform_occupancy(experts, top_k, batch)
+        return power_law(experts, top_k, routing.exponent, batch)
+    if routing.law == "uniform_occupancy":
+        return uniform_occupancy(experts, top_k, batch)
+    return dirichlet_occupancy(experts, top_k, variation, batch)
+
+
+def power_law(experts: Floats, top_k: Floats, exponent: float, batch: Floats) -> Floats:
+    """min(E, k B^exponent), the report's law (000:862)."""
+    return np.minimum(experts, top_k * batch**exponent)
 
 
 def uniform_occupancy(experts: Floats, top_k: Floats, batch: Floats) -> Floats:
@@ -21,3 +40,50 @@ def uniform_occupancy(experts: Floats, top_k: Floats, batch: Floats) -> Floats:
     Exact for independent tokens: one token misses a given expert with probability 1 - k/E.
     """
     return experts * (1.0 - (1.0 - top_k / experts) ** batch)
+
+
+def dirichlet_occupancy(experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
+    """u(B) when only the spread of the experts' popularity is known: a symmetric Dirichlet-multinomial.
+
+    `variation` is the standard deviation of p_e over its mean k/E. Skew over all tokens and clustering within a batch
+    have the same effect here, so one number holds both; 0 is uniform occupancy. Arrays of one shape, B whole.
+    """
+    share = top_k / experts
+    correlation = np.zeros_like(share)
+    np.divide(variation**2 * share, 1.0 - share, out=correlation, where=share < 1.0)
+    return experts * (1.0 - _missed(share, np.minimum(correlation, 1.0), batch.astype(np.int64)))
+
+
+@njit(cache=True)
+def _missed(share, correlation, batch):
+    """(n,): probability that B tokens miss an expert of popularity `share`: the product of the module's head."""
+    missed = 1.0 - share
+    for row in range(len(share)):
+        rho = correlation[row]
+        for i in range(1, batch[row]):
+            missed[row] *= ((1.0 - rho) * (1.0 - share[row]) + i * rho) / (1.0 - rho + i * rho)
+    return missed
+
+
+def clustered_occupancy(popularity: Floats, correlation: float, batches: Sequence[int]) -> Floats:
+    """(number of batches,): u(B), mean over layers, from the measured popularity p_e (L, E); batches ascending.
+
+    Tokens of a batch are correlated by rho >= 0. rho = 0 is skewed occupancy: exact, in expectation, for tokens of
+    sequences drawn at random.
+    """
+    missed = _missed_by_popularity(popularity.ravel(), correlation, np.array(batches))
+    return popularity.shape[1] - missed / len(popularity)
+
+
+@njit(cache=True)
+def _missed_by_popularity(popularity, rho, batches):
+    """(number of batches,): the product of the module's head, summed over `popularity` (n,)."""
+    total = np.zeros(len(batches))
+    for share in popularity:
+        missed, size = 1.0 - share, 1
+        for place, batch in enumerate(batches):
+            while size < batch:
+                missed *= ((1.0 - rho) * (1.0 - share) + size * rho) / (1.0 - rho + size * rho)
+                size += 1
+            total[place] += missed
+    return total

@@ -39,10 +39,15 @@ def read_summary(path: Path) -> pd.DataFrame:
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
-    """The rows of a written summary or of the table of all, typed: numbers as float, empty cells as NaN."""
+    """The rows of a written summary or of the table of all."""
+    return read_rows(path, COLUMNS)
+
+
+def read_rows(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A written table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError."""
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
     table = pd.read_csv(path)
-    if list(table.columns) != COLUMNS:
-        raise UserError(str(path), f"has columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}", REBUILD)
+    if list(table.columns) != columns:
+        raise UserError(str(path), f"has columns {', '.join(table.columns)}, expected {', '.join(columns)}", REBUILD)
     return table

@@ -6,13 +6,13 @@ a trace count, whatever their phase: pass `trace.decoded()` for those of decodin
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from prophet_moe.routing.sequences import follows
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 Floats = NDArray[np.float64]
@@ -36,13 +36,6 @@ def load_skew(load: Floats) -> Floats:
 def load_entropy(load: Floats) -> Floats:
     """(L,): -sum p log2 p of `load` (L, E), bits; divide by log2(E) for a share of the most possible."""
     return -np.sum(load * np.log2(load, where=load > 0, out=np.zeros_like(load)), axis=1)
-
-
-def follows(trace: Trace) -> NDArray[np.bool_]:
-    """(N,): whether a token is the next one, by position, of the same sequence as the row before it."""
-    following = np.zeros(len(trace), bool)
-    following[1:] = (np.diff(trace.sequence) == 0) & (np.diff(trace.position) == 1)
-    return following
 
 
 def consecutive_overlap(trace: Trace) -> Floats:
@@ -74,28 +67,6 @@ def _common_choices(experts, following):
                     for b in range(top_k):
                         common[layer] += experts[row, layer, a] == experts[row - 1, layer, b]
     return common
-
-
-def without_duplicates(trace: Trace) -> Trace:
-    """The trace less every sequence whose expert ids equal those of an earlier sequence."""
-    starts = sequence_starts(trace)
-    seen: set[bytes] = set()
-    keep = np.ones(len(trace), bool)
-    for start, end in pairwise(starts):
-        ids = trace.experts[start:end].tobytes()
-        keep[start:end] = ids not in seen
-        seen.add(ids)
-    return trace.select(keep)
-
-
-def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
-    """Two traces of whole sequences: round(share * S) of them drawn at random, and the others."""
-    starts = sequence_starts(trace)
-    count = len(starts) - 1
-    drawn = np.zeros(count, bool)
-    drawn[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
-    keep = np.repeat(drawn, np.diff(starts))
-    return trace.select(keep), trace.select(~keep)
 
 
 @dataclass(frozen=True)

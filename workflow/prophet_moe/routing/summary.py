@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prophet_moe.routing import reuse, statistics
+from prophet_moe.routing import reuse, sequences, statistics
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.rows import Row
 from prophet_moe.routing.trace import Trace, sequence_starts
@@ -29,7 +29,7 @@ def cleaned(trace: Trace) -> Trace:
         number for number, note in enumerate(trace.origin.notes.get("sequences", [])) if note.get("has_repetition")
     ]
     kept = trace.select(~np.isin(trace.sequence, flagged))
-    return statistics.without_duplicates(kept.decoded())
+    return sequences.without_duplicates(kept.decoded())
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
@@ -79,7 +79,7 @@ def _persistence(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
     found, by_chance = (
-        statistics.next_layer_recall(*statistics.split_by_sequence(t, TRAINING_SHARE, SEED)) for t in (trace, control)
+        statistics.next_layer_recall(*sequences.split_by_sequence(t, TRAINING_SHARE, SEED)) for t in (trace, control)
     )
     for place, label in enumerate(("k", "2k")):
         uniform = found.ranks[place] / trace.router.experts

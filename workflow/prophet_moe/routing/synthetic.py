@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prophet_moe.routing import statistics
+from prophet_moe.routing import sequences, statistics
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace, sequence_starts
 
 Floats = NDArray[np.float64]
@@ -216,7 +216,7 @@ class Moments:
 
 def moments(trace: Trace, window: int, sample: Sample, seed: int) -> Moments:
     """Measure a trace of at least two sequences, one of them of `window` tokens."""
-    train, test = statistics.split_by_sequence(trace, 0.5, seed)
+    train, test = sequences.split_by_sequence(trace, 0.5, seed)
     recall = statistics.next_layer_recall(
         _thinned(train, sample.train_tokens), _thinned(test, sample.test_tokens), (trace.router.top_k,)
     )

@@ -1,0 +1,153 @@
+"""Train Prophet's predictor on the first half of a trace's sequences; one network a lookahead, all layers at once."""
+
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from tqdm import tqdm
+
+from prophet_moe.collect import machine
+from prophet_moe.errors import UserError
+from prophet_moe.files import canonical_hash, replacing, write_json
+from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
+from prophet_moe.routing.sequences import fingerprint
+from prophet_moe.routing.store import SUMS, read_trace, seal
+
+WEIGHTS = "predictor.safetensors"
+PARTS, JOB = "parts", "job.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a predictor is trained."""
+
+    hidden: int
+    """Hidden units of each layer's network."""
+    epochs: int
+    batch_tokens: int
+    learning_rate: float
+    """Peak of a one-cycle schedule (arXiv 1708.07120)."""
+    weight_decay: float
+    input_dropout: float
+    """Share of the ids seen that are hidden in training."""
+    seed: int
+
+
+class Networks(torch.nn.Module):
+    """The networks of one lookahead: L layers, E experts, H hidden units."""
+
+    def __init__(self, layers: int, experts: int, hidden: int, share: float) -> None:
+        """Start from small random weights, and from the probability `share` = k / E for every expert."""
+        super().__init__()
+        # Row 0 stands for nothing: embedding_bag leaves it out.
+        self.embedding = torch.nn.Parameter(torch.randn(1 + layers * SOURCES * experts, hidden) * 0.05)
+        self.hidden_bias = torch.nn.Parameter(torch.zeros(layers, hidden))
+        self.output = torch.nn.Parameter(torch.randn(layers, hidden, experts) * 0.05)
+        self.output_bias = torch.nn.Parameter(torch.full((layers, experts), float(np.log(share / (1 - share)))))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """(n, L, E) scores of ids (n, L, SOURCES k), rows of the embedding."""
+        tokens, layers, seen = ids.shape
+        summed = functional.embedding_bag(ids.reshape(-1, seen), self.embedding, mode="sum", padding_idx=0)
+        hidden = functional.relu(summed.reshape(tokens, layers, -1) + self.hidden_bias)
+        return torch.einsum("nlh,lhe->nle", hidden, self.output) + self.output_bias
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights by name, in bf16, the embedding as (L, SOURCES E, H)."""
+        layers, hidden = self.hidden_bias.shape
+        named = {"embedding": self.embedding[1:].reshape(layers, -1, hidden), "hidden_bias": self.hidden_bias}
+        named |= {"output": self.output, "output_bias": self.output_bias}
+        return {name: part.detach().to("cpu", torch.bfloat16) for name, part in named.items()}
+
+
+def train(folder: Path, plan: Plan, out: Path) -> None:
+    """Train on the trace in `folder`; called again after an interruption, it goes on with the next lookahead."""
+    if (out / SUMS).exists():
+        raise UserError(str(out), "holds a complete predictor", "Name another folder, or delete this one.")
+    trace = read_trace(folder)
+    trained_on = fingerprint(trace)
+    _start(out / JOB, {"trace": trained_on, "plan": canonical_hash(asdict(plan))})
+    learned = context_of(split(trace)[0])
+    begun = time.perf_counter()
+    losses = {}
+    for lookahead in LOOKAHEADS:
+        part = out / PARTS / f"{lookahead}.safetensors"
+        if not part.exists():
+            networks, loss = _train(learned, plan, lookahead)
+            write_json(part.with_suffix(".json"), {"loss": loss})
+            with replacing(part) as partial:
+                save_file(networks.weights(), partial)
+        losses[lookahead] = json.loads(part.with_suffix(".json").read_text())["loss"]
+    parts = [load_file(out / PARTS / f"{lookahead}.safetensors") for lookahead in LOOKAHEADS]
+    with replacing(out / WEIGHTS) as partial:
+        save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
+    metadata = {
+        "kind": "predictor",
+        "model": trace.router.model,
+        "experts": trace.router.experts,
+        "top_k": trace.router.top_k,
+        "layers": list(trace.router.layers),
+        "trained_on": trained_on,
+        "trace_source": trace.origin.source,
+        "trace_licence": trace.origin.licence,
+        "plan": asdict(plan),
+        "tokens": len(learned.choices),
+        "training_loss": losses,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "machine": machine.described(),
+        "collector": machine.collector(),
+    }
+    seal(out, metadata, WEIGHTS)
+    shutil.rmtree(out / PARTS)
+    (out / JOB).unlink()
+
+
+def _start(path: Path, described: dict[str, str]) -> None:
+    if not path.exists():
+        write_json(path, described)
+    elif json.loads(path.read_text()) != described:
+        problem = "holds parts of a predictor of another trace or plan"
+        raise UserError(str(path.parent), problem, "Name another folder, or delete this one.")
+
+
+def _train(learned: Context, plan: Plan, lookahead: int) -> tuple[Networks, float]:
+    """The networks of one lookahead, and the mean loss of the last epoch, nats per layer and token."""
+    torch.manual_seed(plan.seed)
+    device = machine.device()
+    ids, chosen = (tensor.to(device) for tensor in _tensors(learned, lookahead))
+    tokens, layers, top_k = chosen.shape
+    networks = Networks(layers, learned.experts, plan.hidden, top_k / learned.experts).to(device)
+    optimiser = torch.optim.AdamW(networks.parameters(), weight_decay=plan.weight_decay)
+    steps = plan.epochs * -(-tokens // plan.batch_tokens)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, total_steps=steps)
+    loss_of_epoch = 0.0
+    with tqdm(total=steps, desc=f"lookahead {lookahead}", unit="step", mininterval=1) as progress:
+        for _ in range(plan.epochs):
+            loss_of_epoch = 0.0
+            for rows in torch.randperm(tokens, device=device).split(plan.batch_tokens):
+                seen = ids[rows].long()
+                seen = seen.masked_fill(torch.rand(seen.shape, device=device) < plan.input_dropout, 0)
+                scores = networks(seen)
+                wanted = torch.zeros_like(scores).scatter_(2, chosen[rows].long(), 1.0)
+                loss = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="sum") / len(rows)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                loss_of_epoch += loss.item() * len(rows) / (tokens * layers)
+                progress.update()
+    return networks, loss_of_epoch
+
+
+def _tensors(learned: Context, lookahead: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, L, SOURCES k) rows of the embedding, 0 for nothing; (n, L, k) ids chosen."""
+    layers = learned.choices.shape[1]
+    inputs = [learned.inputs(layer, lookahead) for layer in range(layers)]
+    rows = [np.where(ids < learned.absent, 1 + layer * learned.absent + ids, 0) for layer, ids in enumerate(inputs)]
+    return torch.from_numpy(np.stack(rows, 1).astype(np.int32)), torch.from_numpy(learned.choices.astype(np.int16))

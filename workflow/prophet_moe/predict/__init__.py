@@ -1,0 +1,1 @@
+"""Prophet's predictor of experts, and the predictors it is compared with."""

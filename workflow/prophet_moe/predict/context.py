@@ -1,0 +1,60 @@
+"""What a predictor may see: the experts of the three layers before, and the token before's at the layer in question.
+
+In shapes: n tokens, L MoE layers, E experts, k choices. Needs NumPy only: the machine that trains uses it too.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.routing.sequences import follows, split_by_sequence, unrepeated
+from prophet_moe.routing.trace import Trace
+
+SOURCES = 4
+"""Layers l-d, l-d-1, l-d-2 of the same token, and layer l of the token before."""
+LAYERS_BEFORE = 3
+"""The report's context (000:69)."""
+LOOKAHEADS = (1, 2, 3)
+"""Layers d between the last that is known and the one that is predicted."""
+TRAINING_SHARE, SPLIT_SEED = 0.5, 0
+"""Share of the sequences that predictors learn from, and the seed of the draw."""
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The choices of all tokens of a trace, and what the token before chose."""
+
+    experts: int
+    choices: NDArray[np.uint16]
+    """(n, L, k)."""
+    follows: NDArray[np.bool_]
+    """(n,): whether the row before is the token before."""
+
+    @property
+    def absent(self) -> int:
+        """The id that stands for nothing."""
+        return SOURCES * self.experts
+
+    def inputs(self, layer: int, lookahead: int) -> Ids:
+        """(n, SOURCES k): ids seen `lookahead` layers before `layer`; those of source s start at s E."""
+        tokens, _, top_k = self.choices.shape
+        ids = np.full((tokens, SOURCES, top_k), self.absent, np.int32)
+        for source in range(LAYERS_BEFORE):
+            if layer - lookahead - source >= 0:
+                ids[:, source] = self.choices[:, layer - lookahead - source] + np.int32(source * self.experts)
+        known = np.flatnonzero(self.follows)
+        ids[known, LAYERS_BEFORE] = self.choices[known - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
+        return ids.reshape(tokens, -1)
+
+
+def context_of(trace: Trace) -> Context:
+    """The context of every token of `trace`."""
+    return Context(trace.router.experts, trace.experts, follows(trace))
+
+
+def split(trace: Trace) -> tuple[Trace, Trace]:
+    """The sequences to learn from and those to be predicted, repetitive ones and duplicates left out."""
+    return split_by_sequence(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)

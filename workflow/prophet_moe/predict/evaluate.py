@@ -1,0 +1,213 @@
+"""How good predictors are: recall, calibration, and the gain of Prophet over counting, on sequences not learned from.
+
+Half of the sequences are learned from, prompts included; decoded tokens of the others are predicted. Shapes as in
+context.py; R resamples, S sequences.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.predict.context import LOOKAHEADS, Context, context_of, split
+from prophet_moe.predict.counting import COUNTING
+from prophet_moe.predict.gate import RouterInputs
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
+
+SEED = 0
+RANKS = (8, 16)
+"""Ranks K reported besides k and 2k (003:183)."""
+RESAMPLES = 1000
+BINS = 10
+"""Of equal width in probability, for the calibration."""
+BASELINES = ("popularity", "previous_token", "naive_bayes", "transitions_1", "transitions_2", "transitions_3")
+"""Among these the best one is what Prophet is held against; naive Bayes on all inputs is shown besides."""
+PROPHET, CONTROL, GATE, ORACLE = "prophet", "prophet_shuffled", "gate_input", "oracle"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One number about a predictor."""
+
+    trace: str
+    predictor: str
+    tokens: str
+    """held_out: all held-out decoded tokens; router_inputs: those whose router inputs were recorded."""
+    lookahead: int
+    layer: int | None
+    """Number of the layer in the model; None: the mean over the layers that this lookahead reaches."""
+    statistic: str
+    """recall, recall_gain, calibration_error, reliability or reliability_share."""
+    x: float | None
+    """Rank K of a recall, mean predicted probability of a reliability bin."""
+    value: float
+    low: float | None = None
+    """95 % interval over sequences (bootstrap)."""
+    high: float | None = None
+    against: str = ""
+    """What a gain is over."""
+
+
+Judgements = Iterator[Judgement]
+
+
+def read_judgements(path: Path) -> pd.DataFrame:
+    """The judgements of a written table."""
+    return read_rows(path, [field.name for field in fields(Judgement)])
+
+
+def evaluate(name: str, trace: Trace, network: Network, recorded: RouterInputs | None = None) -> list[Judgement]:
+    """Judge every predictor at every lookahead."""
+    train, test = split(trace)
+    learned, seen = context_of(train), context_of(test)
+    rows = np.flatnonzero(test.phase == DECODE)
+    judgements: list[Judgement] = []
+    for lookahead in LOOKAHEADS:
+        ranks, bins = _ranks_by_layer(learned, seen, rows, network, lookahead)
+        judgements += _recalls(name, test, rows, lookahead, ranks, "held_out")
+        judgements += _gains(name, test, rows, lookahead, ranks)
+        judgements += _calibration(name, lookahead, bins)
+        if recorded is not None:
+            sample, inputs = recorded.of_tokens(test, rows)
+            at = np.searchsorted(rows, sample)
+            among = {predictor: [layer[at] for layer in found] for predictor, found in ranks.items()}
+            among[GATE] = [
+                true_ranks(recorded.scores(inputs, layer, lookahead), seen.choices[sample, layer])
+                for layer in _layers(seen, lookahead)
+            ]
+            judgements += _recalls(name, test, sample, lookahead, among, "router_inputs")
+    return judgements
+
+
+def _layers(context: Context, lookahead: int) -> range:
+    """Layers for which something of the same token is known."""
+    return range(lookahead, context.choices.shape[1])
+
+
+Ranks = Mapping[str, list[NDArray[np.uint16]]]
+"""For each predictor, layer by layer, the rank from 0 of each true choice, (n, k)."""
+
+
+def _ranks_by_layer(
+    learned: Context, seen: Context, rows: NDArray[np.int64], network: Network, lookahead: int
+) -> tuple[Ranks, Floats]:
+    """Ranks, and the sums of Prophet's `reliability` over layers."""
+    bins = np.zeros((3, BINS))
+    ranks: dict[str, list] = {predictor: [] for predictor in (*COUNTING, PROPHET, CONTROL, ORACLE)}
+    mixed = np.random.default_rng(SEED).permutation(len(rows))
+    for layer in _layers(seen, lookahead):
+        known, inputs = learned.inputs(layer, lookahead), seen.inputs(layer, lookahead)[rows]
+        chosen = seen.choices[rows, layer]
+        for predictor, fit in COUNTING.items():
+            scores = fit(known, learned.choices[:, layer], seen.experts)
+            ranks[predictor].append(true_ranks(scores(inputs), chosen))
+        scores = network.scores(inputs, layer, lookahead)
+        ranks[PROPHET].append(true_ranks(scores, chosen))
+        bins += reliability(scores, chosen)
+        # The same network, asked about one token and judged by another: what it knows without its inputs.
+        ranks[CONTROL].append(true_ranks(scores[mixed], chosen))
+        ranks[ORACLE].append(np.broadcast_to(np.arange(chosen.shape[1], dtype=np.uint16), chosen.shape))
+    return ranks, bins
+
+
+@njit(cache=True)
+def true_ranks(scores, chosen):
+    """(n, k): rank from 0 of each of `chosen` (n, k) by `scores` (n, E), highest first, equal scores by id."""
+    ranks = np.empty(chosen.shape, np.uint16)
+    for row in range(len(chosen)):
+        for place, expert in enumerate(chosen[row]):
+            own, rank = scores[row, expert], 0
+            for other in range(scores.shape[1]):
+                rank += scores[row, other] > own or (scores[row, other] == own and other < expert)
+            ranks[row, place] = rank
+    return ranks
+
+
+def ranks_reported(top_k: int, experts: int) -> tuple[int, ...]:
+    """The K of recall@K: k, 2k and RANKS, as far as there are experts."""
+    return tuple(sorted({rank for rank in (top_k, 2 * top_k, *RANKS) if rank <= experts}))
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Which sequence each predicted token is of, and sequences drawn anew with replacement: the same for everyone."""
+
+    owner: NDArray[np.int64]
+    """(n,)."""
+    drawn: NDArray[np.int64]
+    """(R, S): how often each resample holds each sequence."""
+
+    def recall(self, found: list[NDArray[np.uint16]], rank: int) -> Floats:
+        """(R,): recall@`rank`, mean over layers, on every resample."""
+        hits = np.bincount(self.owner, sum((layer < rank).sum(axis=1) for layer in found))
+        choices = np.bincount(self.owner) * len(found) * found[0].shape[1]
+        return (self.drawn @ hits) / (self.drawn @ choices)
+
+
+def _sequences(test: Trace, rows: NDArray[np.int64]) -> Sequences:
+    owner = np.searchsorted(sequence_starts(test), rows, side="right") - 1
+    there, owner = np.unique(owner, return_inverse=True)
+    share = np.full(len(there), 1 / len(there))
+    return Sequences(owner, np.random.default_rng(SEED).multinomial(len(there), share, RESAMPLES))
+
+
+def _recalls(name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ranks: Ranks, tokens: str) -> Judgements:
+    layers, sequences = test.router.layers[lookahead:], _sequences(test, rows)
+    for predictor, found in ranks.items():
+        for rank in ranks_reported(test.router.top_k, test.router.experts):
+            by_layer = [float((layer < rank).mean()) for layer in found]
+            low, high = np.quantile(sequences.recall(found, rank), (0.025, 0.975))
+            mean = float(np.mean(by_layer))
+            yield Judgement(name, predictor, tokens, lookahead, None, "recall", rank, mean, low, high)
+            for layer, value in zip(layers, by_layer, strict=True):
+                yield Judgement(name, predictor, tokens, lookahead, layer, "recall", rank, value)
+
+
+def _gains(name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ranks: Ranks) -> Judgements:
+    """Prophet's recall less that of the best baseline, and of naive Bayes on the same inputs."""
+    sequences = _sequences(test, rows)
+    for rank in ranks_reported(test.router.top_k, test.router.experts):
+        mean = {of: float(np.mean([(layer < rank).mean() for layer in found])) for of, found in ranks.items()}
+        best = max(BASELINES, key=mean.get)
+        for other in (best, "naive_bayes_all_inputs"):
+            apart = sequences.recall(ranks[PROPHET], rank) - sequences.recall(ranks[other], rank)
+            low, high = np.quantile(apart, (0.025, 0.975))
+            gain = mean[PROPHET] - mean[other]
+            yield Judgement(name, PROPHET, "held_out", lookahead, None, "recall_gain", rank, gain, low, high, other)
+
+
+@njit(cache=True)
+def reliability(scores, chosen):
+    """(3, BINS): by bin of predicted probability, the sum of it, the choices that came true, and the predictions."""
+    bins = np.zeros((3, BINS))
+    for row in range(len(scores)):
+        for expert in range(scores.shape[1]):
+            probability = 1.0 / (1.0 + np.exp(-scores[row, expert]))
+            place = min(int(probability * BINS), BINS - 1)
+            bins[0, place] += probability
+            bins[2, place] += 1
+        for expert in chosen[row]:
+            probability = 1.0 / (1.0 + np.exp(-scores[row, expert]))
+            bins[1, min(int(probability * BINS), BINS - 1)] += 1
+    return bins
+
+
+def _calibration(name: str, lookahead: int, bins: Floats) -> Judgements:
+    """Expected calibration error, and by bin the mean predicted probability, the share come true, and its weight."""
+    predicted, true, count = bins
+    filled = count > 0
+    error = np.abs(predicted - true).sum() / count.sum()
+    yield Judgement(name, PROPHET, "held_out", lookahead, None, "calibration_error", None, float(error))
+    for said, came, weight in zip(predicted[filled], true[filled], count[filled], strict=True):
+        said_mean = said / weight
+        yield Judgement(name, PROPHET, "held_out", lookahead, None, "reliability", said_mean, came / weight)
+        share = weight / count.sum()
+        yield Judgement(name, PROPHET, "held_out", lookahead, None, "reliability_share", said_mean, share)

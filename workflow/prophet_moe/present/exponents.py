@@ -1,0 +1,63 @@
+"""Table 5: measured exponents of u(B) beside the report's."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from prophet_moe.routing.law_rows import BATCHES, REPORTED_EXPONENT
+from prophet_moe.routing.pooling import exponent_of
+from prophet_moe.routing.variation import Variation
+
+BATCHING = "staggered"
+"""The batches of continuous serving."""
+
+
+def exponents(
+    fits: pd.DataFrame,
+    variations: Sequence[Variation],
+    models: Mapping[str, tuple[int, int]],
+    reported: Mapping[str, float],
+) -> pd.DataFrame:
+    """Table 5: exponents of k B^a, fitted to every trace; and, for models that the report names, what the law implies.
+
+    The report's exponent stands beside: its common one for the traces. Intervals: over sequences for a trace, over
+    routings of other models for a model.
+    """
+    rows = []
+    measured = fits[(fits["batching"] == BATCHING) & (fits["law"] == "power_law")]
+    for fit in measured.itertuples():
+        rows.append(
+            {
+                "name": fit.trace,
+                "basis": "measured",
+                "num_experts": fit.experts,
+                "top_k": fit.top_k,
+                "exponent": fit.value,
+                "low": fit.low,
+                "high": fit.high,
+                "largest_batch": fit.largest_batch,
+                "r_squared": fit.r_squared,
+                "held_out_error_pct": fit.held_out_error_pct,
+                "reported_exponent": REPORTED_EXPONENT,
+            }
+        )
+    of = {variation.model: variation for variation in variations if variation.batching == BATCHING}
+    for model in (name for name in reported if name in models):
+        # More variation, fewer experts, a smaller exponent.
+        (value, largest), (high, _), (low, _) = (
+            exponent_of(*models[model], number, BATCHES) for number in (of[model].value, of[model].low, of[model].high)
+        )
+        rows.append(
+            {
+                "name": model,
+                "basis": of[model].source,
+                "num_experts": models[model][0],
+                "top_k": models[model][1],
+                "exponent": value,
+                "low": low,
+                "high": high,
+                "largest_batch": largest,
+                "reported_exponent": reported[model],
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,52 @@
+"""Table 6: what Prophet's predictor is worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from prophet_moe.predict.network import network_bytes
+from prophet_moe.units import MB
+
+
+def prediction_summary(judgements: pd.DataFrame, predictors: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Table 6: recall@k and @2k of Prophet and of the best predictor that only counts, by trace and lookahead."""
+    rows = []
+    for trace, metadata in predictors.items():
+        mine = judgements[(judgements["trace"] == trace) & judgements["layer"].isna()]
+        size = network_bytes(
+            metadata["experts"], len(metadata["layers"]), metadata["plan"]["hidden"], len(metadata["training_loss"])
+        )
+        for lookahead, found in mine.groupby("lookahead"):
+            rows += [
+                _gain(trace, lookahead, found, metadata, rank) | {"predictor_mb": size / MB}
+                for rank in (metadata["top_k"], 2 * metadata["top_k"])
+            ]
+    return pd.DataFrame(rows)
+
+
+def _gain(trace: str, lookahead: int, found: pd.DataFrame, metadata: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    at = found[found["x"] == rank]
+    recall = at[(at["statistic"] == "recall") & (at["tokens"] == "held_out")].set_index("predictor")["value"]
+    sampled = at[(at["statistic"] == "recall") & (at["tokens"] == "router_inputs")].set_index("predictor")["value"]
+    gains = at[at["statistic"] == "recall_gain"].set_index("against")
+    best = next(name for name in gains.index if name != "naive_bayes_all_inputs")
+    return {
+        "trace": trace,
+        "num_experts": metadata["experts"],
+        "top_k": metadata["top_k"],
+        "lookahead": lookahead,
+        "rank": rank,
+        "prophet_recall": recall["prophet"],
+        "best_counting": best,
+        "best_counting_recall": recall[best],
+        "gain": gains["value"][best],
+        "gain_low": gains["low"][best],
+        "gain_high": gains["high"][best],
+        "gain_over_naive_bayes_all_inputs": gains["value"]["naive_bayes_all_inputs"],
+        "popularity_recall": recall["popularity"],
+        "shuffled_recall": recall["prophet_shuffled"],
+        "gate_input_recall": sampled.get("gate_input"),
+        "prophet_recall_same_tokens": sampled.get("prophet"),
+        "calibration_error": found[found["statistic"] == "calibration_error"]["value"].iloc[0],
+    }

@@ -1,0 +1,64 @@
+"""What is known of a law for u(B) once it was fitted to a trace: parameters, errors, residuals."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.routing.rows import read_rows
+from prophet_moe.settings import Routing
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+"""Tokens decoded together."""
+BATCHINGS = ("staggered", "decode_step", "prefill")
+SATURATION_SHARE = 0.75
+"""Share of the experts below which a power law is fitted: above, the limit E bends every curve."""
+REPORTED_EXPONENT = Routing().exponent
+"""Of the report's power law."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One law fitted to one trace under one way of batching."""
+
+    trace: str
+    model: str
+    experts: int
+    top_k: int
+    batching: str
+    law: str
+    parameter: str
+    """Name of the fitted or given number; empty where the law has none."""
+    value: float
+    low: float
+    """95 % interval over sequences (bootstrap)."""
+    high: float
+    largest_batch: int
+    """Largest B that the parameter was fitted to."""
+    r_squared: float
+    """Share of the variance of u(B) over B that the law explains, on held-out sequences."""
+    held_out_error_pct: float
+    """Root mean square relative error of u(B), B > 1, on held-out sequences, percent."""
+    worst_residual_pct: float
+    """The relative residual of largest size there, percent; positive where the law says too many."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A law beside the measurement at one batch size."""
+
+    trace: str
+    experts: int
+    top_k: int
+    batching: str
+    law: str
+    batch: int
+    predicted: float
+    held_out: float
+    """u(B) of the held-out sequences, mean over layers."""
+    residual_pct: float
+
+
+def read_residuals(path: Path) -> pd.DataFrame:
+    """The residuals of a written table."""
+    return read_rows(path, [field.name for field in fields(Residual)])

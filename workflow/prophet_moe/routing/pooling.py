@@ -1,0 +1,110 @@
+"""What traces of some models say about the routing of others: the variation of popularity, pooled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
+from prophet_moe.routing.law_rows import SATURATION_SHARE
+from prophet_moe.routing.variation import Variation
+
+TRANSFERRED = "dirichlet_occupancy"
+"""The law that needs one number of a model, besides E and k."""
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A law that was given only other models' traces, beside the trace that was left out."""
+
+    trace: str
+    """The one left out."""
+    batching: str
+    law: str
+    parameter: float
+    """Pooled from the others."""
+    low: float
+    high: float
+    own: float
+    """Fitted to the trace itself."""
+    error_pct: float
+    """Root mean square relative error of u(B), B > 1, percent."""
+    worst_residual_pct: float
+
+
+def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, float]:
+    """Mean of one value a model, and the CONFIDENCE interval in which the value of one model more lies (Student's t).
+
+    Not on a log scale: 0, uniform routing, is a possible value. With a single value the interval has no end.
+    """
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return mean, least, np.inf
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / count)
+    return mean, max(least, mean - float(half)), mean + float(half)
+
+
+def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[Variation]:
+    """For each of `models`, name to (E, k): its own trace's fit where there is one, else the pooled value.
+
+    No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
+    """
+    own = _of(fits, batching, TRANSFERRED)
+    value, low, high = pooled(own.groupby("model")["value"].mean().to_list())
+    names = ", ".join(own["trace"])
+    found = []
+    for model, (experts, top_k) in models.items():
+        fitted = own[own["model"] == model]
+        if len(fitted):
+            mean = fitted[["value", "low", "high"]].mean()
+            found.append(Variation(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
+        else:
+            most = np.sqrt(experts / top_k - 1)
+            bounded = (float(min(number, most)) for number in (value, low, high))
+            found.append(Variation(model, batching, *bounded, f"pooled from {names}"))
+    return found
+
+
+def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[Transfer]:
+    """Each trace predicted from those of other models, by the transferred law, the power law and uniform occupancy."""
+    transfers = []
+    for law in (TRANSFERRED, "power_law", "uniform_occupancy"):
+        rows = _of(fits, batching, law)
+        for left in rows.itertuples():
+            others = rows[rows["model"] != left.model].groupby("model")["value"].mean()
+            if others.empty:
+                continue
+            seen = _of(residuals, batching, law)
+            seen = seen[seen["trace"] == left.trace]
+            parameter, low, high = pooled(others.to_list()) if law != "uniform_occupancy" else (np.nan,) * 3
+            predicted = _predicted(law, left.experts, left.top_k, parameter, seen["batch"].to_numpy(float))
+            relative = 100 * (predicted / seen["held_out"].to_numpy() - 1)
+            error = float(np.sqrt(np.mean(relative[1:] ** 2)))
+            worst = float(relative[np.argmax(np.abs(relative))])
+            transfers.append(Transfer(left.trace, batching, law, parameter, low, high, left.value, error, worst))
+    return transfers
+
+
+def _predicted(law: str, experts: int, top_k: int, parameter: float, batch: np.ndarray) -> np.ndarray:
+    wide = (np.full_like(batch, experts), np.full_like(batch, top_k))
+    if law == "power_law":
+        return power_law(*wide, parameter, batch)
+    if law == "uniform_occupancy":
+        return uniform_occupancy(*wide, batch)
+    return dirichlet_occupancy(*wide, np.full_like(batch, parameter), batch)
+
+
+def exponent_of(experts: int, top_k: int, variation: float, batches: Sequence[int]) -> tuple[float, int]:
+    """The power law that fits the transferred law best below saturation, and the largest B that it was fitted to."""
+    batch = np.array(batches, float)
+    unique = _predicted(TRANSFERRED, experts, top_k, variation, batch)
+    kept = unique <= SATURATION_SHARE * experts
+    x, y = np.log(batch[kept]), np.log(unique[kept] / top_k)
+    return (float(x @ y / (x @ x)) if x.any() else np.nan), int(batch[kept].max(initial=1))
+
+
+def _of(fits: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
+    return fits[(fits["batching"] == batching) & (fits["law"] == law)]

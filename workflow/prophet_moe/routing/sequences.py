@@ -1,0 +1,56 @@
+"""Sequences of a trace: which token follows which, which sequences count, and which are held out.
+
+Needs NumPy only: the machine that trains predictors uses it too.
+"""
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.routing.trace import Trace, sequence_starts
+
+
+def follows(trace: Trace) -> NDArray[np.bool_]:
+    """(N,): whether a token is the next one, by position, of the same sequence as the row before it."""
+    following = np.zeros(len(trace), bool)
+    following[1:] = (np.diff(trace.sequence) == 0) & (np.diff(trace.position) == 1)
+    return following
+
+
+def without_duplicates(trace: Trace) -> Trace:
+    """The trace less every sequence whose expert ids equal those of an earlier sequence."""
+    starts = sequence_starts(trace)
+    seen: set[bytes] = set()
+    keep = np.ones(len(trace), bool)
+    for start, end in pairwise(starts):
+        ids = trace.experts[start:end].tobytes()
+        keep[start:end] = ids not in seen
+        seen.add(ids)
+    return trace.select(keep)
+
+
+def unrepeated(trace: Trace) -> Trace:
+    """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay."""
+    notes = trace.origin.notes.get("sequences", [])
+    flagged = [number for number, note in enumerate(notes) if note.get("has_repetition")]
+    return without_duplicates(trace.select(~np.isin(trace.sequence, flagged)))
+
+
+def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
+    """Two traces of whole sequences: round(share * S) of them drawn at random, and the others."""
+    starts = sequence_starts(trace)
+    count = len(starts) - 1
+    drawn = np.zeros(count, bool)
+    drawn[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    keep = np.repeat(drawn, np.diff(starts))
+    return trace.select(keep), trace.select(~keep)
+
+
+def fingerprint(trace: Trace) -> str:
+    """SHA-256 of sequences, phases and choices, whatever the file that holds them."""
+    digest = hashlib.sha256()
+    for values in (trace.sequence, trace.phase, trace.experts):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

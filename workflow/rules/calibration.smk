@@ -1,0 +1,148 @@
+"""From routing traces to what scenario `calibrated` runs on: the law for u(B), and how good prediction is."""
+
+LAW_FITS = "tables/data/routing_law_fits.csv"
+LAW_RESIDUALS = "tables/data/routing_law_residuals.csv"
+LAW_TRANSFER = "tables/data/routing_law_transfer.csv"
+VARIATION_TABLE = "tables/data/routing_variation.csv"
+TABLE5 = "tables/table5_routing_exponents.csv"
+PREDICTION_TABLE = "tables/data/prediction.csv"
+TABLE6 = "tables/table6_prediction.csv"
+
+CALIBRATION = [LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER, VARIATION_TABLE, TABLE5, PREDICTION_TABLE, TABLE6]
+
+
+rule fit_law:
+    """Fit every law for u(B) to one trace, and judge each on held-out sequences."""
+    input:
+        code=code("workflow/scripts/fit_law.py"),
+        files=trace_files,
+    output:
+        fits="results/routing/{described}/law_fits.csv",
+        residuals="results/routing/{described}/law_residuals.csv",
+        prov=sidecars("results/routing/{described}/law_fits.csv", "results/routing/{described}/law_residuals.csv"),
+    log:
+        "logs/routing/{described}/fit_law.log",
+    benchmark:
+        "benchmarks/routing/{described}/fit_law.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=described_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --fits {output.fits:q}"
+        " --residuals {output.residuals:q}"
+        " --parameters {params.parameters:q}"
+        " --rule fit_law --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule judge_predictors:
+    """Judge Prophet's predictor of one trace beside predictors that count, on held-out sequences."""
+    input:
+        code=code("workflow/scripts/judge_predictors.py"),
+        files=trace_files,
+        predictor=predictor_files,
+    output:
+        judgements="results/routing/{described}/prediction.csv",
+        prov=sidecars("results/routing/{described}/prediction.csv"),
+    log:
+        "logs/routing/{described}/judge_predictors.log",
+    benchmark:
+        "benchmarks/routing/{described}/judge_predictors.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=described_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --predictor {input.predictor:q}"
+        " --judgements {output.judgements:q}"
+        " --parameters {params.parameters:q}"
+        " --rule judge_predictors --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule routing_law:
+    """Put the fits to all traces into one table, and say how well traces of other models predict each."""
+    input:
+        code=code("workflow/scripts/write_routing_law.py"),
+        fits=of_every_trace("law_fits"),
+        residuals=of_every_trace("law_residuals"),
+    output:
+        fits=data_report(LAW_FITS, "routing_law_fits"),
+        residuals=data_report(LAW_RESIDUALS, "routing_law_residuals"),
+        transfer=data_report(LAW_TRANSFER, "routing_law_transfer"),
+        prov=sidecars(LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER),
+    log:
+        "logs/routing_law.log",
+    benchmark:
+        "benchmarks/routing_law.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --of_fits {input.fits:q}"
+        " --of_residuals {input.residuals:q}"
+        " --fits {output.fits:q}"
+        " --residuals {output.residuals:q}"
+        " --transfer {output.transfer:q}"
+        " --rule routing_law --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule routing_variation:
+    """Pool the fits over traces for the models that have none of their own."""
+    input:
+        code=code("workflow/scripts/write_routing_variation.py"),
+        fits=LAW_FITS,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+    output:
+        variation=data_report(VARIATION_TABLE, "routing_variation"),
+        exponents=data_report(TABLE5, "table5_routing_exponents"),
+        prov=sidecars(VARIATION_TABLE, TABLE5),
+    log:
+        "logs/routing_variation.log",
+    benchmark:
+        "benchmarks/routing_variation.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=as_json({"reported_exponents": EXPERIMENT.reported_exponents}),
+    shell:
+        "python {input.code[0]}"
+        " --fits {input.fits:q}"
+        " --models {input.models:q}"
+        " --variation {output.variation:q}"
+        " --exponents {output.exponents:q}"
+        " --parameters {params.parameters:q}"
+        " --rule routing_variation --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule prediction:
+    """Put the judgements of all traces into one table, and the gain of Prophet's predictor into another."""
+    input:
+        code=code("workflow/scripts/write_prediction.py"),
+        judgements=[f"results/routing/{name}/prediction.csv" for name in PREDICTED],
+        predictors=[predictor_folder(name) / "metadata.json" for name in PREDICTED],
+    output:
+        judgements=data_report(PREDICTION_TABLE, "prediction"),
+        summary=data_report(TABLE6, "table6_prediction"),
+        prov=sidecars(PREDICTION_TABLE, TABLE6),
+    log:
+        "logs/prediction.log",
+    benchmark:
+        "benchmarks/prediction.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --of_judgements {input.judgements:q}"
+        " --predictors {input.predictors:q}"
+        " --judgements {output.judgements:q}"
+        " --summary {output.summary:q}"
+        " --rule prediction --code {input.code:q}"
+        " > {log:q} 2>&1"

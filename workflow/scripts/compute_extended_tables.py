@@ -1,0 +1,21 @@
+"""Compute tables 1-4 with the interval over routings, from the capacity grid."""
+
+import pandas as pd
+
+from prophet_moe.capacity.grid import ESTIMATE
+from prophet_moe.capacity.record import record
+from prophet_moe.files import write_csv
+from prophet_moe.present.tables import tables, with_intervals
+from prophet_moe.provenance.job import run
+
+
+def build(files, parameters):
+    """Write the four tables as CSV, low and high beside every column that depends on the routing."""
+    grid = pd.read_parquet(files.grid)
+    found = {case: tables(record(grid, case=case), **parameters) for case in grid["case"].unique()}
+    for name, table in found.pop(ESTIMATE).items():
+        write_csv(getattr(files, name), with_intervals(table, [other[name] for other in found.values()]))
+
+
+if __name__ == "__main__":
+    run(build, reads=["grid"], writes=["table1", "table2", "table3", "table4"])

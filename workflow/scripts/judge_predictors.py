@@ -1,0 +1,26 @@
+"""Judge Prophet's predictor of one routing trace beside predictors that count."""
+
+import pandas as pd
+
+from prophet_moe.errors import UserError
+from prophet_moe.files import write_csv
+from prophet_moe.predict.evaluate import evaluate
+from prophet_moe.predict.gate import read_router_inputs
+from prophet_moe.predict.network import read_network
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.sequences import fingerprint
+from prophet_moe.routing.store import read_trace
+
+
+def build(files, parameters):
+    """Write one row per predictor, lookahead, layer and measure."""
+    folder, predictor = files.files[0].parent, files.predictor[0].parent
+    trace, network = read_trace(folder), read_network(predictor)
+    if network.trained_on != fingerprint(trace):
+        advice = f"Train it anew: python -m prophet_moe.collect predictor {folder} --out {predictor}"
+        raise UserError(str(predictor), f"was trained on another trace than {folder}", advice)
+    write_csv(files.judgements, pd.DataFrame(evaluate(parameters["name"], trace, network, read_router_inputs(folder))))
+
+
+if __name__ == "__main__":
+    run(build, reads_many=["files", "predictor"], writes=["judgements"])

@@ -1,0 +1,21 @@
+"""Put the fits of the laws for u(B) to all traces into one table, and hold each trace against those of other models."""
+
+import pandas as pd
+
+from prophet_moe.files import write_csv
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.law_rows import BATCHINGS
+from prophet_moe.routing.pooling import leave_one_out
+
+
+def build(files, parameters):
+    """Write the fits and residuals of all traces, and how well each is predicted from the others."""
+    fits, residuals = (pd.concat(map(pd.read_csv, paths)) for paths in (files.of_fits, files.of_residuals))
+    transfer = [row for batching in BATCHINGS for row in leave_one_out(fits, residuals, batching)]
+    write_csv(files.fits, fits)
+    write_csv(files.residuals, residuals)
+    write_csv(files.transfer, pd.DataFrame(transfer))
+
+
+if __name__ == "__main__":
+    run(build, reads_many=["of_fits", "of_residuals"], writes=["fits", "residuals", "transfer"])
