@@ -14,8 +14,8 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: envs/bootstrap.txt envs/analysis.txt pyproject.toml
 	envs/install.sh $(VENV) envs/analysis.txt
-	@echo "Compiling the kernels of the trace statistics"
-	$(VENV)/bin/python -m prophet_moe.routing.warm
+	@echo "Compiling the kernels of traces and predictors"
+	$(VENV)/bin/python -m prophet_moe.predict.warm
 	touch $@
 
 $(VENV)/dev: $(VENV)/ready envs/dev.txt

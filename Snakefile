@@ -26,12 +26,14 @@ configfile: CONFIG_FILES[1]
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/traces.smk"
+include: "workflow/rules/measured.smk"
 include: "workflow/rules/parameters.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/routing.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/capacity.smk"
+include: "workflow/rules/hardware.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
@@ -48,6 +50,7 @@ rule all:
         DATA,
         ROUTING_TABLE,
         CALIBRATION,
+        HARDWARE,
         TABLES,
         FIGURES,
         LATEX,

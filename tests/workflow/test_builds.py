@@ -26,6 +26,10 @@ FIGURES = (
     "figure5_expert_count_analysis",
 )
 TABLES = (
+    "extended/table1_kv_extension_a100_80gb.csv",
+    "extended/table2_average_extension.csv",
+    "extended/table3_by_expert_count.csv",
+    "extended/table4_max_context_length.csv",
     "table1_kv_extension_a100_80gb.csv",
     "table2_average_extension.csv",
     "table3_by_expert_count.csv",
@@ -42,6 +46,7 @@ CALIBRATION = (
     "tables/data/prediction.csv",
     "tables/table5_routing_exponents.csv",
     "tables/table6_prediction.csv",
+    "tables/table7_decode_steps.csv",
 )
 
 TRACE_FIGURES = {f"figure at=, figure={figure}" for figure in ("routing_statistics", "routing_law", "prediction")}
@@ -52,7 +57,7 @@ FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in
 FROM_THE_RECORD = {
     f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
 } | FIGURE_JOBS
-FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "numbers"} | FROM_THE_RECORD
+FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "decode_steps", "numbers"} | FROM_THE_RECORD
 PREDICTED = {f"judge_predictors described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
 FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
 

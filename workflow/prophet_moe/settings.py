@@ -95,6 +95,15 @@ class Reference(Strict):
     """One of `batch_sizes`."""
 
 
+class DecodeStep(Strict):
+    """The decode steps of table 7."""
+
+    context_tokens: int = Field(default=4096, gt=0)
+    """Tokens in the KV cache of each sequence, at most the model's native context."""
+    claimed_slowdown: float = Field(default=1.2, gt=1)
+    """What the report says that Prophet costs (000:778)."""
+
+
 Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -177,6 +186,7 @@ class Experiment(Strict):
         "Mixtral-8x7B": 0.931,
     }
     """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
+    decode_step: DecodeStep = DecodeStep()
     reference: Reference = Reference()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}

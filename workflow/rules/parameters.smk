@@ -21,6 +21,11 @@ def variations_for(wildcards):
     return [VARIATION_TABLE] if EXPERIMENT.scenarios[wildcards.scenario].fits_routing else []
 
 
+def variations_for_default(wildcards):
+    """The table of fitted routing, where the default scenario's routing is fitted."""
+    return [VARIATION_TABLE] if EXPERIMENT.scenarios[EXPERIMENT.scenario].fits_routing else []
+
+
 def grid_of(wildcards):
     """The grid of the scenario whose outputs lie at {at}."""
     return f"results/{scenario_name(wildcards)}/grid.parquet"

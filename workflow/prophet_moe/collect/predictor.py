@@ -13,13 +13,13 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from prophet_moe.collect import machine
+from prophet_moe.collect.scoring import WEIGHTS, score
 from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, replacing, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
 from prophet_moe.routing.sequences import fingerprint
 from prophet_moe.routing.store import SUMS, read_trace, seal
 
-WEIGHTS = "predictor.safetensors"
 PARTS, JOB = "parts", "job.json"
 
 
@@ -53,10 +53,7 @@ class Networks(torch.nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """(n, L, E) scores of ids (n, L, SOURCES k), rows of the embedding."""
-        tokens, layers, seen = ids.shape
-        summed = functional.embedding_bag(ids.reshape(-1, seen), self.embedding, mode="sum", padding_idx=0)
-        hidden = functional.relu(summed.reshape(tokens, layers, -1) + self.hidden_bias)
-        return torch.einsum("nlh,lhe->nle", hidden, self.output) + self.output_bias
+        return score(ids, self.embedding, self.hidden_bias, self.output, self.output_bias, nothing=0)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights by name, in bf16, the embedding as (L, SOURCES E, H)."""

@@ -1,0 +1,60 @@
+"""Decode with expert weights in pinned host memory: replay a trace's choices and measure what each policy costs.
+
+What is cached, copied and evicted is decided beforehand (see `expert_cache`); here it is carried out. A step runs
+
+    for every layer: norm, attention stand-in, the layer asks, demand copies and prefetches are issued, its experts
+
+on one compute stream. Copies run on two more streams, in the order of issue on each, none before the layer that issues
+it has asked. With `miss_priority` demand copies have a stream of their own and pass queued prefetches (both share the
+link), else all are in one queue. A copy waits for the last use of its slot and for the last copy to it, an expert for
+its copy. The host queues a whole step behind a kernel that holds the device back, so that it is never waited for, and
+synchronises once a step: copies that nobody waited for end within their step, and that time, `drain_seconds`, is part
+of the step's.
+
+`prophet` prefetches by scores that its predictor has given beforehand: no time of a step has the predictor's in it.
+`predictor_seconds` of a summary is what it takes for a step's tokens, measured by itself.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from prophet_moe.collect import allocation
+from prophet_moe.collect.expert_cache import PROPHET
+from prophet_moe.collect.measurement import Rows, measure
+from prophet_moe.collect.prefetch.bench import Bench
+from prophet_moe.collect.prefetch.plan import KIND, Plan, check, check_workload, held_out
+from prophet_moe.collect.prefetch.rows import policy_rows
+from prophet_moe.collect.scoring import Predictor
+
+__all__ = ["Plan", "collect"]
+
+
+def collect(plan: Plan, folder: Path) -> None:
+    """Measure every workload, batch and policy and write prefetch.csv to `folder`; called again, it goes on."""
+    check(plan)
+    traces = {name: held_out(workload) for name, workload in plan.workloads.items()}
+    predictors = {}
+    for name, workload in plan.workloads.items():
+        check_workload(plan, name, traces[name])
+        if PROPHET in plan.policies:
+            predictors[name] = Predictor(Path(workload.predictor), traces[name], plan.lookahead)
+    held: dict[str, Bench] = {}
+
+    def part(name: str, batch: int, policy: str) -> Rows:
+        if name not in held:
+            held.clear()
+            allocation.release()
+            router = traces[name].router
+            held[name] = Bench(plan, name, router.experts, len(router.layers))
+        if policy != PROPHET:
+            return policy_rows(held[name], traces[name], batch, policy)
+        predictor = predictors[name]
+        return policy_rows(held[name], traces[name], batch, policy, predictor.scores, predictor.step_seconds(batch))
+
+    parts = {
+        f"{name}-b{batch}-{policy}": partial(part, name, batch, policy)
+        for name in plan.workloads
+        for batch in plan.batches
+        for policy in plan.policies
+    }
+    measure(folder, KIND, plan, parts)

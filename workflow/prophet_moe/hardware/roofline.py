@@ -1,0 +1,176 @@
+"""One decode step of a model: compute time of every layer, time to fetch an expert, and what a step takes with both.
+
+t_c of a layer is the sum over its operators, which run one after another, of max(bytes / HBM, FLOPs / peak), or of
+their measured times: the weights that are always read (projections, router, shared and dense FFN, Mamba, norms),
+attention over the KV cache, recurrent state read and written, and the distinct routed experts that the batch uses.
+x is the time to fetch the experts that are missing. Launches, the host and activations are not counted.
+
+An encoder-decoder decodes with its decoder alone; its context is source plus target tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe import params
+from prophet_moe.catalog import Architecture
+from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import AttentionShape, Basis, ExpertShape, Profile
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """What one layer of the decoder reads, whatever the batch."""
+
+    weights: int
+    """Parameters but for the routed experts; the final norm counts with the first layer."""
+    state_bytes: int
+    """Recurrent state per sequence."""
+    attends: bool
+    moe: bool
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Times of one decode step, before anything is known of what is missing."""
+
+    compute_seconds: Floats
+    """(decoder layers,): t_c, with all experts of the batch at hand."""
+    head_seconds: float
+    """The product with the output embedding."""
+    moe: NDArray[np.bool_]
+    """(decoder layers,): which hold an MoE block."""
+    expert_bytes: int
+    transfer_seconds_per_expert: float
+    bases: Mapping[str, Basis]
+    """What the times of `experts`, `attention`, `weights` and `transfers` rest on."""
+
+
+def layer_times(
+    arch: Architecture,
+    profile: Profile,
+    batch: int,
+    context: int,
+    unique_experts: float | Sequence[float],
+    *,
+    weight_bits: int = 16,
+    kv_bits: int = 16,
+    ssm_state_bits: int = 32,
+) -> LayerTimes:
+    """Times of a step that decodes one token in each of `batch` sequences of `context` cached tokens.
+
+    `unique_experts` is u(B), one number or one per MoE layer of the decoder. Each of them is handed batch * k / u(B)
+    tokens, the average. An impossible number is a UserError.
+    """
+    layers = decoder_layers(arch, kv_bits, ssm_state_bits)
+    moe = np.array([layer.moe for layer in layers])
+    unique = np.zeros(len(layers))
+    unique[moe] = unique_experts
+    _check(arch, batch, context, unique[moe])
+
+    weight_bytes, shape = weight_bits / 8, expert_shape(arch)
+    attention = profile.attention_seconds(attention_shape(arch), batch, context, kv_bits / 8)
+
+    def seconds(layer: DecoderLayer, used: float) -> float:
+        fixed = profile.weights_seconds(layer.weights, batch, weight_bytes)
+        state = profile.roofline_seconds(2 * batch * layer.state_bytes, 0)
+        experts = 0.0
+        if used:
+            experts = used * profile.expert_seconds(*shape, batch * arch.moe.top_k / used, weight_bytes)
+        return fixed + state + layer.attends * attention + experts
+
+    expert_bytes = params.expert_parameters(arch) * weight_bits // 8
+    return LayerTimes(
+        np.array([seconds(layer, used) for layer, used in zip(layers, unique, strict=True)]),
+        profile.weights_seconds(arch.vocab * arch.hidden, batch, weight_bytes),
+        moe,
+        expert_bytes,
+        profile.transfer_seconds(expert_bytes),
+        {
+            "experts": profile.expert_basis(shape, weight_bytes),
+            "attention": profile.attention_basis(attention_shape(arch), kv_bits / 8),
+            "weights": profile.roofline_basis,
+            "transfers": profile.source,
+        },
+    )
+
+
+def decoder_layers(arch: Architecture, kv_bits: int = 16, ssm_state_bits: int = 32) -> list[DecoderLayer]:
+    """Every layer of the decoder: what a stack that ends with it has more than the stack that ends before it."""
+    stacks = [arch.model_copy(update={"layers": depth}) for depth in range(arch.layers + 1)]
+    weights = np.diff([params.parameter_counts(stack).non_expert for stack in stacks])
+    state = np.diff([params.state_bytes_per_sequence(stack, kv_bits, ssm_state_bits) for stack in stacks])
+    attending, moe = (placed.layers(arch.layers) for placed in (arch.attention.placement, arch.moe.placement))
+    return [
+        DecoderLayer(int(weights[layer]), int(state[layer]), layer in attending, layer in moe)
+        for layer in range(arch.layers)
+    ]
+
+
+def expert_shape(arch: Architecture) -> ExpertShape:
+    """The shape of a routed expert."""
+    return ExpertShape(arch.hidden, arch.moe.ffn, arch.moe.gated)
+
+
+def attention_shape(arch: Architecture) -> AttentionShape:
+    """The shape of attention over the cache; MLA attends in the latent (arXiv 2405.04434, section 2.1.2)."""
+    attention = arch.attention
+    if attention.kind == "MLA":
+        width = attention.kv_lora_rank + attention.rope_head_dim
+        return AttentionShape(attention.heads, 1, width, attention.kv_lora_rank)
+    return AttentionShape(attention.heads, attention.kv_heads, attention.head_dim, 0)
+
+
+def fetch_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> Floats:
+    """(decoder layers,): x, the time to fetch `missing_experts`, one number or one per MoE layer; 0 elsewhere."""
+    seconds = np.zeros(len(times.moe))
+    seconds[times.moe] = np.asarray(missing_experts) * times.transfer_seconds_per_expert
+    return seconds
+
+
+def all_resident_seconds(times: LayerTimes) -> float:
+    """A step without fetches: sum of t_c."""
+    return float(times.compute_seconds.sum() + times.head_seconds)
+
+
+def on_demand_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
+    """A step that fetches when the router asks, beside no compute: sum of t_c + x."""
+    return all_resident_seconds(times) + float(fetch_seconds(times, missing_experts).sum())
+
+
+def perfect_prefetch_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
+    """A step in which every layer's fetches run beside one layer's compute: sum of max(t_c, x).
+
+    The least that a prefetch one layer ahead can take for these bytes, where layers are alike.
+    """
+    overlapped = np.maximum(times.compute_seconds, fetch_seconds(times, missing_experts))
+    return float(overlapped.sum() + times.head_seconds)
+
+
+def link_bound_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
+    """The least that any prefetch of these bytes can take, however far ahead: all compute, or the link always busy."""
+    return max(all_resident_seconds(times), float(fetch_seconds(times, missing_experts).sum()))
+
+
+def gain_bound(compute_seconds: Any, transfer_seconds: Any) -> Any:
+    """(t_c + x) / max(t_c, x): what prefetch at equal bytes gains over on demand at most; 2 where they are equal.
+
+    Numbers or arrays, t_c > 0.
+    """
+    return (compute_seconds + transfer_seconds) / np.maximum(compute_seconds, transfer_seconds)
+
+
+def _check(arch: Architecture, batch: int, context: int, unique: Floats) -> None:
+    for name, value in (("batch", batch), ("context", context)):
+        if value < 1:
+            raise UserError(f"decode step: {name}", f"got {value}, expected at least 1", "Correct it.")
+    most = min(arch.moe.experts, arch.moe.top_k * batch)
+    wrong = unique[~((unique > 0) & (unique <= most * (1 + 1e-9)))]
+    if wrong.size:
+        problem = f"got {wrong[0]:g}, expected above 0 and at most {most}, the experts that {batch} tokens can use"
+        raise UserError("decode step: unique_experts", problem, "Correct it.")

@@ -1,0 +1,51 @@
+"""Compile the Numba kernels of traces and predictors once, at set-up: `python -m prophet_moe.predict.warm`.
+
+Otherwise every job of the first build would compile them again, for they start together.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from prophet_moe.predict.context import LOOKAHEADS, SOURCES
+from prophet_moe.predict.evaluate import evaluate
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.law_fit import fit_laws
+from prophet_moe.routing.store import read_trace, write_trace
+from prophet_moe.routing.summary import cleaned, summarise
+from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
+
+
+def main() -> None:
+    """Describe, fit and predict a small trace that was read from disk, as the build does: kernels differ by type."""
+    sequences, tokens, router = 4, 8, Router("none", 4, 2, (0, 1, 2, 3))
+    count = sequences * tokens
+    random = np.random.default_rng(0)
+    trace = Trace(
+        router,
+        np.repeat(np.arange(sequences, dtype=np.int32), tokens),
+        np.tile(np.arange(tokens, dtype=np.int32), sequences),
+        np.full(count, DECODE, np.uint8),
+        random.random((count, len(router.layers), 4)).argsort(-1)[..., :2].astype(np.uint16),
+        True,
+        Origin("random", "none"),
+        np.zeros(count, np.int32),
+    )
+    with TemporaryDirectory() as folder:
+        write_trace(Path(folder), trace)
+        read = read_trace(Path(folder))
+    summarise("none", read)
+    fit_laws("none", cleaned(read))
+    evaluate("none", read, _network(router))
+
+
+def _network(router: Router) -> Network:
+    """A predictor that knows nothing."""
+    width, before = 2, (len(LOOKAHEADS), len(router.layers))
+    shapes = ((SOURCES * router.experts, width), (width,), (width, router.experts), (router.experts,))
+    return Network(*(np.zeros((*before, *shape), np.float32) for shape in shapes), trained_on="")
+
+
+if __name__ == "__main__":
+    main()

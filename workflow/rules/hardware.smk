@@ -1,0 +1,59 @@
+"""Times of decode steps from hardware profiles, and predicted memory beside measured."""
+
+
+rule decode_steps:
+    """Compute decode steps with all experts resident and with all to be fetched, on every GPU."""
+    input:
+        code=code("workflow/scripts/compute_decode_steps.py"),
+        gpus=GPU_FILE,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        variations=variations_for_default,
+        measured=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
+    output:
+        table=data_report(TABLE7, "table7_decode_steps"),
+        prov=sidecars(TABLE7),
+    log:
+        "logs/decode_steps.log",
+    benchmark:
+        "benchmarks/decode_steps.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=decode_step_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --gpus {input.gpus:q}"
+        " --models {input.models:q}"
+        " --variations {input.variations:q}"
+        " --measured {input.measured:q}"
+        " --table {output.table:q}"
+        " --parameters {params.parameters:q}"
+        " --rule decode_steps --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule memory_validation:
+    """Hold predicted memory against what was measured on a GPU."""
+    input:
+        code=code("workflow/scripts/validate_memory.py"),
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        measured=[path for folder in MEASURED_MEMORY for path in sorted(folder.glob("*"))],
+    output:
+        table=data_report(MEMORY_TABLE, "memory_validation"),
+        prov=sidecars(MEMORY_TABLE),
+    log:
+        "logs/memory_validation.log",
+    benchmark:
+        "benchmarks/memory_validation.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=as_json({"scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json")}),
+    shell:
+        "python {input.code[0]}"
+        " --models {input.models:q}"
+        " --measured {input.measured:q}"
+        " --table {output.table:q}"
+        " --parameters {params.parameters:q}"
+        " --rule memory_validation --code {input.code:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,35 @@
+"""Compute the decode steps of every model on every GPU, from measured profiles or datasheets."""
+
+from pathlib import Path
+
+from prophet_moe.capacity.decode_steps import decode_steps
+from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.profile import read_profile
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.variation import read_variations
+from prophet_moe.settings import DecodeStep, Scenario
+
+
+def build(files, parameters):
+    """Write table 7."""
+    models = {path.stem: load_model(path) for path in files.models}
+    scenario = Scenario.model_validate(parameters["scenario"])
+    variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
+    folder = Path(parameters["profiles"])
+    profiles = {
+        name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()
+    }
+    step = DecodeStep.model_validate(parameters["decode_step"])
+    write_csv(files.table, decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step))
+
+
+if __name__ == "__main__":
+    run(
+        build,
+        reads=["gpus"],
+        reads_many=["models"],
+        reads_any=["variations", "measured"],
+        writes=["table"],
+    )
