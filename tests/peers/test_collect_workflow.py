@@ -59,3 +59,6 @@ def test_the_quick_overlay_collects_afresh(project):
     assert f"{NAME},consecutive_overlap" in table
     assert (project / figure).stat().st_size > 0
     assert "Nothing to be done" in snakemake(project, figure)
+    gained = "tables/table6_prediction.csv"
+    snakemake(project, gained)
+    assert f"\n{NAME},8,2,1,2," in (project / gained).read_text()

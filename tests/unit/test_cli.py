@@ -133,10 +133,7 @@ def test_mistakes_about_traces_are_one_line(arrays, tmp_path, arguments, problem
     assert problem in done.stderr
     assert not (tmp_path / "out").exists()
     done = run("trace", "describe", str(tmp_path))
-    assert (
-        done.stderr
-        == f"error: {tmp_path}: holds no metadata.json: no trace folder. Make one: prophet-moe trace import\n"
-    )
+    assert done.stderr == f"error: {tmp_path}: holds no metadata.json: no trace. Make one: prophet-moe trace import\n"
 
 
 def test_data_lists_what_is_known_and_refuses_an_unknown_id():

@@ -80,7 +80,7 @@ def routers(draw) -> tuple[int, int, float]:
     return experts, top_k, draw(st.floats(0, 1)) * sqrt(experts / top_k - 1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(router=routers(), batch=st.integers(1, 600))
 def test_without_variation_it_is_uniform_occupancy(router, batch):
     experts, top_k, _ = router
@@ -89,7 +89,7 @@ def test_without_variation_it_is_uniform_occupancy(router, batch):
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(router=routers(), share=st.floats(0, 1), batch=st.integers(1, 300))
 def test_dirichlet_occupancy_is_bounded_and_monotone(router, share, batch):
     """Between k and E; more variation, no more experts; more tokens, no fewer; rounding of 1e-12 allowed."""
@@ -110,7 +110,7 @@ def test_as_much_variation_as_there_can_be_leaves_k_experts_and_more_changes_not
     assert dirichlet(8, 8, 3.0, [1, 5]).tolist() == [8, 8]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(router=routers(), batches=st.lists(st.integers(1, 200), min_size=1, max_size=5).map(sorted))
 def test_clustered_occupancy_of_equal_experts_is_dirichlet_occupancy(router, batches):
     experts, top_k, variation = router
@@ -121,7 +121,7 @@ def test_clustered_occupancy_of_equal_experts_is_dirichlet_occupancy(router, bat
     np.testing.assert_allclose(found, dirichlet(experts, top_k, variation, batches), rtol=1e-10)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     seed=st.integers(0, 10**6),
     correlation=st.floats(0.001, 0.99),
@@ -186,7 +186,7 @@ def test_staggered_batches_of_one_token_sequences_follow_skewed_occupancy():
     assert (uniform(experts, 1, batches)[1:] > skewed[1:] + 10 * error[1:]).all()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     rows=st.lists(st.tuples(routers(), st.integers(1, 400), st.floats(0, 2)), min_size=1, max_size=8),
     law=st.sampled_from(LAWS),

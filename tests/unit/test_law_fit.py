@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from prophet_moe.errors import UserError
 from prophet_moe.routing import law, law_fit
 from prophet_moe.routing.law_fit import BATCHES, BATCHINGS, LAWS, SATURATION_SHARE, Observed
-from prophet_moe.routing.sequences import split_by_sequence
+from prophet_moe.routing.sequences import divisible, split_by_sequence
 from prophet_moe.routing.trace import Trace, sequence_starts
 from tests.unit.test_statistics import make_trace, traces, uniform_trace
 
@@ -58,10 +59,10 @@ def cyclic_trace(sequences: int = 8, tokens: int = 100, experts: int = 128) -> T
     return make_trace((first + np.arange(2)) % experts, [tokens] * sequences, experts)
 
 
-def fitted(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Fits by (batching, law), and residuals."""
+def fitted(trace: Trace, resamples: int = 10) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Fits by (batching, law), and residuals; few resamples where the intervals do not matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(law_fit, "RESAMPLES", RESAMPLES)
+        patch.setattr(law_fit, "RESAMPLES", resamples)
         fits, residuals = law_fit.fit_laws("drawn", trace)
     return pd.DataFrame(map(asdict, fits)).set_index(["batching", "law"]), pd.DataFrame(map(asdict, residuals))
 
@@ -69,13 +70,13 @@ def fitted(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame]:
 @pytest.fixture(scope="module")
 def skewed():
     """Fits and residuals of the skewed trace."""
-    return fitted(skewed_trace())
+    return fitted(skewed_trace(), RESAMPLES)
 
 
 @pytest.fixture(scope="module")
 def clustered():
     """Fits and residuals of the clustered trace."""
-    return fitted(clustered_trace())
+    return fitted(clustered_trace(), RESAMPLES)
 
 
 @settings(deadline=None)
@@ -203,6 +204,23 @@ def test_predictions_come_from_one_half_and_are_judged_on_the_other(clustered):
     np.testing.assert_allclose(rows.loc["skewed_occupancy", "predicted"], skewed)
 
 
+def test_a_resample_draws_as_many_sequences_as_there_are():
+    """Sequence s has one token, which chooses experts 2s and 2s + 1: popularity tells how often each was drawn."""
+    trace = make_trace(np.arange(12).reshape(6, 1, 2), [1] * 6, 12)
+    drawn = []
+    for seen in law_fit._resampled(trace, "staggered"):
+        copies = 6 * seen.popularity[0].reshape(6, 2)
+        np.testing.assert_allclose(copies[:, 0], copies[:, 1])
+        np.testing.assert_allclose(copies, np.rint(copies), atol=1e-9)
+        assert copies.sum() == pytest.approx(6 * 2)
+        assert seen.batches == tuple(b for b in BATCHES if b <= np.count_nonzero(copies[:, 0]))
+        assert seen.unique.tolist() == [2 * b for b in seen.batches]
+        drawn.append(tuple(np.rint(copies[:, 0])))
+    assert len(drawn) == law_fit.RESAMPLES
+    assert len(set(drawn)) > law_fit.RESAMPLES / 2
+    np.testing.assert_allclose(np.mean(drawn, axis=0), 1, atol=4 * sqrt(5 / 6 / law_fit.RESAMPLES))
+
+
 def test_a_power_law_is_fitted_below_saturation_alone():
     """k = 3 of 24: the largest B with at most 18 distinct experts, and least squares through the origin there."""
     trace = uniform_trace([20] * 130, 2, 24, 3)
@@ -230,3 +248,17 @@ def test_a_trace_that_follows_a_power_law():
     assert fits.loc["staggered", "dirichlet_occupancy"]["largest_batch"] == 8
     batches = {batching: tuple(rows["batch"].unique()) for batching, rows in residuals.groupby("batching")}
     assert batches == {"prefill": BATCHES, "staggered": (1, 2, 4), "decode_step": (1, 2, 4)}
+
+
+def test_a_trace_of_one_sequence_cannot_be_judged():
+    one = uniform_trace([10], 2, 8, 2)
+    with pytest.raises(UserError, match="has 1 sequence without repetition, expected at least 2"):
+        divisible(one, "here")
+    two = uniform_trace([10, 10], 2, 8, 2)
+    assert divisible(two, "here") is two
+
+
+def test_a_layer_that_saturates_at_once_and_short_traces_have_no_exponent():
+    fits, _ = law_fit.fit_laws("all", uniform_trace([10] * 4, 2, 5, 4))
+    power = next(fit for fit in fits if fit.law == "power_law" and fit.batching == "staggered")
+    assert np.isnan(power.value) and power.largest_batch == 1

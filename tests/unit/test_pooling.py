@@ -167,7 +167,7 @@ def test_one_model_alone_is_not_predicted_from_itself():
     assert leave_one_out(*tables(traces=TRACES[2:]), "staggered") == []
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(experts=st.integers(2, 300), top_k=st.integers(1, 8), share=st.floats(0, 1))
 def test_exponent_of_is_least_squares_below_saturation(experts, top_k, share):
     top_k = min(top_k, experts)

@@ -1,5 +1,6 @@
 """Predictors of experts against plain references, their judgement where the answer is known, and the recorded ones."""
 
+import json
 import math
 import shutil
 from collections import Counter
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from prophet_moe.errors import UserError
 from prophet_moe.predict import evaluate, gate
@@ -53,7 +55,7 @@ def deep_traces(draw) -> Trace:
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(trace=deep_traces(), lookahead=st.sampled_from(LOOKAHEADS))
 def test_inputs_are_what_a_loop_over_tokens_sees(trace, lookahead):
     context, experts, top_k = context_of(trace), trace.router.experts, trace.router.top_k
@@ -75,7 +77,7 @@ def test_inputs_are_what_a_loop_over_tokens_sees(trace, lookahead):
         assert found.tolist() == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(trace=traces(), flags=st.lists(st.booleans(), min_size=5, max_size=5), data=st.data())
 def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, flags, data):
     """The first of those alike stays, unless it is flagged itself; halves are of what stays."""
@@ -103,6 +105,14 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 def test_nothing_is_flagged_where_the_source_says_nothing():
     trace = uniform_trace([3, 3, 3], 2, 8, 2)
     assert len(sequences.unrepeated(trace)) == len(trace)
+
+
+def test_a_single_sequence_cannot_be_divided():
+    trace = uniform_trace([3, 3], 2, 8, 2)
+    assert sequences.divisible(trace, "here") is trace
+    with pytest.raises(UserError, match=r"^here: has 1 sequence") as caught:
+        sequences.divisible(trace.select(trace.sequence == 0), "here")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
@@ -212,7 +222,7 @@ def test_counting_predictors_are_their_formulas(name, example):
     assert scores.shape == (len(asked), experts)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**6), experts=st.integers(1, 12), values=st.integers(1, 6))
 def test_true_ranks_are_places_in_a_sorted_list(seed, experts, values):
     """Few different values, so that many scores are equal: those are sorted by id."""
@@ -224,7 +234,7 @@ def test_true_ranks_are_places_in_a_sorted_list(seed, experts, values):
     assert true_ranks(scores, chosen).tolist() == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.1, 2.0, 60.0]))
 def test_reliability_is_a_histogram_by_probability(seed, spread):
     rng = np.random.default_rng(seed)
@@ -245,7 +255,7 @@ def test_certain_scores_fall_into_the_outer_bins():
     assert bins[0].tolist() == [0, 0, 0, 0, 0, 0.5, 0, 0, 0, 1]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(seed=st.integers(0, 10**6), layers=st.integers(1, 4), top_k=st.integers(1, 3), rank=st.integers(1, 8))
 def test_recall_of_a_resample_counts_every_copy(seed, layers, top_k, rank):
     rng = np.random.default_rng(seed)
@@ -544,3 +554,28 @@ def test_prophet_finds_more_than_whoever_counts():
             found[predictor].append(float((ranks < trace.router.top_k).mean()))
     means = {predictor: np.mean(recalls) for predictor, recalls in found.items()}
     assert means[PROPHET] >= 0.05 + max(means[baseline] for baseline in BASELINES)
+
+
+def test_lookaheads_beyond_the_layers_and_tokens_without_router_inputs_are_left_out():
+    trace = uniform_trace([10] * 10, 2, 8, 2)
+    recorded = RouterInputs(
+        np.array([99], np.int32),
+        np.array([0], np.int32),
+        np.zeros((1, 2, 4), np.float32),
+        np.zeros((2, 8, 4), np.float32),
+    )
+    found = evaluate.evaluate("x", trace, random_network(8, 2, 4), recorded)
+    assert {row.lookahead for row in found} == {1}
+    assert {row.tokens for row in found} == {"held_out"}
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    folder = tmp_path / "predictor"
+    shutil.copytree(ROOT / "resources/predictors/small-6x8-top2", folder)
+    weights = load_file(folder / "predictor.safetensors")
+    weights["output_bias"][0, 0, 0] = np.nan
+    save_file(weights, folder / "predictor.safetensors")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    store.seal(folder, metadata, "predictor.safetensors")
+    with pytest.raises(UserError, match="holds weights that are no finite numbers"):
+        read_network(folder)

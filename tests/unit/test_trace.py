@@ -174,7 +174,7 @@ def claim(**values):
         (claim(sequences=4), "has 3 sequences, metadata.json says 4"),
         (claim(top_k=2), r"expected lists of 6 \(3 layers x 2\)"),
         (claim(experts=3), "expected ids below 3"),
-        (lambda f: (f / store.METADATA).unlink(), "holds no metadata.json: no trace folder"),
+        (lambda f: (f / store.METADATA).unlink(), "holds no metadata.json: no trace"),
         (lambda f: (f / store.METADATA).write_text("{"), "metadata.json: could not be read"),
         (lambda f: (f / store.SUMS).unlink(), "SHA256SUMS"),
     ],

@@ -8,7 +8,8 @@ TABLE5 = "tables/table5_routing_exponents.csv"
 PREDICTION_TABLE = "tables/data/prediction.csv"
 TABLE6 = "tables/table6_prediction.csv"
 
-CALIBRATION = [LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER, VARIATION_TABLE, TABLE5, PREDICTION_TABLE, TABLE6]
+CALIBRATION = [LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER, VARIATION_TABLE, TABLE5]
+CALIBRATION += [PREDICTION_TABLE, TABLE6] if PREDICTED else []
 
 
 rule fit_law:
@@ -128,6 +129,7 @@ rule prediction:
         code=code("workflow/scripts/write_prediction.py"),
         judgements=[f"results/routing/{name}/prediction.csv" for name in PREDICTED],
         predictors=[predictor_folder(name) / "metadata.json" for name in PREDICTED],
+        latency="resources/predictors/latency.csv",
     output:
         judgements=data_report(PREDICTION_TABLE, "prediction"),
         summary=data_report(TABLE6, "table6_prediction"),
@@ -142,6 +144,7 @@ rule prediction:
         "python {input.code[0]}"
         " --of_judgements {input.judgements:q}"
         " --predictors {input.predictors:q}"
+        " --latency {input.latency:q}"
         " --judgements {output.judgements:q}"
         " --summary {output.summary:q}"
         " --rule prediction --code {input.code:q}"

@@ -8,8 +8,10 @@ FIGURE_NAMES = (
     "figure5_expert_count_analysis",
 )
 
+TRACE_FIGURES_SHOWN = [name for name in TRACE_FIGURES if name != "prediction" or PREDICTED]
+
 FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
-FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURES, format=["pdf", "png"])
+FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURES_SHOWN, format=["pdf", "png"])
 
 
 wildcard_constraints:

@@ -5,13 +5,15 @@ import pandas as pd
 from prophet_moe.files import write_csv
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.law_fit import fit_laws
+from prophet_moe.routing.sequences import divisible
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.summary import cleaned
 
 
 def build(files, parameters):
     """Write one row per law and way of batching, and the residuals by batch size."""
-    fits, residuals = fit_laws(parameters["name"], cleaned(read_trace(files.files[0].parent)))
+    folder = files.files[0].parent
+    fits, residuals = fit_laws(parameters["name"], divisible(cleaned(read_trace(folder)), folder))
     write_csv(files.fits, pd.DataFrame(fits))
     write_csv(files.residuals, pd.DataFrame(residuals))
 

@@ -12,10 +12,9 @@ def build(files, parameters):
     """Write every judgement, and table 6."""
     judgements = pd.concat(map(pd.read_csv, files.of_judgements))
     write_csv(files.judgements, judgements)
-    write_csv(
-        files.summary, prediction_summary(judgements, {path.parent.name: read_json(path) for path in files.predictors})
-    )
+    predictors = {path.parent.name: read_json(path) for path in files.predictors}
+    write_csv(files.summary, prediction_summary(judgements, predictors, pd.read_csv(files.latency)))
 
 
 if __name__ == "__main__":
-    run(build, reads_any=["of_judgements", "predictors"], writes=["judgements", "summary"])
+    run(build, reads=["latency"], reads_many=["of_judgements", "predictors"], writes=["judgements", "summary"])

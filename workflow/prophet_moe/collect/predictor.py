@@ -17,7 +17,7 @@ from prophet_moe.collect.scoring import WEIGHTS, score
 from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, replacing, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
-from prophet_moe.routing.sequences import fingerprint
+from prophet_moe.routing.sequences import divisible, fingerprint, unrepeated
 from prophet_moe.routing.store import SUMS, read_trace, seal
 
 PARTS, JOB = "parts", "job.json"
@@ -70,7 +70,7 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
     trace = read_trace(folder)
     trained_on = fingerprint(trace)
     _start(out / JOB, {"trace": trained_on, "plan": canonical_hash(asdict(plan))})
-    learned = context_of(split(trace)[0])
+    learned = context_of(split(divisible(unrepeated(trace), folder))[0])
     begun = time.perf_counter()
     losses = {}
     for lookahead in LOOKAHEADS:

@@ -65,18 +65,18 @@ def read_judgements(path: Path) -> pd.DataFrame:
 
 
 def evaluate(name: str, trace: Trace, network: Network, recorded: RouterInputs | None = None) -> list[Judgement]:
-    """Judge every predictor at every lookahead."""
+    """Judge every predictor at every lookahead that reaches a layer."""
     train, test = split(trace)
     learned, seen = context_of(train), context_of(test)
     rows = np.flatnonzero(test.phase == DECODE)
     judgements: list[Judgement] = []
-    for lookahead in LOOKAHEADS:
+    for lookahead in (steps for steps in LOOKAHEADS if _layers(seen, steps)):
         ranks, bins = _ranks_by_layer(learned, seen, rows, network, lookahead)
         judgements += _recalls(name, test, rows, lookahead, ranks, "held_out")
         judgements += _gains(name, test, rows, lookahead, ranks)
         judgements += _calibration(name, lookahead, bins)
-        if recorded is not None:
-            sample, inputs = recorded.of_tokens(test, rows)
+        sample, inputs = recorded.of_tokens(test, rows) if recorded else (rows[:0], None)
+        if len(sample):
             at = np.searchsorted(rows, sample)
             among = {predictor: [layer[at] for layer in found] for predictor, found in ranks.items()}
             among[GATE] = [

@@ -63,8 +63,10 @@ def read_network(folder: Path) -> Network:
         parts = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise UserError(str(folder / WEIGHTS), f"could not be read: {error}", "Train it again.") from None
-    names = ("embedding", "hidden_bias", "output", "output_bias")
-    return Network(*(parts[name].astype(np.float32) for name in names), metadata["trained_on"])
+    weights = [parts[name].astype(np.float32) for name in ("embedding", "hidden_bias", "output", "output_bias")]
+    if not all(np.isfinite(part).all() for part in weights):
+        raise UserError(str(folder / WEIGHTS), "holds weights that are no finite numbers", "Train it again.")
+    return Network(*weights, metadata["trained_on"])
 
 
 @njit(cache=True)

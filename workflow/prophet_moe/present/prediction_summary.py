@@ -9,9 +9,15 @@ from prophet_moe.predict.network import network_bytes
 from prophet_moe.units import MB
 
 
-def prediction_summary(judgements: pd.DataFrame, predictors: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Table 6: recall@k and @2k of Prophet and of the best predictor that only counts, by trace and lookahead."""
+def prediction_summary(
+    judgements: pd.DataFrame, predictors: Mapping[str, Mapping[str, Any]], latency: pd.DataFrame
+) -> pd.DataFrame:
+    """Table 6: recall@k and @2k of Prophet and of the best predictor that only counts, by trace and lookahead.
+
+    `predictors` holds their metadata by trace; `latency` what benches/predictor.py recorded: one token on one CPU core.
+    """
     rows = []
+    one_token = latency[latency["batch"] == 1].set_index("trace")
     for trace, metadata in predictors.items():
         mine = judgements[(judgements["trace"] == trace) & judgements["layer"].isna()]
         size = network_bytes(
@@ -19,7 +25,9 @@ def prediction_summary(judgements: pd.DataFrame, predictors: Mapping[str, Mappin
         )
         for lookahead, found in mine.groupby("lookahead"):
             rows += [
-                _gain(trace, lookahead, found, metadata, rank) | {"predictor_mb": size / MB}
+                _gain(trace, lookahead, found, metadata, rank)
+                | {"predictor_mb": size / MB}
+                | {name: one_token[name].get(trace) for name in ("microseconds", "cpu")}
                 for rank in (metadata["top_k"], 2 * metadata["top_k"])
             ]
     return pd.DataFrame(rows)

@@ -199,10 +199,15 @@ def _judged(
     value = candidate.fit(everything)
     low, high = np.nan, np.nan
     if candidate.parameter and candidate.name != "power_law_reported":
-        low, high = np.quantile([candidate.fit(observed) for observed in anew], (0.025, 0.975))
+        values = np.array([candidate.fit(observed) for observed in anew])
+        # A resample of few sequences may reach no batch that tells the parameter.
+        low, high = (
+            np.quantile(values[np.isfinite(values)], (0.025, 0.975)) if np.isfinite(values).any() else (np.nan,) * 2
+        )
     largest = everything.batches[-1]
     if candidate.fit is fit_exponent:
-        largest = max(b for b, kept in zip(everything.batches, _below_saturation(everything), strict=True) if kept)
+        below = np.array(everything.batches)[_below_saturation(everything)]
+        largest = int(below.max(initial=1))
     relative = 100 * (predicted / test.unique - 1)
     squares = np.sum((predicted - test.unique) ** 2) / np.sum((test.unique - test.unique.mean()) ** 2)
     return Fit(

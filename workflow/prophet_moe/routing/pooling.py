@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
 from prophet_moe.routing.law_rows import SATURATION_SHARE
@@ -43,7 +43,7 @@ def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, f
     mean, count = float(np.mean(values)), len(values)
     if count == 1:
         return mean, least, np.inf
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / count)
+    half = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) * np.sqrt(1 + 1 / count)
     return mean, max(least, mean - float(half)), mean + float(half)
 
 
@@ -52,7 +52,7 @@ def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batchi
 
     No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
     """
-    own = _of(fits, batching, TRANSFERRED)
+    own = _fitted(fits, batching, TRANSFERRED)
     value, low, high = pooled(own.groupby("model")["value"].mean().to_list())
     names = ", ".join(own["trace"])
     found = []
@@ -72,7 +72,7 @@ def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) ->
     """Each trace predicted from those of other models, by the transferred law, the power law and uniform occupancy."""
     transfers = []
     for law in (TRANSFERRED, "power_law", "uniform_occupancy"):
-        rows = _of(fits, batching, law)
+        rows = _fitted(fits, batching, law)
         for left in rows.itertuples():
             others = rows[rows["model"] != left.model].groupby("model")["value"].mean()
             if others.empty:
@@ -106,5 +106,12 @@ def exponent_of(experts: int, top_k: int, variation: float, batches: Sequence[in
     return (float(x @ y / (x @ x)) if x.any() else np.nan), int(batch[kept].max(initial=1))
 
 
-def _of(fits: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
-    return fits[(fits["batching"] == batching) & (fits["law"] == law)]
+def _of(table: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
+    """Rows of one law."""
+    return table[(table["batching"] == batching) & (table["law"] == law)]
+
+
+def _fitted(fits: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
+    """Fits of one law, without traces that could not tell its parameter."""
+    rows = _of(fits, batching, law)
+    return rows[rows["value"].notna() | (law == "uniform_occupancy")]

@@ -47,7 +47,10 @@ def read_rows(path: Path, columns: list[str]) -> pd.DataFrame:
     """A written table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError."""
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise UserError(str(path), f"is no table: {error}", REBUILD) from None
     if list(table.columns) != columns:
         raise UserError(str(path), f"has columns {', '.join(table.columns)}, expected {', '.join(columns)}", REBUILD)
     return table

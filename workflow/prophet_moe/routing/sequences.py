@@ -5,10 +5,12 @@ Needs NumPy only: the machine that trains predictors uses it too.
 
 import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.errors import UserError
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 
@@ -38,6 +40,15 @@ def unrepeated(trace: Trace) -> Trace:
     return without_duplicates(trace.select(~np.isin(trace.sequence, flagged)))
 
 
+def divisible(trace: Trace, where: str | Path) -> Trace:
+    """Return `trace` if it has two sequences, one to learn from and one to judge by; else a UserError names `where`."""
+    count = len(sequence_starts(trace)) - 1
+    if count < 2:
+        problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
+        raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
+    return trace
+
+
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
     """Two traces of whole sequences: round(share * S) of them drawn at random, and the others."""
     starts = sequence_starts(trace)
@@ -49,8 +60,9 @@ def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Tra
 
 
 def fingerprint(trace: Trace) -> str:
-    """SHA-256 of sequences, phases and choices, whatever the file that holds them."""
-    digest = hashlib.sha256()
-    for values in (trace.sequence, trace.phase, trace.experts):
+    """SHA-256 of router, sequences, positions, phases and choices, whatever the file that holds them."""
+    router = trace.router
+    digest = hashlib.sha256(repr((router.experts, router.top_k, router.layers)).encode())
+    for values in (trace.sequence, trace.position, trace.phase, trace.experts):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

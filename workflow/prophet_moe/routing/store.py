@@ -19,6 +19,12 @@ from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import replacing, sha256, write_json, write_text
 from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_counts
 
+MAKE = {
+    "trace": "Make one: prophet-moe trace import",
+    "counts": "Make them: prophet-moe trace import",
+    "predictor": "Train one: python -m prophet_moe.collect predictor",
+}
+"""How to come by a folder of each kind."""
 TRACE, COUNTS, METADATA, SUMS = "trace.parquet", "counts.npz", "metadata.json", "SHA256SUMS"
 METADATA_KEY = b"prophet_moe"
 ROW_GROUP_TOKENS = 65_536
@@ -124,9 +130,7 @@ def read_metadata(folder: Path, kind: str | None = None, model: str | None = Non
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            str(folder), f"holds no {METADATA}: no trace folder", "Make one: prophet-moe trace import"
-        ) from None
+        raise UserError(str(folder), f"holds no {METADATA}: no {kind or 'trace'}", MAKE[kind or "trace"]) from None
     except (OSError, ValueError) as error:
         raise UserError(str(path), f"could not be read: {error}", AGAIN) from None
     if kind is not None and metadata["kind"] != kind:
