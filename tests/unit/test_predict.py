@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from prophet_moe.errors import UserError
 from prophet_moe.predict import evaluate, gate
-from prophet_moe.predict.context import LAYERS_BEFORE, LOOKAHEADS, SOURCES, context_of, split
+from prophet_moe.predict.context import LAYERS_BEFORE, LOOKAHEADS, SOURCES, context_of, network_bytes, split
 from prophet_moe.predict.counting import BACKING, COUNTING
 from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE, PROPHET, Sequences, true_ranks
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
-from prophet_moe.predict.network import WEIGHTS, Network, network_bytes, read_network
+from prophet_moe.predict.network import WEIGHTS, Network, read_network
 from prophet_moe.routing import sequences, store
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
 from tests.conftest import ROOT

@@ -58,3 +58,9 @@ def context_of(trace: Trace) -> Context:
 def split(trace: Trace) -> tuple[Trace, Trace]:
     """The sequences to learn from and those to be predicted, repetitive ones and duplicates left out."""
     return split_by_sequence(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)
+
+
+def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:
+    """Bytes in bf16 of the predictor of any model."""
+    weights = SOURCES * experts * hidden + hidden + hidden * experts + experts
+    return 2 * lookaheads * moe_layers * weights

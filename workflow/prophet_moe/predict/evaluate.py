@@ -5,19 +5,17 @@ context.py; R resamples, S sequences.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.predict.context import LOOKAHEADS, Context, context_of, split
 from prophet_moe.predict.counting import COUNTING
 from prophet_moe.predict.gate import RouterInputs
+from prophet_moe.predict.judgement import Judgement
 from prophet_moe.predict.network import Network
-from prophet_moe.routing.rows import read_rows
 from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
 
 SEED = 0
@@ -33,35 +31,7 @@ PROPHET, CONTROL, GATE, ORACLE = "prophet", "prophet_shuffled", "gate_input", "o
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """One number about a predictor."""
-
-    trace: str
-    predictor: str
-    tokens: str
-    """held_out: all held-out decoded tokens; router_inputs: those whose router inputs were recorded."""
-    lookahead: int
-    layer: int | None
-    """Number of the layer in the model; None: the mean over the layers that this lookahead reaches."""
-    statistic: str
-    """recall, recall_gain, calibration_error, reliability or reliability_share."""
-    x: float | None
-    """Rank K of a recall, mean predicted probability of a reliability bin."""
-    value: float
-    low: float | None = None
-    """95 % interval over sequences (bootstrap)."""
-    high: float | None = None
-    against: str = ""
-    """What a gain is over."""
-
-
 Judgements = Iterator[Judgement]
-
-
-def read_judgements(path: Path) -> pd.DataFrame:
-    """The judgements of a written table."""
-    return read_rows(path, [field.name for field in fields(Judgement)])
 
 
 def evaluate(name: str, trace: Trace, network: Network, recorded: RouterInputs | None = None) -> list[Judgement]:

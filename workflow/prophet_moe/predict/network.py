@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prophet_moe.errors import UserError
-from prophet_moe.predict.context import SOURCES, Ids
+from prophet_moe.predict.context import Ids
 from prophet_moe.routing.store import read_metadata
 
 WEIGHTS = "predictor.safetensors"
@@ -48,12 +48,6 @@ class Network:
     def bytes_bf16(self) -> int:
         """Bytes of all weights in bf16."""
         return 2 * sum(part.size for part in (self.embedding, self.hidden_bias, self.output, self.output_bias))
-
-
-def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:
-    """Bytes in bf16 of the predictor of any model."""
-    weights = SOURCES * experts * hidden + hidden + hidden * experts + experts
-    return 2 * lookaheads * moe_layers * weights
 
 
 def read_network(folder: Path) -> Network:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from prophet_moe.predict.network import network_bytes
+from prophet_moe.predict.context import network_bytes
 from prophet_moe.units import MB
 
 

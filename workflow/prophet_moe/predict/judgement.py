@@ -1,0 +1,36 @@
+"""What is said of a predictor, as rows, and how they are read again."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.routing.rows import read_rows
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One number about a predictor."""
+
+    trace: str
+    predictor: str
+    tokens: str
+    """held_out: all held-out decoded tokens; router_inputs: those whose router inputs were recorded."""
+    lookahead: int
+    layer: int | None
+    """Number of the layer in the model; None: the mean over the layers that this lookahead reaches."""
+    statistic: str
+    """recall, recall_gain, calibration_error, reliability or reliability_share."""
+    x: float | None
+    """Rank K of a recall, mean predicted probability of a reliability bin."""
+    value: float
+    low: float | None = None
+    """95 % interval over sequences (bootstrap)."""
+    high: float | None = None
+    against: str = ""
+    """What a gain is over."""
+
+
+def read_judgements(path: Path) -> pd.DataFrame:
+    """The judgements of a written table."""
+    return read_rows(path, [field.name for field in fields(Judgement)])
