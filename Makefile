@@ -14,8 +14,8 @@ setup: $(VENV)/ready
 
 $(VENV)/ready: envs/bootstrap.txt envs/analysis.txt pyproject.toml
 	envs/install.sh $(VENV) envs/analysis.txt
-	@echo "Compiling the kernels of traces and predictors"
-	$(VENV)/bin/python -m prophet_moe.predict.warm
+	@echo "Compiling the kernels"
+	$(VENV)/bin/python -m prophet_moe.warm
 	touch $@
 
 $(VENV)/dev: $(VENV)/ready envs/dev.txt
@@ -23,13 +23,15 @@ $(VENV)/dev: $(VENV)/ready envs/dev.txt
 	touch $@
 
 test: $(VENV)/dev
-	pytest --numprocesses 2 --dist loadgroup
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # PyTorch and Transformers, to collect traces and to test against them, in an environment of their own (1.4 GB).
 gpu: .venv-gpu/ready
 
-.venv-gpu/ready: envs/gpu.txt pyproject.toml
+# libCacheSim's binding asks for packages that disagree with the locked ones and that it runs without.
+.venv-gpu/ready: envs/gpu.txt envs/peers.txt pyproject.toml
 	envs/install.sh .venv-gpu envs/gpu.txt torch==2.13.0
+	.venv-gpu/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r envs/peers.txt
 	touch $@
 
 # Parameter counts, KV bytes and recorded routing against Hugging Face Transformers.
@@ -51,9 +53,11 @@ lint: $(VENV)/dev
 	nbstripout --keep-id --verify notebooks/*.ipynb
 	snakemake --lint
 
-# Speed and memory of the capacity sweep, side by side with its peers.
+# Speed and memory side by side with peers; benches/cachesim.py needs `make gpu` and runs there.
 bench: setup
 	python benches/capacity_sweep.py
+	python benches/predictor.py
+	python benches/synthetic_generator.py
 
 verify: setup
 	snakemake --cores 2 verify

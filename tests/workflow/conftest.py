@@ -88,6 +88,24 @@ def project(tmp_path) -> Project:
     return copy_project(tmp_path / "project")
 
 
+SMALL = ("--configfile", "config/overlays/small.yaml")
+"""The overlay of a small grid, as options."""
+
+
+@pytest.fixture(scope="session")
+def with_routing(tmp_path_factory) -> Project:
+    """A copy in which, for the small grid, what rests on traces alone is built."""
+    project = copy_project(tmp_path_factory.mktemp("routing") / "project")
+    project.build("tables/data/routing_variation.csv", *SMALL)
+    return project
+
+
+@pytest.fixture
+def small_project(with_routing, tmp_path) -> Project:
+    """A copy of that, to change."""
+    return Project(shutil.copytree(with_routing.root, tmp_path / "project"))
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Project:
     """A copy with the main job done; tests leave it as they found it."""

@@ -14,8 +14,6 @@ import pytest
 from tests.conftest import ROOT
 from tests.workflow.conftest import Project, copy_project
 
-pytestmark = pytest.mark.xdist_group("builds")
-
 PLACES = ("", "reported/")
 TRACES = ROOT / "resources/traces"
 FIGURES = (

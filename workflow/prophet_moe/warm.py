@@ -1,4 +1,4 @@
-"""Compile the Numba kernels of traces and predictors once, at set-up: `python -m prophet_moe.predict.warm`.
+"""Compile the Numba kernels once, at set-up: `python -m prophet_moe.warm`.
 
 Otherwise every job of the first build would compile them again, for they start together.
 """
@@ -8,6 +8,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from prophet_moe.cachesim.policies import POLICIES
+from prophet_moe.cachesim.run import simulate
+from prophet_moe.cachesim.streams import requests_of
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.network import Network
@@ -18,7 +21,7 @@ from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 
 
 def main() -> None:
-    """Describe, fit and predict a small trace that was read from disk, as the build does: kernels differ by type."""
+    """Do to a small trace that was read from disk what the build does to others: kernels differ by type of array."""
     sequences, tokens, router = 4, 8, Router("none", 4, 2, (0, 1, 2, 3))
     count = sequences * tokens
     random = np.random.default_rng(0)
@@ -38,6 +41,8 @@ def main() -> None:
     summarise("none", read)
     fit_laws("none", cleaned(read))
     evaluate("none", read, _network(router))
+    for policy in POLICIES:
+        simulate(requests_of(read, 2), policy, router.experts, per_layer=True)
 
 
 def _network(router: Router) -> Network:
