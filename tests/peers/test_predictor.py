@@ -10,10 +10,10 @@ import torch
 
 from prophet_moe.collect import predictor
 from prophet_moe.errors import UserError
-from prophet_moe.predict.context import LOOKAHEADS, context_of, split
+from prophet_moe.predict.context import LOOKAHEADS, context_of, network_bytes, split
 from prophet_moe.predict.counting import popularity
 from prophet_moe.predict.evaluate import true_ranks
-from prophet_moe.predict.network import WEIGHTS, Network, network_bytes, read_network
+from prophet_moe.predict.network import WEIGHTS, Network, read_network
 from prophet_moe.routing.sequences import fingerprint
 from prophet_moe.routing.store import METADATA, SUMS, read_trace, write_trace
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
