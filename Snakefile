@@ -27,6 +27,7 @@ configfile: CONFIG_FILES[1]
 include: "workflow/rules/common.smk"
 include: "workflow/rules/traces.smk"
 include: "workflow/rules/measured.smk"
+include: "workflow/rules/replayed.smk"
 include: "workflow/rules/parameters.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/collect.smk"
@@ -34,6 +35,7 @@ include: "workflow/rules/routing.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/capacity.smk"
 include: "workflow/rules/hardware.smk"
+include: "workflow/rules/simulation.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
@@ -51,6 +53,7 @@ rule all:
         ROUTING_TABLE,
         CALIBRATION,
         HARDWARE,
+        SIMULATION,
         TABLES,
         FIGURES,
         LATEX,

@@ -105,6 +105,77 @@ class DecodeStep(Strict):
 
 
 Names = Annotated[list[str], Field(min_length=1)]
+Batches = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Simulation(Strict):
+    """The comparison of strategies on routing traces."""
+
+    timed_as: dict[str, str] = {
+        "small-12x128-top1": "Switch-Base-128",
+        "small-6x64-top8": "OLMoE-1B-7B",
+        "small-6x8-top2": "Mixtral-8x7B",
+    }
+    """Model whose layers a trace's tokens are timed with, of as many experts; other traces: the model of the trace."""
+    batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
+    """Sequences that decode together (004:70)."""
+    seeds: int = Field(default=5, gt=0)
+    """Samples of sequences: with the report's six strategies and seven batch sizes, its 210 runs (004:8)."""
+    sequences: int = Field(default=64, gt=0)
+    """Sequences of a sample, at least the largest batch."""
+    tokens: int = Field(default=32, gt=0)
+    """Decoded tokens of each."""
+    dedup_samples: int = Field(default=80, gt=0)
+    """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
+    capacity_share: Share = 0.5
+    """Of each layer's experts, those that the GPU holds."""
+    capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], min_length=1)
+    """Of the capacity sweep."""
+    link_speedups: list[Annotated[float, Field(gt=0)]] = Field(default=[1, 4, 16, 64], min_length=1)
+    """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
+    sweep_batch_sizes: Batches = [1, 8, 32]
+    """Of both sweeps and of the detail by layer."""
+    sweep_seeds: int = Field(default=3, gt=1)
+    """Samples of sequences of both sweeps."""
+    copy_chunk_mb: float = Field(default=4.0, gt=0)
+    """MB of a copy that a more urgent one waits for."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> "Simulation":
+        largest = max(self.batch_sizes + self.sweep_batch_sizes)
+        if largest > self.sequences:
+            raise inconsistent(("sequences",), f"got {self.sequences}, expected at least the largest batch, {largest}")
+        return self
+
+
+class ReportedComparison(Strict):
+    """What report 004 prints of its comparison, to stand beside what is measured."""
+
+    step_ms: dict[str, float] = {
+        "on_demand": 77882,
+        "pre_gated": 77833,
+        "expertflow": 81483,
+        "top_k": 78889,
+        "multi_look_ahead": 80454,
+        "intelligent": 61542,
+    }
+    """Mean latency by strategy, ms (004:36-41)."""
+    speedups: dict[str, float] = {
+        "on_demand": 1.00,
+        "pre_gated": 1.00,
+        "expertflow": 0.96,
+        "top_k": 0.99,
+        "multi_look_ahead": 0.97,
+        "intelligent": 1.29,
+    }
+    """Performance against the baseline by strategy (004:36-41)."""
+    improvements: dict[int, float] = {1: 1.08, 2: 1.11, 4: 1.07, 8: 1.05, 16: 1.09, 32: 1.21, 64: 1.50}
+    """Best of the report's own strategies against the mean of the papers', by batch size (004:72-78)."""
+    savings: dict[int, float] = {1: 0.0, 2: 0.057, 4: 0.171, 8: 0.244, 16: 0.348, 32: 0.491, 64: 0.649}
+    """Share of memory and bandwidth saved by deduplication, by batch size (004:56-62)."""
+    reuse: dict[int, float] = {1: 0.0, 2: 0.281, 4: 0.438, 8: 0.508, 16: 0.637, 32: 0.768, 64: 0.876}
+    """Expert reuse factor by batch size (004:56-62)."""
 
 
 class FigureModels(Strict):
@@ -187,6 +258,8 @@ class Experiment(Strict):
     }
     """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
     decode_step: DecodeStep = DecodeStep()
+    simulation: Simulation = Simulation()
+    reported_comparison: ReportedComparison = ReportedComparison()
     reference: Reference = Reference()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
@@ -262,6 +335,11 @@ class FigureStyles(Strict):
     routing_statistics: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     routing_law: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     prediction: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    comparative_evaluation: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
+    expert_deduplication: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
+    layer_detail: FigureStyle = FigureStyle(width_in=7.0, height_in=2.8)
+    strategy_sweeps: FigureStyle = FigureStyle(width_in=7.0, height_in=4.2)
+    frontier: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
 
 
 class Style(Strict):

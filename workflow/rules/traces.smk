@@ -32,7 +32,7 @@ wildcard_constraints:
     dataset="|".join(PRESENT) or "none",
     described="|".join([*TRACES, *PRESENT]),
     recorded="|".join(RECORDED) or "none",
-    kind="statistics|law_fits|law_residuals|prediction",
+    kind="statistics|law_fits|law_residuals|prediction|comparative|comparative_layers|strategy_sweeps|deduplication",
 
 
 def trace_folder(name):
@@ -73,8 +73,9 @@ def without_predictor():
 
 
 def trace_files(wildcards):
-    """The files of a trace that is described."""
-    return [trace_folder(wildcards.described) / name for name in ("trace.parquet", "metadata.json", "SHA256SUMS")]
+    """The files of a trace that is described or replayed."""
+    trace = wildcards.simulated if "simulated" in wildcards.keys() else wildcards.described
+    return [trace_folder(trace) / name for name in ("trace.parquet", "metadata.json", "SHA256SUMS")]
 
 
 def described_parameters(wildcards):

@@ -2,23 +2,19 @@
 
 import pandas as pd
 
-from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.gate import read_router_inputs
-from prophet_moe.predict.network import read_network
+from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run
-from prophet_moe.routing.sequences import fingerprint
 from prophet_moe.routing.store import read_trace
 
 
 def build(files, parameters):
     """Write one row per predictor, lookahead, layer and measure."""
-    folder, predictor = files.files[0].parent, files.predictor[0].parent
-    trace, network = read_trace(folder), read_network(predictor)
-    if network.trained_on != fingerprint(trace):
-        advice = f"Train it anew: python -m prophet_moe.collect predictor {folder} --out {predictor}"
-        raise UserError(str(predictor), f"was trained on another trace than {folder}", advice)
+    folder = files.files[0].parent
+    trace = read_trace(folder)
+    network = read_trained(files.predictor[0].parent, trace, folder)
     write_csv(files.judgements, pd.DataFrame(evaluate(parameters["name"], trace, network, read_router_inputs(folder))))
 
 

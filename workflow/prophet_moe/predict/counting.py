@@ -59,15 +59,23 @@ def transitions(inputs: Ids, chosen: NDArray[np.uint16], experts: int, order: in
 
     P_n(e | c) = (n_ce + BACKING P_{n-1}(e | c')) / (n_c + BACKING), P_0 the popularity. Choices in rank order.
     """
-    often = _often(chosen, experts).astype(np.float32)
-    tables = [_transition_counts(_contexts(inputs, length, experts), chosen, experts) for length in range(1, order + 1)]
+    lengths = range(1, order + 1)
+    fitted = conditional([_contexts(inputs, length, experts) for length in lengths], chosen, experts)
+    return lambda seen: fitted([_contexts(seen, length, experts) for length in lengths])
 
-    def scores(seen: Ids) -> Floats:
-        probability = np.tile(often, (len(seen), 1))
-        for length, (known, counts, tokens) in enumerate(tables, start=1):
-            contexts = _contexts(seen, length, experts)
-            place = np.minimum(np.searchsorted(known, contexts), len(known) - 1)
-            _back(probability, np.where(known[place] == contexts, place, -1), counts, tokens)
+
+def conditional(
+    contexts: Sequence[NDArray[np.integer]], chosen: NDArray[np.uint16], experts: int
+) -> Callable[[Sequence[NDArray[np.integer]]], Floats]:
+    """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it."""
+    often = _often(chosen, experts).astype(np.float32)
+    tables = [_transition_counts(context, chosen, experts) for context in contexts]
+
+    def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:
+        probability = np.tile(often, (len(seen[0]), 1))
+        for (known, counts, tokens), context in zip(tables, seen, strict=True):
+            place = np.minimum(np.searchsorted(known, context), len(known) - 1)
+            _back(probability, np.where(known[place] == context, place, -1), counts, tokens)
         return probability
 
     return scores

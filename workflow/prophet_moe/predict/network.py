@@ -16,7 +16,9 @@ from safetensors.numpy import load_file
 
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import Ids
+from prophet_moe.routing.sequences import fingerprint
 from prophet_moe.routing.store import read_metadata
+from prophet_moe.routing.trace import Trace
 
 WEIGHTS = "predictor.safetensors"
 KIND = "predictor"
@@ -61,6 +63,15 @@ def read_network(folder: Path) -> Network:
     if not all(np.isfinite(part).all() for part in weights):
         raise UserError(str(folder / WEIGHTS), "holds weights that are no finite numbers", "Train it again.")
     return Network(*weights, metadata["trained_on"])
+
+
+def read_trained(folder: Path, trace: Trace, trace_folder: Path) -> Network:
+    """The predictor in `folder`; that it was trained on another trace than `trace` is a UserError."""
+    network = read_network(folder)
+    if network.trained_on != fingerprint(trace):
+        advice = f"Train it anew: python -m prophet_moe.collect predictor {trace_folder} --out {folder}"
+        raise UserError(str(folder), f"was trained on another trace than {trace_folder}", advice)
+    return network
 
 
 @njit(cache=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prophet_moe.catalog import ModelSpec
+from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.files import replacing, sha256
@@ -35,6 +35,8 @@ class RouterSpec(Strict):
     """Routed experts that one token uses, k."""
     source: str
     """Where the numbers come from."""
+    architecture: Architecture | None = None
+    """The model, for times of its layers; biases, sinks and sliding windows are not counted."""
 
 
 class DataFile(Strict):

@@ -1,0 +1,348 @@
+"""The expert-cache simulator: fast engine against plain reference, laws that hold in every run, toys by hand."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.cachesim import engine, lru_curve, policies, reference
+from prophet_moe.cachesim.rounds import Round, asks_of, rounds
+from prophet_moe.cachesim.simulation import (
+    EVICTIONS,
+    NO_WISHES,
+    Hierarchy,
+    Job,
+    Outcome,
+    Times,
+    no_wishes,
+    simulate,
+)
+from prophet_moe.errors import UserError
+
+COUNTED = ("step_tokens", "routed", "counts", "sources", "pending", "waves")
+SECONDS = ("step_seconds", "sums", "compute_seconds", "demand_seconds", "prefetch_seconds")
+
+
+class Case(NamedTuple):
+    """What a run is given."""
+
+    jobs: list[Job]
+    hierarchy: Hierarchy
+    times: Times
+    popularity: np.ndarray
+    waves: bool
+
+    def run(self, simulator=simulate, eviction: str = "lru", **options) -> Outcome:
+        """The outcome."""
+        arguments = (self.jobs, self.hierarchy, self.times, self.popularity, eviction)
+        return simulator(*arguments, waves=self.waves, **options)
+
+    def idle(self) -> "Case":
+        """The same without wishes."""
+        return self._replace(jobs=[job._replace(wishes=no_wishes(job.decoding)) for job in self.jobs])
+
+
+def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch: int) -> list[Round]:
+    """Random choices of sequences of 1 to 5 tokens, in batches; some experts are more popular than others."""
+    lengths = random.integers(1, 6, sequences)
+    weights = np.log(1 / np.arange(1, experts + 1))
+    noise = random.gumbel(size=(lengths.sum(), layers, experts))
+    choices = np.argsort(weights + noise, axis=-1)[..., :top_k].astype(np.uint16)
+    return list(rounds(choices, np.concatenate([[0], np.cumsum(lengths)]), batch, experts))
+
+
+def random_wishes(random, decoding: Round, asks, hierarchy: Hierarchy) -> np.ndarray:
+    """At every point some experts of layers that come, and some of any, some twice, each group at most its room."""
+    steps, layers, experts = len(decoding.rows), decoding.layers, decoding.experts
+    groups, room = layers if hierarchy.per_layer else 1, hierarchy.rooms[0]
+    wishes = np.full((steps, layers + 1, groups * room + 1), NO_WISHES, np.int32)
+    for step in range(steps):
+        for point in range(layers + 1):
+            ahead = step * layers + point
+            begin, end = asks.of_layer[[min(ahead, steps * layers), min(ahead + 2, steps * layers)]]
+            coming = asks.ids[asks.starts[begin] : asks.starts[end]]
+            drawn = random.integers(layers * experts, size=random.integers(1, 2 * experts))
+            named = random.permutation(np.concatenate([coming, drawn]))[: random.integers(0, 12)]
+            group = named // experts if hierarchy.per_layer else np.zeros_like(named)
+            fits = [wish for at, wish in enumerate(named) if (group[: at + 1] == group[at]).sum() <= room]
+            wishes[step, point, : len(fits)] = fits
+    return wishes
+
+
+@st.composite
+def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
+    """Small runs. Seconds are quarters, so that sums are exact and both simulators see the same ties of times."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    layers, experts, batch = draw(st.integers(1, 4)), draw(st.integers(2, 8)), draw(st.integers(1, 4))
+    top_k = draw(st.integers(1, min(3, experts)))
+    parts = decoded(random, draw(st.integers(1, 2)) * batch, layers, experts, top_k, batch)
+    deduplicated = draw(st.booleans()) if deduplicated is None else deduplicated
+    asks = [asks_of(part, deduplicated=deduplicated) for part in parts]
+    waves = draw(st.booleans()) if waves is None else waves
+    widest = max(ask.widest for ask in asks)
+    per_layer, inclusive = draw(st.booleans()), draw(st.booleans())
+    rooms = [max(1, draw(st.integers(1 if waves else widest, experts + 1)))]
+    for _ in range(draw(st.integers(*tiers)) - 1):
+        rooms.append(draw(st.integers(1, 4)) + (rooms[-1] if inclusive else 0))
+    hierarchy = Hierarchy(tuple(rooms), per_layer, inclusive)
+    wished = [random_wishes(random, part, ask, hierarchy) for part, ask in zip(parts, asks, strict=True)]
+    slowness = draw(st.integers(1, 12))
+    other, work, fetch = (
+        random.integers(0, 1 + draw(st.integers(0, slowness)), count) / 4 for count in (layers, batch + 1, len(rooms))
+    )
+    chunk = draw(st.sampled_from([0.25, 0.5, 0.75, 2.0, np.inf]))
+    times = Times(other, work, tuple(fetch.tolist()), chunk)
+    popularity = random.integers(1, 9, (layers, experts)).astype(float)
+    jobs = [Job(*parts) for parts in zip(parts, asks, wished, strict=True)]
+    return Case(jobs, hierarchy, times, popularity, waves)
+
+
+def assert_equal(fast: Outcome, plain: Outcome) -> None:
+    """All counts exactly, all seconds as sums in another order."""
+    for name in COUNTED:
+        np.testing.assert_array_equal(getattr(fast, name), getattr(plain, name), name)
+    for name in SECONDS:
+        np.testing.assert_allclose(getattr(fast, name), getattr(plain, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@settings(max_examples=500, deadline=None)
+@given(case=cases(), eviction=st.sampled_from(list(EVICTIONS)), warm=st.booleans())
+def test_the_engine_does_what_the_reference_says(case, eviction, warm):
+    assert_equal(case.run(eviction=eviction, warm=warm), case.run(reference.simulate, eviction, warm=warm))
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases(), eviction=st.sampled_from(list(EVICTIONS)), warm=st.booleans())
+def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
+    outcome = case.run(eviction=eviction, warm=warm)
+    layers, experts = case.popularity.shape
+    asked = np.bincount(np.concatenate([job.asks.ids for job in case.jobs]) // experts, minlength=layers)
+    assert outcome.requests.tolist() == asked.tolist()
+    used = outcome.count(engine.PREFETCHED) + outcome.count(engine.LATE)
+    assert outcome.count(engine.COPIES) == used + outcome.count(engine.WASTED) + outcome.pending
+    copies = outcome.counts[engine.MISSED] + outcome.counts[engine.COPIES]
+    assert outcome.sources[0].sum() == 0
+    assert outcome.sources.sum(axis=0).tolist() == copies.tolist()
+    assert outcome.seconds == pytest.approx(outcome.compute_seconds + outcome.sums[engine.STALL].sum())
+    assert (outcome.sums >= 0).all()
+    assert (outcome.sums[engine.WASTED_SHARE] <= outcome.counts[engine.WASTED]).all()
+    link = outcome.demand_seconds + outcome.prefetch_seconds
+    assert max(outcome.compute_seconds, outcome.demand_seconds) <= outcome.seconds <= outcome.compute_seconds + link
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(tiers=(1, 1), waves=False, deduplicated=True), warm=st.booleans())
+def test_no_rule_copies_less_than_belady(case, warm):
+    least = case.idle().run(eviction="farthest", warm=warm).count(engine.MISSED)
+    for eviction in EVICTIONS:
+        assert case.idle().run(eviction=eviction, warm=warm).count(engine.MISSED) >= least
+        assert case.run(eviction=eviction, warm=warm).copies >= least
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    layers=st.integers(1, 3),
+    experts=st.integers(2, 8),
+    rooms=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+)
+def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
+    random = np.random.default_rng(seed)
+    parts = decoded(random, 8, layers, experts, 1, 1)
+    jobs = [Job(part, asks_of(part, deduplicated=True), no_wishes(part)) for part in parts]
+    times = Times(np.ones(layers), np.ones(2), (1.0,) * len(rooms))
+    outcome = simulate(jobs, Hierarchy(tuple(rooms)), times, np.ones((layers, experts)), warm=False)
+    for layer in range(layers):
+        stream = parts[0].choices[:, layer, 0]
+        assert outcome.counts[engine.MISSED, layer] == policies.misses("lru", stream, experts, rooms[0])
+        curve = lru_curve.lru_hits(stream, experts)
+        hits = [curve[min(room, experts) - 1] for room in np.cumsum(rooms)]
+        served = [outcome.counts[engine.KEPT, layer], *outcome.sources[1:, layer]]
+        assert served == np.diff([0, *hits, len(stream)]).tolist()
+
+
+OTHER, WORK, FETCH, CHUNK = 2.0, 1.0, 7.0, 3.0
+
+
+def toy(
+    chosen: list,
+    wished: dict[tuple[int, int], list[int]] | None = None,
+    *,
+    room: int = 2,
+    experts: int = 2,
+    fetch: float = FETCH,
+    chunk: float = CHUNK,
+    warm: bool = False,
+    **options,
+) -> Outcome:
+    """One sequence, `chosen` (T, L, k); `wished` at (step, point); experts are the less popular the higher."""
+    choices = np.array(chosen, np.uint16)
+    steps, layers, _ = choices.shape
+    decoding = Round(choices, np.arange(steps)[:, None], experts)
+    wishes = np.full((steps, layers + 1, 1 + max(map(len, (wished or {}).values()), default=0)), NO_WISHES, np.int32)
+    for at, ids in (wished or {}).items():
+        wishes[*at, : len(ids)] = ids
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), wishes)]
+    times = Times(np.full(layers, OTHER), np.full(2, WORK), (fetch,), chunk)
+    popularity = np.tile(np.arange(experts, 0.0, -1), (layers, 1))
+    outcome = simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options)
+    assert_equal(outcome, reference.simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options))
+    return outcome
+
+
+def causes(outcome: Outcome) -> dict[str, int]:
+    """Those that happened."""
+    names = ("KEPT", "PREFETCHED", "LATE", "MISSED", "COPIES", "WASTED", "SKIPPED")
+    return {name: outcome.count(getattr(engine, name)) for name in names if outcome.count(getattr(engine, name))}
+
+
+def test_missing_experts_are_copied_one_after_another_while_those_before_are_computed():
+    outcome = toy([[[0, 1]]])
+    assert outcome.seconds == OTHER + 2 * FETCH + WORK
+    assert outcome.sums[engine.STALL, 0] == 2 * FETCH - WORK
+    assert (outcome.compute_seconds, outcome.demand_seconds) == (OTHER + 2 * WORK, 2 * FETCH)
+    assert causes(outcome) == {"MISSED": 2}
+
+
+def test_what_is_at_hand_is_computed_while_what_is_missing_is_copied():
+    outcome = toy([[[0, 2]]], experts=3, warm=True)
+    assert outcome.seconds == OTHER + max(WORK, FETCH) + WORK
+    assert causes(outcome) == {"KEPT": 1, "MISSED": 1}
+
+
+def test_in_waves_the_next_expert_is_copied_once_another_was_computed():
+    outcome = toy([[[0, 1]]], room=1, waves=True)
+    assert outcome.waves
+    assert outcome.seconds == OTHER + 2 * (FETCH + WORK)
+
+
+def test_a_prefetch_in_time_costs_nothing():
+    outcome = toy([[[0], [0], [0], [1]]], {(0, 0): [7]}, room=1, warm=True)
+    assert 3 * (OTHER + WORK) + OTHER > FETCH
+    assert outcome.seconds == outcome.compute_seconds == 4 * (OTHER + WORK)
+    assert (outcome.demand_seconds, outcome.prefetch_seconds, outcome.pending) == (0, FETCH, 0)
+    assert causes(outcome) == {"KEPT": 3, "PREFETCHED": 1, "COPIES": 1}
+
+
+def test_a_prefetch_without_use_is_pending_until_it_is_evicted():
+    """Of layer 3 with room for one of 0, 1 and 2, id 10 is its expert 1."""
+    chosen, wished = [[0], [0], [0]], {(0, 0): [10]}
+    outcome = toy([[*chosen, [1]]], wished, room=1, experts=3, warm=True)
+    assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "PREFETCHED": 1, "COPIES": 1}, 0)
+    outcome = toy([[*chosen, [2]]], wished, room=1, experts=3, warm=True)
+    assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "MISSED": 1, "COPIES": 1, "WASTED": 1}, 0)
+    outcome = toy([[*chosen, [0]]], wished, room=2, experts=3, warm=False)
+    assert outcome.pending == 1
+
+
+def test_a_late_prefetch_is_waited_for():
+    outcome = toy([[[0], [1]]], {(0, 0): [3]}, room=1, warm=True)
+    assert outcome.seconds == FETCH + WORK
+    assert outcome.sums[engine.STALL].tolist() == [0, FETCH - (OTHER + WORK + OTHER)]
+    assert causes(outcome) == {"KEPT": 1, "LATE": 1, "COPIES": 1}
+
+
+def test_a_prefetch_is_paused_at_a_chunk_for_what_is_missing():
+    outcome = toy([[[0], [0]]], {(0, 0): [2]})
+    pause = CHUNK
+    assert outcome.sums[engine.STALL, 0] == pause + FETCH - OTHER
+    assert outcome.seconds == pause + FETCH + (FETCH - pause) + WORK
+    assert (outcome.demand_seconds, outcome.prefetch_seconds) == (FETCH, FETCH)
+    assert causes(outcome) == {"MISSED": 1, "LATE": 1, "COPIES": 1}
+    whole = toy([[[0], [0]]], {(0, 0): [2]}, chunk=np.inf)
+    assert causes(whole) == {"MISSED": 1, "PREFETCHED": 1, "COPIES": 1}
+    assert whole.seconds == FETCH + FETCH + WORK + OTHER + WORK
+
+
+def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
+    outcome = toy([[[0]], [[1]]], {(0, 0): [1]})
+    assert outcome.step_seconds.tolist() == [CHUNK + FETCH + WORK, OTHER + FETCH + WORK]
+    assert causes(outcome) == {"MISSED": 2, "COPIES": 1, "WASTED": 1}
+    assert outcome.sums[engine.WASTED_SHARE, 0] == pytest.approx(CHUNK / FETCH)
+    assert outcome.prefetch_seconds == CHUNK
+
+
+def test_wishes_after_the_last_layer_are_begun_while_it_computes():
+    """The prefetch has begun when the wishes before the next step, none, cancel what has not."""
+    outcome = toy([[[0]], [[1]]], {(0, 1): [1]}, room=2)
+    assert outcome.step_seconds.tolist() == [OTHER + FETCH + WORK, FETCH - WORK + WORK]
+    assert causes(outcome) == {"MISSED": 1, "LATE": 1, "COPIES": 1}
+
+
+def test_nothing_is_in_use_before_the_first_ask():
+    outcome = toy([[[1]]], {(0, 0): [1]}, room=1, warm=True)
+    assert causes(outcome) == {"LATE": 1, "COPIES": 1}
+
+
+def test_what_takes_a_place_that_was_given_up_is_not_in_use():
+    """The prefetch of 2 in place of 0 is given up; 1, in use, moves there; 0 takes the place of 1, and 2 that of 0."""
+    wished = {(0, 0): [1, 2], (0, 1): [0], (1, 0): [2]}
+    outcome = toy([[[1]], [[2]]], wished, experts=3, warm=True, fetch=OTHER + WORK / 2, chunk=OTHER)
+    assert causes(outcome) == {"KEPT": 1, "LATE": 1, "COPIES": 3, "WASTED": 2}
+
+
+@pytest.mark.parametrize("eviction", list(EVICTIONS))
+def test_a_wish_never_evicts_what_is_wished_for(eviction):
+    """Of a warm cache of 0 and 1, 0 is in use when 1 and 2 are wished for."""
+    outcome = toy([[[0]], [[0]]], {(0, 1): [1, 2], (1, 0): [1, 2]}, experts=3, warm=True, eviction=eviction)
+    assert causes(outcome) == {"KEPT": 2, "SKIPPED": 2}
+
+
+def one_step(**changes):
+    """The arguments of a run of one token that asks two layers for two experts each, of 4."""
+    decoding = Round(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
+    job = Job(decoding, asks_of(decoding, deduplicated=True), changes.pop("wishes", no_wishes(decoding)))
+    hierarchy = Hierarchy(
+        **{"rooms": (2,)} | {name: changes.pop(name) for name in ("rooms", "inclusive") if name in changes}
+    )
+    times = {"other": np.ones(2), "work": np.ones(2), "fetch": (1.0,) * len(hierarchy.rooms)} | changes
+    return [job], hierarchy, Times(**times), np.ones((2, 4))
+
+
+def named(*ids: int, point: int = 0) -> np.ndarray:
+    """Wishes at one point of the step."""
+    wishes = np.full((1, 3, len(ids)), NO_WISHES, np.int32)
+    wishes[0, point] = ids
+    return wishes
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"rooms": (1,)},
+            "capacity: got 1, expected at least 2, the experts that a layer needs at once. Correct it, or",
+        ),
+        ({"rooms": (0,)}, r"capacity: got \(0,\), expected at least 1 expert in each tier"),
+        ({"rooms": ()}, r"capacity: got \(\), expected at least 1 expert"),
+        ({"rooms": (2, 2), "inclusive": True}, r"capacity: got \(2, 2\), expected each inclusive tier to be larger"),
+        ({"other": np.array([1.0, np.nan])}, "times: other: got nan, expected finite seconds from 0 on"),
+        ({"work": np.array([0.0, np.inf])}, "times: work: got inf, expected finite seconds"),
+        ({"fetch": (-1.0,)}, "times: fetch: got -1.0, expected finite seconds"),
+        ({"fetch": (1.0, 1.0)}, "times: fetch: got 2 for 1 tiers, expected one from behind each"),
+        ({"chunk": 0.0}, "times: chunk: got 0.0, expected seconds above 0"),
+        ({"chunk": np.nan}, "times: chunk: got nan, expected seconds above 0"),
+        (
+            {"wishes": named(8)},
+            r"strategy: step 0, before the pass: wishes for expert id 8, expected layer \* 4 \+ expert, below 8",
+        ),
+        ({"wishes": named(7, -2, point=2)}, "strategy: step 0, after layer 1: wishes for expert id -2, "),
+        ({"wishes": named(4, 5, 0, 4, point=1)}, "step 0, after layer 0: more wishes than the 2 experts of capacity"),
+        ({"wishes": named(1)[:, :2]}, r"wishes are int32 of shape \(1, 2, 1\), expected whole numbers \(1, 3, any\)"),
+        ({"wishes": named(1)[0]}, r"wishes are int32 of shape \(3, 1\), expected whole numbers"),
+        ({"wishes": named(1) + 0.5}, r"wishes are float64 of shape \(1, 3, 1\), expected whole numbers"),
+    ],
+)
+def test_mistakes_are_told(changes, problem):
+    with pytest.raises(UserError, match=problem):
+        simulate(*one_step(**changes))
+
+
+def test_nothing_that_can_be_is_refused():
+    """What stands beyond the end of wishes, wishes of another layer, and waves."""
+    assert simulate(*one_step(wishes=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
+    assert simulate(*one_step(wishes=named(NO_WISHES, 8, -7))).requests.tolist() == [2, 2]
+    assert simulate(*one_step(rooms=(1,)), waves=True).waves
+    assert simulate(*one_step(rooms=(2, 3), inclusive=True)).requests.tolist() == [2, 2]

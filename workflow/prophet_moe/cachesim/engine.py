@@ -1,0 +1,432 @@
+"""Replay of what layers ask for against a hierarchy of expert caches and one copy queue, with a clock.
+
+The device computes the layers of a step in turn. A layer first computes what is no routed expert, then asks. Experts at
+hand are computed first, then what is under way, then what is missing, in the order of the ask, each once it arrived.
+
+* The nearest tier is what the device computes from. Before the pass, and whenever a layer has asked, a strategy states
+  its wishes: experts to prefetch, the most urgent first. They replace all earlier wishes, so that what was not begun is
+  cancelled. Wishes that are there by then are kept: they are evicted only if a missing expert finds no other place.
+* There is one copy queue. Missing experts go before wishes: a prefetch under way is paused at the end of its chunk and
+  goes on afterwards, unless the same ask waits for it. It is given up when the layer it is for asks for others and more
+  than its last chunk is left, or when its place is needed.
+* A copy overwrites at its start the expert of least key that is neither in use nor (for wishes) wished for; a wish that
+  finds none is skipped. What a layer uses is in use until the next ask. Keys follow the eviction rule.
+* With less room than an ask needs, it is served in waves: an expert that was computed gives its place to one missing.
+* Further tiers are exclusive (an expert moves nearer, what it replaces moves one tier away, and out of the last; so
+  does what is given up) or inclusive (a tier holds all that nearer tiers hold). They keep what was copied last. Behind
+  them is all of the model.
+
+`reference.py` says the same in plain Python.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+LRU, LRFU, FARTHEST, POPULARITY, RANDOM = range(5)
+"""Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
+the next use is (Belady); how often the expert was chosen in training; or drawn at every copy."""
+HALF_LIFE = 16.0
+WISHED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
+"""Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
+SCALE = float(1 << 20)
+"""Keys are whole numbers: scores in this many parts."""
+NEVER = 1 << 40
+"""Index of a next ask that never comes."""
+
+KEPT, PREFETCHED, LATE, MISSED, COPIES, WASTED, SKIPPED = range(7)
+"""Counts by layer: requests at hand since they were missed once, or prefetched and not used since; under way; missing;
+prefetches begun; of these never used; wishes without a place."""
+COUNTS = 7
+STALL, WASTED_SHARE = range(2)
+"""Sums by layer: seconds waited for experts; wasted prefetches, those given up by the share that was copied."""
+SUMS = 2
+CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH_BUSY = range(8)
+CLOCKS = 8
+"""Seconds: the device's time; when the copy queue is free; when wishes were stated; begin and end of the prefetch under
+way; what is not interrupted of a copy; how long the queue was busy."""
+FLIGHT, FLIGHT_SOURCE, ASK, WISH, NEXT, TICK, STEP, EXPERTS, GROUPS, INCLUSIVE, EVICTION = range(11)
+MARKS = 11
+"""Numbers: the prefetch under way and its tier; of asks, wishes, the first wish not begun, touches and steps so far;
+and the rules."""
+WISHED_AT, USED_AT = range(2)
+
+
+class State(NamedTuple):
+    """What lies where. M tiers, G groups (a layer each, or one), C places, N = L E ids.
+
+    Kernels take its arrays one by one: Numba would count references to each whenever they were handed over together.
+    """
+
+    slots: np.ndarray
+    """(M, G, C) ids."""
+    keys: np.ndarray
+    """(M, G, C)."""
+    stamps: np.ndarray
+    """(2, G, C) of the nearest tier: number of the wishes that last named it, and of the ask that last used it."""
+    held: np.ndarray
+    """(M, G) places taken."""
+    room: np.ndarray
+    """(M,) places of a group."""
+    where: np.ndarray
+    """(M, N) its place, -1 where it is not."""
+    fresh: np.ndarray
+    """(N,) prefetched and not used since."""
+    score: np.ndarray
+    """(N,) for the eviction rule."""
+    upcoming: np.ndarray
+    """(N,) number of the ask that needs it next, for Belady's rule."""
+    clock: np.ndarray
+    marks: np.ndarray
+
+
+class Rules(NamedTuple):
+    """What does not change during a run."""
+
+    fetch: np.ndarray
+    """(M + 1,) seconds of a copy from each tier, and from behind the last; the first is 0."""
+    other: np.ndarray
+    """(L,) seconds of all but routed experts."""
+    work: np.ndarray
+    """(B + 1,) seconds of an expert that is handed so many tokens."""
+
+
+class Tally(NamedTuple):
+    """What happened."""
+
+    counts: np.ndarray
+    """(COUNTS, L)."""
+    sources: np.ndarray
+    """(M + 1, L): copies from each tier."""
+    sums: np.ndarray
+    """(SUMS, L)."""
+
+
+def run_round(state, rules, tally, asks, following, wishes, step_seconds):
+    """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
+
+    `wishes` (T, L + 1, W) ids, ended by -1. The duration of step t is written to step_seconds[t].
+    """
+    widest = max(1, asks.widest)
+    waiting, computed, ended = np.empty(widest, np.int64), np.empty(widest, np.int64), np.empty(widest)
+    _run(*state, *rules, *tally, *asks, following, wishes, step_seconds, waiting, computed, ended)
+
+
+@njit(cache=True)
+def drawn(tick):
+    """A number below 2^40 (Steele, Lea, Flood: SplitMix, 2014)."""
+    z = np.uint64(tick) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(24))
+
+
+@njit(cache=True)
+def _run(
+    slots,
+    keys,
+    stamps,
+    held,
+    room,
+    where,
+    fresh,
+    score,
+    upcoming,
+    clock,
+    marks,
+    fetch,
+    other,
+    work,
+    counts,
+    sources,
+    sums,
+    of_layer,
+    starts,
+    ids,
+    tokens,
+    following,
+    wishes,
+    step_seconds,
+    waiting,
+    computed,
+    ended,
+):
+    def group_of(wanted):
+        return wanted // marks[EXPERTS] if marks[GROUPS] > 1 else 0
+
+    def touch(group, wanted, used):
+        """Give an expert the key that the eviction rule says, once it was used or a prefetch has ended."""
+        marks[TICK] += 1
+        key = marks[TICK]
+        eviction = marks[EVICTION]
+        if eviction == LRFU:
+            if used:
+                now = marks[STEP] / HALF_LIFE
+                high, low = max(score[wanted], now), min(score[wanted], now)
+                score[wanted] = high + np.log2(1.0 + np.exp2(low - high))
+            key = np.int64(score[wanted] * SCALE)
+        elif eviction == FARTHEST:
+            key = NEVER - upcoming[wanted]
+        elif eviction == POPULARITY:
+            key = np.int64(score[wanted] * SCALE)
+        elif eviction == RANDOM:
+            key = drawn(marks[TICK])
+        keys[0, group, where[0, wanted]] = key
+
+    def victim_of(group, below):
+        """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
+        if held[0, group] < room[0]:
+            return held[0, group]
+        best, least = np.int64(-1), np.int64(below)
+        for place in range(room[0]):
+            key = keys[0, group, place]
+            if key < least:
+                if stamps[WISHED_AT, group, place] == marks[WISH]:
+                    key += WISHED
+                if stamps[USED_AT, group, place] == marks[ASK]:
+                    key += IN_USE
+                if key < least:
+                    best, least = place, key
+        return best
+
+    def source_of(wanted):
+        """The nearest tier that holds the expert, but the first; their number where none does."""
+        tier = 1
+        while tier < len(room) and where[tier, wanted] < 0:
+            tier += 1
+        return tier
+
+    def remove(tier, group, place):
+        """Take what lies at `place` out of a tier; what lies last takes its place."""
+        held[tier, group] -= 1
+        last = held[tier, group]
+        removed, moved = slots[tier, group, place], slots[tier, group, last]
+        slots[tier, group, place] = moved
+        keys[tier, group, place] = keys[tier, group, last]
+        if tier == 0:
+            for stamp in range(len(stamps)):
+                stamps[stamp, group, place] = stamps[stamp, group, last]
+        where[tier, moved] = place
+        where[tier, removed] = -1
+
+    def renew(tier, group, wanted):
+        """Make `wanted` the most recent of a farther tier; what that evicts, or -1."""
+        marks[TICK] += 1
+        place, evicted = np.int64(where[tier, wanted]), np.int64(-1)
+        if place < 0:
+            place = np.int64(held[tier, group])
+            if place < room[tier]:
+                held[tier, group] += 1
+            else:
+                least = np.int64(IN_USE)
+                for other in range(room[tier]):
+                    nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, other]] >= 0
+                    if keys[tier, group, other] < least and not nearer:
+                        place, least = np.int64(other), keys[tier, group, other]
+                evicted = np.int64(slots[tier, group, place])
+                where[tier, evicted] = -1
+            slots[tier, group, place] = wanted
+            where[tier, wanted] = place
+        keys[tier, group, place] = marks[TICK]
+        return evicted
+
+    def demote(group, evicted):
+        """What left the nearest tier moves one tier away, as does what it replaces; inclusive tiers hold it already."""
+        tier = 1
+        while evicted >= 0 and tier < len(room) and not marks[INCLUSIVE]:
+            evicted = renew(tier, group, evicted)
+            tier += 1
+
+    def waste(wasted):
+        """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
+        layer, share = wasted // marks[EXPERTS], 1.0
+        if marks[FLIGHT] == wasted:
+            marks[FLIGHT] = -1
+            saved = clock[FLIGHT_END] - clock[LINK_FREE]
+            clock[PREFETCH_BUSY] -= saved
+            if saved > 0:
+                share = 1.0 - saved / fetch[marks[FLIGHT_SOURCE]]
+        fresh[wasted] = False
+        counts[WASTED, layer] += 1
+        sums[WASTED_SHARE, layer] += share
+
+    def put(source, group, place, wanted):
+        """Copy an expert to a place of the nearest tier, and move what was there."""
+        sources[source, wanted // marks[EXPERTS]] += 1
+        if len(room) > 1:
+            if marks[INCLUSIVE]:
+                for tier in range(len(room) - 1, 0, -1):
+                    renew(tier, group, wanted)
+            elif source < len(room):
+                remove(source, group, where[source, wanted])
+        evicted = np.int64(-1)
+        if place == held[0, group]:
+            held[0, group] += 1
+        else:
+            evicted = np.int64(slots[0, group, place])
+            where[0, evicted] = -1
+            if fresh[evicted]:
+                waste(evicted)
+        slots[0, group, place] = wanted
+        where[0, wanted] = place
+        stamps[WISHED_AT, group, place] = stamps[USED_AT, group, place] = -1
+        if evicted >= 0 and len(room) > 1:
+            demote(group, evicted)
+
+    def issue(step, point):
+        """Take note of new wishes."""
+        marks[WISH] += 1
+        marks[NEXT] = 0
+        clock[ISSUED] = clock[CLOCK]
+        for number in range(wishes.shape[2]):
+            wish = wishes[step, point, number]
+            if wish < 0:
+                break
+            if where[0, wish] >= 0:
+                stamps[WISHED_AT, group_of(wish), where[0, wish]] = marks[WISH]
+
+    def advance(step, point, until):
+        """Let the copy queue work off wishes until then."""
+        while True:
+            if marks[FLIGHT] >= 0:
+                if clock[FLIGHT_END] > until:
+                    return
+                flown = marks[FLIGHT]
+                marks[FLIGHT] = -1
+                touch(group_of(flown), flown, False)
+            start = max(clock[LINK_FREE], clock[ISSUED])
+            if start >= until:
+                return
+            wish = -1
+            while marks[NEXT] < wishes.shape[2]:
+                wish = np.int64(wishes[step, point, marks[NEXT]])
+                if wish < 0:
+                    return
+                marks[NEXT] += 1
+                if where[0, wish] < 0:
+                    break
+                wish = -1
+            if wish < 0:
+                return
+            group = group_of(wish)
+            place = victim_of(group, WISHED >> 1)
+            if place < 0:
+                counts[SKIPPED, wish // marks[EXPERTS]] += 1
+                continue
+            source = source_of(wish)
+            put(source, group, place, wish)
+            keys[0, group, place] = FLYING
+            stamps[WISHED_AT, group, place] = marks[WISH]
+            fresh[wish] = True
+            counts[COPIES, wish // marks[EXPERTS]] += 1
+            marks[FLIGHT], marks[FLIGHT_SOURCE] = wish, source
+            clock[FLIGHT_BEGIN] = start
+            clock[FLIGHT_END] = clock[LINK_FREE] = start + fetch[source]
+            clock[PREFETCH_BUSY] += fetch[source]
+
+    layers = len(other)
+    for step in range(len(step_seconds)):
+        began = clock[CLOCK]
+        marks[STEP] += 1
+        point = 0
+        issue(step, point)
+        for layer in range(layers):
+            clock[CLOCK] += other[layer]
+            first, last = of_layer[step * layers + layer], of_layer[step * layers + layer + 1]
+            for ask in range(first, last):
+                advance(step, point, clock[CLOCK])
+                begin, end, final = starts[ask], starts[ask + 1], ask == last - 1
+                now = clock[CLOCK]
+                group = group_of(ids[begin])
+                marks[ASK] += 1
+
+                # What is at hand.
+                time, done, missing, late = now, 0, 0, -1
+                for request in range(begin, end):
+                    wanted = ids[request]
+                    place = where[0, wanted]
+                    if marks[EVICTION] == FARTHEST:
+                        upcoming[wanted] = following[request]
+                    if place < 0:
+                        waiting[missing] = request
+                        missing += 1
+                        continue
+                    stamps[USED_AT, group, place] = marks[ASK]
+                    if wanted == marks[FLIGHT]:
+                        late = request
+                        continue
+                    counts[PREFETCHED if fresh[wanted] else KEPT, layer] += 1
+                    fresh[wanted] = False
+                    touch(group, wanted, True)
+                    time += work[tokens[request]]
+                    computed[done], ended[done] = wanted, time
+                    done += 1
+                busy = time - now
+
+                # What is under way: waited for, or out of the way of what is missing.
+                link, paused = now, False
+                if late >= 0:
+                    wanted = ids[late]
+                    link = clock[FLIGHT_END]
+                    counts[LATE, layer] += 1
+                    fresh[wanted] = False
+                    marks[FLIGHT] = -1
+                    touch(group, wanted, True)
+                    time = max(time, link) + work[tokens[late]]
+                    busy += work[tokens[late]]
+                    computed[done], ended[done] = wanted, time
+                    done += 1
+                elif marks[FLIGHT] >= 0:
+                    flown = marks[FLIGHT]
+                    wrong = final and flown // marks[EXPERTS] == layer
+                    link = clock[FLIGHT_END]
+                    if missing > 0 or wrong:
+                        chunks = max(1.0, np.ceil((now - clock[FLIGHT_BEGIN]) / clock[CHUNK]))
+                        link = min(link, clock[FLIGHT_BEGIN] + chunks * clock[CHUNK])
+                        clock[LINK_FREE] = link
+                        paused = link < clock[FLIGHT_END]
+                        if paused and wrong:
+                            waste(flown)
+                            remove(0, group, where[0, flown])
+                            demote(group, flown)
+
+                # What is missing.
+                recycled = 0
+                for number in range(missing):
+                    request = waiting[number]
+                    wanted = np.int64(ids[request])
+                    place, start = victim_of(group, IN_USE), link
+                    if place < 0:
+                        place, start = np.int64(where[0, computed[recycled]]), max(link, ended[recycled])
+                        recycled += 1
+                    source = source_of(wanted)
+                    put(source, group, place, wanted)
+                    stamps[USED_AT, group, place] = marks[ASK]
+                    touch(group, wanted, True)
+                    counts[MISSED, layer] += 1
+                    link = start + fetch[source]
+                    clock[DEMAND_BUSY] += fetch[source]
+                    time = max(time, link) + work[tokens[request]]
+                    busy += work[tokens[request]]
+                    computed[done], ended[done] = wanted, time
+                    done += 1
+
+                if marks[FLIGHT] < 0:
+                    clock[LINK_FREE] = link
+                elif paused:
+                    clock[FLIGHT_END] += link - clock[LINK_FREE]
+                    clock[FLIGHT_BEGIN] = clock[FLIGHT_END] - fetch[marks[FLIGHT_SOURCE]]
+                    clock[LINK_FREE] = clock[FLIGHT_END]
+                else:
+                    clock[LINK_FREE] = max(link, clock[FLIGHT_END])
+                sums[STALL, layer] += time - now - busy
+                clock[CLOCK] = time
+
+                if ask == first:
+                    point = layer + 1
+                    clock[CLOCK] = now
+                    issue(step, point)
+                    clock[CLOCK] = time
+        advance(step, layers, clock[CLOCK])
+        step_seconds[step] = clock[CLOCK] - began

@@ -1,0 +1,247 @@
+"""The comparison of strategies: the same sequences, cut into batches of every size, served from the same cache.
+
+A sample is so many sequences of a trace's held-out half, and so many decoded tokens of each. All strategies, batch
+sizes and capacities replay the same samples, so that differences are paired. Caches start with the experts that were
+chosen most often in the half that predictors learn from.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from prophet_moe.cachesim import engine
+from prophet_moe.cachesim.forecast import Forecast, Learned
+from prophet_moe.cachesim.invariants import check, check_beside
+from prophet_moe.cachesim.rounds import Asks, Round, asks_of, rounds
+from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times, simulate
+from prophet_moe.cachesim.strategies import Strategy, strategies
+from prophet_moe.errors import UserError
+from prophet_moe.predict.context import split
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.statistics import shuffled
+from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.settings import Simulation
+
+RECORDED, SHUFFLED = "recorded", "shuffled"
+"""Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
+PERCENTILES = (50, 95, 99)
+
+Timed = Callable[[int], Times]
+"""Times of a device at a batch size."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sequences to be replayed, and what can be known of them before."""
+
+    forecast: Forecast
+    seed: int
+    routing: str
+
+    @property
+    def trace(self) -> Trace:
+        """The tokens."""
+        return self.forecast.trace
+
+    def rounds(self, batch: int) -> list[Round]:
+        """Its sequences, `batch` at a time."""
+        return list(rounds(self.trace.experts, sequence_starts(self.trace), batch, self.trace.router.experts))
+
+
+def samples(
+    trace: Trace, network: Network | None, plan: Simulation, routings: Sequence[str], seeds: int
+) -> Iterator[Sample]:
+    """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
+    learned_from, held_out = split(trace)
+    learned, decoded = Learned(learned_from, network), held_out.decoded()
+    for seed in range(seeds):
+        drawn = draw(decoded, plan.sequences, plan.tokens, seed)
+        for routing in routings:
+            tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
+            yield Sample(Forecast(learned, tokens), seed, routing)
+
+
+def draw(trace: Trace, sequences: int, tokens: int, seed: int) -> Trace:
+    """The first `tokens` tokens of `sequences` sequences that have as many, drawn at random."""
+    starts = sequence_starts(trace)
+    long = np.flatnonzero(np.diff(starts) >= tokens)
+    if len(long) < sequences:
+        problem = f"{len(long)} held-out sequences of {tokens} decoded tokens, expected {sequences}"
+        raise UserError(trace.router.model, problem, "Lower simulation.sequences or simulation.tokens.")
+    keep = np.zeros(len(trace), bool)
+    for sequence in np.random.default_rng(seed).permutation(long)[:sequences]:
+        keep[starts[sequence] : starts[sequence] + tokens] = True
+    return trace.select(keep)
+
+
+def known(forecast: Forecast) -> dict[str, Strategy]:
+    """All strategies, Prophet where a predictor was trained on the trace."""
+    return {name: found for name, found in strategies().items() if name != "prophet" or forecast.learned.network}
+
+
+def places(experts: int, share: float) -> int:
+    """Places of each layer for a share of its experts."""
+    return max(1, round(share * experts))
+
+
+def run(forecast: Forecast, replayed: list[Round], strategy: Strategy, hierarchy: Hierarchy, times: Times) -> Outcome:
+    """One run, checked by itself. Asks for more than a layer's places are served in waves."""
+    popularity = forecast.learned.popularity
+    if strategy.all_resident:
+        hierarchy = Hierarchy(
+            (popularity.size if not hierarchy.per_layer else popularity.shape[1],), hierarchy.per_layer
+        )
+        times = replace(times, fetch=times.fetch[-1:])
+
+    def jobs() -> Iterator[Job]:
+        for decoding in replayed:
+            yield Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
+
+    return check(simulate(jobs(), hierarchy, times, popularity, strategy.eviction, waves=True), times)
+
+
+def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
+    def made() -> Asks:
+        order = strategy.order and strategy.order(decoding, forecast)
+        return asks_of(decoding, deduplicated=strategy.deduplicated, order=order)
+
+    return decoding.once(("asks", strategy.deduplicated, strategy.order), made)
+
+
+def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> NDArray[np.integer]:
+    return decoding.once((strategy.wishes, hierarchy), lambda: strategy.wishes(decoding, forecast, hierarchy))
+
+
+def comparative_results(
+    name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
+
+    A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
+    all tokens of a batch, whatever it does about caching.
+    """
+    rows, by_layer = [], []
+    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
+    for sample in samples(trace, network, plan, (RECORDED, SHUFFLED), plan.seeds):
+        for batch in plan.batch_sizes:
+            times = timed(batch)
+            outcomes = _all_runs(sample, sample.rounds(batch), hierarchy, times)
+            head = {"trace": name, "batch": batch, "seed": sample.seed, "routing": sample.routing}
+            for (strategy, deduplicated), outcome in outcomes.items():
+                described_as = strategies()[strategy]
+                mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
+                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
+                resident = outcomes["all_resident", True]
+                rows.append(head | mode | described | metrics(outcome, resident, times))
+                if sample.routing == RECORDED and described["as_described"] and batch in plan.sweep_batch_sizes:
+                    by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
+    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer"]
+    return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
+
+
+def _all_runs(
+    sample: Sample, replayed: list[Round], hierarchy: Hierarchy, times: Times
+) -> dict[tuple[str, bool], Outcome]:
+    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
+    outcomes = {}
+    for name, strategy in known(sample.forecast).items():
+        for deduplicated in (True, False):
+            if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
+                continue
+            variant = replace(strategy, deduplicated=deduplicated)
+            outcomes[name, deduplicated] = run(sample.forecast, replayed, variant, hierarchy, times)
+    for (name, deduplicated), outcome in outcomes.items():
+        least = outcomes["belady", deduplicated]
+        if not deduplicated and (order := strategies()[name].order):
+            # Regrouped tokens are another stream of requests, with an optimum of its own.
+            regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
+            least = run(sample.forecast, replayed, regrouped, hierarchy, times)
+        if not outcome.waves and name != "all_resident":
+            check_beside(outcome, least, outcomes["all_resident", True])
+    return outcomes
+
+
+def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation) -> pd.DataFrame:
+    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
+
+    Rows are means over samples with their 95 % interval (Student's t); `link_speedup` is by how much copies are faster.
+    """
+    rows = []
+    settings = [(share, 1.0) for share in plan.capacity_shares]
+    settings += [(plan.capacity_share, speedup) for speedup in plan.link_speedups if speedup != 1]
+    for sample in samples(trace, network, plan, (RECORDED,), plan.sweep_seeds):
+        for batch in plan.sweep_batch_sizes:
+            at_hand, replayed = timed(batch), sample.rounds(batch)
+            every = Hierarchy((trace.router.experts,))
+            resident = run(sample.forecast, replayed, strategies()["all_resident"], every, at_hand)
+            for share, speedup in settings:
+                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
+                hierarchy = Hierarchy((places(trace.router.experts, share),))
+                for strategy_name, strategy in known(sample.forecast).items():
+                    outcome = run(sample.forecast, replayed, replace(strategy, deduplicated=True), hierarchy, times)
+                    head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
+                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    rows.append(head | metrics(outcome, resident, times))
+    frame = pd.DataFrame(rows)
+    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup"]
+    return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)
+
+
+def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Means of all other columns by `keys`, and the ends of their 95 % interval by Student's t; one row has none."""
+    groups = frame.groupby(list(keys), sort=False)
+    mean, count = groups.mean(), groups.size()
+    half = groups.std().mul(stats.t.ppf(0.975, count - 1) / np.sqrt(count), axis=0)
+    columns = {}
+    for name in mean:
+        columns |= {name: mean[name], f"{name}_low": mean[name] - half[name], f"{name}_high": mean[name] + half[name]}
+    return pd.DataFrame(columns).reset_index()
+
+
+def metrics(outcome: Outcome, resident: Outcome, times: Times) -> dict[str, object]:
+    """What is reported of a run; milliseconds per step, which is per token of each sequence."""
+    count, requests = outcome.count, int(outcome.requests.sum())
+    steps = 1e3 * outcome.step_seconds
+    least = max(outcome.compute_seconds, outcome.copies * min(times.fetch))
+    wasted = float(outcome.sums[engine.WASTED_SHARE].sum())
+    useful, late = count(engine.PREFETCHED) + outcome.pending, count(engine.LATE)
+    return {
+        "step_ms_mean": steps.mean(),
+        **{f"step_ms_p{rank}": np.percentile(steps, rank) for rank in PERCENTILES},
+        "tokens_per_second": outcome.step_tokens.sum() / outcome.seconds,
+        "slowdown": outcome.seconds / resident.seconds,
+        "stall_share": 1 - outcome.compute_seconds / outcome.seconds,
+        "hit_rate": outcome.hit_rate,
+        "kept_share": count(engine.KEPT) / requests,
+        "prefetched_share": count(engine.PREFETCHED) / requests,
+        "late_share": late / requests,
+        "missed_share": count(engine.MISSED) / requests,
+        "routed_requests": outcome.routed,
+        "requests": requests,
+        "request_dedup": outcome.request_dedup,
+        "demand_copies": count(engine.MISSED),
+        "useful_prefetches": useful,
+        "late_prefetches": late,
+        "wasted_prefetches": wasted,
+        "link_busy_share": (outcome.demand_seconds + outcome.prefetch_seconds) / outcome.seconds,
+        "prefetch_gain_bound": (outcome.compute_seconds + outcome.copies * min(times.fetch)) / least,
+        "waves": outcome.waves,
+    }
+
+
+def layer_rows(outcome: Outcome, layers: Sequence[int]) -> Iterator[dict[str, object]]:
+    """What is reported of each layer of a run."""
+    for place, layer in enumerate(layers):
+        requests = outcome.requests[place]
+        yield {
+            "layer": layer,
+            "unique_experts": requests / len(outcome.step_seconds),
+            "hit_rate": 1 - (outcome.counts[engine.MISSED, place] + outcome.counts[engine.LATE, place]) / requests,
+            "prefetched_share": outcome.counts[engine.PREFETCHED, place] / requests,
+            "stall_ms": 1e3 * outcome.sums[engine.STALL, place] / len(outcome.step_seconds),
+            "wasted_prefetches": outcome.sums[engine.WASTED_SHARE, place] / len(outcome.step_seconds),
+        }

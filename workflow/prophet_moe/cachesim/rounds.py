@@ -1,0 +1,127 @@
+"""Sequences that decode together, and what they ask of an expert cache, layer by layer.
+
+In shapes: S sequences, T steps of a round, B sequences at a time, L MoE layers, E experts, k choices. An expert of the
+model has the id layer * E + expert.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.cachesim.once import Once
+
+ABSENT = -1
+"""In place of a token: the sequence has ended."""
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Steps one after another: B sequences start together and decode until the last has ended, then the next B."""
+
+    choices: NDArray[np.uint16]
+    """(n, L, k), the choices of all tokens that `rows` names."""
+    rows: NDArray[np.int64]
+    """(T, B), the token that place b decodes at step t, ABSENT once its sequence has ended."""
+    experts: int
+    """E."""
+    once: Once = field(default_factory=Once, compare=False, repr=False)
+    """What was computed of it: many runs replay the same round."""
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return self.choices.shape[1]
+
+
+class Asks(NamedTuple):
+    """What the layers of a round ask for. An ask is a set of experts that a layer needs at once, and a layer waits for.
+
+    Deduplicated, a layer asks once a step, for the distinct experts of the batch. Item by item, it asks once for every
+    token.
+    """
+
+    of_layer: NDArray[np.int64]
+    """(T L + 1,): the asks of layer l at step t are those from of_layer[t L + l] to of_layer[t L + l + 1]."""
+    starts: NDArray[np.int64]
+    """(asks + 1,): where the experts of each ask start in `ids`."""
+    ids: Ids
+    """(requests,), as first chosen."""
+    tokens: Ids
+    """(requests,), tokens that chose the expert."""
+
+    @property
+    def widest(self) -> int:
+        """Most experts asked for at once: what the nearest tier must hold."""
+        return int(np.diff(self.starts).max(initial=0))
+
+
+def rounds(
+    choices: NDArray[np.uint16], starts: NDArray[np.int64], batch: int, experts: int, steps: int = 1024
+) -> Iterator[Round]:
+    """All sequences in their order, `batch` at a time; `starts` (S + 1,) is where they begin in `choices`.
+
+    A round ends with the sequences that reach so many `steps`: more rounds take less memory.
+    """
+    lengths, pieces = np.diff(starts), []
+    for first in range(0, len(lengths), batch):
+        together = slice(first, first + batch)
+        step = np.arange(lengths[together].max())[:, None]
+        rows = np.full((len(step), batch), ABSENT)
+        count = len(lengths[together])
+        rows[:, :count] = np.where(step < lengths[together], starts[:-1][together] + step, ABSENT)
+        pieces.append(rows)
+        if sum(map(len, pieces)) >= steps or first + batch >= len(lengths):
+            yield Round(choices, np.concatenate(pieces), experts)
+            pieces = []
+
+
+def asks_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> Asks:
+    """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
+    steps, batch = decoding.rows.shape
+    shape = (steps, decoding.layers, batch)
+    if order is None:
+        order = np.broadcast_to(np.arange(batch), shape)
+    elif order.shape != shape or not (np.sort(order, axis=-1) == np.arange(batch)).all():
+        raise ValueError(f"order of shape {order.shape}, expected a permutation of the batch for each of {shape[:2]}")
+    return Asks(*_asks(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
+
+
+@njit(cache=True)
+def _asks(choices, rows, order, experts, deduplicated):
+    steps, batch = rows.shape
+    _, layers, top_k = choices.shape
+    of_layer = np.zeros(steps * layers + 1, np.int64)
+    starts = np.zeros(steps * layers * (1 if deduplicated else batch) + 1, np.int64)
+    ids = np.empty(steps * batch * layers * top_k, np.int32)
+    tokens = np.empty(len(ids), np.int32)
+    place = np.full(layers * experts, -1)
+    size = asks = 0
+    for step in range(steps):
+        for layer in range(layers):
+            for item in order[step, layer]:
+                row = rows[step, item]
+                if row < 0:
+                    continue
+                begin = starts[asks]
+                for expert in choices[row, layer]:
+                    wanted = layer * experts + expert
+                    if place[wanted] < begin or ids[place[wanted]] != wanted:
+                        place[wanted] = size
+                        ids[size] = wanted
+                        tokens[size] = 0
+                        size += 1
+                    tokens[place[wanted]] += 1
+                if not deduplicated:
+                    asks += 1
+                    starts[asks] = size
+            if deduplicated and size > starts[asks]:
+                asks += 1
+                starts[asks] = size
+            of_layer[step * layers + layer + 1] = asks
+    return of_layer, starts[: asks + 1].copy(), ids[:size].copy(), tokens[:size].copy()

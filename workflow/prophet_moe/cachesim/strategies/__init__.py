@@ -1,0 +1,60 @@
+"""Strategies of serving experts from a cache, one file each: what is prefetched when, and what is evicted.
+
+Every module of this folder holds one STRATEGY; its name is the module's. Add a file to add a strategy.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.cachesim.forecast import Forecast
+from prophet_moe.cachesim.rounds import Round
+from prophet_moe.cachesim.simulation import Hierarchy, no_wishes
+
+Wishes = Callable[[Round, Forecast, Hierarchy], NDArray[np.integer]]
+Order = Callable[[Round, Forecast], NDArray[np.int64]]
+
+
+def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> NDArray[np.int32]:
+    """No prefetches."""
+    return no_wishes(decoding)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What makes a strategy."""
+
+    title: str
+    source: str
+    """Where it is described."""
+    rank: int
+    """Place in tables and figures."""
+    role: Literal["strategy", "bound"] = "strategy"
+    """A strategy of the comparison, or a bound or control beside it."""
+    wishes: Wishes = nothing
+    """(T, L + 1, W) ids layer * E + expert, the most urgent first, ended by -1: what to prefetch before each pass, and
+    when each layer has asked. Per layer at most what the nearest tier holds."""
+    eviction: str = "lru"
+    """Which expert makes room: lru, lrfu, farthest, popularity or random."""
+    deduplicated: bool = False
+    """Whether a layer asks once for the distinct experts of the batch, or for those of one token after another."""
+    order: Order | None = None
+    """(T, L, B) in which order the tokens of a layer are taken."""
+    clairvoyant: bool = False
+    """Whether it goes by choices that were not made yet."""
+    all_resident: bool = False
+    """Whether every expert is in the nearest tier, whatever the capacity."""
+
+
+@cache
+def strategies() -> dict[str, Strategy]:
+    """All strategies by name, in the order of their ranks."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    found = {name: import_module(f"{__name__}.{name}").STRATEGY for name in names}
+    return dict(sorted(found.items(), key=lambda item: item[1].rank))

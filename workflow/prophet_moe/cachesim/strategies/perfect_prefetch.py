@@ -1,0 +1,22 @@
+"""Perfect prefetch: everything that the next pass through the layers asks for is known, and when it is needed again."""
+
+from prophet_moe.cachesim.strategies import Strategy
+from prophet_moe.cachesim.wishes import ahead, true_needs
+
+
+def wishes(decoding, forecast, hierarchy):
+    """The true experts of as many layers ahead as the model has."""
+    needs = true_needs(decoding)
+    return ahead(dict.fromkeys(range(1, decoding.layers + 1), needs), hierarchy, before_pass=True, next_step=True)
+
+
+STRATEGY = Strategy(
+    title="Perfect prefetch",
+    source="oracle",
+    rank=12,
+    role="bound",
+    wishes=wishes,
+    eviction="farthest",
+    deduplicated=True,
+    clairvoyant=True,
+)

@@ -1,0 +1,86 @@
+"""Which traces strategies are replayed on, with the times of which model, and what the rules about them depend on."""
+
+SIMULATION_KINDS = ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
+STRATEGY_FOLDER = Path("workflow/prophet_moe/cachesim/strategies")
+SIMULATION_FIGURES = ("comparative_evaluation", "expert_deduplication", "layer_detail", "strategy_sweeps")
+
+
+def timed_model(name):
+    """The architecture whose layers a trace is timed with, as JSON-like values; None where none is known."""
+    model = EXPERIMENT.simulation.timed_as.get(name)
+    if model is None and name in ROUTING_DATA:
+        model = ROUTING_DATA[name].model
+    if model in KNOWN_DATA.routers and KNOWN_DATA.routers[model].architecture:
+        return KNOWN_DATA.routers[model].architecture.model_dump(mode="json")
+    if model not in model_names(MODEL_FOLDER):
+        return None
+    return load_models(MODEL_FOLDER, [model])[model].architecture.model_dump(mode="json")
+
+
+with ends_in_one_line():
+    TIMED_MODELS = {name: timed_model(name) for name in (*TRACES, *PRESENT)}
+
+REPLAYED = [name for name, model in TIMED_MODELS.items() if model]
+SIMULATED = [*REPLAYED, *(name for name in RECORDED if (RECORDED_STATISTICS / name / "comparative.csv").exists())]
+
+config["simulated"] = SIMULATED
+
+
+wildcard_constraints:
+    simulated="|".join(REPLAYED) or "none",
+
+
+def of_simulated(kind):
+    """The results of one kind about all traces that are replayed."""
+    return [f"results/routing/{name}/{kind}.csv" for name in SIMULATED]
+
+
+def without_times():
+    """One line for each trace that no model's times are known for."""
+    return [
+        f"note: no model is listed whose layers {name} could be timed with, it is left out of {COMPARATIVE_TABLE}; "
+        "add it to simulation.timed_as"
+        for name, model in TIMED_MODELS.items()
+        if not model
+    ]
+
+
+def strategy_code(wildcards):
+    """The code behind the comparison: the script, and every strategy, which are found by their folder."""
+    strategies = [module for path in sorted(STRATEGY_FOLDER.glob("*.py")) for module in code(path)]
+    return list(dict.fromkeys([*code("workflow/scripts/compare_strategies.py"), *strategies]))
+
+
+def predictor_if_trained(wildcards):
+    """The files of the predictor of a trace, where there is one."""
+    name = wildcards.simulated
+    return [predictor_folder(name) / file for file in PREDICTOR_FILES] if name in PREDICTED else []
+
+
+def measured_reference(wildcards):
+    """The measured profile of the reference GPU, where there is one."""
+    gpu = EXPERIMENT.reference.gpu
+    return sorted((HARDWARE_FOLDER / gpu).glob("*")) if gpu in MEASURED_GPUS else []
+
+
+def simulation_parameters(wildcards):
+    """What the runs on a trace depend on besides the trace, its predictor and the GPU's profile."""
+    return as_json(
+        {
+            "name": wildcards.simulated,
+            "gpu": EXPERIMENT.reference.gpu,
+            "architecture": TIMED_MODELS[wildcards.simulated],
+            "context": EXPERIMENT.decode_step.context_tokens,
+            "scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json"),
+            "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude={"timed_as"}),
+            "profiles": str(HARDWARE_FOLDER),
+        }
+    )
+
+
+def deduplication_parameters(wildcards):
+    """What the counts of a trace depend on besides the trace."""
+    keys = {"batch_sizes", "dedup_samples"}
+    return as_json(
+        {"name": wildcards.simulated, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
+    )

@@ -1,0 +1,115 @@
+"""Strategies of serving experts from a cache, replayed on recorded routing (report 004)."""
+
+COMPARATIVE_TABLE = "tables/data/comparative_results.csv"
+DEDUPLICATION_TABLE = "tables/data/expert_deduplication_results.csv"
+LAYER_TABLE = "tables/data/comparative_layers.csv"
+SWEEP_TABLE = "tables/data/strategy_sweeps.csv"
+TABLE8 = "tables/table8_strategies.csv"
+TABLE9 = "tables/table9_expert_deduplication.csv"
+TABLE10 = "tables/table10_batch_scaling.csv"
+
+SIMULATION = [COMPARATIVE_TABLE, DEDUPLICATION_TABLE, LAYER_TABLE, SWEEP_TABLE, TABLE8, TABLE9, TABLE10]
+SIMULATION = SIMULATION if SIMULATED else []
+
+
+rule compare_strategies:
+    """Serve the held-out tokens of one trace by every strategy, and sweep capacity and link."""
+    input:
+        code=strategy_code,
+        files=trace_files,
+        predictor=predictor_if_trained,
+        gpus=GPU_FILE,
+        measured=measured_reference,
+    output:
+        results="results/routing/{simulated}/comparative.csv",
+        layers="results/routing/{simulated}/comparative_layers.csv",
+        sweeps="results/routing/{simulated}/strategy_sweeps.csv",
+        prov=sidecars(*[f"results/routing/{{simulated}}/{kind}.csv" for kind in SIMULATION_KINDS[:3]]),
+    log:
+        "logs/routing/{simulated}/compare_strategies.log",
+    benchmark:
+        "benchmarks/routing/{simulated}/compare_strategies.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=simulation_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --predictor {input.predictor:q}"
+        " --gpus {input.gpus:q}"
+        " --measured {input.measured:q}"
+        " --results {output.results:q}"
+        " --layers {output.layers:q}"
+        " --sweeps {output.sweeps:q}"
+        " --parameters {params.parameters:q}"
+        " --rule compare_strategies --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule count_deduplication:
+    """Count what batches of one trace save because tokens share experts."""
+    input:
+        code=code("workflow/scripts/count_deduplication.py"),
+        files=trace_files,
+    output:
+        deduplication="results/routing/{simulated}/deduplication.csv",
+        prov=sidecars("results/routing/{simulated}/deduplication.csv"),
+    log:
+        "logs/routing/{simulated}/count_deduplication.log",
+    benchmark:
+        "benchmarks/routing/{simulated}/count_deduplication.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=deduplication_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --deduplication {output.deduplication:q}"
+        " --parameters {params.parameters:q}"
+        " --rule count_deduplication --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule comparison:
+    """Put the runs on all traces into one table each, and compute the three tables of report 004 from them."""
+    input:
+        code=code("workflow/scripts/write_comparison.py"),
+        of_results=of_simulated("comparative"),
+        of_layers=of_simulated("comparative_layers"),
+        of_sweeps=of_simulated("strategy_sweeps"),
+        of_deduplication=of_simulated("deduplication"),
+    output:
+        results=data_report(COMPARATIVE_TABLE, "comparative_results"),
+        deduplication=data_report(DEDUPLICATION_TABLE, "expert_deduplication_results"),
+        layers=data_report(LAYER_TABLE, "comparative_layers"),
+        sweeps=data_report(SWEEP_TABLE, "strategy_sweeps"),
+        strategies=data_report(TABLE8, "table8_strategies"),
+        savings=data_report(TABLE9, "table9_expert_deduplication"),
+        scaling=data_report(TABLE10, "table10_batch_scaling"),
+        prov=sidecars(*SIMULATION),
+    log:
+        "logs/comparison.log",
+    benchmark:
+        "benchmarks/comparison.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=as_json({"claimed": EXPERIMENT.reported_comparison.model_dump(mode="json")}),
+    shell:
+        "python {input.code[0]}"
+        " --of_results {input.of_results:q}"
+        " --of_deduplication {input.of_deduplication:q}"
+        " --of_layers {input.of_layers:q}"
+        " --of_sweeps {input.of_sweeps:q}"
+        " --results {output.results:q}"
+        " --deduplication {output.deduplication:q}"
+        " --layers {output.layers:q}"
+        " --sweeps {output.sweeps:q}"
+        " --strategies {output.strategies:q}"
+        " --savings {output.savings:q}"
+        " --scaling {output.scaling:q}"
+        " --parameters {params.parameters:q}"
+        " --rule comparison --code {input.code:q}"
+        " > {log:q} 2>&1"
