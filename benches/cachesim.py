@@ -17,8 +17,7 @@ import libcachesim
 import numpy as np
 
 from prophet_moe.cachesim import policies
-from prophet_moe.cachesim.lru_curve import lru_hits
-from prophet_moe.routing.reuse import next_uses
+from prophet_moe.routing.reuse import lru_hits, next_uses
 
 PEERS = {
     "lru": libcachesim.LRU,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from benches.cachesim import PEERS, peer_misses, write_stream, zipf
 
-from prophet_moe.cachesim import lru_curve
 from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.streams import requests_of
+from prophet_moe.cachesim.rounds import asks_of, rounds
+from prophet_moe.routing.reuse import lru_hits
 from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import sequence_starts
 
 TRACES = Path(__file__).resolve().parents[2] / "resources/traces"
 IDS = 300
@@ -28,8 +29,11 @@ def popular() -> tuple[np.ndarray, int]:
 def recorded(batch: int) -> tuple[np.ndarray, int]:
     """All layers of a recorded trace, for one cache that they share."""
     trace = read_trace(TRACES / "small-6x64-top8").decoded()
-    requests = requests_of(trace.select(trace.sequence < 20), batch)
-    return requests.of_all_layers(), len(trace.router.layers) * trace.router.experts
+    some, experts = trace.select(trace.sequence < 20), trace.router.experts
+    asked = [
+        asks_of(part, deduplicated=True).ids for part in rounds(some.experts, sequence_starts(some), batch, experts)
+    ]
+    return np.concatenate(asked), len(trace.router.layers) * experts
 
 
 STREAMS = {
@@ -59,6 +63,6 @@ def test_misses_are_equal(case, policy):
 
 def test_the_lru_curve_is_equal(case):
     stream, ids, path = case
-    hits = lru_curve.lru_hits(stream, ids)
+    hits = lru_hits(stream, ids)
     for capacity in range(1, ids + 1, ids // 10):
         assert len(stream) - hits[capacity - 1] == peer_misses(path, len(stream), "lru", ids, capacity)

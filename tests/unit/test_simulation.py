@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim import engine, lru_curve, policies, reference
+from prophet_moe.cachesim import engine, policies, reference
 from prophet_moe.cachesim.rounds import Round, asks_of, rounds
 from prophet_moe.cachesim.simulation import (
     EVICTIONS,
@@ -20,6 +20,7 @@ from prophet_moe.cachesim.simulation import (
     simulate,
 )
 from prophet_moe.errors import UserError
+from prophet_moe.routing.reuse import lru_hits
 
 COUNTED = ("step_tokens", "routed", "counts", "sources", "pending", "waves")
 SECONDS = ("step_seconds", "sums", "compute_seconds", "demand_seconds", "prefetch_seconds")
@@ -157,7 +158,7 @@ def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
     for layer in range(layers):
         stream = parts[0].choices[:, layer, 0]
         assert outcome.counts[engine.MISSED, layer] == policies.misses("lru", stream, experts, rooms[0])
-        curve = lru_curve.lru_hits(stream, experts)
+        curve = lru_hits(stream, experts)
         hits = [curve[min(room, experts) - 1] for room in np.cumsum(rooms)]
         served = [outcome.counts[engine.KEPT, layer], *outcome.sources[1:, layer]]
         assert served == np.diff([0, *hits, len(stream)]).tolist()

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.workflow.conftest import Project, copy_project
+from tests.workflow.conftest import SMALL, Project, copy_project
 
 PLACES = ("", "reported/")
 TRACES = ROOT / "resources/traces"
@@ -46,17 +46,44 @@ CALIBRATION = (
     "tables/table6_prediction.csv",
     "tables/table7_decode_steps.csv",
 )
-
-TRACE_FIGURES = {f"figure at=, figure={figure}" for figure in ("routing_statistics", "routing_law", "prediction")}
-STATISTICS_FIGURE, LAW_FIGURE, PREDICTION_FIGURE = (
-    f"figure at=, figure={figure}" for figure in ("routing_statistics", "routing_law", "prediction")
+SIMULATION = (
+    "tables/data/comparative_results.csv",
+    "tables/data/comparative_layers.csv",
+    "tables/data/strategy_sweeps.csv",
+    "tables/data/expert_deduplication_results.csv",
+    "tables/data/frontier.csv",
+    "tables/table8_strategies.csv",
+    "tables/table9_expert_deduplication.csv",
+    "tables/table10_batch_scaling.csv",
+    "tables/table11_context_gained.csv",
 )
+
+ROUTING_FIGURES = ("routing_statistics", "routing_law", "prediction")
+COMPARED_FIGURES = ("comparative_evaluation", "expert_deduplication", "layer_detail", "strategy_sweeps")
+
+
+def figure_jobs(*figures: str) -> set[str]:
+    """The jobs that draw figures about traces."""
+    return {f"figure at=, figure={figure}" for figure in figures}
+
+
+def trace_jobs(rule: str, wildcard: str) -> set[str]:
+    """The jobs of a rule that there is for every trace."""
+    return {f"{rule} {wildcard}={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
+
+
+TRACE_FIGURES = figure_jobs(*ROUTING_FIGURES, *COMPARED_FIGURES, "frontier")
+STATISTICS_FIGURE, LAW_FIGURE, PREDICTION_FIGURE = (f"figure at=, figure={figure}" for figure in ROUTING_FIGURES)
+COMPARISON = {"comparison"} | figure_jobs(*COMPARED_FIGURES)
+FROM_THE_REPLAYS = trace_jobs("compare_strategies", "simulated") | COMPARISON
+FRONTIER = trace_jobs("replay_frontier", "simulated") | {"frontier"} | figure_jobs("frontier")
 FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in FIGURES}
 FROM_THE_RECORD = {
     f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
 } | FIGURE_JOBS
-FROM_THE_GRID = {"sweep scenario=calibrated", "sweep scenario=reported", "decode_steps", "numbers"} | FROM_THE_RECORD
-PREDICTED = {f"judge_predictors described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
+SWEEPS = {"sweep scenario=calibrated", "sweep scenario=reported"}
+FROM_THE_GRID = SWEEPS | {"decode_steps", "numbers"} | FROM_THE_RECORD | FRONTIER
+PREDICTED = trace_jobs("judge_predictors", "described")
 FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
 
 
@@ -66,6 +93,8 @@ def test_everything_is_there_with_its_sidecar(built):
         "figures/routing_statistics.png",
         "tables/data/routing_statistics.csv",
         *CALIBRATION,
+        *SIMULATION,
+        *[f"figures/{figure}.pdf" for figure in (*COMPARED_FIGURES, "frontier")],
     ):
         assert json.loads((built.root / f"{name}.prov.json").read_text())["output"] == name
     for at in PLACES:
@@ -85,13 +114,15 @@ def test_the_committed_outputs_are_what_the_build_makes(built):
     assert [name for name, content in made.items() if committed[name] != content] == []
 
 
-def test_two_builds_are_byte_identical(built, tmp_path):
-    """Another folder, core count, home, time zone, locale and hash seed change nothing."""
+def test_two_builds_are_byte_identical(with_routing, tmp_path):
+    """Another folder, core count, home, time zone, locale and hash seed change nothing; small runs all rules."""
+    here = Project(shutil.copytree(with_routing.root, tmp_path / "here"))
+    here.build(*SMALL)
     elsewhere = copy_project(tmp_path / "a folder with spaces")
     home = tmp_path / "home"
     home.mkdir()
-    elsewhere.build(cores=1, HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
-    first, second = built.outputs(), elsewhere.outputs()
+    elsewhere.build(*SMALL, cores=1, HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
+    first, second = here.outputs(), elsewhere.outputs()
     assert set(first) == set(second)
     assert [name for name in first if first[name] != second[name]] == []
 
@@ -172,7 +203,7 @@ def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
     with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
-        assert built.jobs() == FROM_THE_GRID
+        assert built.jobs() == FROM_THE_GRID | FROM_THE_REPLAYS
 
 
 def test_a_scenario_change_leaves_the_other_scenario_alone(built):
@@ -192,25 +223,29 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
     with edited(library / "capacity/reference.py", '"""', '"""Edited. '):
         assert built.jobs() == set()
     with edited(library / "params.py", '"""', '"""Edited. '):
-        assert built.jobs() == FROM_THE_GRID | {"catalog"}
+        assert built.jobs() == FROM_THE_GRID | {"catalog"} | FROM_THE_REPLAYS
     with edited(library / "routing/pooling.py", '"""', '"""Edited. '):
         assert built.jobs() == {"routing_law", LAW_FIGURE} | FROM_THE_ROUTING
     with edited(library / "predict/counting.py", '"""', '"""Edited. '):
-        assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE}
+        assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE} | FROM_THE_REPLAYS | FRONTIER
+    with edited(library / "cachesim/strategies/top_k.py", '"""', '"""Edited. '):
+        assert built.jobs() == FROM_THE_REPLAYS | FRONTIER
+    with edited(library / "cachesim/reference.py", '"""', '"""Edited. '):
+        assert built.jobs() == set()
 
 
 def test_an_edit_of_the_statistics_describes_the_traces_again(built):
-    described = {f"describe_trace described={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
-    fitted = {job.replace("describe_trace", "fit_law") for job in described}
+    described, fitted = (trace_jobs(rule, "described") for rule in ("describe_trace", "fit_law"))
     with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
         again = described | fitted | {"routing_statistics", STATISTICS_FIGURE, "routing_law", LAW_FIGURE}
-        assert built.jobs() == again | FROM_THE_ROUTING
+        assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS
 
 
 def test_a_trace_less_changes_what_is_said_of_traces_and_what_rests_on_it(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
-    less = {"routing_statistics", "routing_law", "prediction"} | TRACE_FIGURES | FROM_THE_ROUTING
+    less = {"routing_statistics", "routing_law", "prediction", "comparison"} | TRACE_FIGURES | FROM_THE_ROUTING
+    less -= {job for job in FRONTIER if "replay_frontier" in job and "small-6x8-top2" not in job}
     assert built.jobs("--configfile", str(overlay)) == less
 
 
@@ -219,7 +254,9 @@ def test_data_of_others_gives_the_statistics_that_were_recorded_of_it(built):
     if "PROPHET_DATA" not in os.environ:
         pytest.skip("PROPHET_DATA does not name the folder of datasets")
     folder = "results/routing/gpt-oss-20b-decode"
-    targets = [f"{folder}/{kind}.csv" for kind in ("statistics", "law_fits", "law_residuals", "prediction")]
+    kinds = ("statistics", "law_fits", "law_residuals", "prediction")
+    kinds += ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
+    targets = [f"{folder}/{kind}.csv" for kind in kinds]
     taken = [(built.root / target).read_bytes() for target in targets]
     with_data = {"PROPHET_DATA": os.environ["PROPHET_DATA"]}
     try:

@@ -55,6 +55,12 @@ def write_csv(path: Path, frame: "pd.DataFrame") -> None:
         frame.to_csv(partial, index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
 
 
+def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
+    """Write a frame as Parquet, exact numbers, no index."""
+    with replacing(path) as partial:
+        frame.to_parquet(partial, index=False)
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     try:

@@ -130,7 +130,7 @@ class Simulation(Strict):
     """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
     capacity_share: Share = 0.5
     """Of each layer's experts, those that the GPU holds."""
-    capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0], min_length=1)
+    capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.5, 0.75, 0.875, 1.0], min_length=1)
     """Of the capacity sweep."""
     link_speedups: list[Annotated[float, Field(gt=0)]] = Field(default=[1, 4, 16, 64], min_length=1)
     """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
@@ -138,6 +138,15 @@ class Simulation(Strict):
     """Of both sweeps and of the detail by layer."""
     sweep_seeds: int = Field(default=3, gt=1)
     """Samples of sequences of both sweeps."""
+    frontier_shares: list[Share] = Field(default=[0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 1.0], min_length=1)
+    """Of the frontier between KV extension and slowdown."""
+    frontier_tokens: int = Field(default=12, gt=0)
+    """Decoded tokens of each sequence that the frontier replays: it has many more runs."""
+    slowdown_limits: list[Annotated[float, Field(ge=1)]] = Field(default=[1.05, 1.2, 2.0], min_length=1)
+    """For which the context gained is told."""
+    storage_gb_per_s: float = Field(default=7.0, gt=0)
+    """GB/s from storage, behind host memory in `prophet-moe sim run`: sequential reads of a PCIe 4.0 NVMe drive by its
+    datasheet (Samsung 980 PRO)."""
     copy_chunk_mb: float = Field(default=4.0, gt=0)
     """MB of a copy that a more urgent one waits for."""
 
@@ -202,6 +211,8 @@ class FigureModels(Strict):
         "Snowflake-Arctic-480B",
     ]
     """Models of figure 4."""
+    frontier: Names = ["Switch-Large-128", "DeepSeek-MoE-16B", "Qwen1.5-MoE-A2.7B", "Switch-Base-128"]
+    """Models of the frontier between KV extension and slowdown."""
 
 
 CALIBRATED = Scenario(title="calibrated: published architectures, routing fitted to traces")

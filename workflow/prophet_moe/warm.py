@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from prophet_moe.cachesim.policies import POLICIES
-from prophet_moe.cachesim.run import simulate
-from prophet_moe.cachesim.streams import requests_of
+from prophet_moe.cachesim.experiments import comparative_results
+from prophet_moe.cachesim.policies import POLICIES, misses
+from prophet_moe.cachesim.simulation import Times
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.network import Network
@@ -18,6 +18,7 @@ from prophet_moe.routing.law_fit import fit_laws
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.summary import cleaned, summarise
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
+from prophet_moe.settings import Simulation
 
 
 def main() -> None:
@@ -42,7 +43,14 @@ def main() -> None:
     fit_laws("none", cleaned(read))
     evaluate("none", read, _network(router))
     for policy in POLICIES:
-        simulate(requests_of(read, 2), policy, router.experts, per_layer=True)
+        misses(policy, read.experts.ravel(), router.experts, 2)
+    once = Simulation(batch_sizes=[2], sweep_batch_sizes=[2], seeds=1, sequences=2, tokens=2, capacity_shares=[0.5])
+    comparative_results("none", read, _network(router), _times, once)
+
+
+def _times(batch: int) -> Times:
+    """Some device."""
+    return Times(np.ones(4), np.ones(batch + 1), (1.0,), 0.25)
 
 
 def _network(router: Router) -> Network:

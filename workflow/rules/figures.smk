@@ -1,4 +1,4 @@
-"""Figures 1-5 of every scenario and the figures about traces: one notebook each, run with Papermill."""
+"""Figures 1-5 of every scenario, figures about traces and of simulations: one notebook each, run with Papermill."""
 
 FIGURE_NAMES = (
     "figure1_memory_breakdown",
@@ -8,7 +8,21 @@ FIGURE_NAMES = (
     "figure5_expert_count_analysis",
 )
 
-TRACE_FIGURES_SHOWN = [name for name in TRACE_FIGURES if name != "prediction" or PREDICTED]
+TRACE_FIGURES = {
+    "routing_statistics": ROUTING_TABLE,
+    "routing_law": LAW_RESIDUALS,
+    "prediction": PREDICTION_TABLE,
+    "comparative_evaluation": COMPARATIVE_TABLE,
+    "expert_deduplication": DEDUPLICATION_TABLE,
+    "layer_detail": LAYER_TABLE,
+    "strategy_sweeps": SWEEP_TABLE,
+    "frontier": FRONTIER_TABLE,
+}
+
+# A figure is drawn where the table that it shows is made.
+TRACE_FIGURES_SHOWN = [
+    name for name, table in TRACE_FIGURES.items() if table in (ROUTING_TABLE, *CALIBRATION, *SIMULATION)
+]
 
 FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
 FIGURES += expand("figures/{figure}.{format}", figure=TRACE_FIGURES_SHOWN, format=["pdf", "png"])
@@ -24,6 +38,7 @@ rule figure:
         code=figure_code,
         notebook=figure_notebook,
         record=figure_record,
+        also=figure_also,
     output:
         pdf="figures/{at}{figure}.pdf",
         png=report(
@@ -52,6 +67,7 @@ rule figure:
         "python {input.code[0]}"
         " --notebook {input.notebook:q}"
         " --record {input.record:q}"
+        " --also {input.also:q}"
         " --executed {output.executed:q}"
         " --page {output.page:q}"
         " --pdf {output.pdf:q}"

@@ -60,8 +60,18 @@ def figure_notebook(wildcards):
 
 def figure_record(wildcards):
     """The data that a figure shows: the record of its scenario, or a table about traces."""
-    about_traces = dict(zip(TRACE_FIGURES, (ROUTING_TABLE, LAW_RESIDUALS, PREDICTION_TABLE), strict=True))
-    return about_traces.get(wildcards.figure) or RECORD.format(at=wildcards.at)
+    return TRACE_FIGURES.get(wildcards.figure) or RECORD.format(at=wildcards.at)
+
+
+def figure_also(wildcards):
+    """What a figure shows besides: the frontier, the records of capacity where only memory counts."""
+    return [path for path in frontier_records().values() if path] if wildcards.figure == "frontier" else []
+
+
+def frontier_records():
+    """The record of capacity of the default scenario, and the one that reproduces the report where that is built."""
+    claims = RECORD.format(at=PLACES["reported"]) if "reported" in PLACES else ""
+    return {"capacity": RECORD.format(at=""), "claims": claims}
 
 
 def figure_code(wildcards):
@@ -75,6 +85,9 @@ def figure_parameters(wildcards):
     scenario = scenario_at(wildcards)
     reference = EXPERIMENT.reference.model_dump()
     models = EXPERIMENT.figure_models.model_dump()
+    claimed = EXPERIMENT.reported_comparison.model_dump(mode="json")
+    sizes, slowdown = EXPERIMENT.simulation.sweep_batch_sizes, EXPERIMENT.decode_step.claimed_slowdown
+    swept = sizes[len(sizes) // 2]
     science = {
         "figure1_memory_breakdown": reference,
         "figure2_kv_extension_by_model": {"zero_fill": scenario.zero_fill},
@@ -84,8 +97,15 @@ def figure_parameters(wildcards):
         "routing_statistics": {"traces": [*TRACES, *DATASETS]},
         "routing_law": {"traces": [*TRACES, *DATASETS]},
         "prediction": {"traces": PREDICTED},
+        "comparative_evaluation": {"traces": SIMULATED, "claimed": claimed},
+        "expert_deduplication": {"traces": SIMULATED, "claimed": claimed},
+        "layer_detail": {"traces": SIMULATED},
+        "strategy_sweeps": {"traces": SIMULATED, "batch": swept, "claimed_slowdown": slowdown},
+        "frontier": reference
+        | frontier_records()
+        | {"limits": EXPERIMENT.simulation.slowdown_limits, "claimed_slowdown": slowdown},
     }[wildcards.figure]
-    if wildcards.figure in models:
+    if models.get(wildcards.figure):
         science = science | {"models": models[wildcards.figure]}
     title = "recorded traces" if wildcards.figure in TRACE_FIGURES else scenario.title
     return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})

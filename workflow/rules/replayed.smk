@@ -2,7 +2,6 @@
 
 SIMULATION_KINDS = ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
 STRATEGY_FOLDER = Path("workflow/prophet_moe/cachesim/strategies")
-SIMULATION_FIGURES = ("comparative_evaluation", "expert_deduplication", "layer_detail", "strategy_sweeps")
 
 
 def timed_model(name):
@@ -22,6 +21,9 @@ with ends_in_one_line():
 
 REPLAYED = [name for name, model in TIMED_MODELS.items() if model]
 SIMULATED = [*REPLAYED, *(name for name in RECORDED if (RECORDED_STATISTICS / name / "comparative.csv").exists())]
+
+# Models are replayed on traces that lie in the project, so that the frontier is the same on every machine.
+STANDING = [name for name in REPLAYED if name in TRACES]
 
 config["simulated"] = SIMULATED
 
@@ -46,9 +48,24 @@ def without_times():
 
 
 def strategy_code(wildcards):
-    """The code behind the comparison: the script, and every strategy, which are found by their folder."""
+    """The code behind the comparison."""
+    return with_strategies("workflow/scripts/compare_strategies.py")
+
+
+def frontier_code(wildcards):
+    """The code behind the frontier."""
+    return with_strategies("workflow/scripts/replay_frontier.py")
+
+
+def with_strategies(script):
+    """The script, what it imports, and every strategy: they are found by their folder."""
     strategies = [module for path in sorted(STRATEGY_FOLDER.glob("*.py")) for module in code(path)]
-    return list(dict.fromkeys([*code("workflow/scripts/compare_strategies.py"), *strategies]))
+    return list(dict.fromkeys([*code(script), *strategies]))
+
+
+def files_of_standing(wildcards):
+    """The files of all traces that models are replayed on."""
+    return [trace_folder(trace) / name for trace in STANDING for name in TRACE_FILES]
 
 
 def predictor_if_trained(wildcards):
@@ -63,16 +80,24 @@ def measured_reference(wildcards):
     return sorted((HARDWARE_FOLDER / gpu).glob("*")) if gpu in MEASURED_GPUS else []
 
 
+def bits():
+    """Bits of a weight and of a number in the KV cache, in the default scenario."""
+    scenario = EXPERIMENT.scenarios[EXPERIMENT.scenario]
+    return [scenario.weight_bits, scenario.kv_bits]
+
+
 def simulation_parameters(wildcards):
     """What the runs on a trace depend on besides the trace, its predictor and the GPU's profile."""
+    elsewhere = {"timed_as", "dedup_samples", "storage_gb_per_s"}
+    elsewhere |= {"frontier_shares", "frontier_tokens", "slowdown_limits"}
     return as_json(
         {
             "name": wildcards.simulated,
             "gpu": EXPERIMENT.reference.gpu,
             "architecture": TIMED_MODELS[wildcards.simulated],
             "context": EXPERIMENT.decode_step.context_tokens,
-            "scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json"),
-            "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude={"timed_as"}),
+            "bits": bits(),
+            "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude=elsewhere),
             "profiles": str(HARDWARE_FOLDER),
         }
     )
@@ -83,4 +108,28 @@ def deduplication_parameters(wildcards):
     keys = {"batch_sizes", "dedup_samples"}
     return as_json(
         {"name": wildcards.simulated, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
+    )
+
+
+def frontier_parameters(wildcards):
+    """What the frontier on a trace depends on besides files."""
+    keys = {"sequences", "frontier_tokens", "frontier_shares", "copy_chunk_mb", "batch_sizes", "sweep_batch_sizes"}
+    return as_json(
+        {
+            "name": wildcards.simulated,
+            "context": EXPERIMENT.decode_step.context_tokens,
+            "bits": bits(),
+            "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys),
+            "profiles": str(HARDWARE_FOLDER),
+        }
+    )
+
+
+def gained_parameters(wildcards):
+    """What the memory of the frontier depends on besides the grid."""
+    return as_json(
+        {
+            "scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json"),
+            "slowdown_limits": EXPERIMENT.simulation.slowdown_limits,
+        }
     )

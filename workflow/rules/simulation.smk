@@ -8,8 +8,11 @@ TABLE8 = "tables/table8_strategies.csv"
 TABLE9 = "tables/table9_expert_deduplication.csv"
 TABLE10 = "tables/table10_batch_scaling.csv"
 
-SIMULATION = [COMPARATIVE_TABLE, DEDUPLICATION_TABLE, LAYER_TABLE, SWEEP_TABLE, TABLE8, TABLE9, TABLE10]
-SIMULATION = SIMULATION if SIMULATED else []
+FRONTIER_TABLE = "tables/data/frontier.csv"
+TABLE11 = "tables/table11_context_gained.csv"
+
+COMPARISON = [COMPARATIVE_TABLE, DEDUPLICATION_TABLE, LAYER_TABLE, SWEEP_TABLE, TABLE8, TABLE9, TABLE10]
+SIMULATION = (COMPARISON if SIMULATED else []) + ([FRONTIER_TABLE, TABLE11] if STANDING else [])
 
 
 rule compare_strategies:
@@ -88,7 +91,7 @@ rule comparison:
         strategies=data_report(TABLE8, "table8_strategies"),
         savings=data_report(TABLE9, "table9_expert_deduplication"),
         scaling=data_report(TABLE10, "table10_batch_scaling"),
-        prov=sidecars(*SIMULATION),
+        prov=sidecars(*COMPARISON),
     log:
         "logs/comparison.log",
     benchmark:
@@ -112,4 +115,70 @@ rule comparison:
         " --scaling {output.scaling:q}"
         " --parameters {params.parameters:q}"
         " --rule comparison --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule replay_frontier:
+    """Replay one trace with the times of the models that it stands for, on every GPU, at every resident share."""
+    input:
+        code=frontier_code,
+        files=trace_files,
+        predictor=predictor_if_trained,
+        traces=files_of_standing,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        gpus=GPU_FILE,
+        measured=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
+        grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
+    output:
+        slowdowns="results/routing/{simulated}/slowdowns.parquet",
+        prov=sidecars("results/routing/{simulated}/slowdowns.parquet"),
+    log:
+        "logs/routing/{simulated}/replay_frontier.log",
+    benchmark:
+        "benchmarks/routing/{simulated}/replay_frontier.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=frontier_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --predictor {input.predictor:q}"
+        " --traces {input.traces:q}"
+        " --models {input.models:q}"
+        " --gpus {input.gpus:q}"
+        " --measured {input.measured:q}"
+        " --grid {input.grid:q}"
+        " --slowdowns {output.slowdowns:q}"
+        " --parameters {params.parameters:q}"
+        " --rule replay_frontier --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule frontier:
+    """Set the slowdown of every configuration beside its KV extension, and tell the context gained at each limit."""
+    input:
+        code=code("workflow/scripts/write_frontier.py"),
+        slowdowns=[f"results/routing/{name}/slowdowns.parquet" for name in STANDING],
+        grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
+    output:
+        frontier=data_report(FRONTIER_TABLE, "frontier"),
+        gained=data_report(TABLE11, "table11_context_gained"),
+        prov=sidecars(FRONTIER_TABLE, TABLE11),
+    log:
+        "logs/frontier.log",
+    benchmark:
+        "benchmarks/frontier.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=gained_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --slowdowns {input.slowdowns:q}"
+        " --grid {input.grid:q}"
+        " --frontier {output.frontier:q}"
+        " --gained {output.gained:q}"
+        " --parameters {params.parameters:q}"
+        " --rule frontier --code {input.code:q}"
         " > {log:q} 2>&1"

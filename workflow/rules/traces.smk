@@ -14,7 +14,7 @@ with ends_in_one_line():
     KNOWN_DATA = load_datasets(DATASET_FILE)
 
 TRACES = EXPERIMENT.traces
-TRACE_FIGURES = ("routing_statistics", "routing_law", "prediction")
+TRACE_FILES = ("trace.parquet", "metadata.json", "SHA256SUMS")
 PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
 WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.packages.values()]
 
@@ -75,7 +75,7 @@ def without_predictor():
 def trace_files(wildcards):
     """The files of a trace that is described or replayed."""
     trace = wildcards.simulated if "simulated" in wildcards.keys() else wildcards.described
-    return [trace_folder(trace) / name for name in ("trace.parquet", "metadata.json", "SHA256SUMS")]
+    return [trace_folder(trace) / name for name in TRACE_FILES]
 
 
 def described_parameters(wildcards):

@@ -15,4 +15,4 @@ def build(files, parameters):
 
 
 if __name__ == "__main__":
-    run(build, reads=["notebook", "record"], writes=["executed", "page", "pdf", "png"])
+    run(build, reads=["notebook", "record"], reads_any=["also"], writes=["executed", "page", "pdf", "png"])

@@ -3,7 +3,7 @@
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
-from prophet_moe.files import replacing
+from prophet_moe.files import write_parquet
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings import Scenario
@@ -16,8 +16,7 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
     grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations)
-    with replacing(files.grid) as partial:
-        grid.to_parquet(partial, index=False)
+    write_parquet(files.grid, grid)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ def samples(
             yield Sample(Forecast(learned, tokens), seed, routing)
 
 
+def long_sequences(trace: Trace, tokens: int) -> int:
+    """Held-out sequences of at least so many decoded tokens."""
+    _, held_out = split(trace)
+    return int(np.count_nonzero(np.diff(sequence_starts(held_out.decoded())) >= tokens))
+
+
 def draw(trace: Trace, sequences: int, tokens: int, seed: int) -> Trace:
     """The first `tokens` tokens of `sequences` sequences that have as many, drawn at random."""
     starts = sequence_starts(trace)
@@ -88,20 +94,31 @@ def places(experts: int, share: float) -> int:
     return max(1, round(share * experts))
 
 
-def run(forecast: Forecast, replayed: list[Round], strategy: Strategy, hierarchy: Hierarchy, times: Times) -> Outcome:
-    """One run, checked by itself. Asks for more than a layer's places are served in waves."""
+Watch = Callable[[Iterator[Job], int], Iterator[Job]]
+"""Passes rounds on as they are replayed, of so many."""
+
+
+def run(
+    forecast: Forecast,
+    replayed: list[Round],
+    strategy: Strategy,
+    hierarchy: Hierarchy,
+    times: Times,
+    *,
+    waves: bool = True,
+    watch: Watch | None = None,
+) -> Outcome:
+    """One run, checked by itself. Asks for more than a layer's places are served in `waves`, or are a UserError."""
     popularity = forecast.learned.popularity
     if strategy.all_resident:
-        hierarchy = Hierarchy(
-            (popularity.size if not hierarchy.per_layer else popularity.shape[1],), hierarchy.per_layer
-        )
-        times = replace(times, fetch=times.fetch[-1:])
-
-    def jobs() -> Iterator[Job]:
-        for decoding in replayed:
-            yield Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
-
-    return check(simulate(jobs(), hierarchy, times, popularity, strategy.eviction, waves=True), times)
+        every = popularity.shape[1] if hierarchy.per_layer else popularity.size
+        hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
+    jobs = (
+        Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
+        for decoding in replayed
+    )
+    watched = watch(jobs, len(replayed)) if watch else jobs
+    return check(simulate(watched, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
 
 
 def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
@@ -135,8 +152,7 @@ def comparative_results(
                 described_as = strategies()[strategy]
                 mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
                 described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
-                resident = outcomes["all_resident", True]
-                rows.append(head | mode | described | metrics(outcome, resident, times))
+                rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
                 if sample.routing == RECORDED and described["as_described"] and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
     keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer"]
@@ -176,8 +192,6 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
     for sample in samples(trace, network, plan, (RECORDED,), plan.sweep_seeds):
         for batch in plan.sweep_batch_sizes:
             at_hand, replayed = timed(batch), sample.rounds(batch)
-            every = Hierarchy((trace.router.experts,))
-            resident = run(sample.forecast, replayed, strategies()["all_resident"], every, at_hand)
             for share, speedup in settings:
                 times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
                 hierarchy = Hierarchy((places(trace.router.experts, share),))
@@ -185,7 +199,7 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
                     outcome = run(sample.forecast, replayed, replace(strategy, deduplicated=True), hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
                     head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
-                    rows.append(head | metrics(outcome, resident, times))
+                    rows.append(head | metrics(outcome, outcome.compute_seconds))
     frame = pd.DataFrame(rows)
     keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup"]
     return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)
@@ -202,18 +216,21 @@ def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def metrics(outcome: Outcome, resident: Outcome, times: Times) -> dict[str, object]:
-    """What is reported of a run; milliseconds per step, which is per token of each sequence."""
+def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
+    """What is reported of a run; milliseconds per step, which is per token of each sequence.
+
+    `resident_seconds` is what the same tokens take with all experts resident, each computed once for the whole batch.
+    """
     count, requests = outcome.count, int(outcome.requests.sum())
-    steps = 1e3 * outcome.step_seconds
-    least = max(outcome.compute_seconds, outcome.copies * min(times.fetch))
+    steps, compute = 1e3 * outcome.step_seconds, outcome.compute_seconds
+    moved = outcome.demand_seconds + outcome.prefetch_seconds
     wasted = float(outcome.sums[engine.WASTED_SHARE].sum())
     useful, late = count(engine.PREFETCHED) + outcome.pending, count(engine.LATE)
     return {
         "step_ms_mean": steps.mean(),
         **{f"step_ms_p{rank}": np.percentile(steps, rank) for rank in PERCENTILES},
         "tokens_per_second": outcome.step_tokens.sum() / outcome.seconds,
-        "slowdown": outcome.seconds / resident.seconds,
+        "slowdown": outcome.seconds / resident_seconds,
         "stall_share": 1 - outcome.compute_seconds / outcome.seconds,
         "hit_rate": outcome.hit_rate,
         "kept_share": count(engine.KEPT) / requests,
@@ -227,8 +244,8 @@ def metrics(outcome: Outcome, resident: Outcome, times: Times) -> dict[str, obje
         "useful_prefetches": useful,
         "late_prefetches": late,
         "wasted_prefetches": wasted,
-        "link_busy_share": (outcome.demand_seconds + outcome.prefetch_seconds) / outcome.seconds,
-        "prefetch_gain_bound": (outcome.compute_seconds + outcome.copies * min(times.fetch)) / least,
+        "link_busy_share": moved / outcome.seconds,
+        "prefetch_gain_bound": (compute + moved) / max(compute, moved),
         "waves": outcome.waves,
     }
 

@@ -189,8 +189,9 @@ def simulate(
             raise UserError("capacity", problem, "Correct it, or allow waves.")
         _check(job, hierarchy)
         spent = np.zeros(len(job.decoding.rows))
-        ahead = following[number] if eviction == "farthest" else job.asks.ids
-        engine.run_round(state, rules, tally, job.asks, ahead, job.wishes, spent)
+        # One type of each array: the kernel is compiled once.
+        ahead = following[number] if eviction == "farthest" else np.zeros(len(job.asks.ids), np.int64)
+        engine.run_round(state, rules, tally, job.asks, ahead, job.wishes.astype(np.int32, copy=False), spent)
         seconds.append(spent)
         tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
         routed += int(job.asks.tokens.sum())

@@ -1,7 +1,7 @@
 """Times of a simulated device: a model's layers on a GPU, as `hardware.roofline` has them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,16 +16,26 @@ from prophet_moe.settings import Scenario, Simulation
 from prophet_moe.units import MB
 
 
+class Bits(NamedTuple):
+    """Of a number."""
+
+    weights: int
+    kv: int
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> "Bits":
+        """Those of a scenario."""
+        return cls(scenario.weight_bits, scenario.kv_bits)
+
+
 def times_of(
     arch: Architecture,
     profile: Profile,
     layers: int,
     batch: int,
     context: int,
-    *,
-    weight_bits: int = 16,
-    kv_bits: int = 16,
-    chunk_mb: float = np.inf,
+    bits: Bits,
+    chunk_mb: float,
 ) -> Times:
     """Times of `layers` MoE layers of a model, each with its share of everything that is no routed expert.
 
@@ -33,24 +43,42 @@ def times_of(
     from host memory; `chunk_mb` of a copy are not interrupted.
     """
     step = layer_times(
-        arch, profile, batch, min(context, arch.native_context), 1, weight_bits=weight_bits, kv_bits=kv_bits
+        arch, profile, batch, min(context, arch.native_context), 1, weight_bits=bits.weights, kv_bits=bits.kv
     )
-    shape, weight_bytes = expert_shape(arch), weight_bits / 8
+    shape, weight_bytes = expert_shape(arch), bits.weights / 8
     moe_layers = int(step.moe.sum())
     together = profile.expert_seconds(*shape, batch * arch.moe.top_k, weight_bytes)
     other = all_resident_seconds(step) / moe_layers - together
     work = [0.0, *(profile.expert_seconds(*shape, tokens, weight_bytes) for tokens in range(1, batch + 1))]
-    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / expert_bytes(arch, weight_bits)
+    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / expert_bytes(arch, bits)
     return Times(np.full(layers, other), np.array(work), (step.transfer_seconds_per_expert,), chunk)
 
 
-def timed_as(
-    architecture: Mapping[str, Any],
+def standing_for(
+    arch: Architecture,
     profile: Profile,
-    router: Router,
+    layers: int,
+    batch: int,
     context: int,
-    scenario: Scenario,
-    plan: Simulation,
+    unique_experts: float,
+    requests: float,
+    bits: Bits,
+    chunk_mb: float,
+) -> Times:
+    """Times of a model on the routing of a trace with another number of experts.
+
+    Where the model's layer needs `unique_experts` u(B) and the trace's `requests`, each expert of the trace stands for
+    unique_experts / requests of the model: compute and bytes of a step are the model's, hit rates the trace's.
+    """
+    own = times_of(arch, profile, layers, batch, context, bits, chunk_mb)
+    share = unique_experts / requests
+    tokens = batch * arch.moe.top_k / unique_experts
+    expert = share * profile.expert_seconds(*expert_shape(arch), tokens, bits.weights / 8)
+    return Times(own.other, np.array([0.0, *[expert] * batch]), (share * own.fetch[0],), own.chunk)
+
+
+def timed_as(
+    architecture: Mapping[str, Any], profile: Profile, router: Router, context: int, bits: Bits, plan: Simulation
 ) -> Callable[[int], Times]:
     """By batch size the times of a trace's layers on a GPU; a model of other experts than the trace is a UserError."""
     arch = Architecture.model_validate(architecture)
@@ -59,12 +87,9 @@ def timed_as(
         if got != expected:
             problem = f"{name} is {got}, expected {expected}, as the trace of {router.model} has"
             raise UserError("the model that a trace is timed with", problem, "See simulation.timed_as.")
-    bits = {"weight_bits": scenario.weight_bits, "kv_bits": scenario.kv_bits}
-    return lambda batch: times_of(
-        arch, profile, len(router.layers), batch, context, **bits, chunk_mb=plan.copy_chunk_mb
-    )
+    return lambda batch: times_of(arch, profile, len(router.layers), batch, context, bits, plan.copy_chunk_mb)
 
 
-def expert_bytes(arch: Architecture, weight_bits: int = 16) -> int:
+def expert_bytes(arch: Architecture, bits: Bits) -> int:
     """Bytes of a routed expert."""
-    return params.expert_parameters(arch) * weight_bits // 8
+    return params.expert_parameters(arch) * bits.weights // 8

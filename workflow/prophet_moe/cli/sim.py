@@ -2,21 +2,33 @@
 
 import argparse
 import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.progress import track
 from rich.table import Table
 
-from prophet_moe.cli.terminal import console
+from prophet_moe.catalog import Architecture, load_gpus, load_models, model_names
+from prophet_moe.cli.catalog import EXPERIMENT, GPUS, MODELS
+from prophet_moe.cli.terminal import console, errors
+from prophet_moe.documents import read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
-from prophet_moe.routing.sequences import unrepeated
+from prophet_moe.routing.datasets import load_datasets
+from prophet_moe.routing.sequences import divisible
 from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.settings import SEE_KEYS, Experiment
+from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
-    from prophet_moe.cachesim.run import Outcome
+    from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times
+    from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
+DATASETS, HARDWARE, PREDICTORS = Path("config/datasets.yaml"), Path("resources/hardware"), Path("resources/predictors")
 
 
 def add_commands(commands: Any) -> None:
@@ -24,78 +36,200 @@ def add_commands(commands: Any) -> None:
     sim = commands.add_parser("sim", help="expert caches on recorded routing").add_subparsers(
         required=True, metavar="ACTION"
     )
-    run = sim.add_parser("run", help="misses and hit rate of one cache on the decoded tokens of a trace")
+    listed = sim.add_parser("list", help="the strategies, and where each is described")
+    listed.set_defaults(run=list_strategies)
+
+    run = sim.add_parser("run", help="serve the held-out decoded tokens of a trace by one strategy, with a clock")
     run.add_argument("--trace", required=True, type=Path, metavar="DIR")
-    run.add_argument("--strategy", required=True, help="lru, fifo, lfu or belady (the offline optimum)")
-    run.add_argument("--capacity", required=True, type=int, metavar="C", help="experts that the cache holds")
+    run.add_argument("--strategy", required=True, help="see `prophet-moe sim list`")
+    size = run.add_mutually_exclusive_group(required=True)
+    size.add_argument("--capacity", type=_rooms, metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
+    size.add_argument("--iso-cache", type=float, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
-    scope = run.add_mutually_exclusive_group()
-    scope.add_argument("--per-layer", action="store_true", default=True, help="each layer has its own C (default)")
-    scope.add_argument("--global", action="store_false", dest="per_layer", help="all layers share the C")
+    run.add_argument("--gpu", help="default: that of `reference` in config/experiment.yaml")
+    run.add_argument("--model", help="whose layers the tokens are timed with; default: simulation.timed_as")
+    run.add_argument("--predictor", type=Path, metavar="DIR", help="default: resources/predictors/TRACE")
+    run.add_argument("--expert-mb", type=float, metavar="MB", help="size of an expert; default: the model's")
+    run.add_argument("--item-by-item", action="store_true", help="experts of one token after another")
+    run.add_argument("--deduplicated", action="store_true", help="distinct experts of the batch; default: as described")
+    run.add_argument("--global", action="store_false", dest="per_layer", help="all layers share the capacity")
+    run.add_argument("--inclusive", action="store_true", help="a farther tier holds all that nearer ones hold")
+    run.add_argument(
+        "--waves", action="store_true", help="let a layer need more experts at once than there is room for"
+    )
     run.add_argument("--json", action="store_true", help="print JSON")
-    run.set_defaults(run=run_policy)
+    run.set_defaults(run=run_strategy)
 
 
-def run_policy(arguments: argparse.Namespace) -> None:
-    """Print what one cache serves of a trace's decoded tokens, less repetitive and duplicate sequences."""
+def list_strategies(arguments: argparse.Namespace) -> None:
+    """Print one line per strategy."""
+    from prophet_moe.cachesim.strategies import strategies
+
+    table = Table("strategy", "what it is", "eviction", "deduplicated", "source")
+    for name, found in strategies().items():
+        table.add_row(name, found.title, found.eviction, "yes" if found.deduplicated else "", found.source)
+    console().print(table)
+
+
+def run_strategy(arguments: argparse.Namespace) -> None:
+    """Print what one strategy does on the held-out decoded tokens of a trace."""
     # Only this command needs Numba, whose import takes half a second.
-    from prophet_moe.cachesim.policies import POLICIES
-    from prophet_moe.cachesim.run import capacities, simulate
-    from prophet_moe.cachesim.streams import requests_of
+    from prophet_moe.cachesim.experiments import RECORDED, Sample, run
+    from prophet_moe.cachesim.forecast import Forecast, Learned
+    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.predict.context import split
 
-    if arguments.strategy not in POLICIES:
-        known = ", ".join(POLICIES)
-        raise UserError("--strategy", f"unknown strategy {arguments.strategy!r}, expected one of {known}", CORRECT)
-    trace = _decoded(arguments.trace)
-    sequences = len(sequence_starts(trace)) - 1
+    strategy = _strategy(arguments)
+    trace = store.read_trace(arguments.trace)
+    learned_from, held_out = split(divisible(trace, arguments.trace))
+    tokens = held_out.decoded()
+    sequences = len(sequence_starts(tokens)) - 1
     if not 1 <= arguments.batch <= sequences:
-        expected = f"expected 1 to the {sequences} sequences of the trace"
+        expected = f"expected 1 to the {sequences} held-out sequences of the trace"
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
-    requests = requests_of(trace, arguments.batch)
-    possible = capacities(requests, per_layer=arguments.per_layer)
-    if arguments.capacity not in possible:
-        needed = f"at least {possible[0]} (experts that a batch of {arguments.batch} asks of one layer at once)"
-        owned = "a layer" if arguments.per_layer else "all layers together"
-        expected = f"expected {needed} and at most {possible[-1]} (experts of {owned})"
-        raise UserError("--capacity", f"got {arguments.capacity}, {expected}", CORRECT)
-    outcome = simulate(requests, arguments.strategy, arguments.capacity, per_layer=arguments.per_layer)
-    result = _described(arguments, trace, outcome)
+    times, expert_mb = _times(arguments, trace)
+    hierarchy = _hierarchy(arguments, trace, expert_mb)
+    times = replace(times, fetch=_fetches(arguments, times, hierarchy, expert_mb))
+    sample = Sample(Forecast(Learned(learned_from, _network(arguments, trace)), tokens), 0, RECORDED)
+    replayed = sample.rounds(arguments.batch)
+    outcome = run(sample.forecast, replayed, strategy, hierarchy, times, waves=arguments.waves, watch=_watched)
+    resident = run(sample.forecast, replayed, strategies()["all_resident"], hierarchy, times).seconds
+    result = _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        _show(result)
+        _show(result, strategy)
 
 
-def _decoded(folder: Path) -> Trace:
-    trace = unrepeated(store.read_trace(folder).decoded())
-    if not len(trace):
-        raise UserError(str(folder), "holds no decoded token that counts", "Name another trace.")
-    return trace
+def _rooms(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
-def _described(arguments: argparse.Namespace, trace: Trace, outcome: "Outcome") -> dict[str, Any]:
+def _strategy(arguments: argparse.Namespace) -> "Strategy":
+    from prophet_moe.cachesim.strategies import strategies
+
+    known = strategies()
+    if arguments.strategy not in known:
+        expected = f"expected one of {', '.join(known)}"
+        raise UserError("--strategy", f"unknown strategy {arguments.strategy!r}, {expected}", CORRECT)
+    chosen = known[arguments.strategy]
+    if arguments.item_by_item and arguments.deduplicated:
+        raise UserError("--item-by-item", "cannot be deduplicated", "Leave one of the two out.")
+    if arguments.item_by_item or arguments.deduplicated:
+        return replace(chosen, deduplicated=arguments.deduplicated)
+    return chosen
+
+
+def _times(arguments: argparse.Namespace, trace: Trace) -> tuple["Times", float]:
+    """Times of the trace's layers at one tier, and the MB of an expert."""
+    from prophet_moe.cachesim.timing import Bits, expert_bytes, timed_as
+    from prophet_moe.hardware.profile import read_profile
+
+    science = {key: value for key, value in read_yaml(EXPERIMENT).items() if key != "style"}
+    experiment = validate(Experiment, science, str(EXPERIMENT), SEE_KEYS)
+    gpu = arguments.gpu or experiment.reference.gpu
+    profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
+    architecture = _architecture(arguments, trace, experiment.simulation.timed_as)
+    bits = Bits.of(experiment.scenarios[experiment.scenario])
+    context = experiment.decode_step.context_tokens
+    timed = timed_as(architecture, profile, trace.router, context, bits, experiment.simulation)
+    size = expert_bytes(Architecture.model_validate(architecture), bits) / MB
+    times = timed(arguments.batch)
+    if arguments.expert_mb is None:
+        return times, size
+    if not (math.isfinite(arguments.expert_mb) and arguments.expert_mb > 0):
+        raise UserError("--expert-mb", f"got {arguments.expert_mb}, expected MB above 0", CORRECT)
+    return replace(times, fetch=(times.fetch[0] * arguments.expert_mb / size,)), arguments.expert_mb
+
+
+def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> dict[str, Any]:
+    model = arguments.model or timed.get(arguments.trace.resolve().name) or trace.router.model
+    routers = load_datasets(DATASETS).routers
+    if model in routers and routers[model].architecture:
+        return routers[model].architecture.model_dump()
+    if model not in model_names(MODELS) and not arguments.model:
+        raise UserError("--model", f"{model} is not in the catalogue", "Name the model that the trace is timed with.")
+    return load_models(MODELS, [model])[model].architecture.model_dump()
+
+
+def _hierarchy(arguments: argparse.Namespace, trace: Trace, expert_mb: float) -> "Hierarchy":
+    from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
+
+    rooms = arguments.capacity or iso_cache(arguments.iso_cache, expert_mb)
+    most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
+    if not all(1 <= room <= most for room in rooms):
+        owned = "a layer" if arguments.per_layer else "all layers together"
+        got = ",".join(map(str, rooms))
+        raise UserError("--capacity", f"got {got}, expected 1 to {most} (experts of {owned}) in each tier", CORRECT)
+    return Hierarchy(rooms, arguments.per_layer, arguments.inclusive)
+
+
+def _fetches(
+    arguments: argparse.Namespace, times: "Times", hierarchy: "Hierarchy", expert_mb: float
+) -> tuple[float, ...]:
+    """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
+    if len(hierarchy.rooms) == 1:
+        return times.fetch
+    storage = Experiment().simulation.storage_gb_per_s * GB
+    return (*times.fetch * (len(hierarchy.rooms) - 1), max(times.fetch[0], expert_mb * MB / storage))
+
+
+def _network(arguments: argparse.Namespace, trace: Trace) -> Any:
+    from prophet_moe.predict.network import read_trained
+
+    folder = arguments.predictor or PREDICTORS / arguments.trace.resolve().name
+    if arguments.strategy != "prophet" and not arguments.predictor:
+        return None
+    return read_trained(folder, trace, arguments.trace)
+
+
+def _watched(jobs: "Iterable[Job]", count: int) -> "Iterator[Job]":
+    """A bar on standard error, where that is a terminal."""
+    yield from track(jobs, "replaying", total=count, console=errors(), disable=not errors().is_terminal, transient=True)
+
+
+def _described(
+    arguments: argparse.Namespace,
+    trace: Trace,
+    strategy: "Strategy",
+    hierarchy: "Hierarchy",
+    outcome: "Outcome",
+    resident: float,
+) -> dict[str, Any]:
     """The outcome, JSON-like."""
-    columns = (trace.router.layers, outcome.requests.tolist(), outcome.misses.tolist(), outcome.hit_rates.tolist())
-    names = ("layer", "requests", "misses", "hit_rate")
+    from prophet_moe.cachesim.experiments import layer_rows, metrics
+
     return {
         "trace": str(arguments.trace),
         "model": trace.router.model,
         "strategy": arguments.strategy,
-        "capacity": arguments.capacity,
-        "scope": "per_layer" if arguments.per_layer else "global",
+        "deduplicated": strategy.deduplicated,
+        "capacity": list(hierarchy.rooms),
+        "scope": "per_layer" if hierarchy.per_layer else "global",
         "batch": arguments.batch,
-        "tokens": len(trace),
-        "requests": int(outcome.requests.sum()),
-        "misses": int(outcome.misses.sum()),
-        "hit_rate": outcome.hit_rate,
-        "layers": [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)],
+        "tokens": int(outcome.step_tokens.sum()),
+        **metrics(outcome, resident),
+        "copies_by_source": outcome.sources.sum(axis=1)[1:].tolist(),
+        "layers": list(layer_rows(outcome, trace.router.layers)),
     }
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], strategy: "Strategy") -> None:
+    rooms = ", ".join(map(str, result["capacity"]))
     scope = "experts in each layer" if result["scope"] == "per_layer" else "experts of all layers"
-    head = f"{result['model']}: {result['strategy']}, {result['capacity']} {scope}"
-    table = Table("layer", "requests", "misses", "hit rate", min_width=60, title=f"{head}, batch {result['batch']}")
-    for row in [*result["layers"], {"layer": "all"} | result]:
-        table.add_row(str(row["layer"]), f"{row['requests']:,}", f"{row['misses']:,}", f"{row['hit_rate']:.4f}")
+    title = f"{result['model']}: {strategy.title}, {rooms} {scope}, batch {result['batch']}"
+    table = Table("layer", "experts asked for", "hit rate", "stall (ms)", min_width=76, title=title)
+    for row in result["layers"]:
+        cells = (f"{row['unique_experts']:.2f}", f"{row['hit_rate']:.4f}", f"{row['stall_ms']:.3f}")
+        table.add_row(str(row["layer"]), *cells)
     console().print(table)
+    lines = {
+        "step": "mean {step_ms_mean:.3f} ms, p50 {step_ms_p50:.3f}, p95 {step_ms_p95:.3f}, p99 {step_ms_p99:.3f}",
+        "slowdown": "{slowdown:.3f} times all experts resident; {stall_share:.1%} of the time is waiting",
+        "requests": "{requests:,} of {routed_requests:,} choices ({request_dedup:.1%} deduplicated)",
+        "hits": "{hit_rate:.4f} (kept {kept_share:.4f}, prefetched {prefetched_share:.4f}); late {late_share:.4f}",
+        "copies": "{demand_copies:,} missing, prefetched {useful_prefetches:,} useful, {late_prefetches:,} late, "
+        "{wasted_prefetches:,.1f} wasted",
+    }
+    for name, line in lines.items():
+        console().print(f"{name:>10}  {line.format(**result)}", highlight=False)

@@ -11,3 +11,8 @@ WIDTH_WITHOUT_TERMINAL = 140
 def console() -> Console:
     """A console as wide as the terminal."""
     return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+
+
+def errors() -> Console:
+    """A console on standard error."""
+    return Console(stderr=True)

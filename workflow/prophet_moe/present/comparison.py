@@ -18,6 +18,8 @@ PAPERS = ("on_demand", "pre_gated", "expertflow")
 OURS = ("top_k", "multi_look_ahead", "intelligent", "prophet")
 MODES = {"as_described": ("as_described", True), "deduplicated": ("deduplicated", True)}
 """Column and value that select the runs of a mode."""
+
+
 def strategy_summary(results: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
     """One row per trace, routing, mode and strategy: mean step, speedup over On-Demand with interval and p-value."""
     rows = []

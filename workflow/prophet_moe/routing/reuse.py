@@ -15,6 +15,16 @@ from prophet_moe.routing.trace import Trace
 Ids = NDArray[np.integer]
 Hits = Callable[[Ids, int], NDArray[np.int64]]
 
+WINDOW = 6
+"""Places of the window for each id: more are packed less often but have more blocks to add up. Only speed depends."""
+LANES = 32
+"""Blocks added up in one go; the counts end in as many zeros, so that no few are left to add one by one."""
+
+ONE, BLOCK_BITS, IN_BLOCK = np.uint64(1), np.uint64(6), np.uint64(63)
+PAIRS, QUADS, BYTES, SUM = (
+    np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)
+)
+
 
 def lru_hits(stream: Ids, experts: int) -> NDArray[np.int64]:
     """(E,): requests served from a cache of 1, 2 ... E experts that evicts the one used least recently."""
@@ -52,23 +62,68 @@ def next_uses(stream, experts):
 
 @njit(cache=True)
 def _lru_distances(stream, experts):
-    """(E,): requests found at each place of a list of the experts used so far, the last used in front."""
-    stack = np.empty(experts, np.int64)
+    """(E,): requests at each stack distance: the number of other ids asked for since the last request for the same.
+
+    Each request takes the next place of a window; an id's last place is marked. The distance is the number of marks
+    behind it (Bennett and Kruskal 1975), counted by bits in one block of 64 places and by blocks beyond. When the
+    window is full, the marked places move to its front.
+    """
+    room = np.uint64(64 * (1 + WINDOW * experts // 64))
+    marks = np.zeros(room >> BLOCK_BITS, np.uint64)
+    counts = np.zeros(len(marks) + LANES, np.int32)
+    never = np.uint32(room)
+    last = np.full(experts, never)
+    owner = np.empty(room, np.uint32)
     found = np.zeros(experts, np.int64)
-    size = 0
+    place = np.uint64(0)
     for expert in stream:
-        moved, place = expert, 0
-        while place < size:
-            stack[place], moved = moved, stack[place]
-            if moved == expert:
-                break
-            place += 1
-        if place < size:
-            found[place] += 1
-        else:
-            stack[size] = moved
-            size += 1
+        if place == room:
+            place = _pack(last, owner, marks, counts)
+        if last[expert] != never:
+            block, bit = last[expert] >> BLOCK_BITS, last[expert] & IN_BLOCK
+            behind = np.int32(_ones(marks[block] >> bit >> ONE))
+            blocks = (place >> BLOCK_BITS) - block
+            for count in counts[block + ONE : block + ONE + (blocks + np.uint64(LANES - 1)) // LANES * LANES]:
+                behind += count
+            found[behind] += 1
+            marks[block] &= ~(ONE << bit)
+            counts[block] -= 1
+        _mark(place, marks, counts)
+        owner[place] = expert
+        last[expert] = place
+        place += ONE
     return found
+
+
+@njit(cache=True)
+def _pack(last, owner, marks, counts):
+    """Move what is marked to the front of the window, in its order; the first free place."""
+    free = np.uint64(0)
+    marks[:] = 0
+    counts[:] = 0
+    for place in range(len(owner)):
+        expert = owner[place]
+        if last[expert] == place:
+            owner[free] = expert
+            last[expert] = free
+            _mark(free, marks, counts)
+            free += ONE
+    return free
+
+
+@njit(cache=True)
+def _mark(place, marks, counts):
+    marks[place >> BLOCK_BITS] |= ONE << (place & IN_BLOCK)
+    counts[place >> BLOCK_BITS] += 1
+
+
+@njit(cache=True)
+def _ones(word):
+    """Bits that are set (Warren, Hacker's Delight, section 5-1)."""
+    word -= (word >> ONE) & PAIRS
+    word = (word & QUADS) + ((word >> np.uint64(2)) & QUADS)
+    word = (word + (word >> np.uint64(4))) & BYTES
+    return (word * SUM) >> np.uint64(56)
 
 
 @njit(cache=True)

@@ -112,7 +112,7 @@ def read_trace(folder: Path, model: str | None = None) -> Trace:
 def read_counts(folder: Path, model: str | None = None) -> Counts:
     """Read the counts in `folder`, which must be of `model` where one is named."""
     metadata = read_metadata(folder, "counts", model)
-    router = _router_of(metadata)
+    router = router_of(metadata)
     try:
         with np.load(folder / COUNTS) as arrays:
             counts = Counts(router, arrays["counts"], _origin_of(metadata))
@@ -218,7 +218,7 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
 
 
 def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
-    router = _router_of(metadata)
+    router = router_of(metadata)
     width = len(router.layers) * router.top_k
     wanted = {"sequence", "position", "phase", "experts"}
     if not wanted <= set(table.column_names):
@@ -248,7 +248,8 @@ def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
     return trace
 
 
-def _router_of(metadata: dict[str, Any]) -> Router:
+def router_of(metadata: dict[str, Any]) -> Router:
+    """The routers of the model that a folder's metadata names."""
     return Router(metadata["model"], metadata["experts"], metadata["top_k"], tuple(metadata["layers"]))
 
 

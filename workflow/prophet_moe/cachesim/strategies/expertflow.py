@@ -14,7 +14,7 @@ from prophet_moe.cachesim.wishes import LOOKAHEAD, ahead, batch_needs
 def wishes(decoding, forecast, hierarchy):
     """The predicted routes of the next layers, from before the pass on."""
     needs = batch_needs(decoding, forecast.path())
-    return ahead(dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
+    return ahead(decoding, dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
 
 
 def order(decoding, forecast):

@@ -9,7 +9,7 @@ from prophet_moe.cachesim.wishes import ahead, batch_needs
 
 def wishes(decoding, forecast, hierarchy):
     """What the first choices of this layer make likely in the next."""
-    return ahead({1: batch_needs(decoding, forecast.transitions(1, 1))}, hierarchy)
+    return ahead(decoding, {1: batch_needs(decoding, forecast.transitions(1, 1))}, hierarchy)
 
 
 STRATEGY = Strategy(

@@ -8,7 +8,9 @@ from prophet_moe.predict.context import LAYERS_BEFORE
 def wishes(decoding, forecast, hierarchy):
     """What the first choices of three layers make likely in the layers ahead."""
     distances = range(1, LOOKAHEAD + 1)
-    return ahead({d: batch_needs(decoding, forecast.transitions(d, LAYERS_BEFORE)) for d in distances}, hierarchy)
+    return ahead(
+        decoding, {d: batch_needs(decoding, forecast.transitions(d, LAYERS_BEFORE)) for d in distances}, hierarchy
+    )
 
 
 STRATEGY = Strategy(title="Multi-Look-Ahead", source="report 004:149", rank=5, wishes=wishes)

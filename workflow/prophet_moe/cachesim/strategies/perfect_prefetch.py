@@ -7,7 +7,9 @@ from prophet_moe.cachesim.wishes import ahead, true_needs
 def wishes(decoding, forecast, hierarchy):
     """The true experts of as many layers ahead as the model has."""
     needs = true_needs(decoding)
-    return ahead(dict.fromkeys(range(1, decoding.layers + 1), needs), hierarchy, before_pass=True, next_step=True)
+    return ahead(
+        decoding, dict.fromkeys(range(1, decoding.layers + 1), needs), hierarchy, before_pass=True, next_step=True
+    )
 
 
 STRATEGY = Strategy(

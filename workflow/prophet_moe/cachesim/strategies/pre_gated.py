@@ -10,7 +10,7 @@ from prophet_moe.cachesim.wishes import ahead, true_needs
 
 def wishes(decoding, forecast, hierarchy):
     """The true experts of the next layer."""
-    return ahead({1: true_needs(decoding)}, hierarchy)
+    return ahead(decoding, {1: true_needs(decoding)}, hierarchy)
 
 
 STRATEGY = Strategy(title="Pre-gated MoE", source="arXiv 2308.12066", rank=2, wishes=wishes, clairvoyant=True)

@@ -9,7 +9,7 @@ from prophet_moe.cachesim.wishes import LOOKAHEAD, ahead, batch_needs
 
 def wishes(decoding, forecast, hierarchy):
     """What the predictor holds likely in the layers ahead."""
-    return ahead({d: batch_needs(decoding, forecast.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
+    return ahead(decoding, {d: batch_needs(decoding, forecast.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
 
 
 STRATEGY = Strategy(title="Prophet", source="report 000:60", rank=7, wishes=wishes, eviction="lrfu", deduplicated=True)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from prophet_moe.cachesim.strategies import Strategy
-from prophet_moe.cachesim.wishes import ahead
+from prophet_moe.cachesim.wishes import Needs, ahead, append_likely, no_needs, true_needs
 
 WINDOW = 16
 """Steps that count."""
@@ -12,28 +12,30 @@ WINDOW = 16
 
 def wishes(decoding, forecast, hierarchy):
     """What the next layer asked for in most of the last steps."""
-    return ahead({1: _shares(decoding.rows, decoding.choices, decoding.experts, WINDOW)}, hierarchy)
+    often = decoding.once("often", lambda: _often(*true_needs(decoding), decoding.layers, decoding.experts, WINDOW))
+    return ahead(decoding, {1: Needs(*often)}, hierarchy)
 
 
 @njit(cache=True)
-def _shares(rows, choices, experts, window):
-    """(T, L, E): share of the `window` steps before in which the batch used each expert."""
-    layers = choices.shape[1]
-    shares = np.zeros((len(rows), layers, experts), np.float32)
-    used = np.zeros((window, layers, experts), np.bool_)
-    counts = np.zeros((layers, experts), np.int32)
-    for step in range(len(rows)):
-        shares[step] = counts / np.float32(max(1, min(step, window)))
-        oldest = used[step % window]
-        counts -= oldest
-        oldest[:] = False
-        for row in rows[step]:
-            if row >= 0:
-                for layer in range(layers):
-                    for expert in choices[row, layer]:
-                        oldest[layer, expert] = True
-        counts += oldest
-    return shares
+def _often(asked_starts, asked_ids, layers, experts, window):
+    """Needs, from what each layer asked for: the experts used in most of the `window` steps before."""
+    steps = len(asked_starts) // layers
+    starts, ids, places, values = no_needs(steps, layers, experts)
+    share = np.zeros((layers, experts), np.float32)
+    counts = np.zeros(layers * experts, np.float32)
+    flat = share.reshape(layers * experts)
+    for step in range(steps):
+        before = np.float32(max(1, min(step, window)))
+        for expert in range(layers * experts):
+            flat[expert] = counts[expert] / before
+        append_likely(share, step, starts, ids, places, values)
+        for asked in range(asked_starts[step * layers], asked_starts[(step + 1) * layers]):
+            counts[asked_ids[asked]] += 1
+        if step >= window:
+            forgotten = step - window
+            for asked in range(asked_starts[forgotten * layers], asked_starts[(forgotten + 1) * layers]):
+                counts[asked_ids[asked]] -= 1
+    return starts, ids[: starts[-1]].copy()
 
 
 STRATEGY = Strategy(title="Top-K", source="report 004:144", rank=4, wishes=wishes)

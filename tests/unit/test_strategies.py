@@ -1,0 +1,278 @@
+"""Strategies know nothing that is not known yet; runs keep what must hold; `prophet-moe sim`; plugins' mistakes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
+from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, run, samples, sweep
+from prophet_moe.cachesim.invariants import Impossible, check, check_beside
+from prophet_moe.cachesim.simulation import Hierarchy, Times, iso_cache
+from prophet_moe.cachesim.strategies import Strategy, strategies
+from prophet_moe.cachesim.timing import timed_as
+from prophet_moe.errors import UserError
+from prophet_moe.hardware.roofline import gain_bound
+from prophet_moe.predict.context import split
+from prophet_moe.predict.network import read_network
+from prophet_moe.routing.store import read_trace
+from prophet_moe.settings import Simulation
+from tests.conftest import ROOT
+from tests.unit.test_cli import run as command
+
+NAME = "small-6x8-top2"
+TRACE, PREDICTOR = ROOT / "resources/traces" / NAME, ROOT / "resources/predictors" / NAME
+PLAN = Simulation(
+    batch_sizes=[1, 4],
+    sweep_batch_sizes=[4],
+    seeds=2,
+    sweep_seeds=2,
+    sequences=8,
+    tokens=12,
+    capacity_shares=[0.5, 1.0],
+)
+HALF, LAYERS = Hierarchy((4,)), 6
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """A recorded trace and its predictor."""
+    return read_trace(TRACE), read_network(PREDICTOR)
+
+
+@pytest.fixture(scope="module")
+def sample(recorded):
+    """Some of its held-out sequences."""
+    return next(samples(*recorded, PLAN, (RECORDED,), 1))
+
+
+def times(fetch: float, batch: int = 4) -> Times:
+    """A layer takes 2 s and an expert 1 s."""
+    return Times(np.full(LAYERS, 2.0), np.array([0.0, *[1.0] * batch]), (fetch,), fetch / 4)
+
+
+@pytest.mark.parametrize("name", strategies())
+def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name):
+    """With all choices from a layer of a step on exchanged, the wishes before are the same, unless it foresees."""
+    strategy, step, layer = strategies()[name], 5, 3
+    decoding = sample.rounds(4)[0]
+    changed = decoding.choices.copy()
+    later = decoding.rows[step:].ravel()
+    begin = np.where(np.isin(np.arange(len(changed)), decoding.rows[step]), layer, LAYERS)
+    begin[np.isin(np.arange(len(changed)), decoding.rows[step + 1 :])] = 0
+    exchanged = np.arange(LAYERS)[None, :] >= begin[:, None]
+    changed[exchanged] = (changed[exchanged] + 1) % decoding.experts
+    assert len(later)
+
+    other = replace(sample.trace, experts=changed)
+    forecasts = [
+        replace(sample.forecast, trace=trace, once=type(sample.forecast.once)()) for trace in (sample.trace, other)
+    ]
+    wishes = [
+        strategy.wishes(replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF)
+        for forecast in forecasts
+    ]
+    before = [ids[: step + 1].copy() for ids in wishes]
+    for ids in before:
+        ids[step, layer + 1 :] = -1
+    same = all(
+        [wish for wish in one if wish >= 0] == [wish for wish in two if wish >= 0]
+        for one, two in zip(
+            before[0].reshape(-1, before[0].shape[2]), before[1].reshape(-1, before[1].shape[2]), strict=True
+        )
+    )
+    if strategy.clairvoyant and strategy.wishes is not Strategy("", "", 0).wishes:
+        assert not same
+    else:
+        assert same
+
+
+@pytest.mark.parametrize("fetch", [0.05, 1.0, 30.0])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_bounds_hold_for_every_strategy(sample, fetch, batch):
+    replayed, room = sample.rounds(batch), Hierarchy((7,))
+    outcomes = {
+        name: run(sample.forecast, replayed, replace(strategy, deduplicated=True), room, times(fetch))
+        for name, strategy in strategies().items()
+    }
+    nothing_kept = sum(outcomes["on_demand"].requests) * fetch + outcomes["on_demand"].compute_seconds
+    for name, outcome in outcomes.items():
+        if name != "all_resident":
+            check_beside(outcome, outcomes["belady"], outcomes["all_resident"])
+        assert outcomes["all_resident"].seconds <= outcome.seconds * (1 + 1e-12)
+        assert outcome.seconds <= nothing_kept + fetch * len(outcome.step_seconds)
+        moved = outcome.demand_seconds + outcome.prefetch_seconds
+        on_demand_at_equal_bytes = outcome.compute_seconds + moved
+        gain = on_demand_at_equal_bytes / outcome.seconds
+        # What is still under way at the end is no part of the time.
+        assert gain <= gain_bound(outcome.compute_seconds, moved) * (1 + 2 * fetch / outcome.seconds)
+    assert outcomes["perfect_prefetch"].seconds <= outcomes["belady"].seconds * (1 + 1e-12)
+
+
+def test_what_no_machine_can_do_is_caught(sample):
+    outcome = run(sample.forecast, sample.rounds(4), strategies()["prophet"], HALF, times(1.0))
+    for wrong in (
+        replace(outcome, step_seconds=outcome.step_seconds / 3),
+        replace(outcome, step_seconds=outcome.step_seconds * 100),
+        replace(outcome, pending=outcome.pending + 1),
+        replace(outcome, routed=1),
+        replace(outcome, sources=outcome.sources + 1),
+    ):
+        with pytest.raises(Impossible):
+            check(wrong, times(1.0))
+    fewer = replace(outcome, counts=outcome.counts * 0)
+    belady = run(sample.forecast, sample.rounds(4), strategies()["belady"], HALF, times(1.0))
+    with pytest.raises(Impossible, match="Belady"):
+        check_beside(fewer, belady, belady)
+
+
+def test_every_batch_size_decodes_the_same_tokens(sample):
+    for batch in (1, 3, 8):
+        outcome = run(sample.forecast, sample.rounds(batch), strategies()["on_demand"], HALF, times(1.0, batch))
+        assert outcome.routed == sample.trace.experts.size
+        assert outcome.step_tokens.sum() == len(sample.trace)
+
+
+def test_the_comparison_runs_everything_on_every_sample(recorded):
+    def timed(batch):
+        return times(1.0, batch)
+
+    results, layers = comparative_results(NAME, *recorded, timed, PLAN)
+    described = results[results["as_described"] & (results["role"] == "strategy")]
+    compared = [name for name, found in strategies().items() if found.role == "strategy"]
+    expected = pd.MultiIndex.from_product([[RECORDED, SHUFFLED], PLAN.batch_sizes, range(PLAN.seeds), compared])
+    keys = ["routing", "batch", "seed", "strategy"]
+    assert sorted(described[keys].itertuples(index=False, name=None)) == sorted(expected)
+    numbers = results.select_dtypes("number")
+    assert np.isfinite(numbers.to_numpy(float)).all()
+    assert (results["slowdown"] >= 1 - 1e-9).all()
+    shares = results[["kept_share", "prefetched_share", "late_share", "missed_share"]].sum(axis=1)
+    np.testing.assert_allclose(shares, 1)
+    assert set(layers["layer"]) == set(recorded[0].router.layers)
+
+    swept = sweep(NAME, *recorded, timed, PLAN)
+    full = swept[swept["capacity_share"] == 1]
+    np.testing.assert_allclose(full["slowdown"], 1)
+    faster = swept[(swept["capacity_share"] == 0.5)].sort_values("link_speedup")
+    assert faster.groupby("strategy")["slowdown"].apply(lambda found: found.is_monotonic_decreasing).all()
+
+
+def test_too_few_sequences_are_told(recorded):
+    many = PLAN.model_copy(update={"sequences": 1000})
+    with pytest.raises(UserError, match="130 held-out sequences of 12 decoded tokens, expected 1000"):
+        next(samples(*recorded, many, (RECORDED,), 1))
+
+
+def test_process_batch_is_that_of_the_report():
+    """004:84-98; and no request is no saving, where the report's code divides by zero."""
+    assert process_batch(0, [[3, 1], [1, 2], [1, 3]]) == ([1, 2, 3], 0.5)
+    assert process_batch(7, [[5]]) == ([5], 0.0)
+    assert process_batch(0, []) == ([], 0.0)
+
+
+def test_deduplication_counts_each_batch(recorded):
+    _, held_out = split(recorded[0])
+    counted = pd.DataFrame(deduplication(NAME, held_out.decoded(), [1, 8], 5, SEED))
+    assert counted.groupby("batch").size().to_dict() == {1: 5, 8: 5}
+    alone, together = counted[counted["batch"] == 1], counted[counted["batch"] == 8]
+    assert (alone[["request_dedup", "shared_requests"]] == 0).all(axis=None)
+    np.testing.assert_allclose(together["request_dedup"], 1 - together["unique_experts"] / together["requests"])
+    assert (together["shared_requests"] >= together["request_dedup"]).all()
+    with pytest.raises(UserError, match="expected at least the largest batch, 500"):
+        next(deduplication(NAME, held_out.decoded(), [500], 1, SEED))
+
+
+def test_the_iso_cache_of_the_report():
+    """004:104-110."""
+    assert iso_cache(100.0, 2.5) == (16, 16, 8)
+
+
+def test_a_model_of_other_experts_is_refused(recorded, models):
+    other = models["OLMoE-1B-7B"].architecture.model_dump()
+    with pytest.raises(UserError, match="experts is 64, expected 8, as the trace of"):
+        timed_as(other, None, recorded[0].router, 4096, None, PLAN)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "problem"),
+    [
+        (
+            lambda *_: np.full((12, LAYERS + 1, 1), 99),
+            "step 0, before the pass: wishes for expert id 99, expected layer",
+        ),
+        (lambda *_: np.tile(np.arange(5), (12, LAYERS + 1, 1)), "more wishes than the 4 experts of capacity"),
+        (lambda *_: np.zeros((2, 2)), "wishes are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
+    ],
+)
+def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, wishes, problem):
+    strategy = Strategy("mine", "here", 99, wishes=wishes, deduplicated=True)
+    with pytest.raises(UserError) as told:
+        run(sample.forecast, sample.rounds(8), strategy, HALF, times(1.0, 8))
+    assert problem in str(told.value)
+
+
+def sim(*arguments: str):
+    """Run `prophet-moe sim run` on the recorded trace."""
+    return command("sim", "run", "--trace", str(TRACE), *arguments)
+
+
+def test_the_command_tells_what_the_library_finds(recorded):
+    done = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    _, held_out = split(recorded[0])
+    assert result["tokens"] == len(held_out.decoded())
+    assert (result["capacity"], result["batch"], result["deduplicated"]) == ([6], 2, True)
+    assert result["slowdown"] > 1 and len(result["layers"]) == LAYERS
+    shown = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2").stdout
+    for text in (f"{result['hit_rate']:.4f}", f"{result['step_ms_p99']:.3f}", "batch 2"):
+        assert text in shown
+
+
+def test_the_command_has_tiers_and_one_cache_for_all_layers():
+    options = ("--strategy", "on_demand", "--global", "--expert-mb", "2.5", "--json")
+    tiers = json.loads(sim(*options, "--iso-cache", "100").stdout)
+    assert tiers["capacity"] == [16, 16, 8] and tiers["scope"] == "global"
+    assert len(tiers["copies_by_source"]) == 3 and sum(tiers["copies_by_source"]) == tiers["demand_copies"]
+    alone = json.loads(sim(*options, "--capacity", "16").stdout)
+    assert alone["demand_copies"] == tiers["demand_copies"]
+    assert alone["step_ms_mean"] < tiers["step_ms_mean"]  # Behind the tiers is storage, behind the one host memory.
+
+
+def test_the_list_names_every_strategy():
+    shown = command("sim", "list").stdout
+    assert all(name in shown and found.title in shown for name, found in strategies().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--strategy", "arc"], "--strategy: unknown strategy 'arc', expected one of on_demand, pre_gated, "),
+        (
+            ["--capacity", "3", "--batch", "16", "--deduplicated"],
+            "capacity: got 3, expected at least 8, the experts that",
+        ),
+        (["--capacity", "9"], "--capacity: got 9, expected 1 to 8 (experts of a layer) in each tier"),
+        (["--capacity", "4,4", "--inclusive"], "expected each inclusive tier to be larger than the one it holds"),
+        (["--batch", "0"], "--batch: got 0, expected 1 to the 130 held-out sequences"),
+        (["--trace", "none"], "none: holds no metadata.json"),
+        (["--model", "OLMoE-1B-7B"], "experts is 64, expected 8"),
+        (["--gpu", "A100"], "unknown GPU"),
+        (["--expert-mb", "nan"], "--expert-mb: got nan, expected MB above 0"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, problem):
+    given = [] if "--strategy" in arguments else ["--strategy", "on_demand"]
+    given += [] if "--capacity" in arguments else ["--capacity", "4"]
+    done = sim(*given, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert problem in done.stderr
+
+
+def test_times_that_are_none_are_refused(sample):
+    for wrong in (np.nan, -1.0, np.inf):
+        with pytest.raises(UserError, match="expected finite seconds from 0 on"):
+            run(sample.forecast, sample.rounds(1), strategies()["on_demand"], HALF, times(wrong, 1))

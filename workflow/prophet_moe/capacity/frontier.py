@@ -1,0 +1,151 @@
+"""What a saved gigabyte costs: KV extension against slowdown, as fewer experts stay on the GPU.
+
+Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying recorded routing
+with the times of each model on each GPU. A model without a trace of its own is replayed on the one most like it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import log2
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.cachesim.experiments import RECORDED, long_sequences, places, run, samples
+from prophet_moe.cachesim.rounds import Round
+from prophet_moe.cachesim.simulation import Hierarchy
+from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.cachesim.timing import Bits, standing_for
+from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.catalog import ModelSpec
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.trace import Router, Trace
+from prophet_moe.settings import Scenario, Simulation
+from prophet_moe.units import GB, MB
+
+STRATEGIES = {"on_demand": False, "prophet": True, "perfect_prefetch": True}
+"""No prediction, Prophet, and an oracle; whether they stage experts ahead."""
+
+
+POINT = ["model", "gpu", "batch_size", "strategy", "resident_share"]
+
+
+def nearest_trace(experts: int, top_k: int, routers: Mapping[str, Router]) -> str:
+    """The trace whose E and k are least powers of two away, in sum; of equals the first by name."""
+
+    def apart(name: str) -> float:
+        router = routers[name]
+        return abs(log2(router.experts / experts)) + abs(log2(router.top_k / top_k))
+
+    return min(sorted(routers), key=apart)
+
+
+def slowdowns(
+    trace: Trace,
+    network: Network | None,
+    models: Mapping[str, ModelSpec],
+    profiles: Mapping[str, Profile],
+    grid: pd.DataFrame,
+    context: int,
+    bits: Bits,
+    plan: Simulation,
+) -> pd.DataFrame:
+    """One row per model, GPU, batch size of `grid`, strategy and resident share: slowdown and hit rate.
+
+    `grid` holds u(B) as unique_experts by model, gpu and batch_size. One sample is replayed; batches of more sequences
+    than the trace has held out are left out.
+    """
+    batches = [
+        int(batch) for batch in grid["batch_size"].unique() if batch <= long_sequences(trace, plan.frontier_tokens)
+    ]
+    size = {"sequences": max([plan.sequences, *batches]), "tokens": plan.frontier_tokens}
+    enough = plan.model_copy(update=size)
+    sample = next(samples(trace, network, enough, (RECORDED,), 1))
+    known = {name: strategies()[name] for name in STRATEGIES if name != "prophet" or network}
+    needed = grid.set_index(["model", "gpu", "batch_size"])["unique_experts"]
+    rows = []
+    for batch in batches:
+        replayed = sample.rounds(batch)
+        requests = _requests(replayed)
+        for model, spec in models.items():
+            for gpu, profile in profiles.items():
+                times = standing_for(
+                    spec.architecture,
+                    profile,
+                    len(trace.router.layers),
+                    batch,
+                    context,
+                    min(needed[model, gpu, batch], spec.architecture.moe.top_k * batch),
+                    requests,
+                    bits,
+                    plan.copy_chunk_mb,
+                )
+                for name, strategy in known.items():
+                    for share in plan.frontier_shares:
+                        hierarchy = Hierarchy((places(trace.router.experts, share),))
+                        alike = replace(strategy, deduplicated=True)
+                        outcome = run(sample.forecast, replayed, alike, hierarchy, times)
+                        rows.append(
+                            {"model": model, "gpu": gpu, "batch_size": batch, "strategy": name}
+                            | {"resident_share": hierarchy.rooms[0] / trace.router.experts}
+                            | {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
+                            | {"waves": outcome.waves}
+                        )
+    return pd.DataFrame(rows, columns=[*POINT, "slowdown", "hit_rate", "waves"]).drop_duplicates(POINT)
+
+
+def _requests(replayed: Sequence[Round]) -> float:
+    """Distinct experts that a layer of the trace needs at a step, mean."""
+    asked = sum(len(true_needs(decoding).ids) for decoding in replayed)
+    return asked / sum(len(decoding.rows) * decoding.layers for decoding in replayed)
+
+
+def frontier(grid: pd.DataFrame, times: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """Join slowdowns with what the resident experts leave for the KV cache.
+
+    `grid` is the capacity grid at its estimate. A strategy that prefetches keeps a staging buffer, Prophet its
+    predictor besides. kv_extension_factor is empty where the baseline does not fit.
+    """
+    joined = times.merge(grid, on=["model", "gpu", "batch_size"], how="left", validate="many_to_one")
+    resident = np.ceil(joined["resident_share"] * joined["experts"] - 1e-9)
+    held = joined["moe_layers"] * resident
+    stages = joined["strategy"].map(STRATEGIES)
+    staged = np.minimum(scenario.lookahead_layers * joined["top_k"], joined["moe_layers"] * joined["experts"] - held)
+    predictor = np.where(joined["strategy"] == "prophet", round(scenario.predictor_mb * MB), 0)
+    taken = joined["fixed_bytes"] + (held + np.where(stages, staged, 0)) * joined["expert_bytes"] + predictor
+    free = joined["device_bytes"] - taken
+    tokens = np.maximum(0, np.floor(free / (joined["batch_size"] * joined["kv_bytes_per_token"])))
+    baseline = joined["baseline_max_context"]
+    return joined[["model", "gpu", "batch_size", "strategy", "trace"]].assign(
+        resident_experts=resident,
+        resident_share=resident / joined["experts"],
+        slowdown=joined["slowdown"],
+        hit_rate=joined["hit_rate"],
+        waves=joined["waves"],
+        max_context=tokens,
+        baseline_max_context=baseline,
+        kv_extension_factor=(tokens / baseline).where(joined["baseline_fits"].astype(bool)),
+        saved_gb=(joined["moe_layers"] * joined["experts"] - held) * joined["expert_bytes"] / GB,
+    )
+
+
+def context_gained(points: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
+    """One row per model, GPU, batch size and strategy: the most KV extension and context at each limit of slowdown.
+
+    All experts resident is always possible: no limit gains less than 1, where the baseline fits.
+    """
+    return pd.DataFrame(_gained(points, limits))
+
+
+def _gained(points: pd.DataFrame, limits: Sequence[float]) -> Iterator[dict[str, object]]:
+    keys = ["model", "gpu", "batch_size", "strategy"]
+    for key, found in points.groupby(keys, sort=False):
+        row = dict(zip(keys, key, strict=True)) | {"trace": found["trace"].iloc[0]}
+        baseline = found["baseline_max_context"].iloc[0]
+        for limit in limits:
+            within = found[found["slowdown"] <= limit]
+            best = max(baseline, within["max_context"].max()) if len(within) else baseline
+            row |= {f"max_context_at_{limit:g}x": best}
+            row |= {f"kv_extension_at_{limit:g}x": best / baseline if baseline else np.nan}
+        yield row

@@ -1,0 +1,129 @@
+"""What batches of measured routing save because their tokens share experts, beside what the report says they save."""
+
+from dataclasses import fields
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prophet_moe.cachesim.deduplication import Deduplication
+from prophet_moe.present.comparison import deduplication_summary
+from prophet_moe.present.select import where
+from prophet_moe.present.style import new_figure, series_look, settle, styled
+from prophet_moe.settings import ReportedComparison, Style
+
+COLUMNS = [field.name for field in fields(Deduplication)]
+"""Of the table of batches."""
+DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
+
+
+def findings(counted: pd.DataFrame, *, traces: list[str], claimed: ReportedComparison) -> str:
+    """Say in Markdown what the counts show, and what contradicts the report; every number is computed."""
+    summary = deduplication_summary(counted, claimed)
+    lines = []
+    for trace in traces:
+        rows = where(summary, trace=trace)
+        row = rows[rows["batch"] == rows["batch"].max()].iloc[0]
+        report = f" (the report: {100 * row.claimed_saving:.1f} %)" if pd.notna(row.claimed_saving) else ""
+        lines.append(
+            f"* **{trace}**: a batch of {row.batch} asks for {row.unique_experts:.1f} distinct experts per layer, "
+            f"which saves {_percent(row, 'request_dedup')} of its requests{report}; uniform routing would save "
+            f"{100 * row.uniform_request_dedup:.1f} %. {_percent(row, 'shared_requests')} of the requests are for an "
+            f"expert that another token asks for too. The distinct ones are {_percent(row, 'resident_share')} of the "
+            f"layer's experts, all of which a step computes with: a larger batch needs more of them, not fewer."
+        )
+    return "\n".join([*lines, *_of_the_report(claimed)])
+
+
+def _of_the_report(claimed: ReportedComparison) -> list[str]:
+    """What is wrong with the report's numbers whatever the routing is."""
+    both = sorted(set(claimed.savings) & set(claimed.reuse))
+    if not both:
+        return []
+    largest = both[-1]
+    lines = [
+        f'* The report\'s "{100 * claimed.reuse[largest]:.1f} % memory savings" is its reuse factor at batch '
+        f"{largest}; its own saving there is {100 * claimed.savings[largest]:.1f} %, of requests, not of memory."
+    ]
+    # An expert that s >= 2 tokens share saves s - 1 >= s / 2 of its s requests.
+    impossible = [batch for batch in both if claimed.reuse[batch] > 2 * claimed.savings[batch]]
+    if impossible:
+        named = ", ".join(
+            f"{claimed.reuse[batch]:.3f} > 2 x {claimed.savings[batch]:.3f} at batch {batch}" for batch in impossible
+        )
+        lines.append(
+            f"* Nor is that factor a share of requests that are shared: no routing shares more than twice what it "
+            f"saves, and the report has {named}."
+        )
+    return lines
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    """A share with its interval, percent."""
+    return f"{100 * row[name]:.1f} % [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
+
+
+def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: ReportedComparison) -> Figure:
+    """Three panels by batch size: requests saved, requests shared, and experts that are needed at once."""
+    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    summary = deduplication_summary(counted, claimed)
+    reference = {"color": style.colours.text, "marker": "x"}
+    with styled(style):
+        figure = new_figure(style.figures.expert_deduplication)
+        figure.get_layout_engine().set(wspace=0.04)
+        saved, shared, resident = figure.subplots(1, 3)
+        for trace, look in looks.items():
+            rows = where(summary, trace=trace)
+            _draw_interval(saved, rows, "request_dedup", look)
+            _draw_interval(shared, rows, "shared_requests", look)
+            _draw_interval(resident, rows, "resident_share", look)
+            saved.plot(
+                rows["batch"], rows["uniform_request_dedup"], color=look["color"], linestyle=DOTTED, linewidth=0.9
+            )
+        for ax, told in ((saved, claimed.savings), (shared, claimed.reuse)):
+            ax.plot(
+                list(told), list(told.values()), linestyle=DASHED, linewidth=0.9, markersize=4, zorder=4, **reference
+            )
+        batches = sorted({*summary["batch"], *claimed.savings, *claimed.reuse})
+        _label(
+            saved, batches, "Share of requests", "Saved: an expert that several\ntokens ask for is copied once", style
+        )
+        _label(shared, batches, "Share of requests", "Shared: for an expert that\nanother token asks for too", style)
+        _label(
+            resident,
+            batches,
+            "Share of the layer's experts",
+            "Needed: a larger batch needs\nmore of a layer's experts",
+            style,
+        )
+        figure.legend(*_legend(looks, reference, claimed, style), loc="outside lower center", ncols=3)
+        settle(figure)
+    return figure
+
+
+def _draw_interval(ax: Axes, rows: pd.DataFrame, name: str, look: dict[str, str]) -> None:
+    spread = [rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]]
+    ax.errorbar(rows["batch"], rows[name], yerr=spread, markersize=3.5, elinewidth=0.8, **look)
+
+
+def _label(ax: Axes, batches: list[int], what: str, title: str, style: Style) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(batches, [str(batch) for batch in batches])
+    ax.xaxis.minorticks_off()
+    ax.set_ylim(-0.02, 1.04)
+    ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    ax.grid(axis="y")
+    ax.set_xlabel("Batch size")
+    ax.set_ylabel(what)
+    ax.set_title(title, fontsize=style.font_size_pt)
+
+
+def _legend(
+    looks: dict[str, dict[str, str]], reference: dict[str, str], claimed: ReportedComparison, style: Style
+) -> tuple[list[Line2D], list[str]]:
+    handles = {trace: Line2D([], [], markersize=3.5, **look) for trace, look in looks.items()}
+    handles["uniform routing"] = Line2D([], [], color=style.colours.text, linestyle=DOTTED, linewidth=0.9)
+    if claimed.savings or claimed.reuse:
+        handles["the report"] = Line2D([], [], linestyle=DASHED, linewidth=0.9, markersize=4, **reference)
+    return list(handles.values()), list(handles)

@@ -1,0 +1,22 @@
+"""Put slowdown and KV extension of every configuration into one table, and the context gained at each limit."""
+
+import pandas as pd
+
+from prophet_moe.capacity.frontier import context_gained, frontier
+from prophet_moe.capacity.grid import ESTIMATE
+from prophet_moe.files import write_csv
+from prophet_moe.provenance.job import run
+from prophet_moe.settings import Scenario
+
+
+def build(files, parameters):
+    """Write the frontier and table 11."""
+    grid = pd.read_parquet(files.grid)
+    slowdowns = pd.concat(map(pd.read_parquet, files.slowdowns))
+    points = frontier(grid[grid["case"] == ESTIMATE], slowdowns, Scenario.model_validate(parameters["scenario"]))
+    write_csv(files.frontier, points)
+    write_csv(files.gained, context_gained(points, parameters["slowdown_limits"]))
+
+
+if __name__ == "__main__":
+    run(build, reads=["grid"], reads_many=["slowdowns"], writes=["frontier", "gained"])
