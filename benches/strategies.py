@@ -67,7 +67,7 @@ def main() -> None:
                 whole = replace(strategy, deduplicated=True)
 
                 def ours(whole=whole, times=times, batch=batch) -> None:
-                    run(sample.forecast, sample.rounds(batch), whole, hierarchy, times)
+                    run(sample.parts(batch), sample.forecast.learned, whole, hierarchy, times)
 
                 ours()
                 pairs = [(seconds(ours), seconds(peer)) for _ in range(arguments.repeats)]

@@ -1,18 +1,22 @@
 """Strategies know nothing that is not known yet; runs keep what must hold; `prophet-moe sim`; plugins' mistakes."""
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe.cachesim import experiments
 from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
-from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, run, samples, sweep
+from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
 from prophet_moe.cachesim.invariants import Impossible, check, check_beside
 from prophet_moe.cachesim.simulation import Hierarchy, Times, iso_cache
 from prophet_moe.cachesim.strategies import Strategy, strategies
 from prophet_moe.cachesim.timing import timed_as
+from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.roofline import gain_bound
 from prophet_moe.predict.context import split
@@ -20,7 +24,6 @@ from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
-from tests.unit.test_cli import run as command
 
 NAME = "small-6x8-top2"
 TRACE, PREDICTOR = ROOT / "resources/traces" / NAME, ROOT / "resources/predictors" / NAME
@@ -57,7 +60,7 @@ def times(fetch: float, batch: int = 4) -> Times:
 def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name):
     """With all choices from a layer of a step on exchanged, the wishes before are the same, unless it foresees."""
     strategy, step, layer = strategies()[name], 5, 3
-    decoding = sample.rounds(4)[0]
+    decoding, _ = sample.parts(4)[0]
     changed = decoding.choices.copy()
     later = decoding.rows[step:].ravel()
     begin = np.where(np.isin(np.arange(len(changed)), decoding.rows[step]), layer, LAYERS)
@@ -92,9 +95,9 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
 @pytest.mark.parametrize("fetch", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_bounds_hold_for_every_strategy(sample, fetch, batch):
-    replayed, room = sample.rounds(batch), Hierarchy((7,))
+    parts, room = sample.parts(batch), Hierarchy((7,))
     outcomes = {
-        name: run(sample.forecast, replayed, replace(strategy, deduplicated=True), room, times(fetch))
+        name: run(parts, sample.forecast.learned, replace(strategy, deduplicated=True), room, times(fetch))
         for name, strategy in strategies().items()
     }
     nothing_kept = sum(outcomes["on_demand"].requests) * fetch + outcomes["on_demand"].compute_seconds
@@ -112,7 +115,7 @@ def test_bounds_hold_for_every_strategy(sample, fetch, batch):
 
 
 def test_what_no_machine_can_do_is_caught(sample):
-    outcome = run(sample.forecast, sample.rounds(4), strategies()["prophet"], HALF, times(1.0))
+    outcome = run(sample.parts(4), sample.forecast.learned, strategies()["prophet"], HALF, times(1.0))
     for wrong in (
         replace(outcome, step_seconds=outcome.step_seconds / 3),
         replace(outcome, step_seconds=outcome.step_seconds * 100),
@@ -123,16 +126,29 @@ def test_what_no_machine_can_do_is_caught(sample):
         with pytest.raises(Impossible):
             check(wrong, times(1.0))
     fewer = replace(outcome, counts=outcome.counts * 0)
-    belady = run(sample.forecast, sample.rounds(4), strategies()["belady"], HALF, times(1.0))
+    belady = run(sample.parts(4), sample.forecast.learned, strategies()["belady"], HALF, times(1.0))
     with pytest.raises(Impossible, match="Belady"):
         check_beside(fewer, belady, belady)
 
 
 def test_every_batch_size_decodes_the_same_tokens(sample):
     for batch in (1, 3, 8):
-        outcome = run(sample.forecast, sample.rounds(batch), strategies()["on_demand"], HALF, times(1.0, batch))
+        outcome = run(sample.parts(batch), sample.forecast.learned, strategies()["on_demand"], HALF, times(1.0, batch))
         assert outcome.routed == sample.trace.experts.size
         assert outcome.step_tokens.sum() == len(sample.trace)
+
+
+@pytest.mark.parametrize("name", ["on_demand", "pre_gated", "prophet", "belady", "static_popular"])
+def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name):
+    """Where a piece ends, only what looks beyond it (wishes before the pass) can differ; these strategies do not."""
+    learned, strategy = sample.forecast.learned, strategies()[name]
+    whole = run(sample.parts(2), learned, strategy, HALF, times(1.0))
+    monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
+    parts = list(parts_of(learned, sample.trace, 2))
+    assert len(parts) == 4
+    pieces = run(iter(parts), learned, strategy, HALF, times(1.0))
+    assert pieces.step_seconds.tolist() == pytest.approx(whole.step_seconds.tolist())
+    assert (pieces.counts == whole.counts).all()
 
 
 def test_the_comparison_runs_everything_on_every_sample(recorded):
@@ -209,40 +225,75 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
 def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, wishes, problem):
     strategy = Strategy("mine", "here", 99, wishes=wishes, deduplicated=True)
     with pytest.raises(UserError) as told:
-        run(sample.forecast, sample.rounds(8), strategy, HALF, times(1.0, 8))
+        run(sample.parts(8), sample.forecast.learned, strategy, HALF, times(1.0, 8))
     assert problem in str(told.value)
 
 
-def sim(*arguments: str):
+def test_the_strategy_of_the_readme_works_as_it_stands(sample):
+    """Under 40 lines; it asks for what the step before asked for, which is all there if the cache holds as much."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert example.count("\n") < 40
+    defined: dict = {}
+    exec(compile(example, "README.md", "exec"), defined)
+    strategy, learned = defined["STRATEGY"], sample.forecast.learned
+    repeated = run(sample.parts(2), learned, strategy, HALF, times(0.5))
+    alone = run(sample.parts(2), learned, strategies()["on_demand"], HALF, times(0.5))
+    assert repeated.routed == alone.routed
+    wishes = strategy.wishes(sample.parts(2)[0][0], sample.forecast, HALF)
+    decoding = sample.parts(2)[0][0]
+    asked = {int(expert) for expert in np.unique(decoding.choices[decoding.rows[0], 0])}
+    assert set(wishes[1, 0].tolist()) - {-1} == set(sorted(asked)[:4])
+    assert (wishes[0] == -1).all()
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run prophet-moe in this process, where the kernels are loaded: exit code, standard output and error."""
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("sys.argv", ["prophet-moe", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return run_command
+
+
+@pytest.fixture
+def sim(command):
     """Run `prophet-moe sim run` on the recorded trace."""
-    return command("sim", "run", "--trace", str(TRACE), *arguments)
+    return partial(command, "sim", "run", "--trace", str(TRACE))
 
 
-def test_the_command_tells_what_the_library_finds(recorded):
-    done = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+def test_the_command_tells_what_the_library_finds(recorded, sim):
+    code, told, errors = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")
+    assert code == 0, errors
+    result = json.loads(told)
     _, held_out = split(recorded[0])
     assert result["tokens"] == len(held_out.decoded())
     assert (result["capacity"], result["batch"], result["deduplicated"]) == ([6], 2, True)
     assert result["slowdown"] > 1 and len(result["layers"]) == LAYERS
-    shown = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2").stdout
+    _, shown, _ = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2")
     for text in (f"{result['hit_rate']:.4f}", f"{result['step_ms_p99']:.3f}", "batch 2"):
         assert text in shown
 
 
-def test_the_command_has_tiers_and_one_cache_for_all_layers():
+def test_the_command_has_tiers_and_one_cache_for_all_layers(sim):
     options = ("--strategy", "on_demand", "--global", "--expert-mb", "2.5", "--json")
-    tiers = json.loads(sim(*options, "--iso-cache", "100").stdout)
+    tiers = json.loads(sim(*options, "--iso-cache", "100")[1])
     assert tiers["capacity"] == [16, 16, 8] and tiers["scope"] == "global"
     assert len(tiers["copies_by_source"]) == 3 and sum(tiers["copies_by_source"]) == tiers["demand_copies"]
-    alone = json.loads(sim(*options, "--capacity", "16").stdout)
+    alone = json.loads(sim(*options, "--capacity", "16")[1])
     assert alone["demand_copies"] == tiers["demand_copies"]
     assert alone["step_ms_mean"] < tiers["step_ms_mean"]  # Behind the tiers is storage, behind the one host memory.
 
 
-def test_the_list_names_every_strategy():
-    shown = command("sim", "list").stdout
+def test_the_list_names_every_strategy(command):
+    _, shown, _ = command("sim", "list")
     assert all(name in shown and found.title in shown for name, found in strategies().items())
 
 
@@ -263,16 +314,16 @@ def test_the_list_names_every_strategy():
         (["--expert-mb", "nan"], "--expert-mb: got nan, expected MB above 0"),
     ],
 )
-def test_mistakes_are_one_line(arguments, problem):
+def test_mistakes_are_one_line(sim, arguments, problem):
     given = [] if "--strategy" in arguments else ["--strategy", "on_demand"]
     given += [] if "--capacity" in arguments else ["--capacity", "4"]
-    done = sim(*given, *arguments)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert problem in done.stderr
+    code, told, errors = sim(*given, *arguments)
+    assert (code, told) == (1, "")
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert problem in errors
 
 
 def test_times_that_are_none_are_refused(sample):
     for wrong in (np.nan, -1.0, np.inf):
         with pytest.raises(UserError, match="expected finite seconds from 0 on"):
-            run(sample.forecast, sample.rounds(1), strategies()["on_demand"], HALF, times(wrong, 1))
+            run(sample.parts(1), sample.forecast.learned, strategies()["on_demand"], HALF, times(wrong, 1))

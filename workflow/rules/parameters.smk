@@ -107,7 +107,8 @@ def figure_parameters(wildcards):
     }[wildcards.figure]
     if models.get(wildcards.figure):
         science = science | {"models": models[wildcards.figure]}
-    title = "recorded traces" if wildcards.figure in TRACE_FIGURES else scenario.title
+    of_scenario = wildcards.figure in FIGURE_NAMES or wildcards.figure == "frontier"
+    title = scenario.title if of_scenario else "recorded traces"
     return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})
 
 

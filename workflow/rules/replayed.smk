@@ -17,10 +17,48 @@ def timed_model(name):
 
 
 with ends_in_one_line():
-    TIMED_MODELS = {name: timed_model(name) for name in (*TRACES, *PRESENT)}
+    TIMED_MODELS = {name: timed_model(name) for name in (*TRACES, *PRESENT, *RECORDED)}
 
-REPLAYED = [name for name, model in TIMED_MODELS.items() if model]
-SIMULATED = [*REPLAYED, *(name for name in RECORDED if (RECORDED_STATISTICS / name / "comparative.csv").exists())]
+REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name]]
+
+
+def replay_settings(name):
+    """What the runs on a trace depend on besides the trace, its predictor and the GPU's profile."""
+    elsewhere = {"timed_as", "dedup_samples", "storage_gb_per_s"}
+    elsewhere |= {"frontier_shares", "frontier_tokens", "slowdown_limits"}
+    return {
+        "name": name,
+        "gpu": EXPERIMENT.reference.gpu,
+        "architecture": TIMED_MODELS[name],
+        "context": EXPERIMENT.decode_step.context_tokens,
+        "bits": bits(),
+        "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude=elsewhere),
+        "profiles": str(HARDWARE_FOLDER),
+    }
+
+
+def deduplication_settings(name):
+    """What the counts of a trace depend on besides the trace."""
+    keys = {"batch_sizes", "dedup_samples"}
+    return {"name": name, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
+
+
+def bits():
+    """Bits of a weight and of a number in the KV cache, in the default scenario."""
+    scenario = EXPERIMENT.scenarios[EXPERIMENT.scenario]
+    return [scenario.weight_bits, scenario.kv_bits]
+
+
+def replayed_alike(name):
+    """Whether what was recorded of a dataset was computed with the settings of this run."""
+    recorded = RECORDED_STATISTICS / name / "simulation.json"
+    own = {"compare_strategies": replay_settings(name), "count_deduplication": deduplication_settings(name)}
+    # They rest on the GPU's datasheet: once it is measured, the dataset must be replayed again.
+    return recorded.exists() and read_json(recorded) == own and EXPERIMENT.reference.gpu not in MEASURED_GPUS
+
+
+REPLAYED_ELSEWHERE = [name for name in RECORDED if replayed_alike(name)]
+SIMULATED = [*REPLAYED, *REPLAYED_ELSEWHERE]
 
 # Models are replayed on traces that lie in the project, so that the frontier is the same on every machine.
 STANDING = [name for name in REPLAYED if name in TRACES]
@@ -38,12 +76,16 @@ def of_simulated(kind):
 
 
 def without_times():
-    """One line for each trace that no model's times are known for."""
+    """One line for each trace that cannot be replayed."""
     return [
         f"note: no model is listed whose layers {name} could be timed with, it is left out of {COMPARATIVE_TABLE}; "
         "add it to simulation.timed_as"
-        for name, model in TIMED_MODELS.items()
-        if not model
+        for name in (*TRACES, *PRESENT)
+        if not TIMED_MODELS[name]
+    ] + [
+        f"note: {name} was replayed with other settings and is not here, it is left out of {COMPARATIVE_TABLE}"
+        for name in RECORDED
+        if name not in REPLAYED_ELSEWHERE
     ]
 
 
@@ -80,35 +122,14 @@ def measured_reference(wildcards):
     return sorted((HARDWARE_FOLDER / gpu).glob("*")) if gpu in MEASURED_GPUS else []
 
 
-def bits():
-    """Bits of a weight and of a number in the KV cache, in the default scenario."""
-    scenario = EXPERIMENT.scenarios[EXPERIMENT.scenario]
-    return [scenario.weight_bits, scenario.kv_bits]
-
-
 def simulation_parameters(wildcards):
-    """What the runs on a trace depend on besides the trace, its predictor and the GPU's profile."""
-    elsewhere = {"timed_as", "dedup_samples", "storage_gb_per_s"}
-    elsewhere |= {"frontier_shares", "frontier_tokens", "slowdown_limits"}
-    return as_json(
-        {
-            "name": wildcards.simulated,
-            "gpu": EXPERIMENT.reference.gpu,
-            "architecture": TIMED_MODELS[wildcards.simulated],
-            "context": EXPERIMENT.decode_step.context_tokens,
-            "bits": bits(),
-            "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude=elsewhere),
-            "profiles": str(HARDWARE_FOLDER),
-        }
-    )
+    """The settings of the runs on a trace."""
+    return as_json(replay_settings(wildcards.simulated))
 
 
 def deduplication_parameters(wildcards):
-    """What the counts of a trace depend on besides the trace."""
-    keys = {"batch_sizes", "dedup_samples"}
-    return as_json(
-        {"name": wildcards.simulated, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
-    )
+    """The settings of the counts of a trace."""
+    return as_json(deduplication_settings(wildcards.simulated))
 
 
 def frontier_parameters(wildcards):

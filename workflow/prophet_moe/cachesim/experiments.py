@@ -5,7 +5,7 @@ sizes and capacities replay the same samples, so that differences are paired. Ca
 chosen most often in the half that predictors learn from.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,10 @@ RECORDED, SHUFFLED = "recorded", "shuffled"
 """Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
 PERCENTILES = (50, 95, 99)
 
+PIECE_TOKENS = 8192
+"""Of a long trace that is replayed piece by piece."""
+Part = tuple[Round, Forecast]
+"""What is decoded, and what can be said of its tokens."""
 Timed = Callable[[int], Times]
 """Times of a device at a batch size."""
 
@@ -47,9 +51,23 @@ class Sample:
         """The tokens."""
         return self.forecast.trace
 
-    def rounds(self, batch: int) -> list[Round]:
-        """Its sequences, `batch` at a time."""
-        return list(rounds(self.trace.experts, sequence_starts(self.trace), batch, self.trace.router.experts))
+    def parts(self, batch: int) -> list[Part]:
+        """Its sequences, `batch` at a time; kept, with all that is made of them, for the runs to come."""
+        choices, starts = self.trace.experts, sequence_starts(self.trace)
+        return [(decoding, self.forecast) for decoding in rounds(choices, starts, batch, self.trace.router.experts)]
+
+
+def parts_of(learned: Learned, trace: Trace, batch: int) -> Iterator[Part]:
+    """A long trace for one run, in pieces of whole batches: no more than one piece is in memory."""
+    starts = sequence_starts(trace)
+    first, last = 0, len(starts) - 1
+    while first < last:
+        enough = int(np.searchsorted(starts, starts[first] + PIECE_TOKENS))
+        end = min(last, first + batch * max(1, (enough - first) // batch))
+        rows = np.zeros(len(trace), bool)
+        rows[starts[first] : starts[end]] = True
+        yield from Sample(Forecast(learned, trace.select(rows)), 0, RECORDED).parts(batch)
+        first = end
 
 
 def samples(
@@ -94,31 +112,28 @@ def places(experts: int, share: float) -> int:
     return max(1, round(share * experts))
 
 
-Watch = Callable[[Iterator[Job], int], Iterator[Job]]
-"""Passes rounds on as they are replayed, of so many."""
-
-
 def run(
-    forecast: Forecast,
-    replayed: list[Round],
+    parts: Iterable[Part],
+    learned: Learned,
     strategy: Strategy,
     hierarchy: Hierarchy,
     times: Times,
     *,
     waves: bool = True,
-    watch: Watch | None = None,
 ) -> Outcome:
-    """One run, checked by itself. Asks for more than a layer's places are served in `waves`, or are a UserError."""
-    popularity = forecast.learned.popularity
+    """One run, checked by itself. Asks for more than a layer's places are served in `waves`, or are a UserError.
+
+    Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
+    """
+    popularity = learned.popularity
     if strategy.all_resident:
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
         hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
     jobs = (
         Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
-        for decoding in replayed
+        for decoding, forecast in parts
     )
-    watched = watch(jobs, len(replayed)) if watch else jobs
-    return check(simulate(watched, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
+    return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
 
 
 def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
@@ -146,7 +161,7 @@ def comparative_results(
     for sample in samples(trace, network, plan, (RECORDED, SHUFFLED), plan.seeds):
         for batch in plan.batch_sizes:
             times = timed(batch)
-            outcomes = _all_runs(sample, sample.rounds(batch), hierarchy, times)
+            outcomes = _all_runs(sample, batch, hierarchy, times)
             head = {"trace": name, "batch": batch, "seed": sample.seed, "routing": sample.routing}
             for (strategy, deduplicated), outcome in outcomes.items():
                 described_as = strategies()[strategy]
@@ -159,23 +174,21 @@ def comparative_results(
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
 
 
-def _all_runs(
-    sample: Sample, replayed: list[Round], hierarchy: Hierarchy, times: Times
-) -> dict[tuple[str, bool], Outcome]:
+def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
     """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
-    outcomes = {}
+    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
     for name, strategy in known(sample.forecast).items():
         for deduplicated in (True, False):
             if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
                 continue
             variant = replace(strategy, deduplicated=deduplicated)
-            outcomes[name, deduplicated] = run(sample.forecast, replayed, variant, hierarchy, times)
+            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
     for (name, deduplicated), outcome in outcomes.items():
         least = outcomes["belady", deduplicated]
         if not deduplicated and (order := strategies()[name].order):
             # Regrouped tokens are another stream of requests, with an optimum of its own.
             regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
-            least = run(sample.forecast, replayed, regrouped, hierarchy, times)
+            least = run(parts, learned, regrouped, hierarchy, times)
         if not outcome.waves and name != "all_resident":
             check_beside(outcome, least, outcomes["all_resident", True])
     return outcomes
@@ -191,12 +204,13 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
     settings += [(plan.capacity_share, speedup) for speedup in plan.link_speedups if speedup != 1]
     for sample in samples(trace, network, plan, (RECORDED,), plan.sweep_seeds):
         for batch in plan.sweep_batch_sizes:
-            at_hand, replayed = timed(batch), sample.rounds(batch)
+            at_hand, parts = timed(batch), sample.parts(batch)
             for share, speedup in settings:
                 times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
                 hierarchy = Hierarchy((places(trace.router.experts, share),))
                 for strategy_name, strategy in known(sample.forecast).items():
-                    outcome = run(sample.forecast, replayed, replace(strategy, deduplicated=True), hierarchy, times)
+                    alike = replace(strategy, deduplicated=True)
+                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
                     head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
                     rows.append(head | metrics(outcome, outcome.compute_seconds))

@@ -66,8 +66,8 @@ def slowdowns(
     needed = grid.set_index(["model", "gpu", "batch_size"])["unique_experts"]
     rows = []
     for batch in batches:
-        replayed = sample.rounds(batch)
-        requests = _requests(replayed)
+        parts = sample.parts(batch)
+        requests = _requests([decoding for decoding, _ in parts])
         for model, spec in models.items():
             for gpu, profile in profiles.items():
                 times = standing_for(
@@ -85,7 +85,7 @@ def slowdowns(
                     for share in plan.frontier_shares:
                         hierarchy = Hierarchy((places(trace.router.experts, share),))
                         alike = replace(strategy, deduplicated=True)
-                        outcome = run(sample.forecast, replayed, alike, hierarchy, times)
+                        outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
                         rows.append(
                             {"model": model, "gpu": gpu, "batch_size": batch, "strategy": name}
                             | {"resident_share": hierarchy.rooms[0] / trace.router.experts}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from prophet_moe.catalog import Architecture, load_gpus, load_models, model_names
@@ -24,7 +24,8 @@ from prophet_moe.settings import SEE_KEYS, Experiment
 from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
-    from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times
+    from prophet_moe.cachesim.experiments import Part
+    from prophet_moe.cachesim.simulation import Hierarchy, Outcome, Times
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
@@ -74,8 +75,8 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 def run_strategy(arguments: argparse.Namespace) -> None:
     """Print what one strategy does on the held-out decoded tokens of a trace."""
     # Only this command needs Numba, whose import takes half a second.
-    from prophet_moe.cachesim.experiments import RECORDED, Sample, run
-    from prophet_moe.cachesim.forecast import Forecast, Learned
+    from prophet_moe.cachesim.experiments import parts_of, run
+    from prophet_moe.cachesim.forecast import Learned
     from prophet_moe.cachesim.strategies import strategies
     from prophet_moe.predict.context import split
 
@@ -90,10 +91,11 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     times, expert_mb = _times(arguments, trace)
     hierarchy = _hierarchy(arguments, trace, expert_mb)
     times = replace(times, fetch=_fetches(arguments, times, hierarchy, expert_mb))
-    sample = Sample(Forecast(Learned(learned_from, _network(arguments, trace)), tokens), 0, RECORDED)
-    replayed = sample.rounds(arguments.batch)
-    outcome = run(sample.forecast, replayed, strategy, hierarchy, times, waves=arguments.waves, watch=_watched)
-    resident = run(sample.forecast, replayed, strategies()["all_resident"], hierarchy, times).seconds
+    learned = Learned(learned_from, _network(arguments, trace))
+    served = _watched(parts_of(learned, tokens, arguments.batch), len(tokens))
+    outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
+    every = strategies()["all_resident"]
+    resident = run(parts_of(learned, tokens, arguments.batch), learned, every, hierarchy, times).seconds
     result = _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
@@ -183,9 +185,14 @@ def _network(arguments: argparse.Namespace, trace: Trace) -> Any:
     return read_trained(folder, trace, arguments.trace)
 
 
-def _watched(jobs: "Iterable[Job]", count: int) -> "Iterator[Job]":
+def _watched(parts: "Iterable[Part]", tokens: int) -> "Iterator[Part]":
     """A bar on standard error, where that is a terminal."""
-    yield from track(jobs, "replaying", total=count, console=errors(), disable=not errors().is_terminal, transient=True)
+    terminal = errors()
+    with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
+        bar = progress.add_task("replaying", total=tokens)
+        for part in parts:
+            yield part
+            progress.advance(bar, int((part[0].rows >= 0).sum()))
 
 
 def _described(
