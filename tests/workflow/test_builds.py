@@ -314,8 +314,11 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
         line for line in text if not line.startswith(("models: [DeepSeek-MoE-16B, Mixtral-8x7B, Switch", "gpus: [V100"))
     ]
     (project.root / "mine.yaml").write_text("\n".join(kept))
-    project.build("--configfile", "mine.yaml")
+    shown = ("paper/generated/table1.tex", "results/notebooks/figure2_kv_extension_by_model.ipynb")
+    project.build(*shown, "tables/table11_context_gained.csv", "--configfile", "mine.yaml")
 
+    gained = pd.read_csv(project.root / "tables/table11_context_gained.csv")
+    assert {("Mixtral-tiny", "L40S-48GB")} <= set(zip(gained["model"], gained["gpu"], strict=True))
     record = pd.read_csv(project.root / "tables/data/prophet_kv_extension_data.csv")
     assert set(record["model"]) >= {"Mixtral-tiny", "Mixtral-8x7B"}
     assert set(record["gpu"]) == {"A100-80GB", "L40S-48GB"}
