@@ -255,10 +255,12 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["prophet-moe", *arguments])
         try:
             main()
-            code = 0
+            problem = ""
         except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
+            # Python prints what it ends with and returns 1.
+            problem = f"{ended.code}\n"
+        told, errors = capsys.readouterr()
+        return int(bool(problem)), told, errors + problem
 
     return run_command
 
