@@ -252,3 +252,11 @@ def test_claims_come_from_json_or_from_the_settings():
 def test_strange_claims_are_told(claimed):
     with pytest.raises(UserError, match="claimed"):
         reported(claimed)
+
+
+def test_claims_are_drawn_from_small_batches_to_large_ones(tables):
+    """Their keys come ordered as text: 1, 16, 2, 32."""
+    mixed = CLAIMED.model_copy(update={"savings": dict(sorted(CLAIMED.savings.items(), key=lambda item: str(item[0])))})
+    assert list(mixed.savings) != sorted(mixed.savings)
+    figure = expert_deduplication.draw(tables["counted"], STYLE, traces=SHOWN, claimed=mixed)
+    assert_drawn(figure.axes[0], sorted(mixed.savings), [mixed.savings[batch] for batch in sorted(mixed.savings)])

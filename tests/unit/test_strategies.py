@@ -314,11 +314,12 @@ def test_the_list_names_every_strategy(command):
         (["--model", "OLMoE-1B-7B"], "experts is 64, expected 8"),
         (["--gpu", "A100"], "unknown GPU"),
         (["--expert-mb", "nan"], "--expert-mb: got nan, expected MB above 0"),
+        (["--iso-cache", "nan"], "--iso-cache: got nan, expected MB above 0"),
     ],
 )
 def test_mistakes_are_one_line(sim, arguments, problem):
     given = [] if "--strategy" in arguments else ["--strategy", "on_demand"]
-    given += [] if "--capacity" in arguments else ["--capacity", "4"]
+    given += [] if {"--capacity", "--iso-cache"} & set(arguments) else ["--capacity", "4"]
     code, told, errors = sim(*given, *arguments)
     assert (code, told) == (1, "")
     assert errors.startswith("error: ") and errors.count("\n") == 1

@@ -88,9 +88,10 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     if not 1 <= arguments.batch <= sequences:
         expected = f"expected 1 to the {sequences} held-out sequences of the trace"
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
-    times, expert_mb = _times(arguments, trace)
+    experiment = _experiment()
+    times, expert_mb = _times(arguments, trace, experiment)
     hierarchy = _hierarchy(arguments, trace, expert_mb)
-    times = replace(times, fetch=_fetches(arguments, times, hierarchy, expert_mb))
+    times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
     learned = Learned(learned_from, _network(arguments, trace))
     served = _watched(parts_of(learned, tokens, arguments.batch), len(tokens))
     outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
@@ -122,13 +123,16 @@ def _strategy(arguments: argparse.Namespace) -> "Strategy":
     return chosen
 
 
-def _times(arguments: argparse.Namespace, trace: Trace) -> tuple["Times", float]:
+def _experiment() -> Experiment:
+    science = {key: value for key, value in read_yaml(EXPERIMENT).items() if key != "style"}
+    return validate(Experiment, science, str(EXPERIMENT), SEE_KEYS)
+
+
+def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
     from prophet_moe.cachesim.timing import Bits, expert_bytes, timed_as
     from prophet_moe.hardware.profile import read_profile
 
-    science = {key: value for key, value in read_yaml(EXPERIMENT).items() if key != "style"}
-    experiment = validate(Experiment, science, str(EXPERIMENT), SEE_KEYS)
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
     architecture = _architecture(arguments, trace, experiment.simulation.timed_as)
@@ -157,6 +161,8 @@ def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, 
 def _hierarchy(arguments: argparse.Namespace, trace: Trace, expert_mb: float) -> "Hierarchy":
     from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
 
+    if arguments.iso_cache is not None and not (math.isfinite(arguments.iso_cache) and arguments.iso_cache > 0):
+        raise UserError("--iso-cache", f"got {arguments.iso_cache}, expected MB above 0", CORRECT)
     rooms = arguments.capacity or iso_cache(arguments.iso_cache, expert_mb)
     most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
     if not all(1 <= room <= most for room in rooms):
@@ -166,13 +172,11 @@ def _hierarchy(arguments: argparse.Namespace, trace: Trace, expert_mb: float) ->
     return Hierarchy(rooms, arguments.per_layer, arguments.inclusive)
 
 
-def _fetches(
-    arguments: argparse.Namespace, times: "Times", hierarchy: "Hierarchy", expert_mb: float
-) -> tuple[float, ...]:
+def _fetches(times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment) -> tuple[float, ...]:
     """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
     if len(hierarchy.rooms) == 1:
         return times.fetch
-    storage = Experiment().simulation.storage_gb_per_s * GB
+    storage = experiment.simulation.storage_gb_per_s * GB
     return (*times.fetch * (len(hierarchy.rooms) - 1), max(times.fetch[0], expert_mb * MB / storage))
 
 

@@ -82,9 +82,9 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
                 rows["batch"], rows["uniform_request_dedup"], color=look["color"], linestyle=DOTTED, linewidth=0.9
             )
         for ax, told in ((saved, claimed.savings), (shared, claimed.reuse)):
-            ax.plot(
-                list(told), list(told.values()), linestyle=DASHED, linewidth=0.9, markersize=4, zorder=4, **reference
-            )
+            # JSON, through which claims come, orders its keys as text.
+            ordered = pd.Series(told, dtype=float).sort_index()
+            ax.plot(ordered, linestyle=DASHED, linewidth=0.9, markersize=4, zorder=4, **reference)
         batches = sorted({*summary["batch"], *claimed.savings, *claimed.reuse})
         _label(
             saved, batches, "Share of requests", "Saved: an expert that several\ntokens ask for is copied once", style
