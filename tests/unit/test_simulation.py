@@ -16,6 +16,7 @@ from prophet_moe.cachesim.simulation import (
     Job,
     Outcome,
     Times,
+    Wished,
     no_wishes,
     simulate,
 )
@@ -112,6 +113,58 @@ def assert_equal(fast: Outcome, plain: Outcome) -> None:
 @given(case=cases(), eviction=st.sampled_from(list(EVICTIONS)), warm=st.booleans())
 def test_the_engine_does_what_the_reference_says(case, eviction, warm):
     assert_equal(case.run(eviction=eviction, warm=warm), case.run(reference.simulate, eviction, warm=warm))
+
+
+def test_frequency_and_recency_are_counted_beyond_an_era():
+    """As by the reference, which counts in one unit for all steps."""
+    random = np.random.default_rng(0)
+    steps, experts = 2 * engine.ERA + engine.ERA // 2, 8
+    weights = 1 / np.arange(1, experts + 1) ** 2
+    chosen = random.choice(experts, size=steps, p=weights / weights.sum())
+    decoding = Round(chosen.astype(np.uint16).reshape(steps, 1, 1), np.arange(steps)[:, None], experts)
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), no_wishes(decoding))]
+    arguments = jobs, Hierarchy((3,)), Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts)), "lrfu"
+    assert_equal(simulate(*arguments), reference.simulate(*arguments))
+
+
+def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
+    """Expert 2, never used, is prefetched beside 0, in use; wished for again, it does not make room for 1."""
+    steps = 18 * engine.ERA
+    decoding = Round(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
+    wishes = np.full((steps, 2, 2), NO_WISHES)
+    wishes[-2, 1, 0], wishes[-1, 0] = 2, (2, 1)
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), wishes)]
+    times = Times(np.ones(1), np.ones(2), (0.5,))
+    outcome = simulate(jobs, Hierarchy((2,)), times, np.ones((1, 3)), "lrfu", warm=False)
+    assert causes(outcome) == {"KEPT": steps - 1, "MISSED": 1, "COPIES": 1, "SKIPPED": 1}
+
+
+@settings(max_examples=200, deadline=None)
+@given(case=cases(tiers=(1, 1)), seed=st.integers(0, 2**32))
+def test_wishes_in_compact_form_are_those_of_the_array(case, seed):
+    """Points share ids, or do not; some are wrong, and are told alike."""
+    random = np.random.default_rng(seed)
+    layers, experts = case.popularity.shape
+    jobs, dense = [], []
+    for job in case.jobs:
+        ids = random.integers(layers * experts + (seed % 3 == 0), size=30).astype(np.int32)
+        begins = random.integers(len(ids), size=(len(job.decoding.rows), layers + 1))
+        begins = np.sort(begins.ravel()).reshape(begins.shape) if seed % 2 else begins
+        ends = np.minimum(begins + random.integers(4, size=begins.shape), len(ids))
+        wished = Wished(ids, begins, ends)
+        assert [wish for wish in wished.array()[0, 0] if wish >= 0] == ids[begins[0, 0] : ends[0, 0]].tolist()
+        jobs.append(job._replace(wishes=wished))
+        dense.append(job._replace(wishes=wished.array()))
+    assert told(case._replace(jobs=jobs)) == told(case._replace(jobs=dense))
+
+
+def told(case: Case) -> list | str:
+    """What comes of a run."""
+    try:
+        outcome = case.run()
+    except UserError as error:
+        return str(error)
+    return [outcome.counts.tolist(), outcome.step_seconds.tolist()]
 
 
 @settings(max_examples=200, deadline=None)

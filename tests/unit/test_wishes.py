@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prophet_moe.cachesim.rounds import ABSENT, Round
 from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.wishes import LIKELY, ahead, batch_needs, true_needs
+from prophet_moe.cachesim.wishes import LIKELY, Needs, ahead, batch_needs, true_needs
 
 
 @st.composite
@@ -62,6 +62,16 @@ def test_true_needs_are_what_is_asked(case):
     assert listed(true_needs(decoding), decoding) == plain_needs(decoding, exact)
 
 
+def test_true_needs_of_many_experts_are_in_order():
+    random = np.random.default_rng(0)
+    choices = random.integers(130, size=(40, 2, 9)).astype(np.uint16)
+    decoding = Round(choices, np.arange(40).reshape(10, 4), 130)
+    expected = [
+        [(layer * 130 + np.unique(choices[rows, layer])).tolist() for layer in range(2)] for rows in decoding.rows
+    ]
+    assert listed(true_needs(decoding), decoding) == expected
+
+
 @settings(deadline=None)
 @given(
     case=forecasts(),
@@ -70,12 +80,14 @@ def test_true_needs_are_what_is_asked(case):
     per_layer=st.booleans(),
     before_pass=st.booleans(),
     next_step=st.booleans(),
+    shared=st.booleans(),
 )
-def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_layer, before_pass, next_step):
+def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_layer, before_pass, next_step, shared):
     decoding, forecast = case
     needs, layers = batch_needs(decoding, forecast), decoding.layers
     hierarchy = Hierarchy((room,), per_layer)
-    wishes = ahead(decoding, dict.fromkeys(distances, needs), hierarchy, before_pass=before_pass, next_step=next_step)
+    likely = {distance: needs if shared else Needs(*needs) for distance in distances}
+    wishes = ahead(decoding, likely, hierarchy, before_pass=before_pass, next_step=next_step).array()
     plain = [layer for step in plain_needs(decoding, forecast) for layer in step]
     for step in range(len(decoding.rows)):
         for point in range(layers + 1):

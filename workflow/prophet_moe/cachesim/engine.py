@@ -28,6 +28,11 @@ LRU, LRFU, FARTHEST, POPULARITY, RANDOM = range(5)
 """Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
 the next use is (Belady); how often the expert was chosen in training; or drawn at every copy."""
 HALF_LIFE = 16.0
+ERA = 1024
+"""Steps after which LRFU counts in a larger unit, so that sums of weights stay finite. A whole number of half-lives:
+the units are powers of two, and what was counted is scaled exactly."""
+LEAST = 2.0**-1022
+"""No score is less, so that each has a logarithm. Sixteen eras make this of 1: what was used before then is alike."""
 WISHED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
 """Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
 SCALE = float(1 << 20)
@@ -42,14 +47,14 @@ COUNTS = 7
 STALL, WASTED_SHARE = range(2)
 """Sums by layer: seconds waited for experts; wasted prefetches, those given up by the share that was copied."""
 SUMS = 2
-CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH_BUSY = range(8)
-CLOCKS = 8
+CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH_BUSY, WEIGHT = range(9)
+CLOCKS = 9
 """Seconds: the device's time; when the copy queue is free; when wishes were stated; begin and end of the prefetch under
-way; what is not interrupted of a copy; how long the queue was busy."""
-FLIGHT, FLIGHT_SOURCE, ASK, WISH, NEXT, TICK, STEP, EXPERTS, GROUPS, INCLUSIVE, EVICTION = range(11)
-MARKS = 11
-"""Numbers: the prefetch under way and its tier; of asks, wishes, the first wish not begun, touches and steps so far;
-and the rules."""
+way; what is not interrupted of a copy; how long the queue was busy. And what a use in this step weighs, for LRFU."""
+FLIGHT, FLIGHT_SOURCE, ASK, WISH, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
+MARKS = 10
+"""Numbers: the prefetch under way and its tier; of asks, of wishes; the first wish not begun and the end of the wishes;
+touches and steps so far; and the rules."""
 WISHED_AT, USED_AT = range(2)
 
 
@@ -64,7 +69,9 @@ class State(NamedTuple):
     keys: np.ndarray
     """(M, G, C)."""
     stamps: np.ndarray
-    """(2, G, C) of the nearest tier: number of the wishes that last named it, and of the ask that last used it."""
+    """(2, G, C + 1) of the nearest tier: number of the wishes that last named it, and of the ask that last used it.
+
+    Place -1, the last, stands for what is nowhere."""
     held: np.ndarray
     """(M, G) places taken."""
     room: np.ndarray
@@ -74,7 +81,8 @@ class State(NamedTuple):
     fresh: np.ndarray
     """(N,) prefetched and not used since."""
     score: np.ndarray
-    """(N,) for the eviction rule."""
+    """(N,) for the eviction rule. LRFU's is the sum of the weights of all uses, 2^(s / HALF_LIFE) for one at step s,
+    in units of what a use at the begin of the era weighs; its key is the logarithm."""
     upcoming: np.ndarray
     """(N,) number of the ask that needs it next, for Belady's rule."""
     clock: np.ndarray
@@ -90,6 +98,10 @@ class Rules(NamedTuple):
     """(L,) seconds of all but routed experts."""
     work: np.ndarray
     """(B + 1,) seconds of an expert that is handed so many tokens."""
+    layer_of: np.ndarray
+    """(N,) the layer of each expert: to divide by E took longer."""
+    group_of: np.ndarray
+    """(N,) the group of each expert."""
 
 
 class Tally(NamedTuple):
@@ -103,14 +115,14 @@ class Tally(NamedTuple):
     """(SUMS, L)."""
 
 
-def run_round(state, rules, tally, asks, following, wishes, step_seconds):
+def run_round(state, rules, tally, asks, following, wished, step_seconds):
     """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
 
-    `wishes` (T, L + 1, W) ids, ended by -1. The duration of step t is written to step_seconds[t].
+    `wished` is what simulation.Wished says. The duration of step t is written to step_seconds[t].
     """
-    widest = max(1, asks.widest)
-    waiting, computed, ended = np.empty(widest, np.int64), np.empty(widest, np.int64), np.empty(widest)
-    _run(*state, *rules, *tally, *asks, following, wishes, step_seconds, waiting, computed, ended)
+    experts = len(state.score)
+    waiting, computed, ended = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
+    _run(*state, *rules, *tally, *asks, following, *wished, step_seconds, waiting, computed, ended)
 
 
 @njit(cache=True)
@@ -138,22 +150,33 @@ def _run(
     fetch,
     other,
     work,
+    layer_of,
+    group_of,
     counts,
     sources,
     sums,
-    of_layer,
+    asks_of,
     starts,
     ids,
     tokens,
     following,
     wishes,
+    begins,
+    ends,
     step_seconds,
     waiting,
     computed,
     ended,
 ):
-    def group_of(wanted):
-        return wanted // marks[EXPERTS] if marks[GROUPS] > 1 else 0
+    def new_step():
+        """Let earlier uses weigh less, for LRFU."""
+        marks[STEP] += 1
+        if marks[EVICTION] == LRFU:
+            in_era = marks[STEP] % ERA
+            if in_era == 0:
+                for expert in range(len(score)):
+                    score[expert] = max(score[expert] * np.exp2(-ERA / HALF_LIFE), LEAST)
+            clock[WEIGHT] = np.exp2(in_era / HALF_LIFE)
 
     def touch(group, wanted, used):
         """Give an expert the key that the eviction rule says, once it was used or a prefetch has ended."""
@@ -162,10 +185,8 @@ def _run(
         eviction = marks[EVICTION]
         if eviction == LRFU:
             if used:
-                now = marks[STEP] / HALF_LIFE
-                high, low = max(score[wanted], now), min(score[wanted], now)
-                score[wanted] = high + np.log2(1.0 + np.exp2(low - high))
-            key = np.int64(score[wanted] * SCALE)
+                score[wanted] += clock[WEIGHT]
+            key = np.int64((np.log2(score[wanted]) + marks[STEP] // ERA * ERA / HALF_LIFE) * SCALE)
         elif eviction == FARTHEST:
             key = NEVER - upcoming[wanted]
         elif eviction == POPULARITY:
@@ -174,21 +195,25 @@ def _run(
             key = drawn(marks[TICK])
         keys[0, group, where[0, wanted]] = key
 
+    def rank_of(group, place, wish, ask):
+        """The least is evicted first."""
+        wished = WISHED if stamps[WISHED_AT, group, place] == wish else 0
+        used = IN_USE if stamps[USED_AT, group, place] == ask else 0
+        return keys[0, group, place] + wished + used
+
     def victim_of(group, below):
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
         if held[0, group] < room[0]:
             return held[0, group]
-        best, least = np.int64(-1), np.int64(below)
+        wish, ask, least = marks[WISH], marks[ASK], np.int64(below)
         for place in range(room[0]):
-            key = keys[0, group, place]
-            if key < least:
-                if stamps[WISHED_AT, group, place] == marks[WISH]:
-                    key += WISHED
-                if stamps[USED_AT, group, place] == marks[ASK]:
-                    key += IN_USE
-                if key < least:
-                    best, least = place, key
-        return best
+            least = min(least, rank_of(group, place, wish, ask))
+        if least == below:
+            return -1
+        victim = room[0]
+        for place in range(room[0]):
+            victim = min(victim, place if rank_of(group, place, wish, ask) == least else room[0])
+        return victim
 
     def source_of(wanted):
         """The nearest tier that holds the expert, but the first; their number where none does."""
@@ -240,7 +265,7 @@ def _run(
 
     def waste(wasted):
         """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
-        layer, share = wasted // marks[EXPERTS], 1.0
+        layer, share = layer_of[wasted], 1.0
         if marks[FLIGHT] == wasted:
             marks[FLIGHT] = -1
             saved = clock[FLIGHT_END] - clock[LINK_FREE]
@@ -253,7 +278,7 @@ def _run(
 
     def put(source, group, place, wanted):
         """Copy an expert to a place of the nearest tier, and move what was there."""
-        sources[source, wanted // marks[EXPERTS]] += 1
+        sources[source, layer_of[wanted]] += 1
         if len(room) > 1:
             if marks[INCLUSIVE]:
                 for tier in range(len(room) - 1, 0, -1):
@@ -277,16 +302,13 @@ def _run(
     def issue(step, point):
         """Take note of new wishes."""
         marks[WISH] += 1
-        marks[NEXT] = 0
+        marks[NEXT], marks[LAST] = begins[step, point], ends[step, point]
         clock[ISSUED] = clock[CLOCK]
-        for number in range(wishes.shape[2]):
-            wish = wishes[step, point, number]
-            if wish < 0:
-                break
-            if where[0, wish] >= 0:
-                stamps[WISHED_AT, group_of(wish), where[0, wish]] = marks[WISH]
+        for number in range(marks[NEXT], marks[LAST]):
+            wish = wishes[number]
+            stamps[WISHED_AT, group_of[wish], where[0, wish]] = marks[WISH]
 
-    def advance(step, point, until):
+    def advance(until):
         """Let the copy queue work off wishes until then."""
         while True:
             if marks[FLIGHT] >= 0:
@@ -294,32 +316,30 @@ def _run(
                     return
                 flown = marks[FLIGHT]
                 marks[FLIGHT] = -1
-                touch(group_of(flown), flown, False)
+                touch(group_of[flown], flown, False)
             start = max(clock[LINK_FREE], clock[ISSUED])
             if start >= until:
                 return
             wish = -1
-            while marks[NEXT] < wishes.shape[2]:
-                wish = np.int64(wishes[step, point, marks[NEXT]])
-                if wish < 0:
-                    return
+            while marks[NEXT] < marks[LAST]:
+                wish = np.int64(wishes[marks[NEXT]])
                 marks[NEXT] += 1
                 if where[0, wish] < 0:
                     break
                 wish = -1
             if wish < 0:
                 return
-            group = group_of(wish)
+            group = group_of[wish]
             place = victim_of(group, WISHED >> 1)
             if place < 0:
-                counts[SKIPPED, wish // marks[EXPERTS]] += 1
+                counts[SKIPPED, layer_of[wish]] += 1
                 continue
             source = source_of(wish)
             put(source, group, place, wish)
             keys[0, group, place] = FLYING
             stamps[WISHED_AT, group, place] = marks[WISH]
             fresh[wish] = True
-            counts[COPIES, wish // marks[EXPERTS]] += 1
+            counts[COPIES, layer_of[wish]] += 1
             marks[FLIGHT], marks[FLIGHT_SOURCE] = wish, source
             clock[FLIGHT_BEGIN] = start
             clock[FLIGHT_END] = clock[LINK_FREE] = start + fetch[source]
@@ -328,17 +348,16 @@ def _run(
     layers = len(other)
     for step in range(len(step_seconds)):
         began = clock[CLOCK]
-        marks[STEP] += 1
-        point = 0
-        issue(step, point)
+        new_step()
+        issue(step, 0)
         for layer in range(layers):
             clock[CLOCK] += other[layer]
-            first, last = of_layer[step * layers + layer], of_layer[step * layers + layer + 1]
+            first, last = asks_of[step * layers + layer], asks_of[step * layers + layer + 1]
             for ask in range(first, last):
-                advance(step, point, clock[CLOCK])
+                advance(clock[CLOCK])
                 begin, end, final = starts[ask], starts[ask + 1], ask == last - 1
                 now = clock[CLOCK]
-                group = group_of(ids[begin])
+                group = group_of[ids[begin]]
                 marks[ASK] += 1
 
                 # What is at hand.
@@ -379,7 +398,7 @@ def _run(
                     done += 1
                 elif marks[FLIGHT] >= 0:
                     flown = marks[FLIGHT]
-                    wrong = final and flown // marks[EXPERTS] == layer
+                    wrong = final and layer_of[flown] == layer
                     link = clock[FLIGHT_END]
                     if missing > 0 or wrong:
                         chunks = max(1.0, np.ceil((now - clock[FLIGHT_BEGIN]) / clock[CHUNK]))
@@ -424,9 +443,8 @@ def _run(
                 clock[CLOCK] = time
 
                 if ask == first:
-                    point = layer + 1
                     clock[CLOCK] = now
-                    issue(step, point)
+                    issue(step, layer + 1)
                     clock[CLOCK] = time
-        advance(step, layers, clock[CLOCK])
+        advance(clock[CLOCK])
         step_seconds[step] = clock[CLOCK] - began

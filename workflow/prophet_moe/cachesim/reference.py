@@ -32,7 +32,7 @@ from prophet_moe.cachesim.engine import (
     drawn,
 )
 from prophet_moe.cachesim.rounds import ABSENT, Asks
-from prophet_moe.cachesim.simulation import Floats, Hierarchy, Job, Outcome, Times
+from prophet_moe.cachesim.simulation import Floats, Hierarchy, Job, Outcome, Times, Wished
 
 
 def simulate(
@@ -54,7 +54,8 @@ def simulate(
     seconds = []
     for job, asks in zip(jobs, asked, strict=True):
         layers = job.decoding.layers
-        for step, wishes in enumerate(job.wishes):
+        wished = job.wishes.array() if isinstance(job.wishes, Wished) else job.wishes
+        for step, wishes in enumerate(wished):
             of_layers = pairwise(job.asks.of_layer[step * layers : (step + 1) * layers + 1])
             seconds.append(replay.step([asks[first:last] for first, last in of_layers], wishes))
     handed = [tokens for job in jobs for tokens in job.asks.tokens.tolist()]
@@ -106,14 +107,13 @@ class Rule:
         """`upcoming`: number of the ask that needs an expert first."""
         self.eviction, self.upcoming = eviction, upcoming
         self.shares = (popularity / popularity.sum(axis=1, keepdims=True)).ravel().tolist()
-        self.scores = [math.log2(share * HALF_LIFE / math.log(2) + 2**-20) for share in self.shares]
-        """Base-2 logarithm of the sum of uses, where one at step s counts 2^(s / HALF_LIFE)."""
+        self.scores = [share * HALF_LIFE / math.log(2) + 2**-20 for share in self.shares]
+        """The sum of uses, where one at step s counts 2^(s / HALF_LIFE)."""
 
     def use(self, request: Request, step: int) -> None:
         """Take note of a use in a step, the first of which is 1."""
         self.upcoming[request.expert] = request.following
-        low, high = sorted((self.scores[request.expert], step / HALF_LIFE))
-        self.scores[request.expert] = high + math.log2(1 + 2 ** (low - high))
+        self.scores[request.expert] += 2 ** (step / HALF_LIFE)
 
     def key(self, expert: int, tick: int) -> int:
         """The expert of least key is evicted first.
@@ -125,7 +125,7 @@ class Rule:
             case "lru":
                 return tick
             case "lrfu":
-                return int(self.scores[expert] * SCALE)
+                return int(math.log2(self.scores[expert]) * SCALE)
             case "farthest":
                 return -self.upcoming.get(expert, NEVER)
             case "popularity":

@@ -58,7 +58,7 @@ class Asks(NamedTuple):
     @property
     def widest(self) -> int:
         """Most experts asked for at once: what the nearest tier must hold."""
-        return int(np.diff(self.starts).max(initial=0))
+        return widest(self.starts)
 
 
 def rounds(
@@ -81,42 +81,65 @@ def rounds(
             pieces = []
 
 
+@njit(cache=True)
+def widest(starts):
+    """The most between two of `starts`."""
+    most = 0
+    for part in range(len(starts) - 1):
+        most = max(most, starts[part + 1] - starts[part])
+    return most
+
+
 def asks_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> Asks:
     """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
-    steps, batch = decoding.rows.shape
-    shape = (steps, decoding.layers, batch)
+    shape = (len(decoding.rows), decoding.layers, decoding.rows.shape[1])
     if order is None:
-        order = np.broadcast_to(np.arange(batch), shape)
-    elif order.shape != shape or not (np.sort(order, axis=-1) == np.arange(batch)).all():
+        order = np.empty((0, 0, 0), np.int64)
+    elif order.shape != shape or not _permuted(order):
         raise ValueError(f"order of shape {order.shape}, expected a permutation of the batch for each of {shape[:2]}")
     return Asks(*_asks(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
 
 
 @njit(cache=True)
+def _permuted(order):
+    """Whether every order is one of the numbers from 0 on."""
+    steps, layers, batch = order.shape
+    seen = np.full(batch, -1)
+    for step in range(steps):
+        for layer in range(layers):
+            for place in range(batch):
+                item = order[step, layer, place]
+                if item < 0 or item >= batch or seen[item] == step * layers + layer:
+                    return False
+                seen[item] = step * layers + layer
+    return True
+
+
+@njit(cache=True)
 def _asks(choices, rows, order, experts, deduplicated):
+    """See `asks_of`; without an order, `order` is empty."""
     steps, batch = rows.shape
     _, layers, top_k = choices.shape
     of_layer = np.zeros(steps * layers + 1, np.int64)
     starts = np.zeros(steps * layers * (1 if deduplicated else batch) + 1, np.int64)
-    ids = np.empty(steps * batch * layers * top_k, np.int32)
+    ids = np.empty(steps * batch * layers * top_k + 1, np.int32)
     tokens = np.empty(len(ids), np.int32)
     place = np.full(layers * experts, -1)
     size = asks = 0
     for step in range(steps):
         for layer in range(layers):
-            for item in order[step, layer]:
-                row = rows[step, item]
+            for turn in range(batch):
+                row = rows[step, order[step, layer, turn] if len(order) else turn]
                 if row < 0:
                     continue
-                begin = starts[asks]
-                for expert in choices[row, layer]:
-                    wanted = layer * experts + expert
-                    if place[wanted] < begin or ids[place[wanted]] != wanted:
-                        place[wanted] = size
-                        ids[size] = wanted
-                        tokens[size] = 0
-                        size += 1
+                for choice in range(top_k):
+                    wanted = layer * experts + choices[row, layer, choice]
+                    # Without a branch: half of them would be mispredicted.
+                    first = place[wanted] < starts[asks]
+                    place[wanted] = size if first else place[wanted]
+                    ids[size], tokens[size] = wanted, 0
                     tokens[place[wanted]] += 1
+                    size += first
                 if not deduplicated:
                     asks += 1
                     starts[asks] = size

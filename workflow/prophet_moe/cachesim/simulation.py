@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.cachesim import engine
-from prophet_moe.cachesim.rounds import ABSENT, Asks, Round
+from prophet_moe.cachesim.rounds import ABSENT, Asks, Ids, Round
 from prophet_moe.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -133,21 +133,45 @@ class Outcome:
         return 1 - int(self.requests.sum()) / self.routed
 
 
+class Wished(NamedTuple):
+    """Wishes of a round in a compact form: at each point those from ids[begin] to ids[end], the most urgent first.
+
+    A round has T (L + 1) points: in each step before the pass, and when each layer has asked. Points may share ids.
+    """
+
+    ids: Ids
+    begins: NDArray[np.int64]
+    """(T, L + 1)."""
+    ends: NDArray[np.int64]
+    """(T, L + 1)."""
+
+    def array(self) -> NDArray[np.int32]:
+        """(T, L + 1, W) ids, ended by -1."""
+        counts = (self.ends - self.begins)[..., None]
+        number = np.arange(max(1, counts.max(initial=0)))
+        found = np.append(self.ids, NO_WISHES)[np.minimum(self.begins[..., None] + number, len(self.ids))]
+        return np.where(number < counts, found, NO_WISHES)
+
+
+Wishes = Wished | NDArray[np.integer]
+"""In compact form, or an array (T, L + 1, W) of ids, the most urgent first, ended by -1."""
+
+
 class Job(NamedTuple):
     """One round of a run: what is asked, and what is wished for."""
 
     decoding: Round
     asks: Asks
-    wishes: NDArray[np.int32]
-    """(T, L + 1, W) ids, the most urgent first, ended by -1: before the pass, and when each layer has asked."""
+    wishes: Wishes
 
 
 NO_WISHES = -1
 
 
-def no_wishes(decoding: Round) -> NDArray[np.int32]:
+def no_wishes(decoding: Round) -> Wished:
     """Nothing, at any time."""
-    return np.full((len(decoding.rows), decoding.layers + 1, 1), NO_WISHES, np.int32)
+    nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
+    return Wished(np.empty(0, np.int32), nowhere, nowhere)
 
 
 def simulate(
@@ -169,7 +193,7 @@ def simulate(
     hierarchy.check()
     times.check()
     layers = len(popularity)
-    rules = _rules(hierarchy, times)
+    rules = _rules(hierarchy, times, *popularity.shape)
     state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk)
     tally = engine.Tally(
         np.zeros((engine.COUNTS, layers), np.int64),
@@ -187,15 +211,15 @@ def simulate(
         if widest > hierarchy.rooms[0] and not waves:
             problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
             raise UserError("capacity", problem, "Correct it, or allow waves.")
-        _check(job, hierarchy)
+        wished = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.decoding.rows))
-        # One type of each array: the kernel is compiled once.
-        ahead = following[number] if eviction == "farthest" else np.zeros(len(job.asks.ids), np.int64)
-        engine.run_round(state, rules, tally, job.asks, ahead, job.wishes.astype(np.int32, copy=False), spent)
+        # No other rule looks ahead. One type of each array: the kernel is compiled once.
+        ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
+        engine.run_round(state, rules, tally, job.asks, ahead, wished, spent)
         seconds.append(spent)
         tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
         routed += int(job.asks.tokens.sum())
-        compute += float(times.work[job.asks.tokens].sum() + len(spent) * times.other.sum())
+        compute += float(rules.work[job.asks.tokens].sum() + len(spent) * times.other.sum())
     return Outcome(
         np.concatenate(seconds),
         np.concatenate(tokens),
@@ -209,22 +233,29 @@ def simulate(
     )
 
 
-def _rules(hierarchy: Hierarchy, times: Times) -> engine.Rules:
+def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> engine.Rules:
     if len(times.fetch) != len(hierarchy.rooms):
         problem = f"got {len(times.fetch)} for {len(hierarchy.rooms)} tiers, expected one from behind each"
         raise UserError("times: fetch", problem, CORRECT)
-    return engine.Rules(np.array([0.0, *times.fetch]), np.asarray(times.other, float), np.asarray(times.work, float))
+    layer_of = np.repeat(np.arange(layers), experts)
+    return engine.Rules(
+        np.array([0.0, *times.fetch]),
+        np.asarray(times.other, float),
+        np.asarray(times.work, float),
+        layer_of,
+        layer_of if hierarchy.per_layer else np.zeros_like(layer_of),
+    )
 
 
 def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float) -> engine.State:
     """Empty caches."""
-    ids, (layers, experts) = popularity.size, popularity.shape
-    groups = layers if hierarchy.per_layer else 1
+    ids = popularity.size
+    groups = len(popularity) if hierarchy.per_layer else 1
     shape = (len(hierarchy.rooms), groups, max(hierarchy.rooms))
     state = engine.State(
         slots=np.zeros(shape, np.int32),
         keys=np.zeros(shape, np.int64),
-        stamps=np.full((2, *shape[1:]), -1, np.int64),
+        stamps=np.full((2, groups, shape[2] + 1), -1, np.int64),
         held=np.zeros(shape[:2], np.int64),
         room=np.array(hierarchy.rooms),
         where=np.full((len(hierarchy.rooms), ids), -1, np.int32),
@@ -236,7 +267,6 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
     )
     state.clock[engine.CHUNK] = chunk
     state.marks[engine.FLIGHT] = -1
-    state.marks[engine.EXPERTS], state.marks[engine.GROUPS] = experts, groups
     state.marks[engine.INCLUSIVE], state.marks[engine.EVICTION] = hierarchy.inclusive, eviction
     return state
 
@@ -246,13 +276,13 @@ def _scores(popularity: Floats, eviction: int) -> Floats:
     share = popularity.ravel() / popularity.sum(axis=1, keepdims=True).repeat(popularity.shape[1])
     if eviction == engine.LRFU:
         # What the weights of uses add up to in the long run, at one use a step of this share.
-        return np.log2(share * engine.HALF_LIFE / np.log(2) + 2.0**-20)
+        return share * engine.HALF_LIFE / np.log(2) + 2.0**-20
     return share
 
 
 def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None:
     """Put the most popular experts into the nearest tier, the next into the one behind, or into both if inclusive."""
-    for group, popular in enumerate(popularity.reshape(state.marks[engine.GROUPS], -1)):
+    for group, popular in enumerate(popularity.reshape(state.held.shape[1], -1)):
         ranked = np.argsort(-popular, kind="stable") + group * popular.size
         begin = 0
         for tier, room in enumerate(hierarchy.rooms):
@@ -269,7 +299,9 @@ def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.in
     """Keys of what the nearest tier holds at first: the more popular, the more recent."""
     if state.marks[engine.EVICTION] == engine.FARTHEST:
         return engine.NEVER - state.upcoming[chosen]
-    if state.marks[engine.EVICTION] in (engine.LRFU, engine.POPULARITY):
+    if state.marks[engine.EVICTION] == engine.LRFU:
+        return (np.log2(state.score[chosen]) * engine.SCALE).astype(np.int64)
+    if state.marks[engine.EVICTION] == engine.POPULARITY:
         return (state.score[chosen] * engine.SCALE).astype(np.int64)
     return -np.arange(len(chosen))
 
@@ -294,41 +326,59 @@ def _followed(starts, ids, first, upcoming):
     return following
 
 
-def _check(job: Job, hierarchy: Hierarchy) -> None:
-    """Refuse wishes that no cache can hold: a strategy's mistake."""
-    wishes, steps = job.wishes, len(job.decoding.rows)
-    layers, experts = job.decoding.layers, job.decoding.experts
-    fix = "Correct the strategy's wishes()."
-    if wishes.ndim != 3 or wishes.shape[:2] != (steps, layers + 1) or not np.issubdtype(wishes.dtype, np.integer):
-        problem = (
-            f"wishes are {wishes.dtype} of shape {wishes.shape}, expected whole numbers ({steps}, {layers + 1}, any)"
-        )
+def _checked(job: Job, hierarchy: Hierarchy, group_of: NDArray[np.int64]) -> Wished:
+    """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
+    decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's wishes()."
+    layers, experts = decoding.layers, decoding.experts
+    if isinstance(job.wishes, Wished):
+        wished = job.wishes
+    elif job.wishes.shape[:-1] == (len(decoding.rows), layers + 1) and np.issubdtype(job.wishes.dtype, np.integer):
+        wished = _compact(job.wishes)
+    else:
+        shape = f"({len(decoding.rows)}, {layers + 1}, any)"
+        problem = f"wishes are {job.wishes.dtype} of shape {job.wishes.shape}, expected whole numbers {shape}"
         raise UserError("strategy", problem, fix)
-    step, point, wish, crowded = _wrong_wish(wishes, layers * experts, experts, hierarchy.rooms[0], hierarchy.per_layer)
-    if step < 0:
-        return
+    points = wished.begins.ravel(), wished.ends.ravel()
+    place, wish, crowded = _wrong_wish(wished.ids, *points, group_of, room)
+    if place < 0:
+        return wished._replace(ids=wished.ids.astype(np.int32, copy=False))
+    step, point = divmod(place, layers + 1)
     when = "before the pass" if point == 0 else f"after layer {point - 1}"
     if crowded:
-        problem = f"more wishes than the {hierarchy.rooms[0]} experts of capacity"
+        problem = f"more wishes than the {room} experts of capacity"
     else:
         problem = f"wishes for expert id {wish}, expected layer * {experts} + expert, below {layers * experts}"
     raise UserError("strategy", f"step {step}, {when}: {problem}", fix)
 
 
+def _compact(wishes: NDArray[np.integer]) -> Wished:
+    """Of an array (T, L + 1, W)."""
+    counts = np.logical_and.accumulate(wishes != NO_WISHES, axis=2).sum(axis=2)
+    begins = np.arange(counts.size).reshape(counts.shape) * wishes.shape[2]
+    return Wished(wishes.ravel(), begins, begins + counts)
+
+
 @njit(cache=True)
-def _wrong_wish(wishes, ids, experts, room, per_layer):
-    """Step, point and id of the first wish that is out of range, or one too many for its group; -1 if none is."""
-    wanted = np.zeros(ids // experts, np.int64)
-    for step in range(wishes.shape[0]):
-        for point in range(wishes.shape[1]):
+def _wrong_wish(ids, begins, ends, group_of, room):
+    """Point and id of the first wish that is out of range, or one too many for its group; -1 if none is.
+
+    `wanted` counts ids[first:last] by group. From point to point it loses and gains what differs: points share ids.
+    """
+    wanted = np.zeros(group_of[-1] + 1, np.int64)
+    first, last = 0, 0
+    for point in range(len(begins)):
+        begin, end = begins[point], ends[point]
+        if not first <= begin < last <= end:
             wanted[:] = 0
-            for wish in wishes[step, point]:
-                if wish == -1:
-                    break
-                if wish < -1 or wish >= ids:
-                    return step, point, wish, False
-                group = wish // experts if per_layer else 0
-                wanted[group] += 1
-                if wanted[group] > room:
-                    return step, point, wish, True
-    return -1, -1, np.int64(-1), False
+            first = last = begin
+        for number in range(first, begin):
+            wanted[group_of[ids[number]]] -= 1
+        for number in range(last, end):
+            wish = ids[number]
+            if wish < 0 or wish >= len(group_of):
+                return point, np.int64(wish), False
+            wanted[group_of[wish]] += 1
+            if wanted[group_of[wish]] > room:
+                return point, np.int64(wish), True
+        first, last = begin, end
+    return -1, np.int64(-1), False
