@@ -12,16 +12,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prophet_moe.collect import expert_cache, measurement, prefetch
+from prophet_moe.cachesim.decode_loop import decisions
+from prophet_moe.cachesim.decode_loop.decisions import MISSED, POLICIES, contents, decide, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.plan import Plan, Workload, held_out
+from prophet_moe.cachesim.decode_loop.validation import Machine, compare, read_summaries
+from prophet_moe.catalog import load_gpus
+from prophet_moe.collect import measurement, prefetch
 from prophet_moe.collect.__main__ import main
-from prophet_moe.collect.expert_cache import MISSED, POLICIES, contents, decide, lanes, predictions, tallied
-from prophet_moe.collect.plan import read_as
+from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.collect.prefetch.bench import Bench
-from prophet_moe.collect.prefetch.plan import Plan, Workload, check, check_workload, held_out
+from prophet_moe.collect.prefetch.plan import check, check_workload
 from prophet_moe.collect.prefetch.queues import COMPUTE, DEMAND, PREFETCH, HostQueues
 from prophet_moe.collect.prefetch.rows import policy_rows
 from prophet_moe.collect.scoring import Predictor
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.predict.context import LOOKAHEADS, context_of, split
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace
@@ -255,7 +261,7 @@ def test_a_step_worked_by_hand():
     choices = np.array([[[[5], [0]], [[0], [3]]]])
     predicted = np.array([[[[9, 9], [3, 1]], [[9, 9], [2, 3]]]])
     ((first, second),) = decide(choices, predicted, 3, 1)
-    assert first.prefetches == [expert_cache.Copy(1, 3, 0, 0, False)], "1 and 2 are reserved, 0 is not"
+    assert first.prefetches == [decisions.Copy(1, 3, 0, 0, False)], "1 and 2 are reserved, 0 is not"
     assert first.dropped == []
     assert [(use.expert, use.slot, use.source) for use in first.uses] == [(0, 0, "kept"), (5, 1, "missed")]
     assert [(use.expert, use.slot, use.source) for use in second.uses] == [(3, 0, "prefetched"), (0, 1, "missed")]
@@ -441,13 +447,21 @@ def test_the_real_plan_fits_its_traces_and_predictors(monkeypatch):
     assert sizes == {"switch-128": 9_437_184, "olmoe": 12_582_912, "mixtral": 352_321_536}
 
 
-def test_the_command_runs_the_quick_plan(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Path:
+    """The quick plan, measured by the command on this machine."""
+    folder = tmp_path_factory.mktemp("quick") / "out"
+    command = ["collect", "prefetch", "--plan", "config/measurements/prefetch_quick.yaml", "--out", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", command)
+        main()
+    return folder
+
+
+def test_the_command_runs_the_quick_plan(quick):
     """With real traces and predictors: the same outputs by every policy, and fewer demand misses by `prophet`."""
-    monkeypatch.chdir(ROOT)
-    command = ["collect", "prefetch", "--plan", "config/measurements/prefetch_quick.yaml"]
-    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "out")])
-    main()
-    summaries = [row for row in rows_of(tmp_path / "out") if row["row"] == "summary"]
+    summaries = [row for row in rows_of(quick) if row["row"] == "summary"]
     assert len(summaries) == 2 * 2 * (1 + 2 + 2 + 2 + 2)
     outputs, missed = defaultdict(set), defaultdict(float)
     for row in summaries:
@@ -459,6 +473,23 @@ def test_the_command_runs_the_quick_plan(tmp_path, monkeypatch):
     for workload, batch in outputs:
         found = [missed[policy, workload, batch] for policy in ("oracle", "prophet", "on_demand")]
         assert found == sorted(set(found)), "better than nothing, worse than the truth"
+
+
+def test_what_is_simulated_copies_what_was_measured(quick, monkeypatch):
+    """Without PyTorch, from the recorded plan: the same experts, unless scores of the predictor are all but equal."""
+    monkeypatch.chdir(ROOT)
+    recording = read_recording(quick, "prefetch")
+    plan = read_recorded(Plan, recording.metadata, quick)
+    profile = datasheet_profile("A100-80GB", load_gpus(ROOT / "config/gpus.yaml")["A100-80GB"])
+    table = compare(plan, [Machine("A100-80GB", profile, read_summaries(recording, plan))])
+    assert len(table) == 2 * 2 * (1 + 2 + 2 + 2 + 2)
+    np.testing.assert_allclose(table["copies"], table["measured_copies"], rtol=1e-9)
+    summaries = [row for row in rows_of(quick) if row["row"] == "summary"]
+    assert table["hit_rate"].tolist() == pytest.approx([float(row["hit_rate"]) for row in summaries])
+    taken = [float(row["seconds"]) / int(row["batch"]) * 1e3 for row in summaries]
+    assert table["measured_ms_per_token"].tolist() == pytest.approx(taken)
+    resident = table[table["policy"] == "all_resident"]
+    np.testing.assert_allclose(resident["simulated_ms_per_token"], resident["measured_ms_per_token"], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ SHOWN = ["small-6x64-top8", "small-6x8-top2"]
 ALSO = ["small-12x128-top1", "gpt-oss-20b-decode"]
 STYLE = Style()
 CLAIMED = ReportedComparison()
-UNCLAIMED = ReportedComparison(step_ms={}, speedups={}, improvements={}, savings={}, reuse={})
+UNCLAIMED = ReportedComparison(**{key: {} for key in ReportedComparison.model_fields})
 BATCH = 4
 PLAN = Simulation(
     batch_sizes=[1, BATCH],
@@ -198,6 +198,7 @@ def test_counts_of_deduplication_are_the_tables(tables, figures):
         assert_drawn(axes, summary["batch"], summary[name])
     assert_drawn(figure.axes[0], summary["batch"], summary["uniform_request_dedup"])
     assert_drawn(figure.axes[0], CLAIMED.savings, CLAIMED.savings.values())
+    assert_drawn(figure.axes[0], CLAIMED.scaling_savings, CLAIMED.scaling_savings.values())
     assert_drawn(figure.axes[1], CLAIMED.reuse, CLAIMED.reuse.values())
 
 
@@ -208,6 +209,22 @@ def test_no_batch_shares_more_than_twice_what_it_saves(tables):
     fair = UNCLAIMED.model_copy(update={"savings": {4: 0.2}, "reuse": {4: 0.4}})
     assert "no routing" not in expert_deduplication.findings(counted, traces=SHOWN, claimed=fair)
     assert "0.281 > 2 x 0.057" in expert_deduplication.findings(counted, traces=SHOWN, claimed=CLAIMED)
+
+
+def test_that_the_report_prints_two_savings_is_told(tables):
+    told = expert_deduplication.findings(tables["counted"], traces=SHOWN, claimed=CLAIMED)
+    assert "two savings for the same batches: at 64, 64.9 % in its table" in told
+    assert "and 36.5 % in its table of batch sizes" in told
+    agreed = CLAIMED.model_copy(update={"scaling_savings": CLAIMED.savings})
+    assert "two savings" not in expert_deduplication.findings(tables["counted"], traces=SHOWN, claimed=agreed)
+
+
+def test_what_the_report_prints_of_batch_sizes_is_in_table_10(tables):
+    scaling = batch_scaling(tables["results"], CLAIMED)
+    described = scaling[(scaling["mode"] == "as_described") & scaling["batch"].isin(list(CLAIMED.improvements))]
+    ratio = described["claimed_papers_ms"] / described["claimed_best_ms"]
+    assert ratio.round(2).tolist() == described["claimed_speedup"].tolist(), "004:72-78 divides its own columns"
+    assert scaling.loc[scaling["mode"] == "deduplicated", "claimed_papers_ms"].isna().all()
 
 
 def test_lines_by_layer_are_the_table(tables, figures):
@@ -237,6 +254,7 @@ def test_lines_of_the_sweeps_are_the_table(tables, figures):
 def test_the_reports_ratio_is_computed_from_its_own_times(tables):
     text = comparative_evaluation.findings(tables["results"], traces=SHOWN, claimed=CLAIMED)
     assert "77,882 / 61,542 = 1.27" in text
+    assert "79,658, the mean over its batch sizes of another table, gives 1.29" in text
     halved = CLAIMED.model_copy(update={"step_ms": CLAIMED.step_ms | {BASE: CLAIMED.step_ms["intelligent"] / 2}})
     assert "= 0.50" in comparative_evaluation.findings(tables["results"], traces=SHOWN, claimed=halved)
 

@@ -80,6 +80,10 @@ BAD_SETTINGS = {
         {"models": ["DBRX-132B"], "figure_models": {"figure1_memory_breakdown": ["DBRX-132B", "Grok-1-314B"]}},
         "figure_models.figure1_memory_breakdown[1]: unknown name 'Grok-1-314B'; expected one of DBRX-132B",
     ),
+    "unknown model to time a trace with": (
+        {"simulation": {"timed_as": {"small-6x8-top2": "Mixtral-8x7b"}}},
+        "simulation.timed_as.small-6x8-top2: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
+    ),
     "bad colour": ({"style": {"colours": {"baseline": "red"}}}, "colours.baseline: got 'red'"),
 }
 

@@ -74,7 +74,9 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
         replace(sample.forecast, trace=trace, once=type(sample.forecast.once)()) for trace in (sample.trace, other)
     ]
     wishes = [
-        strategy.wishes(replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF)
+        strategy.wishes(
+            replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF
+        ).array()
         for forecast in forecasts
     ]
     before = [ids[: step + 1].copy() for ids in wishes]
@@ -271,7 +273,7 @@ def sim(command):
     return partial(command, "sim", "run", "--trace", str(TRACE))
 
 
-def test_the_command_tells_what_the_library_finds(recorded, sim):
+def test_the_command_tells_what_the_library_finds(recorded, command, sim):
     code, told, errors = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")
     assert code == 0, errors
     result = json.loads(told)
@@ -279,6 +281,8 @@ def test_the_command_tells_what_the_library_finds(recorded, sim):
     assert result["tokens"] == len(held_out.decoded())
     assert (result["capacity"], result["batch"], result["deduplicated"]) == ([6], 2, True)
     assert result["slowdown"] > 1 and len(result["layers"]) == LAYERS
+    named = command("sim", "run", "--trace", NAME, "--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")
+    assert json.loads(named[1]) | {"trace": str(TRACE)} == result
     _, shown, _ = sim("--strategy", "prophet", "--capacity", "6", "--batch", "2")
     for text in (f"{result['hit_rate']:.4f}", f"{result['step_ms_p99']:.3f}", "batch 2"):
         assert text in shown

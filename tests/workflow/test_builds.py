@@ -45,6 +45,8 @@ CALIBRATION = (
     "tables/table5_routing_exponents.csv",
     "tables/table6_prediction.csv",
     "tables/table7_decode_steps.csv",
+    "tables/table12_simulated_and_measured.csv",
+    "tables/data/prefetch_validation.csv",
 )
 SIMULATION = (
     "tables/data/comparative_results.csv",
@@ -203,7 +205,12 @@ def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
     with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
-        assert built.jobs() == FROM_THE_GRID | FROM_THE_REPLAYS
+        assert built.jobs() == FROM_THE_GRID | FROM_THE_REPLAYS | {"prefetch_validation"}
+
+
+def test_a_plan_of_prefetching_changes_what_is_held_against_gpus(built):
+    with edited(built.root / "config/measurements/prefetch.yaml", "lookahead: 3", "lookahead: 2"):
+        assert built.jobs() == {"prefetch_validation"}
 
 
 def test_a_scenario_change_leaves_the_other_scenario_alone(built):

@@ -73,6 +73,14 @@ MISTAKES = {
         lambda p: edit(p, "config/gpus.yaml", "memory_visible_gib: 31.74", "memory_visible_gib: -1"),
         "config/gpus.yaml: V100-32GB.memory_visible_gib: got -1, expected greater than 0",
     ),
+    "zero bandwidth": (
+        lambda p: edit(p, "config/gpus.yaml", "link_gb_per_s: 31.5", "link_gb_per_s: 0"),
+        "config/gpus.yaml: A100-40GB.link_gb_per_s: got 0, expected greater than 0",
+    ),
+    "a plan of prefetching with a misspelt key": (
+        lambda p: edit(p, "config/measurements/prefetch.yaml", "lookahead: 3", "look_ahead: 3"),
+        "config/measurements/prefetch.yaml: look_ahead: unknown key; did you mean 'lookahead'",
+    ),
 }
 
 

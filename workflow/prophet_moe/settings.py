@@ -117,7 +117,7 @@ class Simulation(Strict):
         "small-6x64-top8": "OLMoE-1B-7B",
         "small-6x8-top2": "Mixtral-8x7B",
     }
-    """Model whose layers a trace's tokens are timed with, of as many experts; other traces: the model of the trace."""
+    """Model of config/models/ whose layers a trace's tokens are timed with; other traces: the model of the trace."""
     batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
     """Sequences that decode together (004:70)."""
     seeds: int = Field(default=5, gt=0)
@@ -181,8 +181,14 @@ class ReportedComparison(Strict):
     """Performance against the baseline by strategy (004:36-41)."""
     improvements: dict[int, float] = {1: 1.08, 2: 1.11, 4: 1.07, 8: 1.05, 16: 1.09, 32: 1.21, 64: 1.50}
     """Best of the report's own strategies against the mean of the papers', by batch size (004:72-78)."""
+    papers_ms: dict[int, float] = {1: 5213, 2: 9681, 4: 18341, 8: 35791, 16: 70312, 32: 139699, 64: 278568}
+    """Mean latency of the papers' strategies, ms, by batch size (004:72-78)."""
+    best_ms: dict[int, float] = {1: 4840, 2: 8715, 4: 17139, 8: 33971, 16: 64663, 32: 115460, 64: 186006}
+    """That of the best of the report's own, ms, by batch size (004:72-78)."""
     savings: dict[int, float] = {1: 0.0, 2: 0.057, 4: 0.171, 8: 0.244, 16: 0.348, 32: 0.491, 64: 0.649}
     """Share of memory and bandwidth saved by deduplication, by batch size (004:56-62)."""
+    scaling_savings: dict[int, float] = {1: 0.0, 2: 0.009, 4: 0.023, 8: 0.052, 16: 0.11, 32: 0.208, 64: 0.365}
+    """What another table of the report has for the same (004:72-78)."""
     reuse: dict[int, float] = {1: 0.0, 2: 0.281, 4: 0.438, 8: 0.508, 16: 0.637, 32: 0.768, 64: 0.876}
     """Expert reuse factor by batch size (004:56-62)."""
 
@@ -424,6 +430,8 @@ def resolve(
             raise UserError(
                 file_of(("reference", key)), f"reference.{key}: got {value!r}, expected one of {shown}", SEE_KEYS
             )
+    for trace, model in experiment.simulation.timed_as.items():
+        _check_name(("simulation", "timed_as", trace), model, models, file_of)
     for figure, shown in experiment.figure_models:
         check_names(f"figure_models.{figure}", shown, experiment.selected_models() or models, file_of)
     return Settings(experiment=experiment, style=style)
@@ -435,11 +443,15 @@ SEE_KEYS = "Every key is explained in docs/configuration.md."
 def check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[[tuple], str]) -> None:
     """Refuse a name under `key` that is not `known`; `file_of` finds the file that holds it."""
     for number, name in enumerate(names):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
-            file = file_of((*key.split("."), number))
-            raise UserError(file, f"{key}[{number}]: unknown name {name!r}; {expected}", SEE_KEYS)
+        _check_name((*key.split("."), number), name, known, file_of)
+
+
+def _check_name(at: tuple, name: str, known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+    if name not in known:
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+        near = difflib.get_close_matches(name, known, n=1)
+        expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+        raise UserError(file_of(at), f"{key}: unknown name {name!r}; {expected}", SEE_KEYS)
 
 
 def _depth(content: Any, key: tuple) -> int:

@@ -1,4 +1,4 @@
-"""Times of decode steps from hardware profiles, and predicted memory beside measured."""
+"""Times of decode steps from hardware profiles; predicted memory and simulated prefetching beside measured."""
 
 
 rule decode_steps:
@@ -56,4 +56,39 @@ rule memory_validation:
         " --table {output.table:q}"
         " --parameters {params.parameters:q}"
         " --rule memory_validation --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule prefetch_validation:
+    """Hold the simulated decode loop with prefetches against what GPUs were measured to take for it."""
+    input:
+        code=code("workflow/scripts/validate_prefetch.py"),
+        plan=PREFETCH_PLAN_FILE,
+        gpus=GPU_FILE,
+        replayed=PREFETCH_FILES,
+        profiled=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
+        recorded=[path for name in MEASURED_PREFETCH for path in sorted((PREFETCH_FOLDER / name).glob("*"))],
+    output:
+        validation=data_report(PREFETCH_TABLE, "prefetch_validation"),
+        summary=data_report(TABLE12, "table12_simulated_and_measured"),
+        prov=sidecars(PREFETCH_TABLE, TABLE12),
+    log:
+        "logs/prefetch_validation.log",
+    benchmark:
+        "benchmarks/prefetch_validation.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=prefetch_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --plan {input.plan:q}"
+        " --gpus {input.gpus:q}"
+        " --replayed {input.replayed:q}"
+        " --profiled {input.profiled:q}"
+        " --recorded {input.recorded:q}"
+        " --validation {output.validation:q}"
+        " --summary {output.summary:q}"
+        " --parameters {params.parameters:q}"
+        " --rule prefetch_validation --code {input.code:q}"
         " > {log:q} 2>&1"

@@ -1,15 +1,47 @@
 """Which GPUs were measured, where that lies, and what the rules about it depend on."""
 
+from prophet_moe.cachesim.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
+from prophet_moe.cachesim.decode_loop.plan import Plan as PrefetchPlan
+from prophet_moe.collect.plan import read_as, read_recorded
+
 HARDWARE_FOLDER = Path("resources/hardware")
 MEMORY_FOLDER = Path("resources/memory")
+PREFETCH_FOLDER = Path("resources/prefetch")
 TABLE7 = "tables/table7_decode_steps.csv"
+TABLE12 = "tables/table12_simulated_and_measured.csv"
 MEMORY_TABLE = "tables/data/memory_validation.csv"
+PREFETCH_TABLE = "tables/data/prefetch_validation.csv"
 
 # A profile or a measurement of memory counts once its folder is complete.
 MEASURED_GPUS = [name for name in EXPERIMENT.gpus if (HARDWARE_FOLDER / name / "SHA256SUMS").exists()]
 MEASURED_MEMORY = sorted(path.parent for path in MEMORY_FOLDER.glob("*/SHA256SUMS"))
+MEASURED_PREFETCH = [name for name in EXPERIMENT.gpus if (PREFETCH_FOLDER / name / "SHA256SUMS").exists()]
 
-HARDWARE = [TABLE7] + ([MEMORY_TABLE] if MEASURED_MEMORY else [])
+
+def prefetch_plans():
+    """The plan of the decode loop with prefetches, and those that GPUs were measured with."""
+    recorded = [PREFETCH_FOLDER / name for name in MEASURED_PREFETCH]
+    plans = [read_recorded(PrefetchPlan, read_json(folder / "metadata.json"), folder) for folder in recorded]
+    return [read_as(PrefetchPlan, PREFETCH_PLAN_FILE), *plans]
+
+
+def prefetch_files():
+    """The traces and predictors that the decode loop replays."""
+    with ends_in_one_line():
+        workloads = [workload for plan in prefetch_plans() for workload in plan.workloads.values()]
+    files = {Path(workload.trace) / name for workload in workloads for name in TRACE_FILES}
+    files |= {
+        Path(workload.predictor) / name for workload in workloads if workload.predictor for name in PREDICTOR_FILES
+    }
+    return sorted(files)
+
+
+PREFETCH_FILES = prefetch_files()
+PREFETCH_MISSING = [path for path in PREFETCH_FILES if not path.exists()]
+
+HARDWARE = [TABLE7]
+HARDWARE += [] if PREFETCH_MISSING else [PREFETCH_TABLE, TABLE12]
+HARDWARE += [MEMORY_TABLE] if MEASURED_MEMORY else []
 
 config["measured_gpus"] = MEASURED_GPUS
 
@@ -27,6 +59,13 @@ def unmeasured():
             f"note: no GPU's memory was measured, {MEMORY_TABLE} is left out; on a machine with one: "
             f"python -m prophet_moe.collect memory --out {MEMORY_FOLDER}/NAME"
         )
+    if names := [name for name in EXPERIMENT.gpus if name not in MEASURED_PREFETCH]:
+        lines.append(
+            f"note: no simulated time was held against {', '.join(names)}; on a machine with the GPU: "
+            f"python -m prophet_moe.collect prefetch --out {PREFETCH_FOLDER}/NAME"
+        )
+    if PREFETCH_MISSING:
+        lines.append(f"note: {PREFETCH_MISSING[0]} is not there, {PREFETCH_TABLE} and {TABLE12} are left out")
     return lines
 
 
@@ -41,3 +80,8 @@ def decode_step_parameters(wildcards):
             "profiles": str(HARDWARE_FOLDER),
         }
     )
+
+
+def prefetch_parameters(wildcards):
+    """What the validation of simulated times depends on besides files."""
+    return as_json({"gpus": EXPERIMENT.gpus, "profiles": str(HARDWARE_FOLDER), "recordings": str(PREFETCH_FOLDER)})

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from prophet_moe.capacity.grid import ESTIMATE
-from prophet_moe.capacity.record import record
+from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.files import write_csv
 from prophet_moe.present.tables import tables, with_intervals
 from prophet_moe.provenance.job import run

@@ -6,7 +6,7 @@ import pandas as pd
 
 from prophet_moe.cachesim.timing import Bits
 from prophet_moe.capacity.frontier import nearest_trace, slowdowns
-from prophet_moe.capacity.grid import ESTIMATE
+from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet

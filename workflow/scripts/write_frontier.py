@@ -3,7 +3,7 @@
 import pandas as pd
 
 from prophet_moe.capacity.frontier import context_gained, frontier
-from prophet_moe.capacity.grid import ESTIMATE
+from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.files import write_csv
 from prophet_moe.provenance.job import run
 from prophet_moe.settings import Scenario

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from prophet_moe.cachesim import engine
 from prophet_moe.cachesim.forecast import Forecast, Learned
 from prophet_moe.cachesim.invariants import check, check_beside
 from prophet_moe.cachesim.rounds import Asks, Round, asks_of, rounds
-from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times, simulate
+from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times, Wishes, simulate
 from prophet_moe.cachesim.strategies import Strategy, strategies
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import split
@@ -144,7 +143,7 @@ def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
     return decoding.once(("asks", strategy.deduplicated, strategy.order), made)
 
 
-def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> NDArray[np.integer]:
+def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Wishes:
     return decoding.once((strategy.wishes, hierarchy), lambda: strategy.wishes(decoding, forecast, hierarchy))
 
 

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.capacity.memory import ModelMemory, model_memory
+from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.variation import Variation
 from prophet_moe.settings import Scenario
-
-ESTIMATE, FEWEST, MOST = "estimate", "fewest_experts", "most_experts"
-"""Cases of a grid: the estimated routing, and the ends of its interval."""
 
 
 def capacity_grid(

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
-DATASETS, HARDWARE, PREDICTORS = Path("config/datasets.yaml"), Path("resources/hardware"), Path("resources/predictors")
+DATASETS, HARDWARE = Path("config/datasets.yaml"), Path("resources/hardware")
+TRACES, PREDICTORS = Path("resources/traces"), Path("resources/predictors")
 
 
 def add_commands(commands: Any) -> None:
@@ -41,7 +42,9 @@ def add_commands(commands: Any) -> None:
     listed.set_defaults(run=list_strategies)
 
     run = sim.add_parser("run", help="serve the held-out decoded tokens of a trace by one strategy, with a clock")
-    run.add_argument("--trace", required=True, type=Path, metavar="DIR")
+    run.add_argument(
+        "--trace", required=True, type=_trace, metavar="TRACE", help="a folder, or its name in resources/traces/"
+    )
     run.add_argument("--strategy", required=True, help="see `prophet-moe sim list`")
     size = run.add_mutually_exclusive_group(required=True)
     size.add_argument("--capacity", type=_rooms, metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
@@ -121,6 +124,11 @@ def _strategy(arguments: argparse.Namespace) -> "Strategy":
     if arguments.item_by_item or arguments.deduplicated:
         return replace(chosen, deduplicated=arguments.deduplicated)
     return chosen
+
+
+def _trace(text: str) -> Path:
+    """The folder of a trace."""
+    return TRACES / text if not Path(text).exists() and (TRACES / text).exists() else Path(text)
 
 
 def _experiment() -> Experiment:

@@ -5,6 +5,7 @@ Standard dataclasses, since the machine that collects has no pydantic.
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from prophet_moe.errors import UserError, from_os_error
+from prophet_moe.routing.store import METADATA
 
 PLAN_FILE = Path("config/collect.yaml")
 AnyPlan = TypeVar("AnyPlan")
@@ -109,6 +111,11 @@ def read_as(kind: type[AnyPlan], path: Path) -> AnyPlan:
     except yaml.YAMLError as error:
         raise UserError(str(path), f"malformed YAML: {' '.join(str(error).split())}", "Mend the file.") from None
     return _build(kind, content, str(path), "")
+
+
+def read_recorded(kind: type[AnyPlan], metadata: Mapping[str, Any], folder: Path) -> AnyPlan:
+    """The plan that a measurement in `folder` says in its metadata that it followed."""
+    return _build(kind, metadata.get("plan"), str(folder / METADATA), "plan")
 
 
 SIMPLE = MappingProxyType({int: "a whole number", float: "a number", str: "text", bool: "true or false"})

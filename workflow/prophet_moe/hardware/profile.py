@@ -195,7 +195,7 @@ def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
     if not (folder / gpu).exists():
         return datasheet_profile(gpu, spec)
     recording = read_recording(folder / gpu, "hardware")
-    _check_device(recording, gpu, spec)
+    check_device(recording, gpu, spec)
     recording.require(COLUMNS)
     _check_seconds(recording)
     copies = _copies(recording)
@@ -211,7 +211,7 @@ def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
     )
 
 
-def _check_device(recording: Recording, gpu: str, spec: GpuSpec) -> None:
+def check_device(recording: Recording, gpu: str, spec: GpuSpec) -> None:
     """Refuse what another GPU measured: its name must have the family as a word, and its memory must be alike."""
     machine = recording.metadata.get("machine")
     machine = machine if isinstance(machine, dict) else {}

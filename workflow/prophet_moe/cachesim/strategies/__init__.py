@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from prophet_moe.cachesim.forecast import Forecast
 from prophet_moe.cachesim.rounds import Round
-from prophet_moe.cachesim.simulation import Hierarchy, no_wishes
+from prophet_moe.cachesim.simulation import Hierarchy, Wished, Wishes, no_wishes
 
-Wishes = Callable[[Round, Forecast, Hierarchy], NDArray[np.integer]]
+Wishing = Callable[[Round, Forecast, Hierarchy], Wishes]
 Order = Callable[[Round, Forecast], NDArray[np.int64]]
 
 
-def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> NDArray[np.int32]:
+def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> Wished:
     """No prefetches."""
     return no_wishes(decoding)
 
@@ -37,9 +37,9 @@ class Strategy:
     """Place in tables and figures."""
     role: Literal["strategy", "bound"] = "strategy"
     """A strategy of the comparison, or a bound or control beside it."""
-    wishes: Wishes = nothing
+    wishes: Wishing = nothing
     """(T, L + 1, W) ids layer * E + expert, the most urgent first, ended by -1: what to prefetch before each pass, and
-    when each layer has asked. Per layer at most what the nearest tier holds."""
+    when each layer has asked. Per layer at most what the nearest tier holds. `wishes.ahead` makes them."""
     eviction: str = "lru"
     """Which expert makes room: lru, lrfu, farthest, popularity or random."""
     deduplicated: bool = False

@@ -20,7 +20,7 @@ def wishes(decoding, forecast, hierarchy):
 def _often(asked_starts, asked_ids, layers, experts, window):
     """Needs, from what each layer asked for: the experts used in most of the `window` steps before."""
     steps = len(asked_starts) // layers
-    starts, ids, places, values = no_needs(steps, layers, experts)
+    starts, ids, places, keys = no_needs(steps, layers, experts)
     share = np.zeros((layers, experts), np.float32)
     counts = np.zeros(layers * experts, np.float32)
     flat = share.reshape(layers * experts)
@@ -28,7 +28,7 @@ def _often(asked_starts, asked_ids, layers, experts, window):
         before = np.float32(max(1, min(step, window)))
         for expert in range(layers * experts):
             flat[expert] = counts[expert] / before
-        append_likely(share, step, starts, ids, places, values)
+        append_likely(share, step, starts, ids, places, keys)
         for asked in range(asked_starts[step * layers], asked_starts[(step + 1) * layers]):
             counts[asked_ids[asked]] += 1
         if step >= window:

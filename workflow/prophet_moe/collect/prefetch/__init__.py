@@ -1,6 +1,6 @@
 """Decode with expert weights in pinned host memory: replay a trace's choices and measure what each policy costs.
 
-What is cached, copied and evicted is decided beforehand (see `expert_cache`); here it is carried out. A step runs
+What is cached, copied and evicted is decided beforehand (see cachesim/decode_loop); here it is carried out. A step runs
 
     for every layer: norm, attention stand-in, the layer asks, demand copies and prefetches are issued, its experts
 
@@ -18,11 +18,12 @@ of the step's.
 from functools import partial
 from pathlib import Path
 
+from prophet_moe.cachesim.decode_loop.decisions import PROPHET
+from prophet_moe.cachesim.decode_loop.plan import KIND, Plan, held_out
 from prophet_moe.collect import allocation
-from prophet_moe.collect.expert_cache import PROPHET
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench
-from prophet_moe.collect.prefetch.plan import KIND, Plan, check, check_workload, held_out
+from prophet_moe.collect.prefetch.plan import check, check_workload
 from prophet_moe.collect.prefetch.rows import policy_rows
 from prophet_moe.collect.scoring import Predictor
 

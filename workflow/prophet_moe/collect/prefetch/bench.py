@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from prophet_moe.cachesim.decode_loop.decisions import PREFETCHED, Copy, LayerWork, Step
+from prophet_moe.cachesim.decode_loop.plan import KIND, Plan
 from prophet_moe.collect import machine
 from prophet_moe.collect.expert import expert_ffn
-from prophet_moe.collect.expert_cache import PREFETCHED, Copy, LayerWork, Step
 from prophet_moe.collect.prefetch.marks import Marks, layer_times, step_times
-from prophet_moe.collect.prefetch.plan import DTYPES, KIND, Plan
 from prophet_moe.collect.prefetch.queues import COMPUTE, DEMAND, PREFETCH, CudaQueues, HostQueues
 from prophet_moe.errors import UserError
 
@@ -57,7 +57,7 @@ class Bench:
         """Draw all weights; the device holds E slots per layer, of which a replay uses the first C."""
         self.plan, self.name, self.workload = plan, name, plan.workloads[name]
         self.experts, self.layers = experts, layers
-        self.device, self.dtype = machine.device(), DTYPES[self.workload.dtype]
+        self.device, self.dtype = machine.device(), getattr(torch, self.workload.dtype)
         self.queues = CudaQueues(miss_priority=plan.miss_priority) if machine.on_gpu() else HostQueues()
         self._generator = torch.Generator(self.device).manual_seed(plan.seed)
         self.host = self._drawn_on_host(min(self.workload.copies, layers * experts))
@@ -65,9 +65,8 @@ class Bench:
         self._slots = [list(layer.unbind(0)) for layer in slots.unbind(0)]
         self._matrices = [[self.matrices(weights) for weights in layer] for layer in self._slots]
         self._held = [[-1] * experts for _ in range(layers)]
-        hidden, head = self.workload.hidden, self.workload.hidden // self.workload.heads
-        kv = self.workload.kv_heads * head
-        self._qkv = [self._drawn(hidden + 2 * kv, hidden) for _ in range(layers)]
+        hidden, head = self.workload.hidden, self.workload.head_dim
+        self._qkv = [self._drawn(self.workload.qkv_width, hidden) for _ in range(layers)]
         self._out = [self._drawn(hidden, hidden) for _ in range(layers)]
         cache = (max(plan.batches), self.workload.kv_heads, plan.context, head)
         self._keys, self._values = ([self._drawn(*cache) for _ in range(layers)] for _ in range(2))

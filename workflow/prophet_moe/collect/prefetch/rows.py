@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prophet_moe.collect.expert_cache import ALL_RESIDENT, contents, decide, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.decisions import contents, decide, lanes, predictions, tallied
 from prophet_moe.collect.measurement import Rows, spread
 from prophet_moe.collect.prefetch.bench import Bench, Replayed
 from prophet_moe.files import sha256
@@ -37,9 +37,8 @@ def policy_rows(
     guesses = predictions(policy, trace, rows, scores, workload.predicted_experts)
     history, choices = workload.history_tokens, trace.experts[rows]
     inputs = bench.batch(choices[history:])
-    shares = [1.0] if policy == ALL_RESIDENT else plan.capacities
     made: Rows = []
-    for slots in dict.fromkeys(max(trace.router.top_k, round(share * bench.experts)) for share in shares):
+    for slots in plan.slots(policy, bench.experts, trace.router.top_k):
         steps = decide(choices, guesses, slots, plan.lookahead)
         start = contents(steps[:history], bench.layers, slots)
         replays = [bench.replay(inputs, steps[history:], start, workload.warmup_tokens) for _ in range(plan.repeats)]

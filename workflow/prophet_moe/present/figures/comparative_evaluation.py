@@ -42,7 +42,7 @@ TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 AS_DESCRIBED, DEDUPLICATED = (dict([MODES[name]]) for name in ("as_described", "deduplicated"))
 _LOOKS = {"prophet": 0, "belady": 1, "pre_gated": 2, "perfect_prefetch": 3, "intelligent": 4, "on_demand": 5}
-_BY_BATCH = {"improvements", "savings", "reuse"}
+_BY_BATCH = {"improvements", "papers_ms", "best_ms", "savings", "scaling_savings", "reuse"}
 
 
 def name_of(strategy: str) -> str:
@@ -90,6 +90,9 @@ def _of_the_report(claimed: ReportedComparison) -> Iterator[str]:
     if all(paper in claimed.step_ms for paper in PAPERS):
         mean = sum(claimed.step_ms[paper] for paper in PAPERS) / len(PAPERS)
         text += f", and {mean / own:.2f} over the mean of its three baselines"
+    if claimed.papers_ms:
+        mean = sum(claimed.papers_ms.values()) / len(claimed.papers_ms)
+        text += f"; {mean:,.0f}, the mean over its batch sizes of another table, gives {mean / own:.2f}"
     yield f"{text}."
 
 

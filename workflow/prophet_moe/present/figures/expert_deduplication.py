@@ -42,7 +42,8 @@ def _of_the_report(claimed: ReportedComparison) -> list[str]:
     if not both:
         return []
     largest = both[-1]
-    lines = [
+    lines = _of_its_two_savings(claimed)
+    lines += [
         f'* The report\'s "{100 * claimed.reuse[largest]:.1f} % memory savings" is its reuse factor at batch '
         f"{largest}; its own saving there is {100 * claimed.savings[largest]:.1f} %, of requests, not of memory."
     ]
@@ -57,6 +58,18 @@ def _of_the_report(claimed: ReportedComparison) -> list[str]:
             f"saves, and the report has {named}."
         )
     return lines
+
+
+def _of_its_two_savings(claimed: ReportedComparison) -> list[str]:
+    """The report prints the same savings twice."""
+    twice = sorted(set(claimed.savings) & set(claimed.scaling_savings))
+    if not twice or all(claimed.savings[batch] == claimed.scaling_savings[batch] for batch in twice):
+        return []
+    one, other = (told[twice[-1]] for told in (claimed.savings, claimed.scaling_savings))
+    return [
+        f"* The report prints two savings for the same batches: at {twice[-1]}, {100 * one:.1f} % in its table of "
+        f"deduplication, and {100 * other:.1f} % in its table of batch sizes."
+    ]
 
 
 def _percent(row: pd.Series, name: str) -> str:
@@ -81,11 +94,12 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
             saved.plot(
                 rows["batch"], rows["uniform_request_dedup"], color=look["color"], linestyle=DOTTED, linewidth=0.9
             )
-        for ax, told in ((saved, claimed.savings), (shared, claimed.reuse)):
+        claims = ((saved, claimed.savings), (saved, claimed.scaling_savings), (shared, claimed.reuse))
+        for ax, told in claims:
             # JSON, through which claims come, orders its keys as text.
             ordered = pd.Series(told, dtype=float).sort_index()
             ax.plot(ordered, linestyle=DASHED, linewidth=0.9, markersize=4, zorder=4, **reference)
-        batches = sorted({*summary["batch"], *claimed.savings, *claimed.reuse})
+        batches = sorted({*summary["batch"], *claimed.savings, *claimed.scaling_savings, *claimed.reuse})
         _label(
             saved, batches, "Share of requests", "Saved: an expert that several\ntokens ask for is copied once", style
         )
@@ -124,6 +138,6 @@ def _legend(
 ) -> tuple[list[Line2D], list[str]]:
     handles = {trace: Line2D([], [], markersize=3.5, **look) for trace, look in looks.items()}
     handles["uniform routing"] = Line2D([], [], color=style.colours.text, linestyle=DOTTED, linewidth=0.9)
-    if claimed.savings or claimed.reuse:
+    if claimed.savings or claimed.scaling_savings or claimed.reuse:
         handles["the report"] = Line2D([], [], linestyle=DASHED, linewidth=0.9, markersize=4, **reference)
     return list(handles.values()), list(handles)

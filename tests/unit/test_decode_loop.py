@@ -1,0 +1,310 @@
+"""The clock of the decode loop: against the simulator where their rules agree, SimPy, and times worked out by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT, ON_DEMAND, ORACLE, PREVIOUS_TOKEN, decide, tallied
+from prophet_moe.cachesim.decode_loop.plan import KIND, PLAN_FILE, Plan
+from prophet_moe.cachesim.decode_loop.validation import (
+    BEYOND,
+    COPIED,
+    GIVEN,
+    NOT_MEASURED,
+    TOLERANCE_PCT,
+    WITHIN,
+    Machine,
+    compare,
+    read_summaries,
+    summary,
+)
+from prophet_moe.cachesim.rounds import Round, asks_of
+from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
+from prophet_moe.catalog import load_gpus
+from prophet_moe.collect.plan import read_as, read_recorded
+from prophet_moe.errors import UserError
+from prophet_moe.files import sha256
+from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.routing.store import TRACE, seal
+
+ROOT = Path(__file__).parents[2]
+GPU = "A100-80GB"
+
+
+def times(layers: int, batch: int, other=1.0, work=0.25, fetch=2.0) -> Times:
+    return Times(np.full(layers, other), np.array([0.0, *(work + 0.125 * count for count in range(batch))]), (fetch,))
+
+
+def routed(layers: int, chosen: list[list[list[int]]]) -> np.ndarray:
+    """(T, 1, L, k) choices of one sequence."""
+    return np.array(chosen, np.uint16).reshape(-1, 1, layers, len(chosen[0][0]))
+
+
+def seconds_of(choices, guesses, slots, lookahead, clock, *, miss_priority=True) -> list[float]:
+    steps = decide(choices, guesses, slots, lookahead)
+    tokens = tokens_of(choices)
+    return [
+        step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in zip(steps, tokens, strict=True)
+    ]
+
+
+@st.composite
+def loops(draw):
+    """Choices, guesses, slots, lookahead and times of a small loop."""
+    layers, experts, batch = draw(st.integers(1, 4)), draw(st.integers(2, 6)), draw(st.integers(1, 3))
+    top_k, steps = draw(st.integers(1, min(3, experts))), draw(st.integers(1, 4))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+    def drawn(count: int) -> np.ndarray:
+        return random.random((steps, batch, layers, experts)).argsort(axis=-1)[..., :count].astype(np.uint16)
+
+    duration = st.floats(0, 4)
+    clock = times(layers, batch, draw(duration), draw(duration), draw(duration))
+    return (
+        drawn(top_k),
+        drawn(draw(st.integers(1, experts))),
+        draw(st.integers(1, experts)),
+        draw(st.integers(1, 3)),
+        clock,
+    )
+
+
+@settings(deadline=None, max_examples=150)
+@given(loops())
+def test_on_demand_is_that_of_the_simulator(loop):
+    """The same misses and seconds; the loop takes experts by number where the simulator takes them as first chosen."""
+    choices, _, slots, lookahead, clock = loop
+    steps, batch, layers, top_k = choices.shape
+    experts = max(int(choices.max()) + 1, slots)
+    tokens = choices.reshape(-1, layers, top_k)
+    decoding = Round(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
+    asks = asks_of(decoding, deduplicated=True)
+    order = np.concatenate(
+        [begin + np.argsort(asks.ids[begin:end]) for begin, end in zip(asks.starts, asks.starts[1:], strict=False)]
+    )
+    asks = asks._replace(ids=asks.ids[order], tokens=asks.tokens[order])
+    # Experts 0 to slots - 1 lie there at first, the least recently used first.
+    popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
+    job = Job(decoding, asks, no_wishes(decoding))
+    outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
+    misses = tallied(decide(choices, None, slots, lookahead))["misses"]
+    assert outcome.copies == misses.sum()
+    np.testing.assert_allclose(
+        seconds_of(choices, None, slots, lookahead, clock), outcome.step_seconds, rtol=1e-12, atol=1e-12
+    )
+
+
+class SharedLink:
+    """What is copied at a time shares it evenly."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env, self._left, self._begun = env, {}, env.event()
+        env.process(self._work())
+
+    def copied(self, seconds: float) -> simpy.Event:
+        done = self._env.event()
+        self._left[done] = seconds
+        if not self._begun.triggered:
+            self._begun.succeed()
+        return done
+
+    def _work(self):
+        while True:
+            since, sharing = self._env.now, list(self._left)
+            waits = [self._env.timeout(min(self._left.values()) * len(sharing))] if sharing else []
+            yield self._env.any_of([*waits, self._begun])
+            if self._begun.processed:
+                self._begun = self._env.event()
+            for done in sharing:
+                self._left[done] -= (self._env.now - since) / len(sharing)
+                if self._left[done] <= 1e-12:
+                    del self._left[done]
+                    done.succeed()
+
+
+def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
+    """The seconds of a step, by processes: one that computes, and one for each stream of copies."""
+    env = simpy.Environment()
+    link = SharedLink(env)
+    streams = {"prefetch": simpy.Store(env)}
+    streams["demand"] = simpy.Store(env) if miss_priority else streams["prefetch"]
+    arrived, copies = {}, []
+
+    def stream(queue):
+        while True:
+            before, after = yield queue.get()
+            yield env.all_of(before)
+            yield link.copied(clock.fetch[0])
+            after.succeed()
+
+    def issue(name, copy, evicted_used=None):
+        place, after = (copy.layer, copy.slot), env.event()
+        before = [event for event in (arrived.get(place), evicted_used) if event is not None]
+        arrived[place] = after
+        copies.append(after)
+        streams[name].put((before, after))
+        return after
+
+    def compute():
+        for layer, work in enumerate(step):
+            yield env.timeout(clock.other[layer])
+            used = {use.expert: env.event() for use in work.uses}
+            needs = {use.expert: arrived.get((layer, use.slot)) for use in work.uses if use.copy is None}
+            missing = [use.copy for use in work.uses if use.copy]
+            needs |= {copy.expert: issue("demand", copy) for copy in missing if not copy.recycled}
+            for copy in work.prefetches:
+                issue("prefetch", copy)
+            needs |= {copy.expert: issue("demand", copy, used[copy.evicted]) for copy in missing if copy.recycled}
+            for use in work.uses:
+                if needs[use.expert] is not None:
+                    yield needs[use.expert]
+                yield env.timeout(clock.work[tokens[layer][use.expert]])
+                used[use.expert].succeed()
+
+    for queue in set(streams.values()):
+        env.process(stream(queue))
+    env.run(env.process(compute()))
+    env.run(env.all_of(copies))
+    return env.now
+
+
+@settings(deadline=None, max_examples=150)
+@given(loops(), st.booleans())
+def test_the_clock_is_that_of_simpy(loop, miss_priority):
+    choices, guesses, slots, lookahead, clock = loop
+    steps, tokens = decide(choices, guesses, slots, lookahead), tokens_of(choices)
+    for step, each in zip(steps, tokens, strict=True):
+        found = step_seconds(step, each, clock, miss_priority=miss_priority)
+        assert found == pytest.approx(by_simpy(step, each, clock, miss_priority=miss_priority), rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(loops(), st.booleans())
+def test_no_step_is_shorter_than_its_work_or_longer_than_all_in_turn(loop, miss_priority):
+    choices, guesses, slots, lookahead, clock = loop
+    steps, tokens = decide(choices, guesses, slots, lookahead), tokens_of(choices)
+    for step, each in zip(steps, tokens, strict=True):
+        copies = sum(len(work.prefetches) + sum(use.copy is not None for use in work.uses) for work in step)
+        compute = clock.other.sum() + sum(clock.work[count] for layer in each for count in layer.values())
+        link = copies * clock.fetch[0]
+        found = step_seconds(step, each, clock, miss_priority=miss_priority)
+        assert max(compute, link) * (1 - 1e-9) <= found <= (compute + link) * (1 + 1e-9)
+
+
+def test_a_miss_and_a_prefetch_share_the_link():
+    """Layer 0 asks at 1 for expert 1 and prefetches it for layer 1: alone 2, together 4; layer 1 has it at once."""
+    choices = routed(2, [[[1], [1]]])
+    clock = times(2, 1)
+    assert seconds_of(choices, choices, 1, 1, clock) == [1 + 4 + 0.25 + 1 + 0.25]
+    assert seconds_of(choices, None, 1, 1, clock) == [2 * (1 + 2 + 0.25)]
+    # In one queue, the miss is copied first: layer 0 computes at 3, layer 1 asks at 4.25 and waits until 5.
+    assert seconds_of(choices, choices, 1, 1, clock, miss_priority=False) == [1 + 2 + 2 + 0.25]
+
+
+def test_a_step_ends_with_its_last_copy():
+    """Layer 1 never uses what is prefetched for it, in place of expert 0, but the copy is made."""
+    choices, guesses = routed(2, [[[0], [1]]]), routed(2, [[[0], [2]]])
+    assert seconds_of(choices, guesses, 2, 1, times(2, 1, fetch=10.0)) == [1 + 10]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """The plan of the project on its smallest trace, for a few tokens."""
+    whole = read_as(Plan, ROOT / PLAN_FILE)
+    workload = replace(
+        whole.workloads["mixtral"], trace=str(ROOT / "resources/traces/small-6x8-top2"), predictor="", tokens=3
+    )
+    policies = [ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, ORACLE]
+    return replace(whole, workloads={"mixtral": workload}, batches=[1, 4], policies=policies)
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return datasheet_profile(GPU, load_gpus(ROOT / "config/gpus.yaml")[GPU])
+
+
+@pytest.fixture(scope="module")
+def simulated(plan, profile) -> pd.DataFrame:
+    return compare(plan, [Machine(GPU, profile)])
+
+
+def record(folder: Path, plan: Plan, simulated: pd.DataFrame, factors: dict[str, float]) -> Path:
+    """A measurement in which each policy took so many times what was simulated."""
+    (workload,) = plan.workloads.values()
+    rows = simulated[["workload", "policy", "batch", "slots"]].assign(
+        row="summary",
+        seconds=simulated["simulated_ms_per_token"] / 1e3 * simulated["batch"] * simulated["policy"].map(factors),
+        expert_bytes=workload.expert_bytes,
+        trace_sha256=sha256(Path(workload.trace) / TRACE),
+        **dict.fromkeys(COPIED, 0.0) | {COPIED[0]: simulated["copies"] * workload.expert_bytes},
+    )
+    folder.mkdir(parents=True)
+    rows.to_csv(folder / f"{KIND}.csv", index=False)
+    seal(folder, {"kind": KIND, "plan": plan_as_json(plan)}, f"{KIND}.csv")
+    return folder
+
+
+def plan_as_json(plan: Plan) -> dict:
+    return vars(plan) | {"workloads": {name: vars(workload) for name, workload in plan.workloads.items()}}
+
+
+def held_against(folder: Path, profile) -> pd.DataFrame:
+    recording = read_recording(folder, KIND)
+    plan = read_recorded(Plan, recording.metadata, folder)
+    return compare(plan, [Machine(GPU, profile, read_summaries(recording, plan))])
+
+
+def test_without_a_measurement_the_table_says_so(simulated):
+    assert set(simulated["verdict"]) == {NOT_MEASURED}
+    assert simulated["measured_ms_per_token"].isna().all()
+    told = summary(simulated).set_index("policy")
+    assert set(told["verdict"]) == {NOT_MEASURED}
+    assert (told["measured"] == 0).all()
+    assert told.loc[ON_DEMAND, "configurations"] == (simulated["policy"] == ON_DEMAND).sum() == 4
+
+
+def test_errors_are_those_of_the_measurement(tmp_path, plan, profile, simulated):
+    """What all experts resident took is given, so that a machine slower in all policies alike is no error."""
+    near, far = 1 + TOLERANCE_PCT / 200, 1 + TOLERANCE_PCT / 50
+    factors = {ALL_RESIDENT: 1.0, ON_DEMAND: 1.0, PREVIOUS_TOKEN: near, ORACLE: far}
+    folder = record(tmp_path / GPU, plan, simulated, factors)
+    table = held_against(folder, profile)
+    expected = table["policy"].map(lambda policy: 100 * (1 / factors[policy] - 1))
+    np.testing.assert_allclose(table["error_pct"], expected, atol=1e-9)
+    np.testing.assert_allclose(table["copies"], table["measured_copies"])
+    verdicts = summary(table).set_index("policy")["verdict"].to_dict()
+    assert verdicts == {ALL_RESIDENT: GIVEN, ON_DEMAND: WITHIN, PREVIOUS_TOKEN: WITHIN, ORACLE: BEYOND}
+
+
+def test_slower_layers_are_taken_from_all_resident(tmp_path, plan, profile, simulated):
+    folder = record(tmp_path / GPU, plan, simulated, {ALL_RESIDENT: 2.0, ON_DEMAND: 1, PREVIOUS_TOKEN: 1, ORACLE: 1})
+    table = held_against(folder, profile)
+    keys = ["workload", "policy", "batch", "slots"]
+    before, after = (each.set_index(keys)["simulated_ms_per_token"] for each in (simulated, table))
+    resident = before.xs(ALL_RESIDENT, level="policy").droplevel("slots")
+    for configuration, time in after.items():
+        _, policy, batch, _ = configuration
+        more = time - before[configuration]
+        if policy in (ALL_RESIDENT, ON_DEMAND):
+            assert more == pytest.approx(resident["mixtral", batch])
+
+
+def test_another_trace_and_a_missing_run_are_told(tmp_path, plan, profile, simulated):
+    factors = dict.fromkeys(plan.policies, 1.0)
+    folder = record(tmp_path / "partial" / GPU, plan, simulated[simulated["policy"] != ORACLE], factors)
+    with pytest.raises(UserError, match=r"no summary of .*'oracle'.*which its plan names"):
+        held_against(folder, profile)
+    (workload,) = plan.workloads.values()
+    elsewhere = replace(workload, trace=workload.trace.replace("6x8-top2", "6x64-top8"))
+    folder = record(tmp_path / "other" / GPU, plan, simulated, factors)
+    recording = read_recording(folder, KIND)
+    with pytest.raises(UserError, match=r"trace_sha256 of mixtral: differs from that of .*small-6x64-top8"):
+        read_summaries(recording, replace(plan, workloads={"mixtral": elsewhere}))

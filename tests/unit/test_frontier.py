@@ -1,0 +1,130 @@
+"""The frontier's memory is that of the record, its times those of replays, and its gains what the points allow."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from prophet_moe.cachesim.timing import Bits, times_of
+from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, nearest_trace, slowdowns
+from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.predict.network import read_network
+from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import Router
+from prophet_moe.settings import Simulation
+from tests.conftest import ROOT
+
+NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
+SHARES = [0.25, 0.5, 1.0]
+PLAN = Simulation(sequences=8, batch_sizes=[1, 4], sweep_batch_sizes=[4], frontier_tokens=6, frontier_shares=SHARES)
+CONTEXT, BITS = 4096, Bits(16, 16)
+
+
+@pytest.fixture(scope="module")
+def grid(grids) -> pd.DataFrame:
+    """The calibrated capacity grid at its estimate."""
+    grid = grids["calibrated"]
+    return grid[grid["case"] == ESTIMATE]
+
+
+@pytest.fixture(scope="module")
+def replayed(grid, models, gpus) -> pd.DataFrame:
+    """Slowdowns of one model, on two GPUs."""
+    trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
+    profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
+    mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 4, 64])]
+    return slowdowns(trace, network, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BITS, PLAN)
+
+
+def router(experts: int, top_k: int) -> Router:
+    return Router("", experts, top_k, (0,))
+
+
+def test_a_model_stands_on_the_trace_whose_router_is_most_like_its_own():
+    routers = {"wide": router(128, 1), "middle": router(64, 8), "narrow": router(8, 2)}
+    nearest = {name: nearest_trace(found.experts, found.top_k, routers) for name, found in routers.items()}
+    assert nearest == {name: name for name in routers}
+    assert nearest_trace(256, 8, routers) == "middle", "two doublings of E, against one of E and three of k"
+    assert nearest_trace(16, 2, routers) == "narrow"
+    assert nearest_trace(64, 2, {"b": router(128, 2), "a": router(32, 2)}) == "a", "of equals the first by name"
+
+
+def test_every_configuration_is_replayed_once(replayed):
+    keys = ["model", "gpu", "batch_size", "strategy", "resident_share"]
+    assert not replayed.duplicated(keys).any()
+    assert len(replayed) == 2 * 3 * len(STRATEGIES) * len(SHARES), "batches of 1, 4 and 64 sequences"
+    assert set(replayed["resident_share"]) == set(SHARES)
+
+
+def test_with_all_experts_resident_nothing_slows_down(replayed):
+    resident = replayed[replayed["resident_share"] == 1]
+    np.testing.assert_allclose(resident["slowdown"], 1)
+    np.testing.assert_allclose(resident["hit_rate"], 1)
+    fewer = replayed[replayed["resident_share"] < 1]
+    assert (fewer["slowdown"] > 1).all()
+    assert (fewer["hit_rate"] < 1).all()
+
+
+def test_no_strategy_is_slower_than_a_copy_for_every_expert(replayed, models, gpus):
+    """An expert of the trace stands for u(B) / requests of the model's, in bytes as in compute."""
+    for (gpu, batch), found in replayed.groupby(["gpu", "batch_size"]):
+        times = times_of(
+            models[MODEL].architecture, datasheet_profile(gpu, gpus[gpu]), 1, batch, CONTEXT, BITS, PLAN.copy_chunk_mb
+        )
+        (fetch,), most = times.fetch, models[MODEL].architecture.moe.experts
+        assert (found["slowdown"] <= 1 + most * fetch / times.other[0]).all()
+
+
+def test_where_prophet_keeps_what_the_record_says_it_has_the_context_of_the_record(grid, experiment):
+    """At the resident experts of the capacity model, which are whole ones, both count the same memory."""
+    scenario = experiment.scenarios["calibrated"]
+    times = grid[["model", "gpu", "batch_size"]].assign(
+        strategy="prophet",
+        resident_share=grid["resident_experts"] / grid["experts"],
+        trace=NAME,
+        slowdown=1.5,
+        hit_rate=0.5,
+        waves=False,
+    )
+    points = frontier(grid, times, scenario)
+    assert points["resident_experts"].tolist() == grid["resident_experts"].tolist()
+    assert points["max_context"].tolist() == grid["prophet_max_context"].tolist()
+    fits = grid["baseline_fits"].to_numpy(bool)
+    np.testing.assert_allclose(
+        points["kv_extension_factor"].to_numpy(float)[fits], grid["kv_extension_factor"].to_numpy(float)[fits]
+    )
+    assert points.loc[~fits, "kv_extension_factor"].isna().all()
+
+
+def test_without_prediction_nothing_is_staged_and_all_resident_is_the_baseline(grid, experiment):
+    shared = grid[["model", "gpu", "batch_size"]].assign(trace=NAME, slowdown=1.0, hit_rate=1.0, waves=False)
+    times = pd.concat([shared.assign(strategy=name, resident_share=1.0) for name in STRATEGIES])
+    points = frontier(grid, times, experiment.scenarios["calibrated"])
+    context = points.pivot_table(index=["model", "gpu", "batch_size"], columns="strategy", values="max_context")
+    baseline = grid.set_index(["model", "gpu", "batch_size"])["baseline_max_context"].reindex(context.index)
+    assert context["on_demand"].tolist() == baseline.tolist()
+    assert context["perfect_prefetch"].tolist() == baseline.tolist(), "with everything resident nothing is staged"
+    assert (context["prophet"] <= baseline).all(), "its predictor takes memory"
+    assert (context["prophet"] < baseline).any()
+    assert (points["saved_gb"] == 0).all()
+
+
+def test_the_gain_is_the_best_of_what_is_fast_enough():
+    points = pd.DataFrame(
+        {
+            "model": "M",
+            "gpu": "G",
+            "batch_size": 1,
+            "strategy": "prophet",
+            "trace": NAME,
+            "slowdown": [1.0, 1.04, 1.3, 1.9],
+            "max_context": [900, 1500, 1400, 3000],
+            "baseline_max_context": 1000,
+        }
+    )
+    (row,) = context_gained(points, [1, 1.05, 1.5, 2]).to_dict("records")
+    assert [row[f"max_context_at_{limit}x"] for limit in ("1", "1.05", "1.5", "2")] == [1000, 1500, 1500, 3000]
+    assert row["kv_extension_at_2x"] == 3
+    (none,) = context_gained(points.assign(baseline_max_context=0), [1]).to_dict("records")
+    assert none["max_context_at_1x"] == 900
+    assert np.isnan(none["kv_extension_at_1x"])

@@ -1,0 +1,124 @@
+"""How long the decode loop takes for what it decided: one compute stream, and copies on two that share the link.
+
+As `collect prefetch` queues it: when a layer has asked, its demand copies and the prefetches that it issues are queued,
+each stream in order; an expert waits for its copy, a copy for the last one to its slot and for the use of what it
+overwrites. A step ends with its last copy. Of two copies at once each has half of the link. What the host takes to
+queue, and what copies take from the memory of the device, is not counted.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prophet_moe.cachesim.decode_loop.decisions import Copy, Step
+from prophet_moe.cachesim.simulation import Times
+
+DEMAND, PREFETCH = "demand", "prefetch"
+NEVER = float("inf")
+
+
+@dataclass(eq=False)
+class Transfer:
+    """A copy on its way."""
+
+    left: float
+    """Seconds of the link, had it this copy alone."""
+    ready: float
+    """Not begun before."""
+    after: "Transfer | None"
+    """Not begun before this one has ended."""
+    ended: float = NEVER
+
+
+class Link:
+    """Streams that copy one transfer after another each, and share the link evenly."""
+
+    def __init__(self) -> None:
+        """Idle at time 0."""
+        self._now = 0.0
+        self._streams: dict[str, deque[Transfer]] = defaultdict(deque)
+
+    def queue(self, stream: str, transfer: Transfer) -> None:
+        """Put it behind what `stream` was handed before."""
+        self._streams[stream].append(transfer)
+
+    def end(self, transfer: Transfer) -> float:
+        """When it ends, if nothing more is queued until then."""
+        while transfer.ended == NEVER:
+            self._advance()
+        return transfer.ended
+
+    def drain(self) -> float:
+        """When everything queued has ended."""
+        while any(self._streams.values()):
+            self._advance()
+        return self._now
+
+    def _advance(self) -> None:
+        """Go on until a transfer ends or may begin."""
+        now, active, least, begins = self._now, [], NEVER, NEVER
+        for stream in self._streams.values():
+            if stream and (stream[0].after is None or stream[0].after.ended <= now):
+                head = stream[0]
+                if head.ready > now:
+                    begins = min(begins, head.ready)
+                else:
+                    active.append(stream)
+                    least = min(least, head.left)
+        ends = now + least * len(active) if active else NEVER
+        self._now = min(ends, begins)
+        for stream in active:
+            head = stream[0]
+            if ends > begins:
+                head.left -= (begins - now) / len(active)
+            elif head.left > least:
+                head.left -= least
+            else:
+                head.ended = self._now
+                stream.popleft()
+
+
+def step_seconds(step: Step, tokens: Sequence[Mapping[int, int]], times: Times, *, miss_priority: bool) -> float:
+    """Seconds of one step that starts with idle streams; `tokens` is by layer how many tokens chose each expert.
+
+    With `miss_priority` demand copies have a stream of their own, else all copies are on one.
+    """
+    link, arriving = Link(), {}
+    streams = {DEMAND: DEMAND if miss_priority else PREFETCH, PREFETCH: PREFETCH}
+    (fetch,) = times.fetch
+
+    def issue(kind: str, copy: Copy, ready: float) -> Transfer:
+        place = (copy.layer, copy.slot)
+        transfer = arriving[place] = Transfer(fetch, ready, arriving.get(place))
+        link.queue(streams[kind], transfer)
+        return transfer
+
+    now = 0.0
+    for layer, work in enumerate(step):
+        now += times.other[layer]
+        missing = [use.copy for use in work.uses if use.copy]
+        hits = [use for use in work.uses if not use.copy and (layer, use.slot) in arriving]
+        here = {use.expert: arriving[layer, use.slot] for use in hits}
+        here |= {copy.expert: issue(DEMAND, copy, now) for copy in missing if not copy.recycled}
+        for copy in work.prefetches:
+            issue(PREFETCH, copy, now)
+        # What these overwrite is not used yet: their copies are ready once it is.
+        recycled = {copy.evicted: issue(DEMAND, copy, NEVER) for copy in missing if copy.recycled}
+        here |= {copy.expert: recycled[copy.evicted] for copy in missing if copy.recycled}
+        for use in work.uses:
+            if use.expert in here:
+                now = max(now, link.end(here[use.expert]))
+            now += times.work[tokens[layer][use.expert]]
+            if use.expert in recycled:
+                recycled[use.expert].ready = now
+    return max(now, link.drain())
+
+
+def tokens_of(choices: np.ndarray) -> list[list[dict[int, int]]]:
+    """Per step and layer how many tokens chose each expert, of `choices` (T, B, L, k)."""
+    return [
+        [dict(zip(*map(np.ndarray.tolist, np.unique(layer, return_counts=True)), strict=True)) for layer in step]
+        for step in np.moveaxis(choices, 2, 1)
+    ]

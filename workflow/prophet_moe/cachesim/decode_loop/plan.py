@@ -1,0 +1,96 @@
+"""What the decode loop replays. It needs neither pydantic, which a GPU machine may lack, nor PyTorch, as others may."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT
+from prophet_moe.predict.context import split
+from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import Trace
+
+KIND = "prefetch"
+PLAN_FILE = Path("config/measurements/prefetch.yaml")
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Experts of one shape, routed as a trace tells; L, E and k are the trace's."""
+
+    trace: str
+    """Its folder."""
+    hidden: int
+    inner: int
+    gated: bool
+    """Whether an expert has three matrices, as in SwiGLU, or two."""
+    dtype: str
+    heads: int
+    kv_heads: int
+    copies: int
+    """Distinct experts in host memory at most; expert e of layer l is number (l * E + e) modulo their count."""
+    predictor: str
+    """Folder of the predictor that `prophet` asks; empty: there is none."""
+    predicted_experts: int
+    """K of `prophet`: experts prefetched per token and layer."""
+    history_tokens: int
+    """Of every sequence, decided on but not run: what they leave in the cache is there at the start."""
+    warmup_tokens: int
+    """Run after them, not measured."""
+    tokens: int
+    """Measured."""
+
+    @property
+    def replayed_tokens(self) -> int:
+        """Of every sequence: tokens decided on."""
+        return self.history_tokens + self.warmup_tokens + self.tokens
+
+    @property
+    def expert_values(self) -> int:
+        """Weights of one expert."""
+        return (3 if self.gated else 2) * self.hidden * self.inner
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of one expert."""
+        return self.expert_values * DTYPE_BYTES[self.dtype]
+
+    @property
+    def head_dim(self) -> int:
+        """Numbers of a head."""
+        return self.hidden // self.heads
+
+    @property
+    def qkv_width(self) -> int:
+        """Queries, keys and values of a token."""
+        return self.hidden + 2 * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is replayed, and how."""
+
+    workloads: dict[str, Workload]
+    batches: list[int]
+    capacities: list[float]
+    """Slots of a layer, as shares of E, but no fewer than k; `all_resident` always has E."""
+    policies: list[str]
+    lookahead: int
+    """Layers from the last one whose choices are known to the one that is prefetched for."""
+    context: int
+    """Tokens in the KV cache of every sequence."""
+    sequence_tokens: int
+    """Decode tokens replayed of one sequence before the next one takes its place."""
+    repeats: int
+    miss_priority: bool
+    """Whether demand copies have a stream of their own and pass queued prefetches."""
+    seed: int
+
+    def slots(self, policy: str, experts: int, top_k: int) -> list[int]:
+        """Numbers of slots of a layer that `policy` is run with."""
+        shares = [1.0] if policy == ALL_RESIDENT else self.capacities
+        return list(dict.fromkeys(max(top_k, round(share * experts)) for share in shares))
+
+
+def held_out(workload: Workload) -> Trace:
+    """The sequences of the workload's trace that no predictor learns from."""
+    return split(read_trace(Path(workload.trace)))[1]

@@ -1,0 +1,201 @@
+"""Simulated against measured: the decode loop by the clock, beside what `collect prefetch` recorded of it on a GPU."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT, PROPHET, decide, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.plan import DTYPE_BYTES, KIND, Plan, Workload, held_out
+from prophet_moe.cachesim.simulation import Times
+from prophet_moe.errors import UserError
+from prophet_moe.files import sha256
+from prophet_moe.hardware.profile import AttentionShape, Profile
+from prophet_moe.hardware.recorded import Recording, again
+from prophet_moe.predict.context import context_of
+from prophet_moe.predict.network import read_network
+from prophet_moe.routing.store import TRACE
+from prophet_moe.routing.trace import Trace
+
+TOLERANCE_PCT = 10.0
+"""What a simulated time per token may differ from the measured one, of the measured."""
+CONFIGURATION = ["workload", "policy", "batch", "slots"]
+COPIED = ("demand_bytes", "prefetch_used_bytes", "prefetch_wrong_bytes")
+GIVEN, NOT_MEASURED, WITHIN, BEYOND = "given", "not measured", "within tolerance", "beyond tolerance"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A GPU that the loop ran on, or that it is simulated on alone."""
+
+    gpu: str
+    profile: Profile
+    measured: pd.DataFrame | None = None
+    """By CONFIGURATION `seconds` and `copies` of a step, see read_summaries; None: it was never measured."""
+
+
+def read_summaries(recording: Recording, plan: Plan) -> pd.DataFrame:
+    """By CONFIGURATION the `seconds` of a step and the `copies` in it, of a recorded prefetch.csv.
+
+    What `plan`, the recorded one, replayed must still be there: another trace is a UserError.
+    """
+    recording.require(("row", *CONFIGURATION, "seconds", "expert_bytes", "trace_sha256", *COPIED))
+    rows = recording.where(row="summary")
+    for name, workload in plan.workloads.items():
+        found = set(rows.loc[rows["workload"] == name, "trace_sha256"])
+        if found != {sha256(Path(workload.trace) / TRACE)}:
+            problem = f"trace_sha256 of {name}: differs from that of {workload.trace}/{TRACE}"
+            raise recording.mistake(recording.path, problem)
+    times = recording.numbers(rows, "batch", "slots", "seconds", "expert_bytes")
+    copied = recording.numbers(rows, *COPIED, zero=True).sum(axis=1)
+    table = rows[["workload", "policy"]].assign(
+        batch=times["batch"].astype(int),
+        slots=times["slots"].astype(int),
+        seconds=times["seconds"],
+        copies=copied / times["expert_bytes"],
+    )
+    return table.set_index(CONFIGURATION)
+
+
+def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
+    """One row per machine, workload, batch, policy and number of slots: simulated and measured time per token.
+
+    Copies are per step. Where a machine was measured, what `all_resident` took there is given: its layers compute as
+    long in every policy. error_pct = 100 (simulated / measured - 1).
+    """
+    rows, order = [], {machine.gpu: number for number, machine in enumerate(machines)}
+    for name, workload in plan.workloads.items():
+        trace = held_out(workload)
+        for batch, (policy, slots, seconds, tally) in _simulated(plan, name, workload, trace, machines):
+            copies = sum(tally[kind].sum() for kind in ("misses", "prefetches_used", "prefetches_wrong"))
+            steps, requests = len(tally["requests"]), tally["requests"].sum()
+            for machine, each in zip(machines, seconds, strict=True):
+                found = None if machine.measured is None else _found(machine, (name, policy, batch, slots))
+                measured = np.nan if found is None else found["seconds"] / batch
+                rows.append(
+                    {
+                        "gpu": machine.gpu,
+                        "profile": machine.profile.source,
+                        "workload": name,
+                        "policy": policy,
+                        "batch": batch,
+                        "slots": slots,
+                        "experts": trace.router.experts,
+                        "hit_rate": tally["hits"].sum() / requests,
+                        "copies": copies / steps,
+                        "measured_copies": np.nan if found is None else found["copies"],
+                        "simulated_ms_per_token": 1e3 * each / batch,
+                        "measured_ms_per_token": 1e3 * measured,
+                        "error_pct": 100 * (each / batch / measured - 1),
+                        "verdict": _verdict(policy, each / batch, measured),
+                    }
+                )
+    return pd.DataFrame(rows).sort_values("gpu", key=lambda names: names.map(order), kind="stable")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per GPU and policy: mean and largest error, and whether all are within the tolerance."""
+    rows = []
+    for (gpu, policy), found in table.groupby(["gpu", "policy"], sort=False):
+        verdicts = set(found["verdict"])
+        error = found["error_pct"].abs()
+        rows.append(
+            {
+                "gpu": gpu,
+                "policy": policy,
+                "configurations": len(found),
+                "measured": int(found["measured_ms_per_token"].notna().sum()),
+                "simulated_ms_per_token": found["simulated_ms_per_token"].median(),
+                "measured_ms_per_token": found["measured_ms_per_token"].median(),
+                "mean_error_pct": error.mean(),
+                "largest_error_pct": error.max(),
+                "verdict": next(one for one in (NOT_MEASURED, BEYOND, WITHIN, GIVEN) if one in verdicts),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def network_scores(folder: Path, trace: Trace, lookahead: int) -> NDArray[np.float32]:
+    """(L, N, E) scores of every expert for the tokens of `trace`, as the loop's predictor gives them; 0 in layer 0."""
+    network, context, layers = read_network(folder), context_of(trace), len(trace.router.layers)
+    scores = np.zeros((layers, len(trace), trace.router.experts), np.float32)
+    for layer in range(1, layers):
+        ahead = min(layer, lookahead)
+        scores[layer] = network.scores(context.inputs(layer, ahead), layer, ahead)
+    return scores
+
+
+def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, batch: int) -> Times:
+    """Times of the loop's layers by a profile: projections, attention and experts, no norms and no launches."""
+    size, hidden = DTYPE_BYTES[workload.dtype], workload.hidden
+    shape = AttentionShape(workload.heads, workload.kv_heads, workload.head_dim, 0)
+    other = profile.attention_seconds(shape, batch, plan.context, size)
+    other += profile.weights_seconds(hidden * (workload.qkv_width + hidden), batch, size)
+    experts = [
+        profile.expert_seconds(hidden, workload.inner, workload.gated, tokens, size) for tokens in range(1, batch + 1)
+    ]
+    fetch = profile.transfer_seconds(workload.expert_bytes)
+    return Times(np.full(layers, other), np.array([0.0, *experts]), (fetch,))
+
+
+def _simulated(
+    plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]
+) -> Iterator[tuple[int, tuple[str, int, list[float], dict[str, NDArray[np.int64]]]]]:
+    """Batch and: policy, slots, seconds of a step on each machine, and what was copied in the measured steps."""
+    scores = network_scores(Path(workload.predictor), trace, plan.lookahead) if PROPHET in plan.policies else None
+    first = workload.history_tokens + workload.warmup_tokens
+    for batch in plan.batches:
+        rows = lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed)
+        choices = trace.experts[rows]
+        tokens = tokens_of(choices[first:])
+        times = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
+        for policy in plan.policies:
+            guesses = predictions(policy, trace, rows, scores, workload.predicted_experts)
+            for slots in plan.slots(policy, trace.router.experts, trace.router.top_k):
+                steps = decide(choices, guesses, slots, plan.lookahead)[first:]
+                seconds = [
+                    float(
+                        np.mean(
+                            [
+                                step_seconds(step, each, one, miss_priority=plan.miss_priority)
+                                for step, each in zip(steps, tokens, strict=True)
+                            ]
+                        )
+                    )
+                    for one in times
+                ]
+                yield batch, (policy, slots, seconds, tallied(steps))
+
+
+def _times(
+    machine: Machine, plan: Plan, name: str, workload: Workload, trace: Trace, batch: int, tokens: list
+) -> Times:
+    """Times of the loop on a machine: where it was measured, its layers take as long as `all_resident` did."""
+    layers = len(trace.router.layers)
+    times = loop_times(plan, workload, machine.profile, layers, batch)
+    if machine.measured is None or ALL_RESIDENT not in plan.policies:
+        return times
+    step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts))["seconds"]
+    experts = sum(times.work[count] for one in tokens for layer in one for count in layer.values()) / len(tokens)
+    return Times(np.full(layers, max(0.0, step - experts) / layers), times.work, times.fetch)
+
+
+def _found(machine: Machine, configuration: tuple[str, str, int, int]) -> pd.Series:
+    """The recorded summary of a configuration."""
+    if configuration not in machine.measured.index:
+        folder = Path("resources") / KIND / machine.gpu
+        problem = f"no summary of {dict(zip(CONFIGURATION, configuration, strict=True))}, which its plan names"
+        raise UserError(str(folder), problem, again(folder, KIND))
+    return machine.measured.loc[configuration]
+
+
+def _verdict(policy: str, simulated: float, measured: float) -> str:
+    if np.isnan(measured):
+        return NOT_MEASURED
+    if policy == ALL_RESIDENT:
+        return GIVEN
+    return WITHIN if abs(100 * (simulated / measured - 1)) <= TOLERANCE_PCT else BEYOND
