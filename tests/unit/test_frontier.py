@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.cachesim.timing import Bits, times_of
+from prophet_moe.cachesim.timing import Bits, expert_bytes, standing_for, times_of
 from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, nearest_trace, slowdowns
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.hardware.profile import datasheet_profile
@@ -12,6 +12,7 @@ from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings import Simulation
+from prophet_moe.units import GB
 from tests.conftest import ROOT
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
@@ -65,14 +66,21 @@ def test_with_all_experts_resident_nothing_slows_down(replayed):
     assert (fewer["hit_rate"] < 1).all()
 
 
-def test_no_strategy_is_slower_than_a_copy_for_every_expert(replayed, models, gpus):
-    """An expert of the trace stands for u(B) / requests of the model's, in bytes as in compute."""
-    for (gpu, batch), found in replayed.groupby(["gpu", "batch_size"]):
-        times = times_of(
-            models[MODEL].architecture, datasheet_profile(gpu, gpus[gpu]), 1, batch, CONTEXT, BITS, PLAN.copy_chunk_mb
-        )
-        (fetch,), most = times.fetch, models[MODEL].architecture.moe.experts
-        assert (found["slowdown"] <= 1 + most * fetch / times.other[0]).all()
+@pytest.mark.parametrize("model", ["DeepSeek-V3-671B", "Mixtral-8x7B"])
+def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, model):
+    """Bytes and compute of a step are the model's, however many experts the trace asks for."""
+    arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
+    batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
+    own = times_of(arch, profile, 4, batch, CONTEXT, BITS, PLAN.copy_chunk_mb)
+    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BITS, PLAN.copy_chunk_mb)
+    assert requests * times.fetch[0] == pytest.approx(
+        unique * expert_bytes(arch, BITS) / (gpus[GPU].link_gb_per_s * GB)
+    )
+    tokens = batch * arch.moe.top_k / unique
+    expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)
+    np.testing.assert_allclose(requests * times.work[1:], unique * expert)
+    assert times.work[0] == 0
+    np.testing.assert_array_equal(times.other, own.other)
 
 
 def test_where_prophet_keeps_what_the_record_says_it_has_the_context_of_the_record(grid, experiment):

@@ -217,6 +217,20 @@ def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
         assert served == np.diff([0, *hits, len(stream)]).tolist()
 
 
+def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
+    """Gelenbe: A unified approach to the evaluation of a class of replacement algorithms, 1973."""
+    random, experts, room = np.random.default_rng(0), 64, 16
+    weights = 1 / np.arange(1, experts + 1)
+    stream = random.choice(experts, 40_000, p=weights / weights.sum()).astype(np.uint16)
+    decoding = Round(stream[:, None, None], np.arange(len(stream))[:, None], experts)
+    job = Job(decoding, asks_of(decoding, deduplicated=True), no_wishes(decoding))
+    times, popularity = Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts))
+    missed = {rule: simulate([job], Hierarchy((room,)), times, popularity, rule).copies for rule in ("random", "lru")}
+    fifo = policies.misses("fifo", stream, experts, room)
+    assert missed["random"] == pytest.approx(fifo, rel=0.02)
+    assert missed["lru"] < 0.95 * fifo
+
+
 OTHER, WORK, FETCH, CHUNK = 2.0, 1.0, 7.0, 3.0
 
 
@@ -362,6 +376,11 @@ def named(*ids: int, point: int = 0) -> np.ndarray:
     return wishes
 
 
+def ranges(last: int, points: int) -> Wished:
+    """Wishes for expert 0, then 1, that end there at so many points."""
+    return Wished(np.arange(2, dtype=np.int32), np.zeros((1, points), np.int64), np.full((1, points), last))
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -382,6 +401,8 @@ def named(*ids: int, point: int = 0) -> np.ndarray:
             {"wishes": named(8)},
             r"strategy: step 0, before the pass: wishes for expert id 8, expected layer \* 4 \+ expert, below 8",
         ),
+        ({"wishes": ranges(3, 3)}, "strategy: wishes are not ranges of their 2 ids, of shape "),
+        ({"wishes": ranges(2, 2)}, "strategy: wishes are not ranges of their 2 ids, of shape "),
         ({"wishes": named(7, -2, point=2)}, "strategy: step 0, after layer 1: wishes for expert id -2, "),
         ({"wishes": named(4, 5, 0, 4, point=1)}, "step 0, after layer 0: more wishes than the 2 experts of capacity"),
         ({"wishes": named(1)[:, :2]}, r"wishes are int32 of shape \(1, 2, 1\), expected whole numbers \(1, 3, any\)"),

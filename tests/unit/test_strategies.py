@@ -8,8 +8,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from prophet_moe.cachesim import experiments
+from prophet_moe.cachesim import experiments, reference
 from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
 from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
 from prophet_moe.cachesim.invariants import Impossible, check, check_beside
@@ -24,6 +26,7 @@ from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
+from tests.unit.test_simulation import assert_equal
 
 NAME = "small-6x8-top2"
 TRACE, PREDICTOR = ROOT / "resources/traces" / NAME, ROOT / "resources/predictors" / NAME
@@ -92,6 +95,26 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
         assert not same
     else:
         assert same
+
+
+@pytest.mark.parametrize("name", strategies())
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(1, 8),
+    st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    st.sampled_from([0.25, 1.0, 4.0]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_strategy_runs_as_by_the_reference(sample, name, batch, rooms, fetch, deduplicated, per_layer):
+    """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
+    strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(rooms) + 1)
+    clock = replace(times(fetch, batch), fetch=tuple(fetch * tier for tier in tiers))
+    arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(rooms), per_layer), clock)
+    fast = run(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "simulate", reference.simulate)
+        assert_equal(fast, run(*arguments))
 
 
 @pytest.mark.parametrize("fetch", [0.05, 1.0, 30.0])

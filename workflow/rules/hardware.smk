@@ -65,7 +65,7 @@ rule prefetch_validation:
         code=code("workflow/scripts/validate_prefetch.py"),
         plan=PREFETCH_PLAN_FILE,
         gpus=GPU_FILE,
-        replayed=PREFETCH_FILES,
+        replayed=sorted({path for plan in PREFETCH_PLANS for path in replayed_files(plan)}),
         profiled=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
         recorded=[path for name in MEASURED_PREFETCH for path in sorted((PREFETCH_FOLDER / name).glob("*"))],
     output:

@@ -15,32 +15,36 @@ PREFETCH_TABLE = "tables/data/prefetch_validation.csv"
 # A profile or a measurement of memory counts once its folder is complete.
 MEASURED_GPUS = [name for name in EXPERIMENT.gpus if (HARDWARE_FOLDER / name / "SHA256SUMS").exists()]
 MEASURED_MEMORY = sorted(path.parent for path in MEMORY_FOLDER.glob("*/SHA256SUMS"))
-MEASURED_PREFETCH = [name for name in EXPERIMENT.gpus if (PREFETCH_FOLDER / name / "SHA256SUMS").exists()]
 
 
-def prefetch_plans():
-    """The plan of the decode loop with prefetches, and those that GPUs were measured with."""
-    recorded = [PREFETCH_FOLDER / name for name in MEASURED_PREFETCH]
-    plans = [read_recorded(PrefetchPlan, read_json(folder / "metadata.json"), folder) for folder in recorded]
-    return [read_as(PrefetchPlan, PREFETCH_PLAN_FILE), *plans]
-
-
-def prefetch_files():
-    """The traces and predictors that the decode loop replays."""
-    with ends_in_one_line():
-        workloads = [workload for plan in prefetch_plans() for workload in plan.workloads.values()]
-    files = {Path(workload.trace) / name for workload in workloads for name in TRACE_FILES}
-    files |= {
+def replayed_files(plan):
+    """The traces and predictors that a plan of the decode loop with prefetches names."""
+    workloads = plan.workloads.values()
+    files = [Path(workload.trace) / name for workload in workloads for name in TRACE_FILES]
+    files += [
         Path(workload.predictor) / name for workload in workloads if workload.predictor for name in PREDICTOR_FILES
+    ]
+    return sorted(set(files))
+
+
+def gone(plan):
+    """Those of them that are not there."""
+    return [path for path in replayed_files(plan) if not path.exists()]
+
+
+with ends_in_one_line():
+    PREFETCH_PLAN = read_as(PrefetchPlan, PREFETCH_PLAN_FILE)
+    RECORDED_PREFETCH = {
+        folder.name: read_recorded(PrefetchPlan, read_json(folder / "metadata.json"), folder)
+        for folder in (PREFETCH_FOLDER / name for name in EXPERIMENT.gpus)
+        if (folder / "SHA256SUMS").exists()
     }
-    return sorted(files)
 
-
-PREFETCH_FILES = prefetch_files()
-PREFETCH_MISSING = [path for path in PREFETCH_FILES if not path.exists()]
+MEASURED_PREFETCH = [name for name, plan in RECORDED_PREFETCH.items() if not gone(plan)]
+PREFETCH_PLANS = [PREFETCH_PLAN, *(RECORDED_PREFETCH[name] for name in MEASURED_PREFETCH)]
 
 HARDWARE = [TABLE7]
-HARDWARE += [] if PREFETCH_MISSING else [PREFETCH_TABLE, TABLE12]
+HARDWARE += [] if gone(PREFETCH_PLAN) else [PREFETCH_TABLE, TABLE12]
 HARDWARE += [MEMORY_TABLE] if MEASURED_MEMORY else []
 
 config["measured_gpus"] = MEASURED_GPUS
@@ -64,8 +68,13 @@ def unmeasured():
             f"note: no simulated time was held against {', '.join(names)}; on a machine with the GPU: "
             f"python -m prophet_moe.collect prefetch --out {PREFETCH_FOLDER}/NAME"
         )
-    if PREFETCH_MISSING:
-        lines.append(f"note: {PREFETCH_MISSING[0]} is not there, {PREFETCH_TABLE} and {TABLE12} are left out")
+    lines += [
+        f"note: {gone(plan)[0]} is not there, what was measured on {name} is left out of {PREFETCH_TABLE}"
+        for name, plan in RECORDED_PREFETCH.items()
+        if gone(plan)
+    ]
+    if gone(PREFETCH_PLAN):
+        lines.append(f"note: {gone(PREFETCH_PLAN)[0]} is not there, {PREFETCH_TABLE} and {TABLE12} are left out")
     return lines
 
 

@@ -30,7 +30,8 @@ def build(files, parameters):
         tables.append(compare(plan, [Machine(name, profile, read_summaries(recording, plan))]))
     if unmeasured:
         tables.append(compare(read_as(Plan, files.plan), unmeasured))
-    table = pd.concat(tables)
+    order = {name: number for number, name in enumerate(parameters["gpus"])}
+    table = pd.concat(tables).sort_values("gpu", key=lambda names: names.map(order), kind="stable")
     write_csv(files.validation, table)
     write_csv(files.summary, summary(table))
 

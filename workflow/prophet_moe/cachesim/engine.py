@@ -26,7 +26,7 @@ from numba import njit
 
 LRU, LRFU, FARTHEST, POPULARITY, RANDOM = range(5)
 """Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
-the next use is (Belady); how often the expert was chosen in training; or drawn at every copy."""
+the next use is (Belady); how often the expert was chosen in training; or drawn whenever a place is looked for."""
 HALF_LIFE = 16.0
 ERA = 1024
 """Steps after which LRFU counts in a larger unit, so that sums of weights stay finite. A whole number of half-lives:
@@ -192,8 +192,14 @@ def _run(
         elif eviction == POPULARITY:
             key = np.int64(score[wanted] * SCALE)
         elif eviction == RANDOM:
-            key = drawn(marks[TICK])
+            key = 0
         keys[0, group, where[0, wanted]] = key
+
+    def redraw(group):
+        """Give everything in a group but what is under way a random key."""
+        for place in range(room[0]):
+            if keys[0, group, place] != FLYING:
+                keys[0, group, place] = drawn(marks[TICK] * len(score) + slots[0, group, place])
 
     def rank_of(group, place, wish, ask):
         """The least is evicted first."""
@@ -205,6 +211,8 @@ def _run(
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
         if held[0, group] < room[0]:
             return held[0, group]
+        if marks[EVICTION] == RANDOM:
+            redraw(group)
         wish, ask, least = marks[WISH], marks[ASK], np.int64(below)
         for place in range(room[0]):
             least = min(least, rank_of(group, place, wish, ask))
@@ -245,10 +253,10 @@ def _run(
                 held[tier, group] += 1
             else:
                 least = np.int64(IN_USE)
-                for other in range(room[tier]):
-                    nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, other]] >= 0
-                    if keys[tier, group, other] < least and not nearer:
-                        place, least = np.int64(other), keys[tier, group, other]
+                for held_at in range(room[tier]):
+                    nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, held_at]] >= 0
+                    if keys[tier, group, held_at] < least and not nearer:
+                        place, least = np.int64(held_at), keys[tier, group, held_at]
                 evicted = np.int64(slots[tier, group, place])
                 where[tier, evicted] = -1
             slots[tier, group, place] = wanted

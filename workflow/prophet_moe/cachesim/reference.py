@@ -131,8 +131,13 @@ class Rule:
             case "popularity":
                 return int(self.shares[expert] * SCALE)
             case "random":
-                return int(drawn(tick)) if tick > 0 else tick
+                return 0
         raise KeyError(self.eviction)
+
+    def redrawn(self, experts: list[int], tick: int) -> dict[int, int]:
+        """New keys, where they are drawn whenever a place is looked for."""
+        ids = len(self.shares)
+        return {expert: int(drawn(tick * ids + expert)) for expert in experts} if self.eviction == "random" else {}
 
 
 class NearTier:
@@ -397,7 +402,9 @@ class Replay:
         """Unless the expert is there, or finds no place."""
         if self.is_near(wish):
             return
-        place = self.group_of(wish).near.place(self.in_use | self.wished, [])
+        near = self.group_of(wish).near
+        near.keys |= self.rule.redrawn(near.experts, self.tick)
+        place = near.place(self.in_use | self.wished, [])
         if place is None:
             self.counts[SKIPPED, self.layer_of(wish)] += 1
             return
@@ -487,6 +494,7 @@ class Replay:
         """Copy and compute a missing expert."""
         flying = {self.queue.flight.expert} if self.queue.flight else set()
         near = self.group_of(request.expert).near
+        near.keys |= self.rule.redrawn(near.experts, self.tick)
         place, start = near.place(self.in_use, [flying, self.wished]), service.link
         if place is None:
             computed, ended = service.computed.popleft()

@@ -330,16 +330,19 @@ def _checked(job: Job, hierarchy: Hierarchy, group_of: NDArray[np.int64]) -> Wis
     """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
     decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's wishes()."
     layers, experts = decoding.layers, decoding.experts
+    points = len(decoding.rows), layers + 1
     if isinstance(job.wishes, Wished):
         wished = job.wishes
-    elif job.wishes.shape[:-1] == (len(decoding.rows), layers + 1) and np.issubdtype(job.wishes.dtype, np.integer):
+        ids, begins, ends = wished
+        if begins.shape != points or ends.shape != points or not ((begins >= 0) & (ends <= len(ids))).all():
+            raise UserError("strategy", f"wishes are not ranges of their {len(ids)} ids, of shape {points}", fix)
+    elif job.wishes.shape[:-1] == points and np.issubdtype(job.wishes.dtype, np.integer):
         wished = _compact(job.wishes)
     else:
-        shape = f"({len(decoding.rows)}, {layers + 1}, any)"
+        shape = f"({points[0]}, {points[1]}, any)"
         problem = f"wishes are {job.wishes.dtype} of shape {job.wishes.shape}, expected whole numbers {shape}"
         raise UserError("strategy", problem, fix)
-    points = wished.begins.ravel(), wished.ends.ravel()
-    place, wish, crowded = _wrong_wish(wished.ids, *points, group_of, room)
+    place, wish, crowded = _wrong_wish(wished.ids, wished.begins.ravel(), wished.ends.ravel(), group_of, room)
     if place < 0:
         return wished._replace(ids=wished.ids.astype(np.int32, copy=False))
     step, point = divmod(place, layers + 1)

@@ -21,7 +21,7 @@ class Recording:
 
     folder: Path
     kind: str
-    """hardware, memory: the name of its CSV and of the command that records it."""
+    """hardware, memory or prefetch: the name of its CSV and of the command that records it."""
     metadata: dict[str, Any]
     rows: pd.DataFrame
     """Every cell as the text it is, "" where empty; the index counts from the first row below the header."""

@@ -15,7 +15,8 @@ from prophet_moe.settings import ReportedComparison
 BASE = "on_demand"
 PAPERS = ("on_demand", "pre_gated", "expertflow")
 """What the report calls paper baselines (004:36-38)."""
-OURS = ("top_k", "multi_look_ahead", "intelligent", "prophet")
+OURS = ("top_k", "multi_look_ahead", "intelligent")
+"""What the report calls its own strategies (004:39-41)."""
 MODES = {"as_described": ("as_described", True), "deduplicated": ("deduplicated", True)}
 """Column and value that select the runs of a mode."""
 

@@ -23,8 +23,11 @@ from prophet_moe.routing.trace import Trace
 
 TOLERANCE_PCT = 10.0
 """What a simulated time per token may differ from the measured one, of the measured."""
+COPIES_TOLERANCE = 0.01
+"""What copies may differ: scores of the predictor are rounded otherwise on a GPU, so that the last of its best may."""
 CONFIGURATION = ["workload", "policy", "batch", "slots"]
 COPIED = ("demand_bytes", "prefetch_used_bytes", "prefetch_wrong_bytes")
+UNMEASURED = pd.Series(np.nan, ["seconds", "copies", "layers_host_late"])
 GIVEN, NOT_MEASURED, WITHIN, BEYOND = "given", "not measured", "within tolerance", "beyond tolerance"
 
 
@@ -35,28 +38,33 @@ class Machine:
     gpu: str
     profile: Profile
     measured: pd.DataFrame | None = None
-    """By CONFIGURATION `seconds` and `copies` of a step, see read_summaries; None: it was never measured."""
+    """What was measured of a step by CONFIGURATION, see read_summaries; None: it was never measured."""
 
 
 def read_summaries(recording: Recording, plan: Plan) -> pd.DataFrame:
-    """By CONFIGURATION the `seconds` of a step and the `copies` in it, of a recorded prefetch.csv.
+    """By CONFIGURATION the means of a step in a recorded prefetch.csv: `seconds`, `attention_seconds` of all layers,
+    `copies`, and `layers_host_late`, layers that the device began before the host had queued them (NaN without a GPU).
 
     What `plan`, the recorded one, replayed must still be there: another trace is a UserError.
     """
-    recording.require(("row", *CONFIGURATION, "seconds", "expert_bytes", "trace_sha256", *COPIED))
+    recording.require(("row", *CONFIGURATION, "seconds", "attention_seconds", "expert_bytes", "trace_sha256", *COPIED))
     rows = recording.where(row="summary")
     for name, workload in plan.workloads.items():
-        found = set(rows.loc[rows["workload"] == name, "trace_sha256"])
-        if found != {sha256(Path(workload.trace) / TRACE)}:
-            problem = f"trace_sha256 of {name}: differs from that of {workload.trace}/{TRACE}"
-            raise recording.mistake(recording.path, problem)
-    times = recording.numbers(rows, "batch", "slots", "seconds", "expert_bytes")
+        for found in rows.loc[rows["workload"] == name, "trace_sha256"].unique():
+            if found != sha256(Path(workload.trace) / TRACE):
+                problem = f"is not the trace that {name} replayed: sha256 {found}"
+                advice = f"Bring that one back. {again(recording.folder, KIND)}"
+                raise UserError(f"{workload.trace}/{TRACE}", problem, advice)
+    times = recording.numbers(rows, "batch", "slots", "seconds", "attention_seconds", "expert_bytes")
+    late = rows["layers_host_late"] if "layers_host_late" in rows else pd.Series("", rows.index)
     copied = recording.numbers(rows, *COPIED, zero=True).sum(axis=1)
     table = rows[["workload", "policy"]].assign(
         batch=times["batch"].astype(int),
         slots=times["slots"].astype(int),
         seconds=times["seconds"],
+        attention_seconds=times["attention_seconds"],
         copies=copied / times["expert_bytes"],
+        layers_host_late=pd.to_numeric(late, errors="coerce"),
     )
     return table.set_index(CONFIGURATION)
 
@@ -64,18 +72,19 @@ def read_summaries(recording: Recording, plan: Plan) -> pd.DataFrame:
 def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
     """One row per machine, workload, batch, policy and number of slots: simulated and measured time per token.
 
-    Copies are per step. Where a machine was measured, what `all_resident` took there is given: its layers compute as
-    long in every policy. error_pct = 100 (simulated / measured - 1).
+    Copies are per step. Where a machine was measured, what `all_resident` took there is given, attention and experts:
+    a layer computes as long in every policy. error_pct = 100 (simulated / measured - 1). A recording of other copies
+    than the replay makes is a UserError.
     """
-    rows, order = [], {machine.gpu: number for number, machine in enumerate(machines)}
+    rows = []
     for name, workload in plan.workloads.items():
         trace = held_out(workload)
         for batch, (policy, slots, seconds, tally) in _simulated(plan, name, workload, trace, machines):
             copies = sum(tally[kind].sum() for kind in ("misses", "prefetches_used", "prefetches_wrong"))
             steps, requests = len(tally["requests"]), tally["requests"].sum()
             for machine, each in zip(machines, seconds, strict=True):
-                found = None if machine.measured is None else _found(machine, (name, policy, batch, slots))
-                measured = np.nan if found is None else found["seconds"] / batch
+                found = _found(machine, (name, policy, batch, slots), copies / steps)
+                measured = found["seconds"] / batch
                 rows.append(
                     {
                         "gpu": machine.gpu,
@@ -87,32 +96,34 @@ def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
                         "experts": trace.router.experts,
                         "hit_rate": tally["hits"].sum() / requests,
                         "copies": copies / steps,
-                        "measured_copies": np.nan if found is None else found["copies"],
+                        "measured_copies": found["copies"],
+                        "layers_host_late": found["layers_host_late"],
                         "simulated_ms_per_token": 1e3 * each / batch,
                         "measured_ms_per_token": 1e3 * measured,
                         "error_pct": 100 * (each / batch / measured - 1),
                         "verdict": _verdict(policy, each / batch, measured),
                     }
                 )
-    return pd.DataFrame(rows).sort_values("gpu", key=lambda names: names.map(order), kind="stable")
+    return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per GPU and policy: mean and largest error, and whether all are within the tolerance."""
+    """One row per GPU, profile and policy: mean and largest absolute error, and whether all are within tolerance."""
     rows = []
-    for (gpu, policy), found in table.groupby(["gpu", "policy"], sort=False):
+    for (gpu, profile, policy), found in table.groupby(["gpu", "profile", "policy"], sort=False):
         verdicts = set(found["verdict"])
         error = found["error_pct"].abs()
         rows.append(
             {
                 "gpu": gpu,
+                "profile": profile,
                 "policy": policy,
                 "configurations": len(found),
                 "measured": int(found["measured_ms_per_token"].notna().sum()),
                 "simulated_ms_per_token": found["simulated_ms_per_token"].median(),
                 "measured_ms_per_token": found["measured_ms_per_token"].median(),
-                "mean_error_pct": error.mean(),
-                "largest_error_pct": error.max(),
+                "mean_absolute_error_pct": error.mean(),
+                "largest_absolute_error_pct": error.max(),
                 "verdict": next(one for one in (NOT_MEASURED, BEYOND, WITHIN, GIVEN) if one in verdicts),
             }
         )
@@ -179,18 +190,26 @@ def _times(
     times = loop_times(plan, workload, machine.profile, layers, batch)
     if machine.measured is None or ALL_RESIDENT not in plan.policies:
         return times
-    step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts))["seconds"]
+    step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts), 0)
     experts = sum(times.work[count] for one in tokens for layer in one for count in layer.values()) / len(tokens)
-    return Times(np.full(layers, max(0.0, step - experts) / layers), times.work, times.fetch)
+    # Launches of experts' kernels are not in the profile: what attention does not explain is theirs, in proportion.
+    work = times.work * (step["seconds"] - step["attention_seconds"]) / experts
+    return Times(np.full(layers, step["attention_seconds"] / layers), work, times.fetch)
 
 
-def _found(machine: Machine, configuration: tuple[str, str, int, int]) -> pd.Series:
-    """The recorded summary of a configuration."""
+def _found(machine: Machine, configuration: tuple[str, str, int, int], copies: float) -> pd.Series:
+    """What was measured of a configuration, in which a step makes so many copies; NaN where nothing was."""
+    if machine.measured is None:
+        return UNMEASURED
+    where = str(Path("resources") / KIND / machine.gpu)
+    named = ", ".join(map(str, configuration))
     if configuration not in machine.measured.index:
-        folder = Path("resources") / KIND / machine.gpu
-        problem = f"no summary of {dict(zip(CONFIGURATION, configuration, strict=True))}, which its plan names"
-        raise UserError(str(folder), problem, again(folder, KIND))
-    return machine.measured.loc[configuration]
+        raise UserError(where, f"holds no summary of {named}, which its plan names", again(Path(where), KIND))
+    found = machine.measured.loc[configuration]
+    if abs(found["copies"] - copies) > COPIES_TOLERANCE * max(copies, found["copies"]):
+        problem = f"{named}: made {found['copies']:g} copies a step, the replay makes {copies:g}"
+        raise UserError(where, problem, f"Its predictor or rules were others. {again(Path(where), KIND)}")
+    return found
 
 
 def _verdict(policy: str, simulated: float, measured: float) -> str:

@@ -38,8 +38,8 @@ class Strategy:
     role: Literal["strategy", "bound"] = "strategy"
     """A strategy of the comparison, or a bound or control beside it."""
     wishes: Wishing = nothing
-    """(T, L + 1, W) ids layer * E + expert, the most urgent first, ended by -1: what to prefetch before each pass, and
-    when each layer has asked. Per layer at most what the nearest tier holds. `wishes.ahead` makes them."""
+    """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
+    urgent first, ended by -1, or what `wishes.ahead` makes. Per layer at most what the nearest tier holds."""
     eviction: str = "lru"
     """Which expert makes room: lru, lrfu, farthest, popularity or random."""
     deduplicated: bool = False

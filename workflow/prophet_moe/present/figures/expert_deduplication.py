@@ -16,6 +16,9 @@ from prophet_moe.settings import ReportedComparison, Style
 COLUMNS = [field.name for field in fields(Deduplication)]
 """Of the table of batches."""
 DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
+DEDUPLICATION, SCALING = "the report's deduplication", "the report's batch sizes"
+"""Tables of the report that have savings (004:56-62 and 72-78), as the legend calls them."""
+CLAIMS = {DEDUPLICATION: {"marker": "x"}, SCALING: {"marker": "+", "markersize": 6}}
 
 
 def findings(counted: pd.DataFrame, *, traces: list[str], claimed: ReportedComparison) -> str:
@@ -33,7 +36,7 @@ def findings(counted: pd.DataFrame, *, traces: list[str], claimed: ReportedCompa
             f"expert that another token asks for too. The distinct ones are {_percent(row, 'resident_share')} of the "
             f"layer's experts, all of which a step computes with: a larger batch needs more of them, not fewer."
         )
-    return "\n".join([*lines, *_of_the_report(claimed)])
+    return "\n".join([*lines, *_of_its_two_savings(claimed), *_of_the_report(claimed)])
 
 
 def _of_the_report(claimed: ReportedComparison) -> list[str]:
@@ -42,8 +45,7 @@ def _of_the_report(claimed: ReportedComparison) -> list[str]:
     if not both:
         return []
     largest = both[-1]
-    lines = _of_its_two_savings(claimed)
-    lines += [
+    lines = [
         f'* The report\'s "{100 * claimed.reuse[largest]:.1f} % memory savings" is its reuse factor at batch '
         f"{largest}; its own saving there is {100 * claimed.savings[largest]:.1f} %, of requests, not of memory."
     ]
@@ -81,7 +83,6 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
     """Three panels by batch size: requests saved, requests shared, and experts that are needed at once."""
     looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
     summary = deduplication_summary(counted, claimed)
-    reference = {"color": style.colours.text, "marker": "x"}
     with styled(style):
         figure = new_figure(style.figures.expert_deduplication)
         figure.get_layout_engine().set(wspace=0.04)
@@ -94,11 +95,13 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
             saved.plot(
                 rows["batch"], rows["uniform_request_dedup"], color=look["color"], linestyle=DOTTED, linewidth=0.9
             )
-        claims = ((saved, claimed.savings), (saved, claimed.scaling_savings), (shared, claimed.reuse))
-        for ax, told in claims:
+        for ax, table, told in (
+            (saved, DEDUPLICATION, claimed.savings),
+            (saved, SCALING, claimed.scaling_savings),
+            (shared, DEDUPLICATION, claimed.reuse),
+        ):
             # JSON, through which claims come, orders its keys as text.
-            ordered = pd.Series(told, dtype=float).sort_index()
-            ax.plot(ordered, linestyle=DASHED, linewidth=0.9, markersize=4, zorder=4, **reference)
+            ax.plot(pd.Series(told, dtype=float).sort_index(), zorder=4, **_claim_look(style, table))
         batches = sorted({*summary["batch"], *claimed.savings, *claimed.scaling_savings, *claimed.reuse})
         _label(
             saved, batches, "Share of requests", "Saved: an expert that several\ntokens ask for is copied once", style
@@ -111,7 +114,7 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
             "Needed: a larger batch needs\nmore of a layer's experts",
             style,
         )
-        figure.legend(*_legend(looks, reference, claimed, style), loc="outside lower center", ncols=3)
+        figure.legend(*_legend(looks, claimed, style), loc="outside lower center", ncols=4)
         settle(figure)
     return figure
 
@@ -133,11 +136,17 @@ def _label(ax: Axes, batches: list[int], what: str, title: str, style: Style) ->
     ax.set_title(title, fontsize=style.font_size_pt)
 
 
+def _claim_look(style: Style, table: str) -> dict[str, object]:
+    """A line of what one of the report's tables has."""
+    return {"color": style.colours.text, "linestyle": DASHED, "linewidth": 0.9, "markersize": 4.5} | CLAIMS[table]
+
+
 def _legend(
-    looks: dict[str, dict[str, str]], reference: dict[str, str], claimed: ReportedComparison, style: Style
+    looks: dict[str, dict[str, str]], claimed: ReportedComparison, style: Style
 ) -> tuple[list[Line2D], list[str]]:
     handles = {trace: Line2D([], [], markersize=3.5, **look) for trace, look in looks.items()}
     handles["uniform routing"] = Line2D([], [], color=style.colours.text, linestyle=DOTTED, linewidth=0.9)
-    if claimed.savings or claimed.scaling_savings or claimed.reuse:
-        handles["the report"] = Line2D([], [], linestyle=DASHED, linewidth=0.9, markersize=4, **reference)
+    for table, told in ((DEDUPLICATION, claimed.savings or claimed.reuse), (SCALING, claimed.scaling_savings)):
+        if told:
+            handles[table] = Line2D([], [], **_claim_look(style, table))
     return list(handles.values()), list(handles)
