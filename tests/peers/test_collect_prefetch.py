@@ -5,17 +5,22 @@ import dataclasses
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simpy
 import torch
 import torch.nn.functional as F
+from tests.shared_link import SharedLink
 
 from prophet_moe.cachesim.decode_loop import decisions
+from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
 from prophet_moe.cachesim.decode_loop.decisions import MISSED, POLICIES, contents, decide, lanes, predictions, tallied
 from prophet_moe.cachesim.decode_loop.plan import Plan, Workload, held_out
 from prophet_moe.cachesim.decode_loop.validation import Machine, compare, read_summaries
+from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect import measurement, prefetch
 from prophet_moe.collect.__main__ import main
@@ -375,6 +380,95 @@ def test_no_copy_races_a_computation(plan, trace, miss_priority):
     bench.queues = Ordered(miss_priority=miss_priority, deaf=True)
     with pytest.raises(AssertionError, match=r"in no order|before its layer"):
         all_rows(bench, trace, 3, noisy(trace, 0.7))
+
+
+class Timed(HostQueues):
+    """Streams whose work SimPy times, once a step has queued it: copies share the link, streams wait for marks."""
+
+    def __init__(self, clock: Times, *, miss_priority: bool) -> None:
+        """`clock` has the seconds of what is queued."""
+        self.name = {COMPUTE: COMPUTE, PREFETCH: PREFETCH, DEMAND: DEMAND if miss_priority else PREFETCH}
+        self.clock, self.current = clock, COMPUTE
+        self.queued = defaultdict(list)
+        self.step_seconds = []
+
+    def start(self, head_start: float):
+        self.queued.clear()
+        return self.mark(COMPUTE)
+
+    @contextmanager
+    def on(self, stream: str):
+        before, self.current = self.current, self.name[stream]
+        yield
+        self.current = before
+
+    def queue(self, kind: str, what, stream: str | None = None):
+        self.queued[stream or self.current].append((kind, what))
+        return what
+
+    def mark(self, stream: str):
+        return self.queue("mark", object(), self.name[stream])
+
+    def wait(self, stream: str, mark) -> None:
+        self.queue("wait", mark, self.name[stream])
+
+    def end(self):
+        env = simpy.Environment()
+        link, reached = SharedLink(env), defaultdict(env.event)
+
+        def work(queued):
+            for kind, what in queued:
+                if kind == "mark":
+                    reached[what].succeed()
+                elif kind == "wait":
+                    yield reached[what]
+                elif kind == "compute":
+                    yield env.timeout(what)
+                else:
+                    yield link.copied(what)
+
+        env.run(env.all_of([env.process(work(queued)) for queued in self.queued.values()]))
+        self.step_seconds.append(env.now)
+
+    def seconds(self, begin, mark) -> float:
+        return 0.0
+
+
+class TimedBench(Bench):
+    """A bench that tells its queues how long its work takes."""
+
+    def _fill(self, copy):
+        self.queues.queue("copy", self.queues.clock.fetch[0])
+        super()._fill(copy)
+
+    def _attention(self, layer, state):
+        self.queues.queue("compute", self.queues.clock.other[layer])
+        return super()._attention(layer, state)
+
+    def _apply(self, layer, slot, tokens, results):
+        self.queues.queue("compute", self.queues.clock.work[len(tokens)])
+        super()._apply(layer, slot, tokens, results)
+
+
+@pytest.mark.parametrize("miss_priority", [True, False])
+@pytest.mark.parametrize("fetch", [0.3, 1.1, 7.0])
+def test_the_clock_takes_what_the_queues_take(plan, trace, miss_priority, fetch):
+    """Of every policy, in waves, with late and wrong prefetches: the simulated loop is the one that is queued."""
+    bench = TimedBench(changed(plan, miss_priority=miss_priority), "w", EXPERTS, LAYERS)
+    for batch, slots, policy in product((1, 3), (2, 5), POLICIES):
+        rows = lanes(trace, batch, 8, 6, 0)
+        choices = trace.experts[rows]
+        steps = decide(choices, predictions(policy, trace, rows, noisy(trace, 0.7), 3), slots, plan.lookahead)
+        clock = Times(np.full(LAYERS, 1.0), np.array([0.0, 0.5, 0.75, 0.875]), (fetch,))
+        bench.queues = Timed(clock, miss_priority=miss_priority)
+        bench.replay(bench.batch(choices), steps, contents([], LAYERS, slots), 1)
+        # Before the steps, weights are loaded.
+        expected = bench.queues.step_seconds[-len(steps) :]
+        told = [
+            step_seconds(step, tokens, clock, miss_priority=miss_priority)
+            for step, tokens in zip(steps, tokens_of(choices), strict=True)
+        ]
+        assert told == pytest.approx(expected, rel=1e-9)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

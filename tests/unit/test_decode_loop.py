@@ -35,6 +35,7 @@ from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import Profile, datasheet_profile
 from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.routing.store import TRACE, seal
+from tests.shared_link import SharedLink
 
 ROOT = Path(__file__).parents[2]
 GPU, LAYERS = "A100-80GB", 6
@@ -101,34 +102,6 @@ def test_on_demand_is_that_of_the_simulator(loop):
     np.testing.assert_allclose(
         seconds_of(choices, None, slots, lookahead, clock), outcome.step_seconds, rtol=1e-12, atol=1e-12
     )
-
-
-class SharedLink:
-    """What is copied at a time shares it evenly."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self._env, self._left, self._begun = env, {}, env.event()
-        env.process(self._work())
-
-    def copied(self, seconds: float) -> simpy.Event:
-        done = self._env.event()
-        self._left[done] = seconds
-        if not self._begun.triggered:
-            self._begun.succeed()
-        return done
-
-    def _work(self):
-        while True:
-            since, sharing = self._env.now, list(self._left)
-            waits = [self._env.timeout(min(self._left.values()) * len(sharing))] if sharing else []
-            yield self._env.any_of([*waits, self._begun])
-            if self._begun.processed:
-                self._begun = self._env.event()
-            for done in sharing:
-                self._left[done] -= (self._env.now - since) / len(sharing)
-                if self._left[done] <= 1e-12:
-                    del self._left[done]
-                    done.succeed()
 
 
 def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
