@@ -17,8 +17,8 @@ from tests.shared_link import SharedLink
 
 from prophet_moe.cachesim.decode_loop import decisions
 from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import MISSED, POLICIES, contents, decide, lanes, predictions, tallied
-from prophet_moe.cachesim.decode_loop.plan import Plan, Workload, held_out
+from prophet_moe.cachesim.decode_loop.decisions import MISSED, contents, decide, held_out, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload
 from prophet_moe.cachesim.decode_loop.validation import Machine, compare, read_summaries
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus

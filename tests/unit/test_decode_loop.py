@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT, ON_DEMAND, ORACLE, PREVIOUS_TOKEN, decide, tallied
-from prophet_moe.cachesim.decode_loop.plan import KIND, PLAN_FILE, Plan
+from prophet_moe.cachesim.decode_loop.decisions import decide, tallied
+from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, KIND, ON_DEMAND, ORACLE, PLAN_FILE, PREVIOUS_TOKEN, Plan
 from prophet_moe.cachesim.decode_loop.validation import (
     BEYOND,
     COPIED,

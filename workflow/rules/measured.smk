@@ -35,9 +35,9 @@ def gone(plan):
 with ends_in_one_line():
     PREFETCH_PLAN = read_as(PrefetchPlan, PREFETCH_PLAN_FILE)
     RECORDED_PREFETCH = {
-        folder.name: read_recorded(PrefetchPlan, read_json(folder / "metadata.json"), folder)
-        for folder in (PREFETCH_FOLDER / name for name in EXPERIMENT.gpus)
-        if (folder / "SHA256SUMS").exists()
+        path.parent.name: read_recorded(PrefetchPlan, read_json(path), path)
+        for path in (PREFETCH_FOLDER / name / "metadata.json" for name in EXPERIMENT.gpus)
+        if path.with_name("SHA256SUMS").exists()
     }
 
 MEASURED_PREFETCH = [name for name, plan in RECORDED_PREFETCH.items() if not gone(plan)]

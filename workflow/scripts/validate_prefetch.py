@@ -12,6 +12,7 @@ from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import check_device, read_profile
 from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.provenance.job import run
+from prophet_moe.routing.store import METADATA
 
 
 def build(files, parameters):
@@ -26,7 +27,7 @@ def build(files, parameters):
             continue
         recording = read_recording(folder, KIND)
         check_device(recording, name, spec)
-        plan = read_recorded(Plan, recording.metadata, folder)
+        plan = read_recorded(Plan, recording.metadata, folder / METADATA)
         tables.append(compare(plan, [Machine(name, profile, read_summaries(recording, plan))]))
     if unmeasured:
         tables.append(compare(read_as(Plan, files.plan), unmeasured))

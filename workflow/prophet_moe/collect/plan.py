@@ -14,7 +14,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 
 from prophet_moe.errors import UserError, from_os_error
-from prophet_moe.routing.store import METADATA
 
 PLAN_FILE = Path("config/collect.yaml")
 AnyPlan = TypeVar("AnyPlan")
@@ -113,9 +112,9 @@ def read_as(kind: type[AnyPlan], path: Path) -> AnyPlan:
     return _build(kind, content, str(path), "")
 
 
-def read_recorded(kind: type[AnyPlan], metadata: Mapping[str, Any], folder: Path) -> AnyPlan:
-    """The plan that a measurement in `folder` says in its metadata that it followed."""
-    return _build(kind, metadata.get("plan"), str(folder / METADATA), "plan")
+def read_recorded(kind: type[AnyPlan], metadata: Mapping[str, Any], path: Path) -> AnyPlan:
+    """The plan that a measurement followed, by its metadata, which lie in `path`."""
+    return _build(kind, metadata.get("plan"), str(path), "plan")
 
 
 SIMPLE = MappingProxyType({int: "a whole number", float: "a number", str: "text", bool: "true or false"})

@@ -22,21 +22,18 @@ token before still lie in the slots: there `previous_token` copies nothing ahead
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.cachesim.decode_loop.plan import ORACLE, PREVIOUS_TOKEN, PROPHET, Workload
 from prophet_moe.errors import UserError
+from prophet_moe.predict.context import split
+from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
 
-ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, PROPHET, ORACLE = POLICIES = (
-    "all_resident",
-    "on_demand",
-    "previous_token",
-    "prophet",
-    "oracle",
-)
 KEPT, PREFETCHED, MISSED = "kept", "prefetched", "missed"
 """Where a requested expert was: in its slot since an earlier step, in it or under way to it in this one, or not."""
 
@@ -123,6 +120,11 @@ class LayerCache:
         slot = self._slot_of.pop(victim)
         self._slot_of[expert] = slot
         return Copy(self.layer, expert, slot, victim, recycled)
+
+
+def held_out(workload: Workload) -> Trace:
+    """The sequences of the workload's trace that no predictor learns from."""
+    return split(read_trace(Path(workload.trace)))[1]
 
 
 def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int) -> NDArray[np.int64]:

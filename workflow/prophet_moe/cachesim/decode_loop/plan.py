@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT
-from prophet_moe.predict.context import split
-from prophet_moe.routing.store import read_trace
-from prophet_moe.routing.trace import Trace
-
+ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, PROPHET, ORACLE = POLICIES = (
+    "all_resident",
+    "on_demand",
+    "previous_token",
+    "prophet",
+    "oracle",
+)
 KIND = "prefetch"
 PLAN_FILE = Path("config/measurements/prefetch.yaml")
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
@@ -89,8 +91,3 @@ class Plan:
         """Numbers of slots of a layer that `policy` is run with."""
         shares = [1.0] if policy == ALL_RESIDENT else self.capacities
         return list(dict.fromkeys(max(top_k, round(share * experts)) for share in shares))
-
-
-def held_out(workload: Workload) -> Trace:
-    """The sequences of the workload's trace that no predictor learns from."""
-    return split(read_trace(Path(workload.trace)))[1]

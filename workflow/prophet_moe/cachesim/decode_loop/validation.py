@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import ALL_RESIDENT, PROPHET, decide, lanes, predictions, tallied
-from prophet_moe.cachesim.decode_loop.plan import DTYPE_BYTES, KIND, Plan, Workload, held_out
+from prophet_moe.cachesim.decode_loop.decisions import decide, held_out, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
 from prophet_moe.files import sha256

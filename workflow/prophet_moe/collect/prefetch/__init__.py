@@ -18,8 +18,8 @@ of the step's.
 from functools import partial
 from pathlib import Path
 
-from prophet_moe.cachesim.decode_loop.decisions import PROPHET
-from prophet_moe.cachesim.decode_loop.plan import KIND, Plan, held_out
+from prophet_moe.cachesim.decode_loop.decisions import held_out
+from prophet_moe.cachesim.decode_loop.plan import KIND, PROPHET, Plan
 from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench

@@ -1,7 +1,7 @@
 """What a plan may ask for, and what of it a trace allows."""
 
-from prophet_moe.cachesim.decode_loop.decisions import POLICIES, PROPHET, lanes
-from prophet_moe.cachesim.decode_loop.plan import DTYPE_BYTES, KIND, Plan
+from prophet_moe.cachesim.decode_loop.decisions import lanes
+from prophet_moe.cachesim.decode_loop.plan import DTYPE_BYTES, KIND, POLICIES, PROPHET, Plan
 from prophet_moe.collect.checks import check_names, check_values, mistake
 from prophet_moe.routing.trace import Trace
 
