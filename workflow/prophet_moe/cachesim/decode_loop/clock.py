@@ -18,6 +18,9 @@ from prophet_moe.cachesim.simulation import Times
 DEMAND, PREFETCH = "demand", "prefetch"
 NEVER = float("inf")
 
+Tokens = Sequence[Mapping[int, int]]
+"""By layer how many tokens chose each expert, in one step."""
+
 
 @dataclass(eq=False)
 class Transfer:
@@ -80,8 +83,8 @@ class Link:
                 stream.popleft()
 
 
-def step_seconds(step: Step, tokens: Sequence[Mapping[int, int]], times: Times, *, miss_priority: bool) -> float:
-    """Seconds of one step that starts with idle streams; `tokens` is by layer how many tokens chose each expert.
+def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: bool) -> float:
+    """Seconds of one step that starts with idle streams.
 
     With `miss_priority` demand copies have a stream of their own, else all copies are on one.
     """
@@ -116,8 +119,8 @@ def step_seconds(step: Step, tokens: Sequence[Mapping[int, int]], times: Times, 
     return max(now, link.drain())
 
 
-def tokens_of(choices: np.ndarray) -> list[list[dict[int, int]]]:
-    """Per step and layer how many tokens chose each expert, of `choices` (T, B, L, k)."""
+def tokens_of(choices: np.ndarray) -> list[Tokens]:
+    """Of every step, for `choices` (T, B, L, k)."""
     return [
         [dict(zip(*map(np.ndarray.tolist, np.unique(layer, return_counts=True)), strict=True)) for layer in step]
         for step in np.moveaxis(choices, 2, 1)

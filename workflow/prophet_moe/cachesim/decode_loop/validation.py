@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import decide, held_out, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.clock import Tokens, step_seconds, tokens_of
+from prophet_moe.cachesim.decode_loop.decisions import Step, decide, held_out, lanes, predictions, tallied
 from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
@@ -79,7 +81,7 @@ def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
     rows = []
     for name, workload in plan.workloads.items():
         trace = held_out(workload)
-        for batch, (policy, slots, seconds, tally) in _simulated(plan, name, workload, trace, machines):
+        for batch, policy, slots, seconds, tally in _simulated(plan, name, workload, trace, machines):
             copies = sum(tally[kind].sum() for kind in ("misses", "prefetches_used", "prefetches_wrong"))
             steps, requests = len(tally["requests"]), tally["requests"].sum()
             for machine, each in zip(machines, seconds, strict=True):
@@ -153,37 +155,49 @@ def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, ba
     return Times(np.full(layers, other), np.array([0.0, *experts]), (fetch,))
 
 
-def _simulated(
-    plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]
-) -> Iterator[tuple[int, tuple[str, int, list[float], dict[str, NDArray[np.int64]]]]]:
-    """Batch and: policy, slots, seconds of a step on each machine, and what was copied in the measured steps."""
+class Run(NamedTuple):
+    """One configuration of a workload, simulated."""
+
+    batch: int
+    policy: str
+    slots: int
+    seconds: list[float]
+    """Of a step, mean, on each machine."""
+    tally: dict[str, NDArray[np.int64]]
+    """Of the measured steps, see decisions.tallied."""
+
+
+def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]) -> Iterator[Run]:
+    """Every batch size, policy and number of slots."""
     scores = network_scores(Path(workload.predictor), trace, plan.lookahead) if PROPHET in plan.policies else None
     first = workload.history_tokens + workload.warmup_tokens
     for batch in plan.batches:
         rows = lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed)
         choices = trace.experts[rows]
         tokens = tokens_of(choices[first:])
-        times = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
+        clocks = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
         for policy in plan.policies:
             guesses = predictions(policy, trace, rows, scores, workload.predicted_experts)
             for slots in plan.slots(policy, trace.router.experts, trace.router.top_k):
                 steps = decide(choices, guesses, slots, plan.lookahead)[first:]
-                seconds = [
-                    float(
-                        np.mean(
-                            [
-                                step_seconds(step, each, one, miss_priority=plan.miss_priority)
-                                for step, each in zip(steps, tokens, strict=True)
-                            ]
-                        )
-                    )
-                    for one in times
-                ]
-                yield batch, (policy, slots, seconds, tallied(steps))
+                seconds = [_mean_seconds(steps, tokens, clock, plan.miss_priority) for clock in clocks]
+                yield Run(batch, policy, slots, seconds, tallied(steps))
+
+
+def _mean_seconds(steps: Sequence[Step], tokens: Sequence[Tokens], clock: Times, miss_priority: bool) -> float:
+    """Of a step."""
+    pairs = zip(steps, tokens, strict=True)
+    return fmean(step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in pairs)
 
 
 def _times(
-    machine: Machine, plan: Plan, name: str, workload: Workload, trace: Trace, batch: int, tokens: list
+    machine: Machine,
+    plan: Plan,
+    name: str,
+    workload: Workload,
+    trace: Trace,
+    batch: int,
+    tokens: Sequence[Tokens],
 ) -> Times:
     """Times of the loop on a machine: where it was measured, its layers take as long as `all_resident` did."""
     layers = len(trace.router.layers)
