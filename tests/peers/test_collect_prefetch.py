@@ -18,7 +18,7 @@ from tests.shared_link import SharedLink
 from prophet_moe.cachesim.decode_loop import decisions
 from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
 from prophet_moe.cachesim.decode_loop.decisions import MISSED, contents, decide, held_out, lanes, predictions, tallied
-from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload
+from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload, check
 from prophet_moe.cachesim.decode_loop.validation import Machine, compare, read_summaries
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
@@ -26,7 +26,7 @@ from prophet_moe.collect import measurement, prefetch
 from prophet_moe.collect.__main__ import main
 from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.collect.prefetch.bench import Bench
-from prophet_moe.collect.prefetch.plan import check, check_workload
+from prophet_moe.collect.prefetch.plan import check_workload
 from prophet_moe.collect.prefetch.queues import COMPUTE, DEMAND, PREFETCH, HostQueues
 from prophet_moe.collect.prefetch.rows import policy_rows
 from prophet_moe.collect.scoring import Predictor
@@ -288,24 +288,35 @@ def test_lanes_follow_sequences(trace):
     assert (trace.sequence[rows - 1] == trace.sequence[rows]).all()
 
 
-class Ordered(HostQueues):
-    """Streams that compute nothing but what is known to happen before what, by vector clocks."""
+class Named(HostQueues):
+    """Streams that know which of them is handed work."""
 
-    def __init__(self, *, miss_priority: bool, deaf: bool = False) -> None:
-        """A `deaf` one forgets to wait."""
+    def __init__(self, *, miss_priority: bool) -> None:
         self.name = {COMPUTE: COMPUTE, PREFETCH: PREFETCH, DEMAND: DEMAND if miss_priority else PREFETCH}
-        self.clocks = {stream: defaultdict(int) for stream in set(self.name.values())}
-        self.current, self.deaf = COMPUTE, deaf
-        self.touched = defaultdict(list)
-
-    def start(self, head_start: float):
-        return self.mark(COMPUTE)
+        self.current = COMPUTE
 
     @contextmanager
     def on(self, stream: str):
         before, self.current = self.current, self.name[stream]
         yield
         self.current = before
+
+    def seconds(self, begin, mark) -> float:
+        return 0.0
+
+
+class Ordered(Named):
+    """Streams that compute nothing but what is known to happen before what, by vector clocks."""
+
+    def __init__(self, *, miss_priority: bool, deaf: bool = False) -> None:
+        """A `deaf` one forgets to wait."""
+        super().__init__(miss_priority=miss_priority)
+        self.clocks = {stream: defaultdict(int) for stream in set(self.name.values())}
+        self.deaf = deaf
+        self.touched = defaultdict(list)
+
+    def start(self, head_start: float):
+        return self.mark(COMPUTE)
 
     def mark(self, stream: str):
         return dict(self.clocks[self.name[stream]])
@@ -322,9 +333,6 @@ class Ordered(HostQueues):
             clock.update(self.clocks[COMPUTE])
         self.touched.clear()
         return self.mark(COMPUTE)
-
-    def seconds(self, begin, mark) -> float:
-        return 0.0
 
     def touch(self, what, *, write: bool) -> None:
         """What is touched must come after everything that wrote it, and if it is written, that read it."""
@@ -382,25 +390,19 @@ def test_no_copy_races_a_computation(plan, trace, miss_priority):
         all_rows(bench, trace, 3, noisy(trace, 0.7))
 
 
-class Timed(HostQueues):
+class Timed(Named):
     """Streams whose work SimPy times, once a step has queued it: copies share the link, streams wait for marks."""
 
     def __init__(self, clock: Times, *, miss_priority: bool) -> None:
         """`clock` has the seconds of what is queued."""
-        self.name = {COMPUTE: COMPUTE, PREFETCH: PREFETCH, DEMAND: DEMAND if miss_priority else PREFETCH}
-        self.clock, self.current = clock, COMPUTE
+        super().__init__(miss_priority=miss_priority)
+        self.clock = clock
         self.queued = defaultdict(list)
         self.step_seconds = []
 
     def start(self, head_start: float):
         self.queued.clear()
         return self.mark(COMPUTE)
-
-    @contextmanager
-    def on(self, stream: str):
-        before, self.current = self.current, self.name[stream]
-        yield
-        self.current = before
 
     def queue(self, kind: str, what, stream: str | None = None):
         self.queued[stream or self.current].append((kind, what))
@@ -429,9 +431,6 @@ class Timed(HostQueues):
 
         env.run(env.all_of([env.process(work(queued)) for queued in self.queued.values()]))
         self.step_seconds.append(env.now)
-
-    def seconds(self, begin, mark) -> float:
-        return 0.0
 
 
 class TimedBench(Bench):

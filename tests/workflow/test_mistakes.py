@@ -77,6 +77,10 @@ MISTAKES = {
         lambda p: edit(p, "config/gpus.yaml", "link_gb_per_s: 31.5", "link_gb_per_s: 0"),
         "config/gpus.yaml: A100-40GB.link_gb_per_s: got 0, expected greater than 0",
     ),
+    "an unknown policy of prefetching": (
+        lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, previous", "on_demnd, previous"),
+        "config/measurements/prefetch.yaml: prefetch plan: policies: got 'on_demnd', expected some of all_resident",
+    ),
     "a plan of prefetching with a misspelt key": (
         lambda p: edit(p, "config/measurements/prefetch.yaml", "lookahead: 3", "look_ahead: 3"),
         "config/measurements/prefetch.yaml: look_ahead: unknown key; did you mean 'lookahead'",

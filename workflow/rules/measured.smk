@@ -2,6 +2,7 @@
 
 from prophet_moe.cachesim.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
 from prophet_moe.cachesim.decode_loop.plan import Plan as PrefetchPlan
+from prophet_moe.cachesim.decode_loop.plan import check as check_prefetch_plan
 from prophet_moe.collect.plan import read_as, read_recorded
 
 HARDWARE_FOLDER = Path("resources/hardware")
@@ -34,6 +35,7 @@ def gone(plan):
 
 with ends_in_one_line():
     PREFETCH_PLAN = read_as(PrefetchPlan, PREFETCH_PLAN_FILE)
+    check_prefetch_plan(PREFETCH_PLAN, f"{PREFETCH_PLAN_FILE}: prefetch")
     RECORDED_PREFETCH = {
         path.parent.name: read_recorded(PrefetchPlan, read_json(path), path)
         for path in (PREFETCH_FOLDER / name / "metadata.json" for name in EXPERIMENT.gpus)

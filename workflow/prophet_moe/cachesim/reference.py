@@ -402,9 +402,7 @@ class Replay:
         """Unless the expert is there, or finds no place."""
         if self.is_near(wish):
             return
-        near = self.group_of(wish).near
-        near.keys |= self.rule.redrawn(near.experts, self.tick)
-        place = near.place(self.in_use | self.wished, [])
+        place = self.place_for(wish, self.in_use | self.wished, [])
         if place is None:
             self.counts[SKIPPED, self.layer_of(wish)] += 1
             return
@@ -415,6 +413,12 @@ class Replay:
         self.queue.flight = Flight(wish, source, start, start + self.fetch[source])
         self.queue.free = self.queue.flight.end
         self.queue.prefetch_seconds += self.fetch[source]
+
+    def place_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
+        """See NearTier.place."""
+        near = self.group_of(expert).near
+        near.keys |= self.rule.redrawn(near.experts, self.tick)
+        return near.place(untouchable, precious)
 
     def copy(self, expert: int, place: int) -> int:
         """Copy an expert to a place of the nearest tier, and move what was there; the tier that it came from."""
@@ -494,8 +498,7 @@ class Replay:
         """Copy and compute a missing expert."""
         flying = {self.queue.flight.expert} if self.queue.flight else set()
         near = self.group_of(request.expert).near
-        near.keys |= self.rule.redrawn(near.experts, self.tick)
-        place, start = near.place(self.in_use, [flying, self.wished]), service.link
+        place, start = self.place_for(request.expert, self.in_use, [flying, self.wished]), service.link
         if place is None:
             computed, ended = service.computed.popleft()
             place, start = near.experts.index(computed), max(service.link, ended)

@@ -5,7 +5,6 @@ Standard dataclasses, since the machine that collects has no pydantic.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -112,9 +111,9 @@ def read_as(kind: type[AnyPlan], path: Path) -> AnyPlan:
     return _build(kind, content, str(path), "")
 
 
-def read_recorded(kind: type[AnyPlan], metadata: Mapping[str, Any], path: Path) -> AnyPlan:
+def read_recorded(kind: type[AnyPlan], metadata: Any, path: Path) -> AnyPlan:
     """The plan that a measurement followed, by its metadata, which lie in `path`."""
-    return _build(kind, metadata.get("plan"), str(path), "plan")
+    return _build(kind, metadata.get("plan") if isinstance(metadata, dict) else None, str(path), "plan")
 
 
 SIMPLE = MappingProxyType({int: "a whole number", float: "a number", str: "text", bool: "true or false"})

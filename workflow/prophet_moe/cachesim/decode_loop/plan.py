@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from prophet_moe.checks import check_names, check_values, mistake
+
 ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, PROPHET, ORACLE = POLICIES = (
     "all_resident",
     "on_demand",
@@ -12,6 +14,8 @@ ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, PROPHET, ORACLE = POLICIES = (
 )
 KIND = "prefetch"
 PLAN_FILE = Path("config/measurements/prefetch.yaml")
+LEAST = {"repeats": 2, "history_tokens": 0, "seed": 0}
+"""The least of whole numbers in the plan that may not start at 1: quartiles need two samples."""
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
 
@@ -91,3 +95,19 @@ class Plan:
         """Numbers of slots of a layer that `policy` is run with."""
         shares = [1.0] if policy == ALL_RESIDENT else self.capacities
         return list(dict.fromkeys(max(top_k, round(share * experts)) for share in shares))
+
+
+def check(plan: Plan, kind: str = KIND) -> None:
+    """Refuse values out of range and unknown names; `kind` says whose plan it is."""
+    check_values(kind, plan, LEAST)
+    check_names(kind, "policies", plan.policies, POLICIES)
+    if not all(0 < share <= 1 for share in plan.capacities):
+        raise mistake(kind, f"capacities: got {plan.capacities}, expected shares above 0 and at most 1")
+    for name, workload in plan.workloads.items():
+        key = f"workloads.{name}"
+        check_names(kind, f"{key}.dtype", [workload.dtype], DTYPE_BYTES)
+        if workload.hidden % workload.heads or workload.heads % workload.kv_heads:
+            found = f"got {workload.heads} and {workload.kv_heads} kv_heads"
+            raise mistake(kind, f"{key}.heads: {found}, expected divisors of hidden and of heads")
+        if PROPHET in plan.policies and not workload.predictor:
+            raise mistake(kind, f"{key}.predictor: is empty, policy {PROPHET} asks one")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch.nn.attention import SDPBackend
 
-from prophet_moe.collect.checks import check_names, check_values, mistake
+from prophet_moe.checks import check_names, check_values, mistake
 
 KIND = "hardware"
 MEMORY = ("pinned", "pageable")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 
-from prophet_moe.collect.checks import check_values, mistake
+from prophet_moe.checks import check_values, mistake
 
 KIND = "memory"
 LEAST = {"seed": 0}

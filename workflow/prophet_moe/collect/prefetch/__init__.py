@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 
 from prophet_moe.cachesim.decode_loop.decisions import held_out
-from prophet_moe.cachesim.decode_loop.plan import KIND, PROPHET, Plan
+from prophet_moe.cachesim.decode_loop.plan import KIND, PROPHET, Plan, check
 from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench
-from prophet_moe.collect.prefetch.plan import check, check_workload
+from prophet_moe.collect.prefetch.plan import check_workload
 from prophet_moe.collect.prefetch.rows import policy_rows
 from prophet_moe.collect.scoring import Predictor
 
