@@ -10,7 +10,6 @@ usage: python benches/strategies.py [--trace NAME] [--repeats R]
 
 import argparse
 import os
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,15 +26,15 @@ from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
+from prophet_moe.settings import Simulation
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCHES = (1, 8, 32)
 GOAL = 0.8
 """Times the peer's speed."""
 
 
 def main() -> None:
-    """Print one line per batch size and strategy."""
+    """Print one line per batch size and strategy, and one per strategy for all batch sizes of the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trace", default="small-6x64-top8")
     parser.add_argument("--repeats", type=int, default=5)
@@ -61,7 +60,8 @@ def main() -> None:
 
         print(f"{arguments.trace}: {len(ids):,} routed requests, half of the experts fit; medians of pairs")
         print(f"{'batch':>5} {'strategy':>18} {'M/s':>7} {'libCacheSim LRU':>16} {'ratio':>7}")
-        for batch in BATCHES:
+        spent = {name: np.zeros((arguments.repeats, 2)) for name in strategies()}
+        for batch in Simulation().batch_sizes:
             times = Times(np.full(layers, 30e-6), np.array([0.0, *[5e-6] * batch]), (300e-6,), 125e-6)
             for name, strategy in strategies().items():
                 whole = replace(strategy, deduplicated=True)
@@ -70,12 +70,19 @@ def main() -> None:
                     run(sample.parts(batch), sample.forecast.learned, whole, hierarchy, times)
 
                 ours()
-                pairs = [(seconds(ours), seconds(peer)) for _ in range(arguments.repeats)]
-                mine = statistics.median(one for one, _ in pairs)
-                theirs = statistics.median(two for _, two in pairs)
-                ratio = statistics.median(two / one for one, two in pairs)
-                speeds = f"{len(ids) / mine / 1e6:7.1f} {len(ids) / theirs / 1e6:16.1f}"
-                print(f"{batch:5} {name:>18} {speeds} {ratio:6.2f}x{'' if ratio >= GOAL else '  below the goal'}")
+                pairs = np.array([(seconds(ours), seconds(peer)) for _ in range(arguments.repeats)])
+                spent[name] += pairs
+                report(str(batch), name, len(ids), pairs)
+        for name, pairs in spent.items():
+            report("all", name, len(ids) * len(Simulation().batch_sizes), pairs)
+
+
+def report(batch: str, name: str, requests: int, pairs: np.ndarray) -> None:
+    """Print a line of medians, for pairs (R, 2) of seconds: ours, and the peer's."""
+    speeds = requests / np.median(pairs, axis=0) / 1e6
+    ratio = np.median(pairs[:, 1] / pairs[:, 0])
+    verdict = "" if ratio >= GOAL else "  below the goal"
+    print(f"{batch:>5} {name:>18} {speeds[0]:7.1f} {speeds[1]:16.1f} {ratio:6.2f}x{verdict}")
 
 
 def seconds(call) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_plan
@@ -71,6 +72,7 @@ def sidecars(*outputs):
     return [output + SUFFIX for output in outputs]
 
 
+@cache
 def code(script):
     """The script and every library module it imports: an edit of any of them rebuilds what it made."""
     return code_of(Path(script), Path("workflow"))

@@ -26,15 +26,19 @@ from numba import njit
 
 LRU, LRFU, FARTHEST, POPULARITY, RANDOM = range(5)
 """Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
-the next use is (Belady); how often the expert was chosen in training; or drawn whenever a place is looked for."""
+the next use is (Belady); how often the expert was chosen in training; or the same of all, one of which is drawn."""
 HALF_LIFE = 16.0
 ERA = 1024
 """Steps after which LRFU counts in a larger unit, so that sums of weights stay finite. A whole number of half-lives:
 the units are powers of two, and what was counted is scaled exactly."""
 LEAST = 2.0**-1022
-"""No score is less, so that each has a logarithm. Sixteen eras make this of 1: what was used before then is alike."""
+"""No score is less. Sixteen eras make this of 1: what was used before then is alike."""
+LOW_BITS = 16
+"""Of a score, which its key lacks."""
 WISHED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
 """Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
+SCALED = int(ERA / HALF_LIFE) << 52 - LOW_BITS
+"""What an era's change of unit adds to a key."""
 SCALE = float(1 << 20)
 """Keys are whole numbers: scores in this many parts."""
 NEVER = 1 << 40
@@ -82,7 +86,7 @@ class State(NamedTuple):
     """(N,) prefetched and not used since."""
     score: np.ndarray
     """(N,) for the eviction rule. LRFU's is the sum of the weights of all uses, 2^(s / HALF_LIFE) for one at step s,
-    in units of what a use at the begin of the era weighs; its key is the logarithm."""
+    in units of what a use at the begin of the era weighs; its key is ordered as the sum is."""
     upcoming: np.ndarray
     """(N,) number of the ask that needs it next, for Belady's rule."""
     clock: np.ndarray
@@ -186,7 +190,8 @@ def _run(
         if eviction == LRFU:
             if used:
                 score[wanted] += clock[WEIGHT]
-            key = np.int64((np.log2(score[wanted]) + marks[STEP] // ERA * ERA / HALF_LIFE) * SCALE)
+            # The bits of numbers above 0 are ordered as the numbers are (IEEE 754), and a power of two adds to them.
+            key = (np.float64(score[wanted]).view(np.int64) >> LOW_BITS) + marks[STEP] // ERA * SCALED
         elif eviction == FARTHEST:
             key = NEVER - upcoming[wanted]
         elif eviction == POPULARITY:
@@ -195,29 +200,34 @@ def _run(
             key = 0
         keys[0, group, where[0, wanted]] = key
 
-    def redraw(group):
-        """Give everything in a group but what is under way a random key."""
-        for place in range(room[0]):
-            if keys[0, group, place] != FLYING:
-                keys[0, group, place] = drawn(marks[TICK] * len(score) + slots[0, group, place])
-
     def rank_of(group, place, wish, ask):
         """The least is evicted first."""
         wished = WISHED if stamps[WISHED_AT, group, place] == wish else 0
         used = IN_USE if stamps[USED_AT, group, place] == ask else 0
         return keys[0, group, place] + wished + used
 
+    def drawn_of(group, least, wish, ask):
+        """One of the places of the nearest tier that rank `least`."""
+        equal = 0
+        for place in range(room[0]):
+            equal += rank_of(group, place, wish, ask) == least
+        left, drawn_place = drawn(marks[TICK]) % equal, np.int64(-1)
+        while left >= 0:
+            drawn_place += 1
+            left -= rank_of(group, drawn_place, wish, ask) == least
+        return drawn_place
+
     def victim_of(group, below):
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
         if held[0, group] < room[0]:
             return held[0, group]
-        if marks[EVICTION] == RANDOM:
-            redraw(group)
         wish, ask, least = marks[WISH], marks[ASK], np.int64(below)
         for place in range(room[0]):
             least = min(least, rank_of(group, place, wish, ask))
         if least == below:
             return -1
+        if marks[EVICTION] == RANDOM:
+            return drawn_of(group, least, wish, ask)
         victim = room[0]
         for place in range(room[0]):
             victim = min(victim, place if rank_of(group, place, wish, ask) == least else room[0])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from prophet_moe.cachesim import engine
 from prophet_moe.cachesim.forecast import Forecast, Learned
@@ -222,7 +222,7 @@ def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Means of all other columns by `keys`, and the ends of their 95 % interval by Student's t; one row has none."""
     groups = frame.groupby(list(keys), sort=False)
     mean, count = groups.mean(), groups.size()
-    half = groups.std().mul(stats.t.ppf(0.975, count - 1) / np.sqrt(count), axis=0)
+    half = groups.std().mul(stdtrit(count - 1, 0.975) / np.sqrt(count), axis=0)
     columns = {}
     for name in mean:
         columns |= {name: mean[name], f"{name}_low": mean[name] - half[name], f"{name}_high": mean[name] + half[name]}
@@ -241,7 +241,7 @@ def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
     useful, late = count(engine.PREFETCHED) + outcome.pending, count(engine.LATE)
     return {
         "step_ms_mean": steps.mean(),
-        **{f"step_ms_p{rank}": np.percentile(steps, rank) for rank in PERCENTILES},
+        **dict(zip((f"step_ms_p{rank}" for rank in PERCENTILES), np.percentile(steps, PERCENTILES), strict=True)),
         "tokens_per_second": outcome.step_tokens.sum() / outcome.seconds,
         "slowdown": outcome.seconds / resident_seconds,
         "stall_share": 1 - outcome.compute_seconds / outcome.seconds,

@@ -115,7 +115,7 @@ class Rule:
         self.upcoming[request.expert] = request.following
         self.scores[request.expert] += 2 ** (step / HALF_LIFE)
 
-    def key(self, expert: int, tick: int) -> int:
+    def key(self, expert: int, tick: int) -> float:
         """The expert of least key is evicted first.
 
         Ticks number uses, ends of prefetches and moves of a run from 1 on. Before the run they are 0 for the most
@@ -125,7 +125,7 @@ class Rule:
             case "lru":
                 return tick
             case "lrfu":
-                return int(math.log2(self.scores[expert]) * SCALE)
+                return self.scores[expert]
             case "farthest":
                 return -self.upcoming.get(expert, NEVER)
             case "popularity":
@@ -134,10 +134,9 @@ class Rule:
                 return 0
         raise KeyError(self.eviction)
 
-    def redrawn(self, experts: list[int], tick: int) -> dict[int, int]:
-        """New keys, where they are drawn whenever a place is looked for."""
-        ids = len(self.shares)
-        return {expert: int(drawn(tick * ids + expert)) for expert in experts} if self.eviction == "random" else {}
+    def pick(self, tick: int) -> int:
+        """A number that decides among experts of the same key: the first, or one at random."""
+        return int(drawn(tick)) if self.eviction == "random" else 0
 
 
 class NearTier:
@@ -148,17 +147,21 @@ class NearTier:
         self.room = room
         self.experts: list[int] = []
         """By place."""
-        self.keys: dict[int, int] = {}
+        self.keys: dict[int, float] = {}
 
-    def place(self, untouchable: set[int], precious: list[set[int]]) -> int | None:
+    def place(self, untouchable: set[int], precious: list[set[int]], pick: int) -> int | None:
         """Where to copy an expert: a free place, or that of the least key among those that are not untouchable.
 
         What is in one of the `precious` sets is taken only when nothing else is left, what is in the first the last.
+        `pick` decides, by what is left when it is divided, among those of the same key.
         """
         if len(self.experts) < self.room:
             return len(self.experts)
-        candidates = [place for place, expert in enumerate(self.experts) if expert not in untouchable]
-        return min(candidates, key=lambda place: self.rank(self.experts[place], precious), default=None)
+        ranks = {
+            place: self.rank(expert, precious) for place, expert in enumerate(self.experts) if expert not in untouchable
+        }
+        equal = [place for place, rank in ranks.items() if rank == min(ranks.values())]
+        return equal[pick % len(equal)] if equal else None
 
     def rank(self, expert: int, precious: list[set[int]]) -> tuple:
         """The least is evicted first."""
@@ -416,9 +419,7 @@ class Replay:
 
     def place_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
         """See NearTier.place."""
-        near = self.group_of(expert).near
-        near.keys |= self.rule.redrawn(near.experts, self.tick)
-        return near.place(untouchable, precious)
+        return self.group_of(expert).near.place(untouchable, precious, self.rule.pick(self.tick))
 
     def copy(self, expert: int, place: int) -> int:
         """Copy an expert to a place of the nearest tier, and move what was there; the tier that it came from."""

@@ -218,8 +218,9 @@ def simulate(
         engine.run_round(state, rules, tally, job.asks, ahead, wished, spent)
         seconds.append(spent)
         tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
-        routed += int(job.asks.tokens.sum())
-        compute += float(rules.work[job.asks.tokens].sum() + len(spent) * times.other.sum())
+        handed = np.bincount(job.asks.tokens, minlength=len(rules.work))
+        routed += int(handed @ np.arange(len(handed)))
+        compute += float(handed @ rules.work + len(spent) * times.other.sum())
     return Outcome(
         np.concatenate(seconds),
         np.concatenate(tokens),
@@ -282,28 +283,30 @@ def _scores(popularity: Floats, eviction: int) -> Floats:
 
 def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None:
     """Put the most popular experts into the nearest tier, the next into the one behind, or into both if inclusive."""
-    for group, popular in enumerate(popularity.reshape(state.held.shape[1], -1)):
-        ranked = np.argsort(-popular, kind="stable") + group * popular.size
-        begin = 0
-        for tier, room in enumerate(hierarchy.rooms):
-            chosen = ranked[begin : begin + room]
-            count = len(chosen)
-            state.slots[tier, group, :count] = chosen
-            state.keys[tier, group, :count] = _first_keys(state, chosen) if tier == 0 else -np.arange(count)
-            state.held[tier, group] = count
-            state.where[tier, chosen] = np.arange(count)
-            begin += 0 if hierarchy.inclusive else room
+    popular = popularity.reshape(state.held.shape[1], -1)
+    groups, begin = np.arange(len(popular))[:, None], 0
+    ranked = np.argsort(-popular, axis=1, kind="stable") + groups * popular.shape[1]
+    for tier, room in enumerate(hierarchy.rooms):
+        chosen = ranked[:, begin : begin + room]
+        count = chosen.shape[1]
+        state.slots[tier, :, :count] = chosen
+        state.keys[tier, :, :count] = _first_keys(state, chosen) if tier == 0 else -np.arange(count)
+        state.held[tier] = count
+        state.where[tier, chosen] = np.arange(count)
+        begin += 0 if hierarchy.inclusive else room
 
 
 def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys of what the nearest tier holds at first: the more popular, the more recent."""
+    """Keys of what the nearest tier holds at first (G, C): the more popular, the more recent."""
     if state.marks[engine.EVICTION] == engine.FARTHEST:
         return engine.NEVER - state.upcoming[chosen]
     if state.marks[engine.EVICTION] == engine.LRFU:
-        return (np.log2(state.score[chosen]) * engine.SCALE).astype(np.int64)
+        return state.score[chosen].view(np.int64) >> engine.LOW_BITS
+    if state.marks[engine.EVICTION] == engine.RANDOM:
+        return np.zeros_like(chosen)
     if state.marks[engine.EVICTION] == engine.POPULARITY:
         return (state.score[chosen] * engine.SCALE).astype(np.int64)
-    return -np.arange(len(chosen))
+    return np.broadcast_to(-np.arange(chosen.shape[1]), chosen.shape)
 
 
 def _next_asks(asks: Sequence[Asks], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:

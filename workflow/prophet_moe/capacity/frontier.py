@@ -4,7 +4,7 @@ Memory follows from the number of resident experts alone; hit rates, and with th
 with the times of each model on each GPU. A model without a trace of its own is replayed on the one most like it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log2
 
@@ -135,17 +135,12 @@ def context_gained(points: pd.DataFrame, limits: Sequence[float]) -> pd.DataFram
 
     All experts resident is always possible: no limit gains less than 1, where the baseline fits.
     """
-    return pd.DataFrame(_gained(points, limits))
-
-
-def _gained(points: pd.DataFrame, limits: Sequence[float]) -> Iterator[dict[str, object]]:
-    keys = ["model", "gpu", "batch_size", "strategy"]
-    for key, found in points.groupby(keys, sort=False):
-        row = dict(zip(keys, key, strict=True)) | {"trace": found["trace"].iloc[0]}
-        baseline = found["baseline_max_context"].iloc[0]
-        for limit in limits:
-            within = found[found["slowdown"] <= limit]
-            best = max(baseline, within["max_context"].max()) if len(within) else baseline
-            row |= {f"max_context_at_{limit:g}x": best}
-            row |= {f"kv_extension_at_{limit:g}x": best / baseline if baseline else np.nan}
-        yield row
+    groups = points.groupby(["model", "gpu", "batch_size", "strategy"], sort=False)
+    known = groups[["trace", "baseline_max_context"]].first()
+    table, baseline = known[["trace"]].copy(), known["baseline_max_context"]
+    for limit in limits:
+        allowed = points["max_context"].where(points["slowdown"] <= limit)
+        best = allowed.groupby([points[name] for name in known.index.names], sort=False).max().fillna(0)
+        table[f"max_context_at_{limit:g}x"] = best.where(best > baseline, baseline)
+        table[f"kv_extension_at_{limit:g}x"] = table[f"max_context_at_{limit:g}x"] / baseline.where(baseline > 0)
+    return table.reset_index()

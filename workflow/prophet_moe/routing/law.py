@@ -79,11 +79,13 @@ def clustered_occupancy(popularity: Floats, correlation: float, batches: Sequenc
 def _missed_by_popularity(popularity, rho, batches):
     """(number of batches,): the product of the module's head, summed over `popularity` (n,)."""
     total = np.zeros(len(batches))
-    for share in popularity:
-        missed, size = 1.0 - share, 1
-        for place, batch in enumerate(batches):
-            while size < batch:
-                missed *= ((1.0 - rho) * (1.0 - share) + size * rho) / (1.0 - rho + size * rho)
-                size += 1
-            total[place] += missed
+    missed, unlikely = 1.0 - popularity, (1.0 - rho) * (1.0 - popularity)
+    size = 1
+    for place, batch in enumerate(batches):
+        while size < batch:
+            for expert in range(len(missed)):
+                missed[expert] *= (unlikely[expert] + size * rho) / (1.0 - rho + size * rho)
+            size += 1
+        for expert in range(len(missed)):
+            total[place] += missed[expert]
     return total

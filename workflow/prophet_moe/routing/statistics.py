@@ -316,7 +316,7 @@ def _distinct(experts, rows, count):
                     expert = experts[row, layer, rank]
                     distinct[layer] += seen[layer, expert] != line
                     seen[layer, expert] = line
-            total[place] += distinct
+                total[place, layer] += distinct[layer]
             lines[place] += 1
     return total, lines
 
