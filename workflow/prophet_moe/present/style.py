@@ -93,7 +93,8 @@ def new_figure(size: FigureStyle, least_height_in: float = 0) -> Figure:
 def settle(figure: Figure) -> None:
     """Lay the figure out now and keep that layout: saving it lays nothing out again, and PDF and PNG agree."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # None: the placeholder that "none" leaves would have every figure drawn twice whenever it is saved.
+    figure.set_layout_engine(None)
 
 
 def turn_crowded_ticks(figure: Figure, ax: Axes) -> None:
