@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from prophet_moe.cachesim.deduplication import deduplication
 from prophet_moe.cachesim.experiments import comparative_results, sweep
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
-from prophet_moe.present.comparison import BASE, batch_scaling, deduplication_summary, strategy_summary
+from prophet_moe.present.comparison import BASE, batch_scaling, deduplication_summary, speedup, strategy_summary
 from prophet_moe.present.figures import (
     comparative_evaluation,
     expert_deduplication,
@@ -270,6 +271,16 @@ def test_claims_come_from_json_or_from_the_settings():
 def test_strange_claims_are_told(claimed):
     with pytest.raises(UserError, match="claimed"):
         reported(claimed)
+
+
+@pytest.mark.parametrize("samples", [2, 5, 80])
+def test_a_speedup_has_the_interval_and_the_p_value_of_a_paired_t_test(samples):
+    base, mine = (pd.Series(np.exp(logs)) for logs in np.random.default_rng(samples).normal(size=(2, samples)))
+    test = stats.ttest_rel(np.log(base), np.log(mine))
+    expected = {"speedup_low": np.exp(test.confidence_interval().low), "p_value": test.pvalue}
+    expected["speedup_high"] = np.exp(test.confidence_interval().high)
+    found = speedup(base, mine)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
 def test_claims_are_drawn_from_small_batches_to_large_ones(tables):

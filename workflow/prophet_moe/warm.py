@@ -3,6 +3,7 @@
 Otherwise every job of the first build would compile them again, for they start together.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,16 +37,32 @@ def main() -> None:
         Origin("random", "none"),
         np.zeros(count, np.int32),
     )
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        read = read_trace(Path(folder))
-    summarise("none", read)
-    fit_laws("none", cleaned(read))
-    evaluate("none", read, _network(router))
-    for policy in POLICIES:
-        misses(policy, read.experts.ravel(), router.experts, 2)
+        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _judge, _fit, _describe)]:
+            compiled.result()
+
+
+def _serve(folder: Path) -> None:
+    trace = read_trace(folder)
     once = Simulation(batch_sizes=[2], sweep_batch_sizes=[2], seeds=1, sequences=2, tokens=2, capacity_shares=[0.5])
-    comparative_results("none", read, _network(router), _times, once)
+    comparative_results("none", trace, _network(trace.router), _times, once)
+
+
+def _judge(folder: Path) -> None:
+    trace = read_trace(folder)
+    evaluate("none", trace, _network(trace.router))
+
+
+def _fit(folder: Path) -> None:
+    fit_laws("none", cleaned(read_trace(folder)))
+
+
+def _describe(folder: Path) -> None:
+    trace = read_trace(folder)
+    summarise("none", trace)
+    for policy in POLICIES:
+        misses(policy, trace.experts.ravel(), trace.router.experts, 2)
 
 
 def _times(batch: int) -> Times:

@@ -138,6 +138,66 @@ def drawn(tick):
     return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(24))
 
 
+# What farther tiers do, which few runs have, stands outside of _run, where it would be compiled for every call anew.
+
+
+@njit(cache=True)
+def _remove(slots, keys, stamps, held, where, tier, group, place):
+    """Take what lies at `place` out of a tier; what lies last takes its place."""
+    held[tier, group] -= 1
+    last = held[tier, group]
+    removed, moved = slots[tier, group, place], slots[tier, group, last]
+    slots[tier, group, place] = moved
+    keys[tier, group, place] = keys[tier, group, last]
+    if tier == 0:
+        for stamp in range(len(stamps)):
+            stamps[stamp, group, place] = stamps[stamp, group, last]
+    where[tier, moved] = place
+    where[tier, removed] = -1
+
+
+@njit(cache=True)
+def _renew(slots, keys, held, room, where, marks, tier, group, wanted):
+    """Make `wanted` the most recent of a farther tier; what that evicts, or -1."""
+    marks[TICK] += 1
+    place, evicted = np.int64(where[tier, wanted]), np.int64(-1)
+    if place < 0:
+        place = np.int64(held[tier, group])
+        if place < room[tier]:
+            held[tier, group] += 1
+        else:
+            least = np.int64(IN_USE)
+            for held_at in range(room[tier]):
+                nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, held_at]] >= 0
+                if keys[tier, group, held_at] < least and not nearer:
+                    place, least = np.int64(held_at), keys[tier, group, held_at]
+            evicted = np.int64(slots[tier, group, place])
+            where[tier, evicted] = -1
+        slots[tier, group, place] = wanted
+        where[tier, wanted] = place
+    keys[tier, group, place] = marks[TICK]
+    return evicted
+
+
+@njit(cache=True)
+def _approach(slots, keys, stamps, held, room, where, marks, group, source, wanted):
+    """Let the farther tiers know that an expert comes to the nearest one from `source`."""
+    if marks[INCLUSIVE]:
+        for tier in range(len(room) - 1, 0, -1):
+            _renew(slots, keys, held, room, where, marks, tier, group, wanted)
+    elif source < len(room):
+        _remove(slots, keys, stamps, held, where, source, group, where[source, wanted])
+
+
+@njit(cache=True)
+def _demote(slots, keys, held, room, where, marks, group, evicted):
+    """What left the nearest tier moves one tier away, as does what it replaces; inclusive tiers hold it already."""
+    tier = 1
+    while evicted >= 0 and tier < len(room) and not marks[INCLUSIVE]:
+        evicted = _renew(slots, keys, held, room, where, marks, tier, group, evicted)
+        tier += 1
+
+
 @njit(cache=True)
 def _run(
     slots,
@@ -240,46 +300,10 @@ def _run(
             tier += 1
         return tier
 
-    def remove(tier, group, place):
-        """Take what lies at `place` out of a tier; what lies last takes its place."""
-        held[tier, group] -= 1
-        last = held[tier, group]
-        removed, moved = slots[tier, group, place], slots[tier, group, last]
-        slots[tier, group, place] = moved
-        keys[tier, group, place] = keys[tier, group, last]
-        if tier == 0:
-            for stamp in range(len(stamps)):
-                stamps[stamp, group, place] = stamps[stamp, group, last]
-        where[tier, moved] = place
-        where[tier, removed] = -1
-
-    def renew(tier, group, wanted):
-        """Make `wanted` the most recent of a farther tier; what that evicts, or -1."""
-        marks[TICK] += 1
-        place, evicted = np.int64(where[tier, wanted]), np.int64(-1)
-        if place < 0:
-            place = np.int64(held[tier, group])
-            if place < room[tier]:
-                held[tier, group] += 1
-            else:
-                least = np.int64(IN_USE)
-                for held_at in range(room[tier]):
-                    nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, held_at]] >= 0
-                    if keys[tier, group, held_at] < least and not nearer:
-                        place, least = np.int64(held_at), keys[tier, group, held_at]
-                evicted = np.int64(slots[tier, group, place])
-                where[tier, evicted] = -1
-            slots[tier, group, place] = wanted
-            where[tier, wanted] = place
-        keys[tier, group, place] = marks[TICK]
-        return evicted
-
     def demote(group, evicted):
-        """What left the nearest tier moves one tier away, as does what it replaces; inclusive tiers hold it already."""
-        tier = 1
-        while evicted >= 0 and tier < len(room) and not marks[INCLUSIVE]:
-            evicted = renew(tier, group, evicted)
-            tier += 1
+        """See `_demote`."""
+        if evicted >= 0 and len(room) > 1:
+            _demote(slots, keys, held, room, where, marks, group, evicted)
 
     def waste(wasted):
         """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
@@ -298,11 +322,7 @@ def _run(
         """Copy an expert to a place of the nearest tier, and move what was there."""
         sources[source, layer_of[wanted]] += 1
         if len(room) > 1:
-            if marks[INCLUSIVE]:
-                for tier in range(len(room) - 1, 0, -1):
-                    renew(tier, group, wanted)
-            elif source < len(room):
-                remove(source, group, where[source, wanted])
+            _approach(slots, keys, stamps, held, room, where, marks, group, source, wanted)
         evicted = np.int64(-1)
         if place == held[0, group]:
             held[0, group] += 1
@@ -314,8 +334,7 @@ def _run(
         slots[0, group, place] = wanted
         where[0, wanted] = place
         stamps[WISHED_AT, group, place] = stamps[USED_AT, group, place] = -1
-        if evicted >= 0 and len(room) > 1:
-            demote(group, evicted)
+        demote(group, evicted)
 
     def issue(step, point):
         """Take note of new wishes."""
@@ -425,7 +444,7 @@ def _run(
                         paused = link < clock[FLIGHT_END]
                         if paused and wrong:
                             waste(flown)
-                            remove(0, group, where[0, flown])
+                            _remove(slots, keys, stamps, held, where, 0, group, where[0, flown])
                             demote(group, flown)
 
                 # What is missing.
