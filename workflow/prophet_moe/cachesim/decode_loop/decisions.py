@@ -185,7 +185,7 @@ def decide(
                 copies, refused = caches[target].prefetch(list(ranked))
                 prefetches += copies
                 dropped += [target] * refused
-            uses = caches[layer].request(np.unique(choices[number, :, layer]).tolist())
+            uses = caches[layer].request(sorted(set(choices[number, :, layer].ravel().tolist())))
             step.append(LayerWork(prefetches, dropped, uses))
         decided.append(step)
     return decided

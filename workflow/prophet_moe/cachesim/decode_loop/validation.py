@@ -132,13 +132,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def network_scores(folder: Path, trace: Trace, lookahead: int) -> NDArray[np.float32]:
-    """(L, N, E) scores of every expert for the tokens of `trace`, as the loop's predictor gives them; 0 in layer 0."""
+def network_scores(folder: Path, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
+    """(L, N, E) scores of every expert for the tokens in `rows`, as the loop's predictor gives them; else, and in
+    layer 0, 0.
+    """
     network, context, layers = read_network(folder), context_of(trace), len(trace.router.layers)
     scores = np.zeros((layers, len(trace), trace.router.experts), np.float32)
     for layer in range(1, layers):
         ahead = min(layer, lookahead)
-        scores[layer] = network.scores(context.inputs(layer, ahead), layer, ahead)
+        scores[layer, rows] = network.scores(context.inputs(layer, ahead)[rows], layer, ahead)
     return scores
 
 
@@ -169,10 +171,14 @@ class Run(NamedTuple):
 
 def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]) -> Iterator[Run]:
     """Every batch size, policy and number of slots."""
-    scores = network_scores(Path(workload.predictor), trace, plan.lookahead) if PROPHET in plan.policies else None
-    first = workload.history_tokens + workload.warmup_tokens
-    for batch in plan.batches:
-        rows = lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed)
+    first, scores = workload.history_tokens + workload.warmup_tokens, None
+    replayed = {
+        batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
+    }
+    if PROPHET in plan.policies:
+        tokens = np.unique(np.concatenate([rows.ravel() for rows in replayed.values()]))
+        scores = network_scores(Path(workload.predictor), trace, tokens, plan.lookahead)
+    for batch, rows in replayed.items():
         choices = trace.experts[rows]
         tokens = tokens_of(choices[first:])
         clocks = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
