@@ -108,7 +108,8 @@ def small_project(with_routing, tmp_path) -> Project:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Project:
-    """A copy with the main job done; tests leave it as they found it."""
-    project = copy_project(tmp_path_factory.mktemp("built") / "project")
-    project.build()
+    """A copy with the main job done, in other surroundings than usual; tests leave it as they found it."""
+    project = copy_project(tmp_path_factory.mktemp("built") / "a folder with spaces")
+    home = tmp_path_factory.mktemp("home")
+    project.build(HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
     return project
