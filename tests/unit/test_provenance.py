@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from prophet_moe.files import write_csv, write_text
+from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
 from prophet_moe.provenance.verify import compare, verify
@@ -119,3 +121,10 @@ def test_images_are_compared_by_their_pixels(tmp_path, shade, size, passes):
         Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(tmp_path / name)
     result = compare(tmp_path / "a.png", (tmp_path / "b.png").read_bytes())
     assert result.startswith("FAIL") is not passes
+
+
+def test_notebooks_get_their_parameters_alike_where_black_is_installed():
+    assert find_spec("black"), "else this shows nothing"
+    parameters = {"claimed": {str(number): float(number) for number in range(64)}, "traces": ["a"]}
+    written = execution.papermill_translators.find_translator("python3", "python").codify(parameters)
+    assert written.splitlines() == ["# Parameters", f"claimed = {json.dumps(parameters['claimed'])}", 'traces = ["a"]']

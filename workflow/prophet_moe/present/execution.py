@@ -8,9 +8,22 @@ from typing import Any
 import nbformat
 import papermill
 from nbconvert import HTMLExporter
+from papermill.translators import PythonTranslator, papermill_translators
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import replacing, write_text
+
+
+class Parameters(PythonTranslator):
+    """Writes parameters alike everywhere. Papermill would format them where Black happens to be installed."""
+
+    @classmethod
+    def codify(cls, parameters: dict[str, Any], comment: str = "Parameters") -> str:
+        """A line for each."""
+        return super(PythonTranslator, cls).codify(parameters, comment)
+
+
+papermill_translators.register("python", Parameters)
 
 
 def execute(notebook: Path, parameters: dict[str, Any], executed: Path, page: Path) -> None:
