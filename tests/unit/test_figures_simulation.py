@@ -273,6 +273,12 @@ def test_strange_claims_are_told(claimed):
         reported(claimed)
 
 
+def test_who_holds_every_expert_never_waits(tables):
+    """Exactly: what rounding would leave is no result."""
+    assert (where(tables["results"], strategy="all_resident")["stall_share"] == 0).all()
+    assert (where(tables["results"], strategy="on_demand")["stall_share"] > 0).all()
+
+
 @pytest.mark.parametrize("samples", [2, 5, 80])
 def test_a_speedup_has_the_interval_and_the_p_value_of_a_paired_t_test(samples):
     base, mine = (pd.Series(np.exp(logs)) for logs in np.random.default_rng(samples).normal(size=(2, samples)))

@@ -244,7 +244,7 @@ def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
         **dict(zip((f"step_ms_p{rank}" for rank in PERCENTILES), np.percentile(steps, PERCENTILES), strict=True)),
         "tokens_per_second": outcome.step_tokens.sum() / outcome.seconds,
         "slowdown": outcome.seconds / resident_seconds,
-        "stall_share": 1 - outcome.compute_seconds / outcome.seconds,
+        "stall_share": outcome.sums[engine.STALL].sum() / outcome.seconds,
         "hit_rate": outcome.hit_rate,
         "kept_share": count(engine.KEPT) / requests,
         "prefetched_share": count(engine.PREFETCHED) / requests,
