@@ -176,8 +176,8 @@ def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines
         batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
     }
     if PROPHET in plan.policies:
-        tokens = np.unique(np.concatenate([rows.ravel() for rows in replayed.values()]))
-        scores = network_scores(Path(workload.predictor), trace, tokens, plan.lookahead)
+        scored = np.unique(np.concatenate([rows.ravel() for rows in replayed.values()]))
+        scores = network_scores(Path(workload.predictor), trace, scored, plan.lookahead)
     for batch, rows in replayed.items():
         choices = trace.experts[rows]
         tokens = tokens_of(choices[first:])
