@@ -145,7 +145,7 @@ class Wished(NamedTuple):
     ends: NDArray[np.int64]
     """(T, L + 1)."""
 
-    def array(self) -> NDArray[np.int32]:
+    def array(self) -> NDArray[np.int64]:
         """(T, L + 1, W) ids, ended by -1."""
         counts = (self.ends - self.begins)[..., None]
         number = np.arange(max(1, counts.max(initial=0)))
@@ -171,7 +171,7 @@ NO_WISHES = -1
 def no_wishes(decoding: Round) -> Wished:
     """Nothing, at any time."""
     nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
-    return Wished(np.empty(0, np.int32), nowhere, nowhere)
+    return Wished(np.empty(0, np.uint32), nowhere, nowhere)
 
 
 def simulate(
@@ -238,7 +238,7 @@ def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> eng
     if len(times.fetch) != len(hierarchy.rooms):
         problem = f"got {len(times.fetch)} for {len(hierarchy.rooms)} tiers, expected one from behind each"
         raise UserError("times: fetch", problem, CORRECT)
-    layer_of = np.repeat(np.arange(layers), experts)
+    layer_of = np.repeat(np.arange(layers, dtype=np.uint32), experts)
     return engine.Rules(
         np.array([0.0, *times.fetch]),
         np.asarray(times.other, float),
@@ -254,7 +254,7 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
     groups = len(popularity) if hierarchy.per_layer else 1
     shape = (len(hierarchy.rooms), groups, max(hierarchy.rooms))
     state = engine.State(
-        slots=np.zeros(shape, np.int32),
+        slots=np.zeros(shape, np.uint32),
         keys=np.zeros(shape, np.int64),
         stamps=np.full((2, groups, shape[2] + 1), -1, np.int64),
         held=np.zeros(shape[:2], np.int64),
@@ -329,7 +329,7 @@ def _followed(starts, ids, first, upcoming):
     return following
 
 
-def _checked(job: Job, hierarchy: Hierarchy, group_of: NDArray[np.int64]) -> Wished:
+def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> Wished:
     """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
     decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's wishes()."
     layers, experts = decoding.layers, decoding.experts
@@ -347,7 +347,7 @@ def _checked(job: Job, hierarchy: Hierarchy, group_of: NDArray[np.int64]) -> Wis
         raise UserError("strategy", problem, fix)
     place, wish, crowded = _wrong_wish(wished.ids, wished.begins.ravel(), wished.ends.ravel(), group_of, room)
     if place < 0:
-        return wished._replace(ids=wished.ids.astype(np.int32, copy=False))
+        return wished._replace(ids=wished.ids.astype(np.uint32, copy=False))
     step, point = divmod(place, layers + 1)
     when = "before the pass" if point == 0 else f"after layer {point - 1}"
     if crowded:
