@@ -1,17 +1,20 @@
 """Figures of the expert-cache simulation show what runs say, whichever traces and claims they are given."""
 
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis.strategies import floats, just, lists
 from scipy import stats
 
 from prophet_moe.cachesim.deduplication import deduplication
 from prophet_moe.cachesim.experiments import comparative_results, sweep
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
-from prophet_moe.present.comparison import BASE, batch_scaling, deduplication_summary, speedup, strategy_summary
+from prophet_moe.present.comparison import BASE, batch_scaling, deduplication_summary, holm, speedup, strategy_summary
 from prophet_moe.present.figures import (
     comparative_evaluation,
     expert_deduplication,
@@ -287,6 +290,27 @@ def test_a_speedup_has_the_interval_and_the_p_value_of_a_paired_t_test(samples):
     expected["speedup_high"] = np.exp(test.confidence_interval().high)
     found = speedup(base, mine)
     assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@given(lists(floats(0, 1) | just(np.nan), max_size=8))
+def test_holms_correction_is_the_closed_test_of_bonferronis(values):
+    """The largest Bonferroni p-value of all subsets of comparisons that one is in."""
+    tested = [place for place, value in enumerate(values) if not np.isnan(value)]
+    subsets = [*chain.from_iterable(combinations(tested, size) for size in range(1, len(tested) + 1))]
+    bonferroni = {subset: min(1.0, len(subset) * min(values[place] for place in subset)) for subset in subsets}
+    expected = [max((bonferroni[s] for s in subsets if place in s), default=np.nan) for place in range(len(values))]
+    assert holm(pd.Series(values, dtype=float)).to_numpy() == pytest.approx(expected, nan_ok=True)
+
+
+def test_p_values_are_corrected_within_a_trace_and_mode(tables):
+    """Table 8: for all strategies that are tested there; table 10: for all batch sizes."""
+    summary, scaling = strategy_summary(tables["results"], CLAIMED), batch_scaling(tables["results"], CLAIMED)
+    for table, family in ((summary, ["trace", "routing", "mode"]), (scaling, ["trace", "mode"])):
+        for _, found in table.groupby(family):
+            tested = found["p_value"].notna()
+            least = found["p_value"].idxmin()
+            assert (found["p_holm"].notna() == tested).all()
+            assert found.loc[least, "p_holm"] == min(1, tested.sum() * found.loc[least, "p_value"])
 
 
 def test_claims_are_drawn_from_small_batches_to_large_ones(tables):

@@ -22,7 +22,7 @@ MODES = {"as_described": ("as_described", True), "deduplicated": ("deduplicated"
 
 
 def strategy_summary(results: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
-    """One row per trace, routing, mode and strategy: mean step, speedup over On-Demand with interval and p-value."""
+    """One row per trace, routing, mode and strategy: mean step, speedup over On-Demand with interval and p-values."""
     rows = []
     for (trace, routing), found in results.groupby(["trace", "routing"], sort=False):
         for mode, (column, value) in MODES.items():
@@ -35,7 +35,7 @@ def strategy_summary(results: pd.DataFrame, claimed: ReportedComparison) -> pd.D
                 head |= {"step_ms": mine.mean()} | means.loc[strategy].to_dict()
                 told = claimed.speedups.get(strategy) if mode == "as_described" else None
                 rows.append(head | speedup(steps[BASE], mine) | {"claimed_speedup": told})
-    return pd.DataFrame(rows)
+    return _with_holm(pd.DataFrame(rows), ["trace", "routing", "mode"])
 
 
 def batch_scaling(results: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def batch_scaling(results: pd.DataFrame, claimed: ReportedComparison) -> pd.Data
                     | {"request_dedup": where(runs, strategy=best)["request_dedup"].mean()}
                     | {name: told.get(batch) if mode == "as_described" else None for name, told in claims.items()}
                 )
-    return pd.DataFrame(rows)
+    return _with_holm(pd.DataFrame(rows), ["trace", "mode"])
 
 
 def deduplication_summary(counted: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
@@ -86,6 +86,22 @@ def speedup(base: pd.Series, mine: pd.Series) -> dict[str, float]:
         "speedup_high": float(np.exp(logs.mean() + half)),
         "p_value": float(2 * stdtr(len(logs) - 1, -abs(logs.mean() / logs.sem()))) if sure else np.nan,
     }
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """Corrected for as many comparisons as there are values (Holm 1979): below a level, none of them errs by chance.
+
+    A value that is missing is no comparison, and stays missing.
+    """
+    ranked = p_values.dropna().sort_values()
+    return (ranked * np.arange(len(ranked), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
+
+
+def _with_holm(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
+    """Add `p_holm`: p_value, corrected for all comparisons that share `family`."""
+    corrected = table.groupby(family, sort=False)["p_value"].transform(holm)
+    table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)
+    return table
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[str, pd.Series]:
