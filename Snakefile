@@ -60,6 +60,15 @@ rule all:
         PAPER,
 
 
+rule core:
+    """Figures 1-5 and tables 1-4 of every scenario, their data, notebooks and LaTeX, without the studies around them."""
+    input:
+        DATA,
+        CORE_TABLES,
+        CORE_FIGURES,
+        LATEX,
+
+
 onstart:
     for line in notes():
         print(line)

@@ -45,13 +45,13 @@ class Project:
         assert done.returncode == 0, done.stdout
 
     def jobs(self, *arguments: str) -> set[str]:
-        """The jobs that a dry run would run, as 'rule wildcards', without the rule `all` and the paper."""
+        """The jobs that a dry run would run, as 'rule wildcards', without the rules that only gather, and the paper."""
         done = self.snakemake("--dry-run", *arguments, "--quiet", "host")
         assert done.returncode == 0, done.stdout
         found = set()
         for block in re.split(r"\n(?=\[)|\n\n", done.stdout):
             rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
-            if rule and rule[1] not in ("all", "paper"):
+            if rule and rule[1] not in ("all", "core", "paper"):
                 wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
                 found.add(f"{rule[1]} {wildcards[1]}" if wildcards else rule[1])
         return found
