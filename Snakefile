@@ -60,12 +60,12 @@ rule all:
         PAPER,
 
 
-rule core:
+rule essentials:
     """Figures 1-5 and tables 1-4 of every scenario, their data, notebooks and LaTeX, without the studies around them."""
     input:
         DATA,
-        CORE_TABLES,
-        CORE_FIGURES,
+        ESSENTIAL_TABLES,
+        ESSENTIAL_FIGURES,
         LATEX,
 
 

@@ -165,12 +165,12 @@ def edited(path: Path, old: str, new: str):
         path.write_text(before)
 
 
-def test_the_core_needs_the_fitted_law_and_no_replay(project):
+def test_the_essentials_need_the_fitted_law_and_no_replay(project):
     """Figures 1-5 and tables 1-4 of every scenario, and of the studies only what the calibrated one rests on."""
     made = {"catalog", "numbers", "routing_law", "routing_variation"} | SWEEPS | trace_jobs("fit_law", "described")
     made |= {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables", "figures_tex") for at in PLACES}
     made |= FIGURE_JOBS
-    jobs = project.jobs("core")
+    jobs = project.jobs("essentials")
     assert {job for job in jobs if not job.startswith("recorded_statistics ")} == made
 
 

@@ -24,8 +24,8 @@ TRACE_FIGURES_SHOWN = [
     name for name, table in TRACE_FIGURES.items() if table in (ROUTING_TABLE, *CALIBRATION, *SIMULATION)
 ]
 
-CORE_FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
-FIGURES = CORE_FIGURES + expand("figures/{figure}.{format}", figure=TRACE_FIGURES_SHOWN, format=["pdf", "png"])
+ESSENTIAL_FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
+FIGURES = ESSENTIAL_FIGURES + expand("figures/{figure}.{format}", figure=TRACE_FIGURES_SHOWN, format=["pdf", "png"])
 
 
 wildcard_constraints:

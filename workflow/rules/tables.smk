@@ -10,8 +10,8 @@ TABLE1, TABLE2, TABLE3, TABLE4 = (f"tables/{{at}}{name}.csv" for name in TABLE_N
 
 EXTENDED_TABLES = [f"tables/{{at}}extended/{name}.csv" for name in TABLE_NAMES]
 
-CORE_TABLES = everywhere("tables/{at}{name}.csv", name=TABLE_NAMES)
-TABLES = CORE_TABLES + everywhere("tables/{at}extended/{name}.csv", name=TABLE_NAMES)
+ESSENTIAL_TABLES = everywhere("tables/{at}{name}.csv", name=TABLE_NAMES)
+TABLES = ESSENTIAL_TABLES + everywhere("tables/{at}extended/{name}.csv", name=TABLE_NAMES)
 
 
 rule tables:

@@ -17,8 +17,9 @@ from prophet_moe.cachesim.once import Once
 ABSENT = -1
 """In place of a token: the sequence has ended."""
 
-Ids = NDArray[np.uint32]
+Id = np.uint32
 """Unsigned: of such an index a kernel does not ask whether it counts from the end."""
+Ids = NDArray[Id]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def _asks(choices, rows, order, experts, deduplicated):
     _, layers, top_k = choices.shape
     of_layer = np.zeros(steps * layers + 1, np.int64)
     starts = np.zeros(steps * layers * (1 if deduplicated else batch) + 1, np.int64)
-    ids = np.empty(steps * batch * layers * top_k + 1, np.uint32)
-    tokens = np.empty(len(ids), np.uint32)
+    ids = np.empty(steps * batch * layers * top_k + 1, Id)
+    tokens = np.empty(len(ids), Id)
     place = np.full(layers * experts, -1)
     size = asks = 0
     for step in range(steps):
@@ -134,7 +135,7 @@ def _asks(choices, rows, order, experts, deduplicated):
                 if row < 0:
                     continue
                 for choice in range(top_k):
-                    wanted = np.uint32(layer * experts + choices[row, layer, choice])
+                    wanted = Id(layer * experts + choices[row, layer, choice])
                     # Without a branch: half of them would be mispredicted.
                     first = place[wanted] < starts[asks]
                     place[wanted] = size if first else place[wanted]

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.cachesim import engine
-from prophet_moe.cachesim.rounds import ABSENT, Asks, Ids, Round
+from prophet_moe.cachesim.rounds import ABSENT, Asks, Id, Ids, Round
 from prophet_moe.errors import UserError
 
 Floats = NDArray[np.float64]
@@ -171,7 +171,7 @@ NO_WISHES = -1
 def no_wishes(decoding: Round) -> Wished:
     """Nothing, at any time."""
     nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
-    return Wished(np.empty(0, np.uint32), nowhere, nowhere)
+    return Wished(np.empty(0, Id), nowhere, nowhere)
 
 
 def simulate(
@@ -238,7 +238,7 @@ def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> eng
     if len(times.fetch) != len(hierarchy.rooms):
         problem = f"got {len(times.fetch)} for {len(hierarchy.rooms)} tiers, expected one from behind each"
         raise UserError("times: fetch", problem, CORRECT)
-    layer_of = np.repeat(np.arange(layers, dtype=np.uint32), experts)
+    layer_of = np.repeat(np.arange(layers, dtype=Id), experts)
     return engine.Rules(
         np.array([0.0, *times.fetch]),
         np.asarray(times.other, float),
@@ -254,7 +254,7 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
     groups = len(popularity) if hierarchy.per_layer else 1
     shape = (len(hierarchy.rooms), groups, max(hierarchy.rooms))
     state = engine.State(
-        slots=np.zeros(shape, np.uint32),
+        slots=np.zeros(shape, Id),
         keys=np.zeros(shape, np.int64),
         stamps=np.full((2, groups, shape[2] + 1), -1, np.int64),
         held=np.zeros(shape[:2], np.int64),
@@ -347,7 +347,7 @@ def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> Wished:
         raise UserError("strategy", problem, fix)
     place, wish, crowded = _wrong_wish(wished.ids, wished.begins.ravel(), wished.ends.ravel(), group_of, room)
     if place < 0:
-        return wished._replace(ids=wished.ids.astype(np.uint32, copy=False))
+        return wished._replace(ids=wished.ids.astype(Id, copy=False))
     step, point = divmod(place, layers + 1)
     when = "before the pass" if point == 0 else f"after layer {point - 1}"
     if crowded:

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.cachesim.forecast import Probabilities
-from prophet_moe.cachesim.rounds import Ids, Round, widest
+from prophet_moe.cachesim.rounds import Id, Ids, Round, widest
 from prophet_moe.cachesim.simulation import Hierarchy, Wished
 from prophet_moe.predict.context import LAYERS_BEFORE
 
@@ -106,7 +106,7 @@ def _joined(parts: Sequence[Wished], most: int) -> Wished:
     """At every point the wishes of all parts one after another, no more than so many."""
     counts = np.minimum(sum(part.ends - part.begins for part in parts), most)
     ends = np.cumsum(counts).reshape(counts.shape)
-    joined = Wished(np.empty(counts.sum(), np.uint32), ends - counts, ends)
+    joined = Wished(np.empty(counts.sum(), Id), ends - counts, ends)
     filled = joined.begins.copy()
     for part in parts:
         _append(joined.ids, filled, ends, *part)
@@ -193,7 +193,7 @@ def lowest(bits):
 @njit(cache=True)
 def no_needs(steps, layers, experts):
     """Starts and ids, for a kernel to fill step by step with `append_likely`, and what that needs room for."""
-    starts, ids = np.zeros(steps * layers + 1, np.int64), np.empty(steps * layers * experts, np.uint32)
+    starts, ids = np.zeros(steps * layers + 1, np.int64), np.empty(steps * layers * experts, Id)
     return starts, ids, np.empty(experts + 1, np.int64), np.empty(experts, np.int64)
 
 

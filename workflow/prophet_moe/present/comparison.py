@@ -89,9 +89,9 @@ def speedup(base: pd.Series, mine: pd.Series) -> dict[str, float]:
 
 
 def holm(p_values: pd.Series) -> pd.Series:
-    """Corrected for as many comparisons as there are values (Holm 1979): below a level, none of them errs by chance.
+    """Corrected for as many comparisons as there are values (Holm 1979); a missing one is none, and stays missing.
 
-    A value that is missing is no comparison, and stays missing.
+    That any of those below a level is so by chance has at most that probability.
     """
     ranked = p_values.dropna().sort_values()
     return (ranked * np.arange(len(ranked), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)

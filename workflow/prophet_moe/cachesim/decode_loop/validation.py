@@ -133,8 +133,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_scores(folder: Path, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
-    """(L, N, E) scores of every expert for the tokens in `rows`, as the loop's predictor gives them; else, and in
-    layer 0, 0.
+    """(L, N, E) scores of every expert for the tokens in `rows`, as the loop's predictor gives them.
+
+    0 for all other tokens, and in layer 0.
     """
     network, context, layers = read_network(folder), context_of(trace), len(trace.router.layers)
     scores = np.zeros((layers, len(trace), trace.router.experts), np.float32)
@@ -171,10 +172,11 @@ class Run(NamedTuple):
 
 def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]) -> Iterator[Run]:
     """Every batch size, policy and number of slots."""
-    first, scores = workload.history_tokens + workload.warmup_tokens, None
+    first = workload.history_tokens + workload.warmup_tokens
     replayed = {
         batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
     }
+    scores = None
     if PROPHET in plan.policies:
         scored = np.unique(np.concatenate([rows.ravel() for rows in replayed.values()]))
         scores = network_scores(Path(workload.predictor), trace, scored, plan.lookahead)
