@@ -109,6 +109,9 @@ Batches = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+SequenceOrder = Literal["mixed", "one_tenant_at_a_time"]
+
+
 class Simulation(Strict):
     """The comparison of strategies on routing traces."""
 
@@ -126,6 +129,9 @@ class Simulation(Strict):
     """Sequences of a sample, at least the largest batch."""
     tokens: int = Field(default=32, gt=0)
     """Decoded tokens of each."""
+    sequence_order: SequenceOrder = "mixed"
+    """Order in which sequences are batched. mixed: permuted by the sample's seed, so that a batch has several tenants,
+    as the capacity model assumes; one_tenant_at_a_time: as recorded, domain by domain."""
     dedup_samples: int = Field(default=80, gt=0)
     """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
     capacity_share: Share = 0.5

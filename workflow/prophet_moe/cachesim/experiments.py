@@ -21,14 +21,17 @@ from prophet_moe.cachesim.strategies import Strategy, strategies
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import Network
+from prophet_moe.routing.sequences import mixed, window
 from prophet_moe.routing.statistics import shuffled
 from prophet_moe.routing.trace import Trace, sequence_starts
-from prophet_moe.settings import Simulation
+from prophet_moe.settings import SequenceOrder, Simulation
 
 RECORDED, SHUFFLED = "recorded", "shuffled"
 """Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
 PERCENTILES = (50, 95, 99)
 
+MIXING_SEED = 0
+"""Of the order in which a whole trace is replayed."""
 PIECE_TOKENS = 8192
 """Of a long trace that is replayed piece by piece."""
 Part = tuple[Round, Forecast]
@@ -56,8 +59,12 @@ class Sample:
         return [(decoding, self.forecast) for decoding in rounds(choices, starts, batch, self.trace.router.experts)]
 
 
-def parts_of(learned: Learned, trace: Trace, batch: int) -> Iterator[Part]:
-    """A long trace for one run, in pieces of whole batches: no more than one piece is in memory."""
+def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
+    """A long trace for one run, in pieces of whole batches: no more than one piece is in memory.
+
+    Its sequences are mixed, so that a batch has several tenants, or taken as recorded, one tenant at a time.
+    """
+    trace = mixed(trace, MIXING_SEED) if order == "mixed" else trace
     starts = sequence_starts(trace)
     first, last = 0, len(starts) - 1
     while first < last:
@@ -76,7 +83,7 @@ def samples(
     learned_from, held_out = split(trace)
     learned, decoded = Learned(learned_from, network), held_out.decoded()
     for seed in range(seeds):
-        drawn = draw(decoded, plan.sequences, plan.tokens, seed)
+        drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
         for routing in routings:
             tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
             yield Sample(Forecast(learned, tokens), seed, routing)
@@ -88,17 +95,24 @@ def long_sequences(trace: Trace, tokens: int) -> int:
     return int(np.count_nonzero(np.diff(sequence_starts(held_out.decoded())) >= tokens))
 
 
-def draw(trace: Trace, sequences: int, tokens: int, seed: int) -> Trace:
-    """The first `tokens` tokens of `sequences` sequences that have as many, drawn at random."""
-    starts = sequence_starts(trace)
-    long = np.flatnonzero(np.diff(starts) >= tokens)
+def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOrder = "mixed") -> Trace:
+    """`tokens` consecutive tokens, from a random one on, of each of `sequences` sequences drawn without replacement.
+
+    Neighbours of the result decode together. `mixed`: as drawn, so that a batch mixes the trace's domains, and each of
+    its sequences is at a token of its own, as in continuous batching. `one_tenant_at_a_time`: as recorded, domain by
+    domain. Too few sequences of so many tokens are a UserError.
+    """
+    lengths = np.diff(sequence_starts(trace))
+    long = np.flatnonzero(lengths >= tokens)
     if len(long) < sequences:
         problem = f"{len(long)} held-out sequences of {tokens} decoded tokens, expected {sequences}"
         raise UserError(trace.router.model, problem, "Lower simulation.sequences or simulation.tokens.")
-    keep = np.zeros(len(trace), bool)
-    for sequence in np.random.default_rng(seed).permutation(long)[:sequences]:
-        keep[starts[sequence] : starts[sequence] + tokens] = True
-    return trace.select(keep)
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(long)[:sequences]
+    if order == "one_tenant_at_a_time":
+        chosen.sort()
+    first = random.integers(lengths[chosen] - tokens + 1)
+    return window(trace, chosen, first, np.full(sequences, tokens))
 
 
 def known(forecast: Forecast) -> dict[str, Strategy]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.progress import Progress
 from rich.table import Table
@@ -20,7 +20,7 @@ from prophet_moe.routing import store
 from prophet_moe.routing.datasets import load_datasets
 from prophet_moe.routing.sequences import divisible
 from prophet_moe.routing.trace import Trace, sequence_starts
-from prophet_moe.settings import SEE_KEYS, Experiment
+from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
 from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def add_commands(commands: Any) -> None:
     run.add_argument("--expert-mb", type=float, metavar="MB", help="size of an expert; default: the model's")
     run.add_argument("--item-by-item", action="store_true", help="experts of one token after another")
     run.add_argument("--deduplicated", action="store_true", help="distinct experts of the batch; default: as described")
+    run.add_argument(
+        "--order",
+        default="mixed",
+        choices=get_args(SequenceOrder),
+        help="how sequences are batched: domains mixed (default), or as recorded, domain by domain",
+    )
     run.add_argument("--global", action="store_false", dest="per_layer", help="all layers share the capacity")
     run.add_argument("--inclusive", action="store_true", help="a farther tier holds all that nearer ones hold")
     run.add_argument(
@@ -96,10 +102,11 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     hierarchy = _hierarchy(arguments, trace, expert_mb)
     times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
     learned = Learned(learned_from, _network(arguments, trace))
-    served = _watched(parts_of(learned, tokens, arguments.batch), len(tokens))
+    replay = learned, tokens, arguments.batch, arguments.order
+    served = _watched(parts_of(*replay), len(tokens))
     outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
     every = strategies()["all_resident"]
-    resident = run(parts_of(learned, tokens, arguments.batch), learned, every, hierarchy, times).seconds
+    resident = run(parts_of(*replay), learned, every, hierarchy, times).seconds
     result = _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
@@ -226,6 +233,7 @@ def _described(
         "capacity": list(hierarchy.rooms),
         "scope": "per_layer" if hierarchy.per_layer else "global",
         "batch": arguments.batch,
+        "order": arguments.order,
         "tokens": int(outcome.step_tokens.sum()),
         **metrics(outcome, resident),
         "copies_by_source": outcome.sources.sum(axis=1)[1:].tolist(),

@@ -4,6 +4,7 @@ Needs NumPy only: the machine that trains predictors uses it too.
 """
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def divisible(trace: Trace, where: str | Path) -> Trace:
         problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
     return trace
+
+
+def window(trace: Trace, chosen: NDArray[np.int64], first: NDArray[np.int64], tokens: NDArray[np.int64]) -> Trace:
+    """`tokens` (n,) tokens from the `first` (n,) on of the sequences `chosen` (n,), in that order, renumbered from 0.
+
+    A sequence is named by its place in `trace`, a token by its place in its sequence.
+    """
+    begin = sequence_starts(trace)[chosen] + first
+    ends = np.cumsum(tokens)
+    rows = np.repeat(begin - (ends - tokens), tokens) + np.arange(ends[-1])
+    taken = trace.select(rows)
+    return replace(taken, sequence=np.repeat(np.arange(len(chosen), dtype=np.int32), tokens))
+
+
+def mixed(trace: Trace, seed: int) -> Trace:
+    """The whole trace with its sequences in a random order, renumbered from 0.
+
+    A trace is recorded domain by domain: neighbouring sequences that decode together would be of one tenant.
+    """
+    lengths = np.diff(sequence_starts(trace))
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    return window(trace, order, np.zeros_like(order), lengths[order])
 
 
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:

@@ -123,6 +123,7 @@ def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batc
 
 def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     experts = trace.router.experts
+    trace, control = (sequences.mixed(t, SEED) for t in (trace, control))
     for statistic, hits in (("lru_hit_rate", reuse.lru_hits), ("belady_hit_rate", reuse.belady_hits)):
         found, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
         for share in CAPACITY_SHARES:

@@ -68,8 +68,8 @@ class Trace:
         """Tokens."""
         return len(self.sequence)
 
-    def select(self, keep: NDArray[np.bool_]) -> "Trace":
-        """The tokens marked in `keep`, a mask of (N,)."""
+    def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "Trace":
+        """The tokens that `keep` names: a mask of (N,), or their rows."""
         token = None if self.token is None else self.token[keep]
         return Trace(
             self.router,
