@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prophet_moe import params
+from prophet_moe.precision import Precision
 
 GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())
 
@@ -42,10 +43,15 @@ def test_kv_bytes(golden):
     assert params.kv_bytes_per_token(arch) == kv["kv_bytes_per_token"]
     assert params.attention_layers(arch) == kv["attn_layers_with_kv"]
     if "kv_bytes_per_token_decompressed" in kv:
-        assert params.kv_bytes_per_token(arch, mla_cache="decompressed") == kv["kv_bytes_per_token_decompressed"]
+        assert (
+            params.kv_bytes_per_token(arch, Precision(mla_cache="decompressed"))
+            == kv["kv_bytes_per_token_decompressed"]
+        )
     if "state_bytes_per_sequence_fp32_ssm" in kv:
         assert params.state_bytes_per_sequence(arch) == kv["state_bytes_per_sequence_fp32_ssm"]
-        assert params.state_bytes_per_sequence(arch, ssm_bits=16) == kv["state_bytes_per_sequence_bf16"]
+        assert (
+            params.state_bytes_per_sequence(arch, Precision(ssm_state_bits=16)) == kv["state_bytes_per_sequence_bf16"]
+        )
     else:
         assert params.state_bytes_per_sequence(arch) == 0
 

@@ -8,6 +8,7 @@ from transformers_models import CATALOGUE, PEERS
 
 from prophet_moe.catalog import Architecture
 from prophet_moe.params import kv_bytes_per_token, state_bytes_per_sequence
+from prophet_moe.precision import Precision
 
 BATCH = 2
 DECODERS = [name for name, arch in CATALOGUE.items() if arch.family != "encoder_decoder"]
@@ -98,4 +99,4 @@ def test_decompressed_mla_is_the_expanded_latent(name):
         for tensor in layer.self_attn.expand_kv(kept.keys, kept.values)
     ]
     measured = sum(tensor.nbytes for tensor in expanded) / BATCH
-    assert measured == length * kv_bytes_per_token(arch, mla_cache="decompressed")
+    assert measured == length * kv_bytes_per_token(arch, Precision(mla_cache="decompressed"))

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.cachesim.timing import Bits, expert_bytes, standing_for, times_of
+from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
 from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, nearest_trace, slowdowns
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import Router
@@ -18,7 +19,7 @@ from tests.conftest import ROOT
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
 SHARES = [0.25, 0.5, 1.0]
 PLAN = Simulation(sequences=8, batch_sizes=[1, 4], sweep_batch_sizes=[4], frontier_tokens=6, frontier_shares=SHARES)
-CONTEXT, BITS = 4096, Bits(16, 16)
+CONTEXT, PRECISION = 4096, BF16
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def replayed(grid, models, gpus) -> pd.DataFrame:
     trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
     profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
     mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 4, 64])]
-    return slowdowns(trace, network, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BITS, PLAN)
+    return slowdowns(trace, network, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, PRECISION, PLAN)
 
 
 def router(experts: int, top_k: int) -> Router:
@@ -71,10 +72,10 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     """Bytes and compute of a step are the model's, however many experts the trace asks for."""
     arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
-    own = times_of(arch, profile, 4, batch, CONTEXT, BITS, PLAN.copy_chunk_mb)
-    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BITS, PLAN.copy_chunk_mb)
+    own = times_of(arch, profile, 4, batch, CONTEXT, PRECISION, PLAN.copy_chunk_mb)
+    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, PRECISION, PLAN.copy_chunk_mb)
     assert requests * times.fetch[0] == pytest.approx(
-        unique * expert_bytes(arch, BITS) / (gpus[GPU].link_gb_per_s * GB)
+        unique * expert_bytes(arch, PRECISION) / (gpus[GPU].link_gb_per_s * GB)
     )
     tokens = batch * arch.moe.top_k / unique
     expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)

@@ -39,6 +39,7 @@ from prophet_moe.hardware.roofline import (
     on_demand_seconds,
     perfect_prefetch_seconds,
 )
+from prophet_moe.precision import BF16, Precision
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.store import seal
 from prophet_moe.units import MIB
@@ -424,9 +425,8 @@ def test_layers_add_up_to_the_model(name):
     if arch.family == "encoder_decoder":
         moe = len(arch.moe.placement.layers(arch.layers))
         heads = arch.attention.heads * arch.attention.head_dim
-        own_and_cross = (
-            2 * 4 * arch.hidden * heads * arch.layers + arch.attention.relative_buckets * arch.attention.heads
-        )
+        # Four matrices of self-attention; of cross-attention the query's and the output's alone.
+        own_and_cross = 6 * arch.hidden * heads * arch.layers + arch.attention.relative_buckets * arch.attention.heads
         dense = (arch.layers - moe) * (3 if arch.moe.gated else 2) * arch.hidden * arch.dense_ffn
         norms = (arch.norms_per_layer + 1) * arch.layers + 1
         always_read = own_and_cross + dense + (norms + moe * arch.moe.experts) * arch.hidden
@@ -440,10 +440,16 @@ def test_layers_add_up_to_the_model(name):
     assert expert_shape(arch).parameters == params.expert_parameters(arch)
 
 
-def step_bytes(arch: Architecture, batch: int, context: int, unique: float) -> float:
-    """Bytes that the decoder's layers read and write in a step, from the totals of the model."""
+def decoder_weights(arch: Architecture) -> int:
+    """Weights that the decoder's layers read in a step, whatever the batch."""
     stack = arch.model_copy(update={"layers": 0})
     decoder = params.parameter_counts(arch).non_expert - params.parameter_counts(stack).non_expert
+    return decoder - arch.layers * params.source_projections(arch)
+
+
+def step_bytes(arch: Architecture, batch: int, context: int, unique: float) -> float:
+    """Bytes that the decoder's layers read and write in a step, from the totals of the model."""
+    decoder = decoder_weights(arch)
     experts = len(arch.moe.placement.layers(arch.layers)) * unique * params.expert_parameters(arch)
     kv = batch * context * params.kv_bytes_per_token(arch)
     return 2 * (decoder + experts) + kv + 2 * batch * params.state_bytes_per_sequence(arch)
@@ -451,8 +457,7 @@ def step_bytes(arch: Architecture, batch: int, context: int, unique: float) -> f
 
 def step_flops(arch: Architecture, batch: int, context: int) -> float:
     """Operations of the decoder's layers: two per weight used and token, and those of attention."""
-    stack = arch.model_copy(update={"layers": 0})
-    decoder = params.parameter_counts(arch).non_expert - params.parameter_counts(stack).non_expert
+    decoder = decoder_weights(arch)
     experts = len(arch.moe.placement.layers(arch.layers)) * arch.moe.top_k * params.expert_parameters(arch)
     a = arch.attention
     dims = (2 * a.kv_lora_rank + a.rope_head_dim) if a.kind == "MLA" else 2 * a.head_dim
@@ -472,6 +477,30 @@ def step(name: str, profile: Profile, batch: int, context: int) -> tuple[LayerTi
     given = (np.array([float(value)]) for value in (arch.moe.experts, arch.moe.top_k, batch))
     unique = float(uniform_occupancy(*given)[0])
     return layer_times(arch, profile, batch, context, unique), unique
+
+
+def test_decode_step_of_switch_projects_no_source_again():
+    """Cross-attention keys and values are projected once per source: 9.6 % of Switch-Base's bytes at batch 1."""
+    arch = CATALOGUE["Switch-Base-128"]
+    once = 2 * 2 * arch.hidden * 12 * 64 * arch.layers
+    assert 2 * arch.layers * params.source_projections(arch) == once
+    read = step_bytes(arch, 1, arch.native_context, 1) + 2 * arch.vocab * arch.hidden
+    assert once / (once + read) == pytest.approx(0.096, abs=0.003)
+    assert all(params.source_projections(CATALOGUE[name]) == 0 for name in ("Mixtral-8x7B", "DeepSeek-V3-671B"))
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V2-236B", "DeepSeek-V3-671B"])
+def test_decompressed_mla_cache_is_read_by_attention(name):
+    """The bytes that a decode step's attention reads are those that the cache holds, and they take longer."""
+    arch, decompressed = CATALOGUE[name], Precision(mla_cache="decompressed")
+    a, shape = arch.attention, attention_shape(arch, decompressed)
+    assert shape.cached_values == a.heads * (a.nope_head_dim + a.rope_head_dim + a.v_head_dim)
+    assert shape.flops == 2 * shape.cached_values
+    assert 2 * shape.cached_values * arch.layers == params.kv_bytes_per_token(arch, decompressed)
+    steps = [layer_times(arch, A100, 1, 4096, arch.moe.top_k, precision) for precision in (BF16, decompressed)]
+    latent, expanded = (times.compute_seconds.sum() for times in steps)
+    more = params.kv_bytes_per_token(arch, decompressed) - params.kv_bytes_per_token(arch)
+    assert expanded - latent == pytest.approx(4096 * more / A100.hbm_bytes_per_second, rel=0.05)
 
 
 @given(**STEPS)

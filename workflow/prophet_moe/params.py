@@ -8,6 +8,7 @@ Jamba (2403.19887) and Mamba (2312.00752).
 from dataclasses import dataclass, fields
 
 from prophet_moe.catalog import Architecture
+from prophet_moe.precision import BF16, Precision
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,17 @@ def _attention(arch: Architecture) -> int:
     return (arch.encoder_layers + attention_layers(arch) + cross) * block + tables
 
 
+def source_projections(arch: Architecture) -> int:
+    """Weights of the key and value projections of one decoder layer's cross-attention, 0 without an encoder.
+
+    They are used once per source, when it has been encoded: a decode step reads the cached keys and values instead.
+    """
+    if not arch.encoder_layers:
+        return 0
+    key = arch.attention.kv_heads * arch.attention.head_dim
+    return 2 * key * (arch.hidden + arch.attention.qkv_bias)
+
+
 def _mamba(arch: Architecture) -> int:
     if arch.mamba is None:
         return 0
@@ -126,7 +138,7 @@ def _norms(arch: Architecture) -> int:
     return arch.hidden * (arch.norms_per_layer * sum(_stacks(arch)) + cross + final)
 
 
-def kv_bytes_per_token(arch: Architecture, bits: int = 16, mla_cache: str = "latent") -> int:
+def kv_bytes_per_token(arch: Architecture, precision: Precision = BF16) -> int:
     """KV-cache bytes per token of context and sequence.
 
     MHA and GQA keep K and V of every KV head; MLA keeps the shared latent and one rotary key ("latent", as vLLM, SGLang
@@ -137,18 +149,19 @@ def kv_bytes_per_token(arch: Architecture, bits: int = 16, mla_cache: str = "lat
     attention = arch.attention
     if attention.kind != "MLA":
         values = 2 * attention.kv_heads * attention.head_dim
-    elif mla_cache == "latent":
+    elif precision.mla_cache == "latent":
         values = attention.kv_lora_rank + attention.rope_head_dim
     else:
         values = attention.heads * (attention.head_dim + attention.v_head_dim)
-    return attention_layers(arch) * values * bits // 8
+    return attention_layers(arch) * values * precision.kv_bits // 8
 
 
-def state_bytes_per_sequence(arch: Architecture, bits: int = 16, ssm_bits: int = 32) -> int:
+def state_bytes_per_sequence(arch: Architecture, precision: Precision = BF16) -> int:
     """Bytes of recurrent state per sequence, whatever its length: convolution window and SSM state of Mamba layers."""
     if arch.mamba is None:
         return 0
-    return _mamba_layers(arch) * arch.mamba.inner * (arch.mamba.conv * bits + arch.mamba.state * ssm_bits) // 8
+    bits = arch.mamba.conv * precision.kv_bits + arch.mamba.state * precision.ssm_state_bits
+    return _mamba_layers(arch) * arch.mamba.inner * bits // 8
 
 
 def activation_bytes_per_token(arch: Architecture, bits: int = 16) -> int:

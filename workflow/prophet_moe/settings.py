@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
+from prophet_moe.precision import MlaCache, Precision
 
 
 class Routing(Strict):
@@ -58,7 +59,7 @@ class Scenario(Strict):
     """Bits per KV-cache value (published architectures)."""
     ssm_state_bits: int = Field(default=32, gt=0, le=32)
     """Bits per value of a Mamba SSM state; Transformers keeps FP32."""
-    mla_cache: Literal["latent", "decompressed"] = "latent"
+    mla_cache: MlaCache = "latent"
     """What multi-head latent attention caches."""
     routing: Routing = Routing()
     resident_experts: Literal["whole", "fractional"] = "whole"
@@ -79,6 +80,11 @@ class Scenario(Strict):
     def fits_routing(self) -> bool:
         """Whether the routing law rests on traces."""
         return self.routing.law == "dirichlet_occupancy" and self.routing.variation == "fitted"
+
+    @property
+    def precision(self) -> Precision:
+        """The precision that memory and time both count with."""
+        return Precision(self.weight_bits, self.kv_bits, self.ssm_state_bits, self.mla_cache)
 
     @property
     def zero_fill(self) -> bool:

@@ -31,7 +31,7 @@ def replay_settings(name):
         "gpu": EXPERIMENT.reference.gpu,
         "architecture": TIMED_MODELS[name],
         "context": EXPERIMENT.decode_step.context_tokens,
-        "bits": bits(),
+        "precision": precision(),
         "simulation": EXPERIMENT.simulation.model_dump(mode="json", exclude=elsewhere),
         "profiles": str(HARDWARE_FOLDER),
     }
@@ -43,10 +43,9 @@ def deduplication_settings(name):
     return {"name": name, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
 
 
-def bits():
-    """Bits of a weight and of a number in the KV cache, in the default scenario."""
-    scenario = EXPERIMENT.scenarios[EXPERIMENT.scenario]
-    return [scenario.weight_bits, scenario.kv_bits]
+def precision():
+    """The precision of weights and caches in the default scenario, as JSON-like values."""
+    return asdict(EXPERIMENT.scenarios[EXPERIMENT.scenario].precision)
 
 
 def replayed_alike(name):
@@ -139,7 +138,7 @@ def frontier_parameters(wildcards):
         {
             "name": wildcards.simulated,
             "context": EXPERIMENT.decode_step.context_tokens,
-            "bits": bits(),
+            "precision": precision(),
             "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys),
             "profiles": str(HARDWARE_FOLDER),
         }

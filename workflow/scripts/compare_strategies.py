@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from prophet_moe.cachesim.experiments import comparative_results, sweep
-from prophet_moe.cachesim.timing import Bits, timed_as
+from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.catalog import load_gpus
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
+from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
@@ -20,9 +21,8 @@ def build(files, parameters):
     network = read_trained(files.predictor[0].parent, trace, files.files[0].parent) if files.predictor else None
     plan = Simulation.model_validate(parameters["simulation"])
     profile = read_profile(Path(parameters["profiles"]), gpu, load_gpus(files.gpus, [gpu])[gpu])
-    timed = timed_as(
-        parameters["architecture"], profile, trace.router, parameters["context"], Bits(*parameters["bits"]), plan
-    )
+    precision = Precision(**parameters["precision"])
+    timed = timed_as(parameters["architecture"], profile, trace.router, parameters["context"], precision, plan)
     results, layers = comparative_results(name, trace, network, timed, plan)
     write_csv(files.results, results)
     write_csv(files.layers, layers)

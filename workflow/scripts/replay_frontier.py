@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.cachesim.timing import Bits
 from prophet_moe.capacity.frontier import nearest_trace, slowdowns
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
 from prophet_moe.hardware.profile import read_profile
+from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_metadata, read_trace, router_of
@@ -33,7 +33,8 @@ def build(files, parameters):
     profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
     plan = Simulation.model_validate(parameters["simulation"])
     chosen = {model: spec for model, spec in models.items() if model in mine}
-    points = slowdowns(trace, network, chosen, profiles, grid, parameters["context"], Bits(*parameters["bits"]), plan)
+    precision = Precision(**parameters["precision"])
+    points = slowdowns(trace, network, chosen, profiles, grid, parameters["context"], precision, plan)
     write_parquet(files.slowdowns, points.assign(trace=name))
 
 

@@ -49,8 +49,7 @@ def _row(
     arch: Architecture, profile: Profile, batch: int, unique: float, scenario: Scenario, step: DecodeStep
 ) -> dict[str, object]:
     context = min(step.context_tokens, arch.native_context)
-    bits = {name: getattr(scenario, name) for name in ("weight_bits", "kv_bits", "ssm_state_bits")}
-    times = layer_times(arch, profile, batch, context, min(unique, arch.moe.top_k * batch), **bits)
+    times = layer_times(arch, profile, batch, context, min(unique, arch.moe.top_k * batch), scenario.precision)
     resident, cold = all_resident_seconds(times), on_demand_seconds(times, unique)
     prefetched, fetching = link_bound_seconds(times, unique), cold - resident
     return {

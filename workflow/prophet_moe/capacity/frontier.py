@@ -15,10 +15,11 @@ from prophet_moe.cachesim.experiments import RECORDED, long_sequences, places, r
 from prophet_moe.cachesim.rounds import Round
 from prophet_moe.cachesim.simulation import Hierarchy
 from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.timing import Bits, standing_for
+from prophet_moe.cachesim.timing import standing_for
 from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
+from prophet_moe.precision import Precision
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.trace import Router, Trace
 from prophet_moe.settings import Scenario, Simulation
@@ -48,7 +49,7 @@ def slowdowns(
     profiles: Mapping[str, Profile],
     grid: pd.DataFrame,
     context: int,
-    bits: Bits,
+    precision: Precision,
     plan: Simulation,
 ) -> pd.DataFrame:
     """One row per model, GPU, batch size of `grid`, strategy and resident share: slowdown and hit rate.
@@ -78,7 +79,7 @@ def slowdowns(
                     context,
                     min(needed[model, gpu, batch], spec.architecture.moe.top_k * batch),
                     requests,
-                    bits,
+                    precision,
                     plan.copy_chunk_mb,
                 )
                 for name, strategy in known.items():

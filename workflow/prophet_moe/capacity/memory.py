@@ -45,17 +45,17 @@ def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
 
 def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
     arch = spec.architecture
-    counts = params.parameter_counts(arch)
+    counts, precision = params.parameter_counts(arch), scenario.precision
     per_component = scenario.activation.rule == "per_component"
     fitted = scenario.activation.gb_per_billion_parameters * counts.total
     return ModelMemory(
         experts=arch.moe.experts,
         top_k=arch.moe.top_k,
         moe_layers=params.moe_layers(arch),
-        expert_bytes=params.expert_parameters(arch) * scenario.weight_bits // 8,
-        non_expert_bytes=counts.non_expert * scenario.weight_bits // 8,
-        kv_bytes_per_token=params.kv_bytes_per_token(arch, scenario.kv_bits, scenario.mla_cache),
-        state_bytes_per_sequence=params.state_bytes_per_sequence(arch, scenario.kv_bits, scenario.ssm_state_bits),
+        expert_bytes=params.expert_parameters(arch) * precision.weight_bits // 8,
+        non_expert_bytes=counts.non_expert * precision.weight_bits // 8,
+        kv_bytes_per_token=params.kv_bytes_per_token(arch, precision),
+        state_bytes_per_sequence=params.state_bytes_per_sequence(arch, precision),
         activation_bytes_per_token=params.activation_bytes_per_token(arch) if per_component else 0,
         activation_bytes_per_sequence=params.logits_bytes_per_sequence(arch) if per_component else fitted,
         native_context=arch.native_context,

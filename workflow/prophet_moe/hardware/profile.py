@@ -68,16 +68,26 @@ class AttentionShape(NamedTuple):
     head_dim: int
     latent_values: int
     """0, or how many of the `head_dim` numbers of the latent are the value."""
+    value_dim: int = 0
+    """Numbers of a head's value; 0 where they are as many as the key's `head_dim`."""
 
     @property
     def cached_values(self) -> int:
         """Numbers that the cache keeps per token."""
-        return self.head_dim if self.latent_values else 2 * self.kv_heads * self.head_dim
+        return self.head_dim if self.latent_values else self.kv_heads * (self.head_dim + self._value)
 
     @property
     def flops(self) -> int:
         """Operations per cached token and new one: scores, and the sum of values, a product and a sum each."""
-        return 2 * self.heads * (self.head_dim + (self.latent_values or self.head_dim))
+        return 2 * self.heads * (self.head_dim + self._value)
+
+    @property
+    def _value(self) -> int:
+        return self.latent_values or self.value_dim or self.head_dim
+
+
+MEASURED_SHAPE = AttentionShape._fields[:4]
+"""Columns of hardware.csv that make the shape of an attention whose keys and values are as long."""
 
 
 def proportional(x: float) -> float:
@@ -271,7 +281,7 @@ def _attention(recording: Recording) -> dict[AttentionShape, dict[int, Curve]]:
     numbers = recording.numbers(rows, "heads", "kv_heads", "head_dim", "batch", "context", "seconds")
     numbers = numbers.join(recording.numbers(rows, "latent_values", zero=True))
     shapes: dict[AttentionShape, dict[int, Curve]] = {}
-    for (*shape, batch), of_batch in numbers.groupby([*AttentionShape._fields, "batch"]):
+    for (*shape, batch), of_batch in numbers.groupby([*MEASURED_SHAPE, "batch"]):
         by_batch = shapes.setdefault(AttentionShape(*map(int, shape)), {})
         by_batch[int(batch)] = _curve(of_batch.groupby("context")["seconds"].min())
     return shapes

@@ -19,6 +19,7 @@ from prophet_moe import params
 from prophet_moe.catalog import Architecture
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import AttentionShape, Basis, ExpertShape, Profile
+from prophet_moe.precision import BF16, Precision
 
 Floats = NDArray[np.float64]
 
@@ -57,24 +58,21 @@ def layer_times(
     batch: int,
     context: int,
     unique_experts: float | Sequence[float],
-    *,
-    weight_bits: int = 16,
-    kv_bits: int = 16,
-    ssm_state_bits: int = 32,
+    precision: Precision = BF16,
 ) -> LayerTimes:
     """Times of a step that decodes one token in each of `batch` sequences of `context` cached tokens.
 
     `unique_experts` is u(B), one number or one per MoE layer of the decoder. Each of them is handed batch * k / u(B)
     tokens, the average. An impossible number is a UserError.
     """
-    layers = decoder_layers(arch, kv_bits, ssm_state_bits)
+    layers = decoder_layers(arch, precision)
     moe = np.array([layer.moe for layer in layers])
     unique = np.zeros(len(layers))
     unique[moe] = unique_experts
     _check(arch, batch, context, unique[moe])
 
-    weight_bytes, shape = weight_bits / 8, expert_shape(arch)
-    attention = profile.attention_seconds(attention_shape(arch), batch, context, kv_bits / 8)
+    weight_bytes, shape, attended = precision.weight_bytes, expert_shape(arch), attention_shape(arch, precision)
+    attention = profile.attention_seconds(attended, batch, context, precision.kv_bytes)
 
     def seconds(layer: DecoderLayer, used: float) -> float:
         fixed = profile.weights_seconds(layer.weights, batch, weight_bytes)
@@ -84,7 +82,7 @@ def layer_times(
             experts = used * profile.expert_seconds(*shape, batch * arch.moe.top_k / used, weight_bytes)
         return fixed + state + layer.attends * attention + experts
 
-    expert_bytes = params.expert_parameters(arch) * weight_bits // 8
+    expert_bytes = params.expert_parameters(arch) * precision.weight_bits // 8
     return LayerTimes(
         np.array([seconds(layer, used) for layer, used in zip(layers, unique, strict=True)]),
         profile.weights_seconds(arch.vocab * arch.hidden, batch, weight_bytes),
@@ -93,21 +91,25 @@ def layer_times(
         profile.transfer_seconds(expert_bytes),
         {
             "experts": profile.expert_basis(shape, weight_bytes),
-            "attention": profile.attention_basis(attention_shape(arch), kv_bits / 8),
+            "attention": profile.attention_basis(attended, precision.kv_bytes),
             "weights": profile.roofline_basis,
             "transfers": profile.source,
         },
     )
 
 
-def decoder_layers(arch: Architecture, kv_bits: int = 16, ssm_state_bits: int = 32) -> list[DecoderLayer]:
-    """Every layer of the decoder: what a stack that ends with it has more than the stack that ends before it."""
+def decoder_layers(arch: Architecture, precision: Precision = BF16) -> list[DecoderLayer]:
+    """Every layer of the decoder: what a stack that ends with it has more than the stack that ends before it.
+
+    The projections of cross-attention keys and values are left out: they run once per source, not in a decode step.
+    """
     stacks = [arch.model_copy(update={"layers": depth}) for depth in range(arch.layers + 1)]
+    once = params.source_projections(arch)
     weights = np.diff([params.parameter_counts(stack).non_expert for stack in stacks])
-    state = np.diff([params.state_bytes_per_sequence(stack, kv_bits, ssm_state_bits) for stack in stacks])
+    state = np.diff([params.state_bytes_per_sequence(stack, precision) for stack in stacks])
     attending, moe = (placed.layers(arch.layers) for placed in (arch.attention.placement, arch.moe.placement))
     return [
-        DecoderLayer(int(weights[layer]), int(state[layer]), layer in attending, layer in moe)
+        DecoderLayer(int(weights[layer]) - once, int(state[layer]), layer in attending, layer in moe)
         for layer in range(arch.layers)
     ]
 
@@ -117,9 +119,15 @@ def expert_shape(arch: Architecture) -> ExpertShape:
     return ExpertShape(arch.hidden, arch.moe.ffn, arch.moe.gated)
 
 
-def attention_shape(arch: Architecture) -> AttentionShape:
-    """The shape of attention over the cache; MLA attends in the latent (arXiv 2405.04434, section 2.1.2)."""
+def attention_shape(arch: Architecture, precision: Precision = BF16) -> AttentionShape:
+    """The shape of attention over the cache.
+
+    MLA attends in the latent (arXiv 2405.04434, section 2.1.2), or over the expanded keys and values of every head
+    where the cache is decompressed.
+    """
     attention = arch.attention
+    if attention.kind == "MLA" and precision.mla_cache == "decompressed":
+        return AttentionShape(attention.heads, attention.heads, attention.head_dim, 0, attention.v_head_dim)
     if attention.kind == "MLA":
         width = attention.kv_lora_rank + attention.rope_head_dim
         return AttentionShape(attention.heads, 1, width, attention.kv_lora_rank)
