@@ -29,6 +29,8 @@ def random_configurations(count: int, seed: int) -> dict[str, np.ndarray]:
         "experts": (8, 257),
         "top_k": (1, 9),
         "moe_layers": (6, 95),
+        "encoder_moe_layers": (0, 5),
+        "predictor_bytes": (2_000_000, 43_000_000),
         "expert_bytes": (5_000_000, 1_300_000_000),
         "non_expert_bytes": (300_000_000, 110_000_000_000),
         "kv_bytes_per_token": (30_000, 400_000),

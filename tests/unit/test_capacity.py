@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
+from prophet_moe.predict.context import network_bytes
 from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Routing, Scenario
 from prophet_moe.units import GB
+from tests.conftest import ROOT
 
 CONFIGURATIONS = 60_000
 """Random configurations per scenario and seed: 120,000 with the two of each below."""
@@ -30,10 +33,12 @@ def random_memories(count: int, seed: int, whole: bool) -> list[tuple[ModelMemor
 
     experts = rng.integers(1, 257, count)
     top_k = np.minimum(rng.integers(1, 9, count), experts)
+    moe_layers = rng.integers(1, 100, count)
+    encoders = np.where(rng.random(count) < 0.5, 0, rng.integers(0, moe_layers + 1))
     columns = zip(
         experts.tolist(),
         top_k.tolist(),
-        rng.integers(1, 100, count).tolist(),
+        moe_layers.tolist(),
         sizes(1e6, 1.3e9),
         sizes(1e8, 1e11),
         sizes(1e4, 5e6),
@@ -45,6 +50,8 @@ def random_memories(count: int, seed: int, whole: bool) -> list[tuple[ModelMemor
         [0] * count,
         (rng.random(count) < 0.05).tolist(),
         rng.uniform(0, 3, count).tolist(),
+        encoders.tolist(),
+        sizes(1e6, 5e7),
         strict=True,
     )
     devices, batches = sizes(3e10, 1.5e11), rng.integers(1, 129, count).tolist()
@@ -155,6 +162,38 @@ def test_worked_example(models):
     assert got["staging_bytes"] == 3 * 6 * 3 * 2048 * 1408 * 2
     assert got["kv_cache_bytes"] == 4096 * 2 * 16 * 128 * 28 * 2
     assert got["expert_savings_pct"] == pytest.approx(100 * 58 / 64)
+
+
+def test_encoder_of_switch_keeps_all_experts(models):
+    """Encoding a source needs nearly all experts: 6 of Switch-Base's 12 MoE layers keep 128, the others u(B)."""
+    memory = model_memory(models["Switch-Base-128"], CALIBRATED)
+    got = evaluate(memory, 80 * GB, 1, CALIBRATED)
+    expert = 2 * 2 * 768 * 3072
+    assert (memory.moe_layers, memory.encoder_moe_layers) == (12, 6)
+    assert got["prophet_expert_bytes"] == (6 * 128 + 6 * 1) * expert
+    assert got["staging_bytes"] == 3 * expert, "three layers ahead, one expert each"
+    assert got["expert_savings_pct"] == pytest.approx(100 * got["expert_savings_bytes"] / got["baseline_expert_bytes"])
+    assert all(
+        model_memory(models[name], CALIBRATED).encoder_moe_layers == 0 for name in ("DBRX-132B", "Jamba-1.5-Large")
+    )
+
+
+def test_extension_of_switch_with_its_encoder_resident(records):
+    """What the audit computed by hand: 1.71 instead of 2.42 for Switch-Large, 1.19 instead of 1.38 for Switch-Base."""
+    mean = records["calibrated"].groupby("model")["kv_extension_factor"].mean()
+    assert mean["Switch-Large-128"] == pytest.approx(1.71, abs=0.01)
+    assert mean["Switch-Base-128"] == pytest.approx(1.19, abs=0.01)
+
+
+def test_predictor_of_each_model_has_its_own_size(models):
+    """What table 6 counts for E experts and as many layers, at the hidden units that config/predictor.yaml trains."""
+    plan = yaml.safe_load((ROOT / "config/predictor.yaml").read_text())
+    assert CALIBRATED.predictor_hidden == plan["hidden"]
+    found = {name: model_memory(spec, CALIBRATED).predictor_bytes for name, spec in models.items()}
+    assert found["OLMoE-1B-7B"] == network_bytes(64, 16, 96, 3) == 2 * 3 * 16 * (5 * 64 * 96 + 96 + 64)
+    assert found["Switch-Base-128"] == network_bytes(128, 6, 96, 3), "the encoder's experts are not predicted"
+    assert found["DeepSeek-V3-671B"] / 1e6 == pytest.approx(42.9, abs=0.05)
+    assert {model_memory(spec, REPORTED).predictor_bytes for spec in models.values()} == {7_200_000}
 
 
 def test_models_that_the_report_does_not_cover_have_no_reported_memory(models):

@@ -37,8 +37,8 @@ MISTAKES = {
         "config/experiment.yaml: batch_size: unknown key; did you mean 'batch_sizes'",
     ),
     "wrong type": (
-        lambda p: edit(p, "config/experiment.yaml", "predictor_mb: 7.2", "predictor_mb: small"),
-        "config/experiment.yaml: scenarios.calibrated.predictor_mb: got 'small', expected a valid number",
+        lambda p: edit(p, "config/experiment.yaml", "workspace_mib: 32", "workspace_mib: small"),
+        "config/experiment.yaml: scenarios.calibrated.workspace_mib: got 'small', expected a valid number",
     ),
     "negative batch": (
         lambda p: edit(p, "config/experiment.yaml", "[1, 4, 8, 16, 32, 64]", "[1, -4, 16]"),

@@ -40,6 +40,11 @@ def moe_layers(arch: Architecture) -> int:
     return sum(len(arch.moe.placement.layers(depth)) for depth in _stacks(arch))
 
 
+def encoder_moe_layers(arch: Architecture) -> int:
+    """Layers of the encoder that hold an MoE block; 0 without an encoder."""
+    return len(arch.moe.placement.layers(arch.encoder_layers))
+
+
 def attention_layers(arch: Architecture) -> int:
     """Decoder layers that keep a KV cache."""
     return len(arch.attention.placement.layers(arch.layers))

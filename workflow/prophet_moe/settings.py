@@ -69,8 +69,10 @@ class Scenario(Strict):
     """Library workspace, MiB; cuBLAS's default on Hopper."""
     runtime_reserve_mib: float = Field(default=1024, ge=0)
     """CUDA context and allocator slack, MiB; an assumption until a measured profile replaces it."""
-    predictor_mb: float = Field(default=7.2, ge=0)
-    """Prophet's predictor, MB (report 000:68)."""
+    predictor_mb: Literal["own"] | Annotated[float, Field(ge=0)] = "own"
+    """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
+    predictor_hidden: int = Field(default=96, gt=0)
+    """Hidden units per layer of a predictor whose size is its own; config/predictor.yaml trains as many."""
     lookahead_layers: int = Field(default=3, ge=0)
     """Layers whose top-k experts are in flight: the staging buffer (report 000:69)."""
     undefined_extension: Literal["empty", "zero"] = "empty"
@@ -243,6 +245,7 @@ REPORTED = Scenario(
     activation=Activation(rule="per_total_parameters"),
     workspace_mib=0,
     runtime_reserve_mib=0,
+    predictor_mb=7.2,
     lookahead_layers=0,
     undefined_extension="zero",
 )

@@ -23,7 +23,7 @@ from prophet_moe.precision import Precision
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.trace import Router, Trace
 from prophet_moe.settings import Scenario, Simulation
-from prophet_moe.units import GB, MB
+from prophet_moe.units import GB
 
 STRATEGIES = {"on_demand": False, "prophet": True, "perfect_prefetch": True}
 """No prediction, Prophet, and an oracle; whether they stage experts ahead."""
@@ -106,14 +106,15 @@ def frontier(grid: pd.DataFrame, times: pd.DataFrame, scenario: Scenario) -> pd.
     """Join slowdowns with what the resident experts leave for the KV cache.
 
     `grid` is the capacity grid at its estimate. A strategy that prefetches keeps a staging buffer, Prophet its
-    predictor besides. kv_extension_factor is empty where the baseline does not fit.
+    predictor besides; the experts of an encoder all stay. kv_extension_factor is empty where the baseline does not fit.
     """
     joined = times.merge(grid, on=["model", "gpu", "batch_size"], how="left", validate="many_to_one")
     resident = np.ceil(joined["resident_share"] * joined["experts"] - 1e-9)
-    held = joined["moe_layers"] * resident
+    elsewhere = (joined["moe_layers"] - joined["encoder_moe_layers"]) * (joined["experts"] - resident)
+    held = joined["moe_layers"] * joined["experts"] - elsewhere
     stages = joined["strategy"].map(STRATEGIES)
-    staged = np.minimum(scenario.lookahead_layers * joined["top_k"], joined["moe_layers"] * joined["experts"] - held)
-    predictor = np.where(joined["strategy"] == "prophet", round(scenario.predictor_mb * MB), 0)
+    staged = np.minimum(scenario.lookahead_layers * joined["top_k"], elsewhere)
+    predictor = np.where(joined["strategy"] == "prophet", joined["predictor_bytes"], 0)
     taken = joined["fixed_bytes"] + (held + np.where(stages, staged, 0)) * joined["expert_bytes"] + predictor
     free = joined["device_bytes"] - taken
     tokens = np.maximum(0, np.floor(free / (joined["batch_size"] * joined["kv_bytes_per_token"])))
@@ -127,7 +128,7 @@ def frontier(grid: pd.DataFrame, times: pd.DataFrame, scenario: Scenario) -> pd.
         max_context=tokens,
         baseline_max_context=baseline,
         kv_extension_factor=(tokens / baseline).where(joined["baseline_fits"].astype(bool)),
-        saved_gb=(joined["moe_layers"] * joined["experts"] - held) * joined["expert_bytes"] / GB,
+        saved_gb=elsewhere * joined["expert_bytes"] / GB,
     )
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from prophet_moe import params
 from prophet_moe.catalog import ModelSpec
+from prophet_moe.predict.context import LOOKAHEADS, network_bytes
 from prophet_moe.settings import Scenario
-from prophet_moe.units import GB
+from prophet_moe.units import GB, MB
 
 Number = int | float
 
@@ -34,6 +35,10 @@ class ModelMemory:
     forced_not_fitting: bool = False
     variation: Number = 0
     """Standard deviation of the experts' popularity over its mean; 0 is uniform routing."""
+    encoder_moe_layers: Number = 0
+    """Of the MoE layers those of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
+    predictor_bytes: Number = 0
+    """Prophet's predictor, which predicts the other MoE layers."""
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
@@ -45,6 +50,7 @@ def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
 
 def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
     arch = spec.architecture
+    encoder_moe_layers = params.encoder_moe_layers(arch)
     counts, precision = params.parameter_counts(arch), scenario.precision
     per_component = scenario.activation.rule == "per_component"
     fitted = scenario.activation.gb_per_billion_parameters * counts.total
@@ -61,7 +67,19 @@ def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
         native_context=arch.native_context,
         total_params=counts.total,
         active_params=params.active_parameters(arch),
+        encoder_moe_layers=encoder_moe_layers,
+        predictor_bytes=predictor_bytes(arch.moe.experts, params.moe_layers(arch) - encoder_moe_layers, scenario),
     )
+
+
+def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenario) -> Number:
+    """Bytes of the predictor of a model with E `experts` in each of the MoE layers that are predicted.
+
+    A number that the scenario gives, or the model's own: the formula of table 6, at the scenario's hidden units.
+    """
+    if scenario.predictor_mb == "own":
+        return network_bytes(experts, predicted_layers, scenario.predictor_hidden, len(LOOKAHEADS))
+    return round(scenario.predictor_mb * MB)
 
 
 def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
@@ -86,6 +104,7 @@ def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
         total_params=told["total_params_b"] * 1e9,
         active_params=told["active_params_b"] * 1e9,
         forced_not_fitting=spec.reported.forced_not_fitting,
+        predictor_bytes=predictor_bytes(told["experts"], told["layers"], scenario),
     )
 
 

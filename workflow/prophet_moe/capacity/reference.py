@@ -8,7 +8,7 @@ import math
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.capacity.rounding import ROUNDING_GUARD
 from prophet_moe.settings import Routing, Scenario
-from prophet_moe.units import MB, MIB
+from prophet_moe.units import MIB
 
 
 def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
@@ -32,11 +32,13 @@ def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Sce
     whole = scenario.resident_experts == "whole"
     resident = min(m.experts, math.ceil(unique - ROUNDING_GUARD)) if whole else unique
 
+    offloading_layers = m.moe_layers - m.encoder_moe_layers
+    encoder_share = m.encoder_moe_layers / m.moe_layers if m.encoder_moe_layers else 0.0
+
     baseline_experts = m.moe_layers * m.experts * m.expert_bytes
-    prophet_experts = m.moe_layers * resident * m.expert_bytes
-    staged = min(scenario.lookahead_layers * m.top_k, m.moe_layers * (m.experts - resident))
+    prophet_experts = (m.encoder_moe_layers * m.experts + offloading_layers * resident) * m.expert_bytes
+    staged = min(scenario.lookahead_layers * m.top_k, offloading_layers * (m.experts - resident))
     staging = staged * m.expert_bytes
-    predictor = round(scenario.predictor_mb * MB)
 
     tokens_in_flight = max(batch, scenario.activation.prefill_chunk_tokens)
     activations = m.activation_bytes_per_token * tokens_in_flight + m.activation_bytes_per_sequence * batch
@@ -45,7 +47,7 @@ def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Sce
 
     kv_cache = batch * m.native_context * m.kv_bytes_per_token
     baseline_without_kv = fixed + baseline_experts
-    prophet_without_kv = fixed + prophet_experts + staging + predictor
+    prophet_without_kv = fixed + prophet_experts + staging + m.predictor_bytes
 
     baseline_context = max_context(m, device_bytes - baseline_without_kv, batch)
     prophet_context = max_context(m, device_bytes - prophet_without_kv, batch)
@@ -57,7 +59,7 @@ def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Sce
         "baseline_expert_bytes": baseline_experts,
         "prophet_expert_bytes": prophet_experts,
         "expert_savings_bytes": baseline_experts - prophet_experts,
-        "expert_savings_pct": 100 * (1 - resident / m.experts),
+        "expert_savings_pct": 100 * (1 - encoder_share) * (1 - resident / m.experts),
         "dedup_factor": m.experts / unique,
         "request_dedup": 1 - unique / (m.top_k * batch),
         "staging_bytes": staging,

@@ -14,7 +14,7 @@ from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.rounding import ROUNDING_GUARD
 from prophet_moe.routing.law import unique_experts
 from prophet_moe.settings import Scenario
-from prophet_moe.units import MB, MIB
+from prophet_moe.units import MIB
 
 Columns = Mapping[str, NDArray]
 
@@ -50,10 +50,15 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
     if scenario.resident_experts == "whole":
         resident = np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
 
+    encoder_layers = c["encoder_moe_layers"]
+    offloading_layers = c["moe_layers"] - encoder_layers
+    encoder_share = np.where(encoder_layers > 0, encoder_layers / c["moe_layers"], 0.0)
+
     baseline_experts = c["moe_layers"] * experts * c["expert_bytes"]
-    prophet_experts = c["moe_layers"] * resident * c["expert_bytes"]
-    staging = np.minimum(scenario.lookahead_layers * top_k, c["moe_layers"] * (experts - resident)) * c["expert_bytes"]
-    predictor = round(scenario.predictor_mb * MB)
+    prophet_experts = (encoder_layers * experts + offloading_layers * resident) * c["expert_bytes"]
+    staging = (
+        np.minimum(scenario.lookahead_layers * top_k, offloading_layers * (experts - resident)) * c["expert_bytes"]
+    )
 
     tokens_in_flight = np.maximum(batch, scenario.activation.prefill_chunk_tokens)
     activations = c["activation_bytes_per_token"] * tokens_in_flight + c["activation_bytes_per_sequence"] * batch
@@ -64,7 +69,7 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
     kv_bytes = batch * c["kv_bytes_per_token"]
     kv_cache = batch * native * c["kv_bytes_per_token"]
     baseline_without_kv = fixed + baseline_experts
-    prophet_without_kv = fixed + prophet_experts + staging + predictor
+    prophet_without_kv = fixed + prophet_experts + staging + c["predictor_bytes"]
     baseline_free = c["device_bytes"] - baseline_without_kv
     prophet_free = c["device_bytes"] - prophet_without_kv
 
@@ -81,7 +86,7 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
         "baseline_expert_bytes": baseline_experts,
         "prophet_expert_bytes": prophet_experts,
         "expert_savings_bytes": baseline_experts - prophet_experts,
-        "expert_savings_pct": 100.0 * (1.0 - resident / experts),
+        "expert_savings_pct": 100.0 * (1.0 - encoder_share) * (1.0 - resident / experts),
         "dedup_factor": experts / unique,
         "request_dedup": 1.0 - unique / (top_k * batch),
         "staging_bytes": staging,
