@@ -43,6 +43,7 @@ CALIBRATION = (
     "tables/table5_routing_exponents.csv",
     "tables/table6_prediction.csv",
     "tables/table7_decode_steps.csv",
+    "tables/data/prefill.csv",
     "tables/table12_simulated_and_measured.csv",
     "tables/data/prefetch_validation.csv",
 )
@@ -82,7 +83,7 @@ FROM_THE_RECORD = {
     f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
 } | FIGURE_JOBS
 SWEEPS = {"sweep scenario=calibrated", "sweep scenario=reported"}
-FROM_THE_GRID = SWEEPS | {"decode_steps", "numbers"} | FROM_THE_RECORD | FRONTIER
+FROM_THE_GRID = SWEEPS | {"decode_steps", "prefill", "numbers"} | FROM_THE_RECORD | FRONTIER
 PREDICTED = trace_jobs("judge_predictors", "described")
 FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
 

@@ -112,6 +112,14 @@ class DecodeStep(Strict):
     """What the report says that Prophet costs (000:778)."""
 
 
+class Prefill(Strict):
+    """The prefill of the contexts that the memory allows."""
+
+    compute_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the GPU's peak that matrix products of a prompt reach. A choice of this project, no prefill was
+    measured: PaLM 540B reached 76 % at best (arXiv 2211.05102, table 2)."""
+
+
 Names = Annotated[list[str], Field(min_length=1)]
 Batches = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -290,6 +298,7 @@ class Experiment(Strict):
     }
     """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
     decode_step: DecodeStep = DecodeStep()
+    prefill: Prefill = Prefill()
     simulation: Simulation = Simulation()
     reported_comparison: ReportedComparison = ReportedComparison()
     reference: Reference = Reference()

@@ -8,6 +8,7 @@ rule decode_steps:
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for_default,
+        grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
         measured=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
     output:
         table=data_report(TABLE7, "table7_decode_steps"),
@@ -25,10 +26,42 @@ rule decode_steps:
         " --gpus {input.gpus:q}"
         " --models {input.models:q}"
         " --variations {input.variations:q}"
+        " --grid {input.grid:q}"
         " --measured {input.measured:q}"
         " --table {output.table:q}"
         " --parameters {params.parameters:q}"
         " --rule decode_steps --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule prefill:
+    """Compute how long a batch is prefilled with experts streamed from host memory, and with all resident."""
+    input:
+        code=code("workflow/scripts/compute_prefill.py"),
+        gpus=GPU_FILE,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
+        measured=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
+    output:
+        table=data_report(PREFILL_TABLE, "prefill"),
+        prov=sidecars(PREFILL_TABLE),
+    log:
+        "logs/prefill.log",
+    benchmark:
+        "benchmarks/prefill.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=prefill_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --gpus {input.gpus:q}"
+        " --models {input.models:q}"
+        " --grid {input.grid:q}"
+        " --measured {input.measured:q}"
+        " --table {output.table:q}"
+        " --parameters {params.parameters:q}"
+        " --rule prefill --code {input.code:q}"
         " > {log:q} 2>&1"
 
 

@@ -9,6 +9,7 @@ HARDWARE_FOLDER = Path("resources/hardware")
 MEMORY_FOLDER = Path("resources/memory")
 PREFETCH_FOLDER = Path("resources/prefetch")
 TABLE7 = "tables/table7_decode_steps.csv"
+PREFILL_TABLE = "tables/data/prefill.csv"
 TABLE12 = "tables/table12_simulated_and_measured.csv"
 MEMORY_TABLE = "tables/data/memory_validation.csv"
 PREFETCH_TABLE = "tables/data/prefetch_validation.csv"
@@ -45,7 +46,7 @@ with ends_in_one_line():
 MEASURED_PREFETCH = [name for name, plan in RECORDED_PREFETCH.items() if not gone(plan)]
 PREFETCH_PLANS = [PREFETCH_PLAN, *(RECORDED_PREFETCH[name] for name in MEASURED_PREFETCH)]
 
-HARDWARE = [TABLE7]
+HARDWARE = [TABLE7, PREFILL_TABLE]
 HARDWARE += [] if gone(PREFETCH_PLAN) else [PREFETCH_TABLE, TABLE12]
 HARDWARE += [MEMORY_TABLE] if MEASURED_MEMORY else []
 
@@ -88,6 +89,17 @@ def decode_step_parameters(wildcards):
             "gpus": EXPERIMENT.gpus,
             "batch_sizes": EXPERIMENT.batch_sizes,
             "decode_step": EXPERIMENT.decode_step.model_dump(),
+            "profiles": str(HARDWARE_FOLDER),
+        }
+    )
+
+
+def prefill_parameters(wildcards):
+    """What the times of prefill depend on besides the grid, the model, GPU and profile files."""
+    return as_json(
+        {
+            "scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json"),
+            "prefill": EXPERIMENT.prefill.model_dump(),
             "profiles": str(HARDWARE_FOLDER),
         }
     )

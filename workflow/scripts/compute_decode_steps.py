@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from prophet_moe.capacity.decode_steps import decode_steps
+import pandas as pd
+
+from prophet_moe.capacity.decode_steps import decode_steps, with_fit
+from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
@@ -22,13 +25,15 @@ def build(files, parameters):
         name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()
     }
     step = DecodeStep.model_validate(parameters["decode_step"])
-    write_csv(files.table, decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step))
+    table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
+    grid = pd.read_parquet(files.grid)
+    write_csv(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]))
 
 
 if __name__ == "__main__":
     run(
         build,
-        reads=["gpus"],
+        reads=["gpus", "grid"],
         reads_many=["models"],
         reads_any=["variations", "measured"],
         writes=["table"],

@@ -39,6 +39,20 @@ def decode_steps(
     return pd.DataFrame(rows)
 
 
+def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
+    """`table` with baseline_fits beside its context: whether the GPU holds all experts and that context.
+
+    Times with all experts resident are hypothetical where it does not. `grid` is the capacity grid at its estimate; the
+    cell is empty for a model that the grid's scenario does not cover.
+    """
+    keys = ["model", "gpu", "batch_size"]
+    longest = table[keys].merge(grid[[*keys, "baseline_max_context"]], on=keys, how="left", validate="one_to_one")
+    longest = longest["baseline_max_context"].set_axis(table.index)
+    fits = (longest >= table["context"]).astype(object).where(longest.notna(), None)
+    at = table.columns.get_loc("context") + 1
+    return pd.concat([table.iloc[:, :at], fits.rename("baseline_fits"), table.iloc[:, at:]], axis=1)
+
+
 def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, variation: float) -> np.ndarray:
     batch = np.array(batch_sizes, float)
     experts, top_k, spread = (np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, variation))

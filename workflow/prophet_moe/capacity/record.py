@@ -75,7 +75,10 @@ RECORD_COLUMNS = (
     _gigabytes("gpu_memory_gb", "Device memory, GB of 10^9 bytes.", "device_bytes"),
     _integer("batch_size", "", "Sequences decoded together, B."),
     _integer(
-        "seq_len", "tokens", "Native context of the model, at which KV cache and totals are stated.", "native_context"
+        "seq_len",
+        "tokens",
+        "Native context of the model, at which KV cache and totals are stated; of an encoder-decoder a source's.",
+        "native_context",
     ),
     _number("unique_experts", "", "Distinct experts per layer that a batch activates, u(B), not rounded."),
     _gigabytes("baseline_expert_gb", "Routed experts with every expert resident.", "baseline_expert_bytes"),
@@ -94,7 +97,11 @@ RECORD_COLUMNS = (
     ),
     _number("dedup_factor", "", "E / u(B)."),
     _gigabytes("kv_cache_gb", "KV cache of the batch at seq_len.", "kv_cache_bytes"),
-    _integer("baseline_max_context", "tokens", "Longest context per sequence, memory limit; 0 when it does not fit."),
+    _integer(
+        "baseline_max_context",
+        "tokens",
+        "Longest context per sequence, memory limit; 0 when it does not fit. Of an encoder-decoder source plus target.",
+    ),
     _integer("prophet_max_context", "tokens", "The same for Prophet."),
     _number(
         "kv_extension_factor",

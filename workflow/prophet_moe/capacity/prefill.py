@@ -1,0 +1,121 @@
+"""Time to prefill a batch when most experts are in host memory: every chunk of the prompt streams them once.
+
+The tokens of a chunk need nearly all experts of every MoE layer, whatever is resident, so a decode step's few resident
+experts save nothing here. A time of this module is the least that any order of copies can take: all compute, or the
+link always busy, whichever is longer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from prophet_moe import params
+from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.hardware.roofline import attention_shape, decoder_layers
+from prophet_moe.precision import Precision
+from prophet_moe.settings import Prefill, Scenario
+from prophet_moe.units import GB
+
+LIMITS = {
+    "prophet": "prophet_max_context",
+    "prophet_native": "prophet_native_context",
+    "baseline": "baseline_max_context",
+}
+"""Contexts that are prefilled, by name: columns of the capacity grid."""
+
+
+@dataclass(frozen=True)
+class PrefillTime:
+    """Seconds to prefill a batch, and what they are made of."""
+
+    chunks: int
+    compute_seconds: float
+    """With every expert resident, which is also all that a prefill takes then."""
+    streamed_bytes: int
+    """Bytes of experts that each full chunk copies from host memory."""
+    streaming_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """The least time with experts streamed beside the compute."""
+        return max(self.compute_seconds, self.streaming_seconds)
+
+
+def prefill_time(
+    arch: Architecture, profile: Profile, batch: int, context: int, resident: float, chunk: int, precision: Precision
+) -> PrefillTime:
+    """Time to prefill `batch` sequences of `context` tokens, packed into chunks of `chunk` tokens.
+
+    `resident` of the experts of every MoE layer are on the GPU. A chunk of t tokens needs min(E, k t) experts of a
+    layer, and copies those that are not resident. Compute is the roofline of `profile`: per chunk all weights are read
+    once, and attention is causal. MLA attends over expanded keys and values, as its authors prefill (arXiv 2405.04434).
+    """
+    tokens, moe = batch * context, params.moe_layers(arch)
+    full, rest = divmod(tokens, chunk)
+    expert = params.expert_parameters(arch)
+    expert_bytes = expert * precision.weight_bits // 8
+
+    def weights_seconds(size: int) -> float:
+        needed = min(arch.moe.experts, arch.moe.top_k * size)
+        routed = profile.weights_seconds(needed * expert, size * arch.moe.top_k / needed, precision.weight_bytes)
+        return moe * routed + profile.weights_seconds(always_read, size, precision.weight_bytes)
+
+    def missing(size: int) -> float:
+        return max(0.0, min(arch.moe.experts, arch.moe.top_k * size) - resident)
+
+    always_read = sum(layer.weights for layer in decoder_layers(arch))
+    head = profile.weights_seconds(arch.vocab * arch.hidden, batch, precision.weight_bytes)
+    compute, copied = full * weights_seconds(chunk), full * missing(chunk)
+    if rest:
+        compute, copied = compute + weights_seconds(rest), copied + missing(rest)
+    return PrefillTime(
+        full + (rest > 0),
+        compute + attention_seconds(arch, profile, batch, context, precision) + head,
+        round(moe * missing(chunk) * expert_bytes),
+        moe * copied * profile.transfer_seconds(expert_bytes),
+    )
+
+
+def attention_seconds(arch: Architecture, profile: Profile, batch: int, context: int, precision: Precision) -> float:
+    """Seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
+    shape = attention_shape(arch, replace(precision, mla_cache="decompressed"))
+    pairs = batch * context * (context + 1) / 2
+    read = batch * context * shape.cached_values * precision.kv_bytes
+    return params.attention_layers(arch) * profile.roofline_seconds(read, pairs * shape.flops)
+
+
+def prefill_times(
+    models: Mapping[str, ModelSpec],
+    profiles: Mapping[str, Profile],
+    grid: pd.DataFrame,
+    scenario: Scenario,
+    settings: Prefill,
+) -> pd.DataFrame:
+    """One row per model, GPU, batch size and context of LIMITS that holds a token.
+
+    `grid` is the capacity grid at its estimate. Matrix products reach `settings.compute_share` of the GPU's peak. An
+    encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
+    """
+    chunk, rows = scenario.activation.prefill_chunk_tokens, []
+    slowed = {
+        name: replace(profile, flops_per_second=settings.compute_share * profile.flops_per_second)
+        for name, profile in profiles.items()
+    }
+    for configuration in grid.to_dict("records"):
+        model, gpu, batch = (configuration[name] for name in ("model", "gpu", "batch_size"))
+        arch, resident = models[model].architecture, configuration["resident_experts"]
+        for limit, column in LIMITS.items():
+            context = int(configuration[column])
+            if arch.encoder_layers or context < 1:
+                continue
+            time = prefill_time(arch, slowed[gpu], batch, context, resident, chunk, scenario.precision)
+            rows.append(
+                {"model": model, "gpu": gpu, "batch_size": batch, "limit": limit, "context": context}
+                | {"chunk_tokens": chunk, "chunks": time.chunks, "resident_experts": resident}
+                | {"streamed_gb_per_chunk": time.streamed_bytes / GB, "streaming_s": time.streaming_seconds}
+                | {"all_resident_s": time.compute_seconds, "prophet_s": time.seconds}
+                | {"slowdown": time.seconds / time.compute_seconds, "source": profiles[gpu].source}
+            )
+    return pd.DataFrame(rows)
