@@ -12,8 +12,9 @@ from scipy import stats
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law
+from prophet_moe.routing.intervals import CONFIDENCE
 from prophet_moe.routing.law_fit import SATURATION_SHARE, Fit, Residual
-from prophet_moe.routing.pooling import CONFIDENCE, exponent_of, leave_one_out, pooled, variations
+from prophet_moe.routing.pooling import exponent_of, leave_one_out, pooled, variations
 from prophet_moe.routing.variation import Variation, read_variations
 
 BATCHES = (1, 2, 4, 8, 16)

@@ -158,7 +158,7 @@ class Simulation(Strict):
     """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
     sweep_batch_sizes: Batches = [1, 8, 32]
     """Of both sweeps and of the detail by layer."""
-    sweep_seeds: int = Field(default=3, gt=1)
+    sweep_seeds: int = Field(default=5, gt=1)
     """Samples of sequences of both sweeps."""
     frontier_shares: list[Share] = Field(default=[0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 1.0], min_length=1)
     """Of the frontier between KV extension and slowdown."""

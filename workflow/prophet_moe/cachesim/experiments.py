@@ -2,7 +2,8 @@
 
 A sample is so many sequences of a trace's held-out half, and so many decoded tokens of each. All strategies, batch
 sizes and capacities replay the same samples, so that differences are paired. Caches start with the experts that were
-chosen most often in the half that predictors learn from.
+chosen most often in the half that predictors learn from. Samples share sequences: `routing.intervals` says what their
+spread tells of other sequences.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from prophet_moe.cachesim import engine
 from prophet_moe.cachesim.forecast import Forecast, Learned
@@ -21,6 +21,7 @@ from prophet_moe.cachesim.strategies import Strategy, strategies
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import Network
+from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, window
 from prophet_moe.routing.statistics import shuffled
 from prophet_moe.routing.trace import Trace, sequence_starts
@@ -47,6 +48,8 @@ class Sample:
     forecast: Forecast
     seed: int
     routing: str
+    share: float = 1.0
+    """Of the sequences that were held out and are long enough, those that it holds."""
 
     @property
     def trace(self) -> Trace:
@@ -84,15 +87,21 @@ def samples(
     learned, decoded = Learned(learned_from, network), held_out.decoded()
     for seed in range(seeds):
         drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
+        share = plan.sequences / _as_long(decoded, plan.tokens)
         for routing in routings:
             tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
-            yield Sample(Forecast(learned, tokens), seed, routing)
+            yield Sample(Forecast(learned, tokens), seed, routing, share)
 
 
 def long_sequences(trace: Trace, tokens: int) -> int:
     """Held-out sequences of at least so many decoded tokens."""
     _, held_out = split(trace)
-    return int(np.count_nonzero(np.diff(sequence_starts(held_out.decoded())) >= tokens))
+    return _as_long(held_out.decoded(), tokens)
+
+
+def _as_long(trace: Trace, tokens: int) -> int:
+    """Sequences of `trace` that have at least so many tokens."""
+    return int(np.count_nonzero(np.diff(sequence_starts(trace)) >= tokens))
 
 
 def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOrder = "mixed") -> Trace:
@@ -175,7 +184,8 @@ def comparative_results(
         for batch in plan.batch_sizes:
             times = timed(batch)
             outcomes = _all_runs(sample, batch, hierarchy, times)
-            head = {"trace": name, "batch": batch, "seed": sample.seed, "routing": sample.routing}
+            head = {"trace": name, "batch": batch, "seed": sample.seed, "sampled_share": sample.share}
+            head |= {"routing": sample.routing}
             for (strategy, deduplicated), outcome in outcomes.items():
                 described_as = strategies()[strategy]
                 mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
@@ -183,7 +193,7 @@ def comparative_results(
                 rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
                 if sample.routing == RECORDED and described["as_described"] and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
-    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer"]
+    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
 
 
@@ -210,7 +220,7 @@ def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) ->
 def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation) -> pd.DataFrame:
     """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
 
-    Rows are means over samples with their 95 % interval (Student's t); `link_speedup` is by how much copies are faster.
+    Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
     """
     rows = []
     settings = [(share, 1.0) for share in plan.capacity_shares]
@@ -226,17 +236,22 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
                     outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
                     head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    head |= {"sampled_share": sample.share}
                     rows.append(head | metrics(outcome, outcome.compute_seconds))
     frame = pd.DataFrame(rows)
-    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup"]
+    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"]
     return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)
 
 
 def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Means of all other columns by `keys`, and the ends of their 95 % interval by Student's t; one row has none."""
+    """Means of all other columns by `keys` over samples, and the ends of their 95 % interval; a single row has none.
+
+    The last of `keys` is `sampled_share`; the interval is of other sequences too, as `routing.intervals` explains.
+    """
     groups = frame.groupby(list(keys), sort=False)
     mean, count = groups.mean(), groups.size()
-    half = groups.std().mul(stdtrit(count - 1, 0.975) / np.sqrt(count), axis=0)
+    share = count.index.get_level_values("sampled_share")
+    half = groups.std().mul(half_width(1.0, count, beyond_sample(share)), axis=0)
     columns = {}
     for name in mean:
         columns |= {name: mean[name], f"{name}_low": mean[name] - half[name], f"{name}_high": mean[name] + half[name]}

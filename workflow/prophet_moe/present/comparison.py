@@ -2,61 +2,114 @@
 
 A speedup is over On-Demand in the same mode: as described (On-Demand takes the tokens of a batch one by one, as the
 report's baselines do), or deduplicated (each strategy asks once for the distinct experts of a batch, as serving engines
-do). Means over batch sizes weigh milliseconds, as the report's do; comparisons are paired by sample.
+do). Over several batch sizes it is the geometric mean of theirs, in which each size counts the same; the report's own
+means weigh milliseconds, so that the largest batch decides. Comparisons are paired by sample, their intervals those of
+`routing.intervals`. No p-values: the few samples that share sequences carry none, and whether an interval excludes 1
+says as much as can be said.
 """
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 from prophet_moe.present.select import where
+from prophet_moe.routing.intervals import beyond_sample, mean_interval
 from prophet_moe.settings import ReportedComparison
 
 BASE = "on_demand"
+UNPREDICTED = "intelligent"
+"""What Prophet is without its predictor: the same cache, prefetching by counted transitions."""
 PAPERS = ("on_demand", "pre_gated", "expertflow")
 """What the report calls paper baselines (004:36-38)."""
 OURS = ("top_k", "multi_look_ahead", "intelligent")
 """What the report calls its own strategies (004:39-41)."""
 MODES = {"as_described": ("as_described", True), "deduplicated": ("deduplicated", True)}
 """Column and value that select the runs of a mode."""
+ALL_BATCHES = "all"
+"""In place of a batch size: the summary over all of them."""
 
 
 def strategy_summary(results: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
-    """One row per trace, routing, mode and strategy: mean step, speedup over On-Demand with interval and p-values."""
+    """One row per trace, routing, mode, batch size and strategy, and one over all batch sizes: times and speedups.
+
+    Every speedup has a 95 % interval: over On-Demand, and over Intelligent, which is what prediction adds to Prophet.
+    """
     rows = []
     for (trace, routing), found in results.groupby(["trace", "routing"], sort=False):
         for mode, (column, value) in MODES.items():
-            steps = _by_seed(found[found[column] == value])
-            if BASE not in steps:
+            runs = found[found[column] == value]
+            if BASE not in set(runs["strategy"]):
                 continue
-            means = found[found[column] == value].groupby("strategy")[["hit_rate", "slowdown", "stall_share"]].mean()
-            for strategy, mine in steps.items():
-                head = {"trace": trace, "routing": routing, "mode": mode, "strategy": strategy}
-                head |= {"step_ms": mine.mean()} | means.loc[strategy].to_dict()
-                told = claimed.speedups.get(strategy) if mode == "as_described" else None
-                rows.append(head | speedup(steps[BASE], mine) | {"claimed_speedup": told})
-    return _with_holm(pd.DataFrame(rows), ["trace", "routing", "mode"])
+            by_batch = [*((str(batch), of_batch) for batch, of_batch in runs.groupby("batch")), (ALL_BATCHES, runs)]
+            for batch, of_batch in by_batch:
+                head = {"trace": trace, "routing": routing, "mode": mode, "batch": batch}
+                claims = claimed.speedups if (mode, batch) == ("as_described", ALL_BATCHES) else {}
+                rows += [head | row | {"claimed_speedup": claims.get(row["strategy"])} for row in _strategies(of_batch)]
+    return pd.DataFrame(rows)
+
+
+def _strategies(runs: pd.DataFrame) -> list[dict[str, object]]:
+    """One row per strategy: means of the runs, and speedups by sample."""
+    steps, weighted = sample_steps(runs), _by_sample(runs, runs["step_ms_mean"])
+    means = runs.groupby("strategy")[["step_ms_mean", "hit_rate", "slowdown", "stall_share"]].mean()
+    means = means.rename(columns={"step_ms_mean": "step_ms"})
+    return [
+        {"strategy": strategy}
+        | means.loc[strategy].to_dict()
+        | speedup(steps[BASE], mine)
+        | {"speedup_ms_weighted": speedup(weighted[BASE], weighted[strategy])["speedup"]}
+        | speedup(steps[UNPREDICTED], mine, "over_intelligent")
+        for strategy, mine in steps.items()
+    ]
 
 
 def batch_scaling(results: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
-    """One row per trace, mode and batch size: the papers' mean step, our fastest, its speedup, request_dedup."""
+    """One row per trace, mode and batch size: our fastest over the mean of the papers' and over the fastest of theirs.
+
+    Which is fastest is chosen for every sample by the other samples, of ours and of theirs alike.
+    """
     claims = {"claimed_papers_ms": claimed.papers_ms, "claimed_best_ms": claimed.best_ms}
     claims |= {"claimed_speedup": claimed.improvements, "claimed_saving": claimed.scaling_savings}
     rows = []
     for trace, found in where(results, routing="recorded").groupby("trace", sort=False):
         for mode, (column, value) in MODES.items():
             for batch, runs in found[found[column] == value].groupby("batch"):
-                steps = _by_seed(runs)
-                best = min((name for name in OURS if name in steps), key=lambda name: steps[name].mean())
-                papers = sum(steps[name] for name in PAPERS) / len(PAPERS)
+                steps = sample_steps(runs)
+                papers = steps[list(PAPERS)].mean(axis=1)
+                paper, ours = chosen_by_others(steps[list(PAPERS)]), chosen_by_others(steps[list(OURS)])
+                theirs, mine = _of_choice(steps, paper), _of_choice(steps, ours)
+                saved = _of_choice(_by_sample(runs, runs["request_dedup"]), ours)
                 rows.append(
-                    {"trace": trace, "mode": mode, "batch": batch, "papers_step_ms": papers.mean(), "best": best}
-                    | {"best_step_ms": steps[best].mean()}
-                    | speedup(papers, steps[best])
-                    | {"request_dedup": where(runs, strategy=best)["request_dedup"].mean()}
+                    {"trace": trace, "mode": mode, "batch": batch, "papers_step_ms": papers.mean()}
+                    | _told("best_paper", paper, theirs)
+                    | _told("best", ours, mine)
+                    | speedup(papers, mine)
+                    | speedup(theirs, mine, "speedup_over_best_paper")
+                    | {"request_dedup": saved.mean()}
                     | {name: told.get(batch) if mode == "as_described" else None for name, told in claims.items()}
                 )
-    return _with_holm(pd.DataFrame(rows), ["trace", "mode"])
+    return pd.DataFrame(rows)
+
+
+def chosen_by_others(steps: pd.DataFrame) -> pd.Series:
+    """For every sample (row), the strategy (column) with the least mean step in the other samples.
+
+    So none is judged on the sample that it was chosen by. Of a single sample there is no other: it chooses itself.
+    """
+    others = (steps.sum() - steps) / (len(steps) - 1) if len(steps) > 1 else steps
+    return others.idxmin(axis=1)
+
+
+def _of_choice(table: pd.DataFrame, choice: pd.Series) -> pd.Series:
+    """From each row of a table the column that was chosen for it."""
+    values = table.to_numpy()[np.arange(len(table)), table.columns.get_indexer(choice)]
+    return pd.Series(values, table.index)
+
+
+def _told(name: str, choice: pd.Series, steps: pd.Series) -> dict[str, object]:
+    """What was chosen most often, in which share of the samples, and the mean step of what was chosen."""
+    often = choice.value_counts(normalize=True)
+    return {name: often.index[0], f"{name}_share": often.iloc[0], f"{name}_step_ms": steps.mean()}
 
 
 def deduplication_summary(counted: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
@@ -75,36 +128,25 @@ def deduplication_summary(counted: pd.DataFrame, claimed: ReportedComparison) ->
     return pd.DataFrame(rows)
 
 
-def speedup(base: pd.Series, mine: pd.Series) -> dict[str, float]:
-    """Ratio of steps by sample, geometric mean, with Student's 95 % interval, and p of the paired t-test of its log."""
-    logs = np.log(base / mine)
-    half = stdtrit(len(logs) - 1, 0.975) * logs.sem() if len(logs) > 1 else np.nan
-    sure = len(logs) > 1 and logs.std() > 0
-    return {
-        "speedup": float(np.exp(logs.mean())),
-        "speedup_low": float(np.exp(logs.mean() - half)),
-        "speedup_high": float(np.exp(logs.mean() + half)),
-        "p_value": float(2 * stdtr(len(logs) - 1, -abs(logs.mean() / logs.sem()))) if sure else np.nan,
-    }
+def sample_steps(runs: pd.DataFrame) -> pd.DataFrame:
+    """Milliseconds per step, geometric mean over the batch sizes of `runs`: a row per sample, a column per strategy.
 
-
-def holm(p_values: pd.Series) -> pd.Series:
-    """Corrected for as many comparisons as there are values (Holm 1979); a missing one is none, and stays missing.
-
-    That any of those below a level is so by chance has at most that probability.
+    The index has the `seed` of each sample and its `sampled_share`, which intervals need.
     """
-    ranked = p_values.dropna().sort_values()
-    return (ranked * np.arange(len(ranked), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
+    return np.exp(_by_sample(runs, np.log(runs["step_ms_mean"])))
 
 
-def _with_holm(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
-    """Add `p_holm`: p_value, corrected for all comparisons that share `family`."""
-    corrected = table.groupby(family, sort=False)["p_value"].transform(holm)
-    table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)
-    return table
+def _by_sample(runs: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
+    """Means of `values`, one a run: a row per sample, a column per strategy, both in the order of the runs."""
+    index = ["seed", "sampled_share"]
+    return runs.assign(value=values).pivot_table(index=index, columns="strategy", values="value", sort=False)
 
 
-def _by_seed(runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """By strategy the mean step of each sample over batch sizes, in the order of the runs."""
-    steps = runs.groupby(["strategy", "seed"], sort=False)["step_ms_mean"].mean()
-    return {name: steps[name] for name in runs["strategy"].unique()}
+def speedup(base: pd.Series, mine: pd.Series, name: str = "speedup") -> dict[str, float]:
+    """Ratio of steps by sample, geometric mean, and the ends of its 95 % interval over other sequences of the kind.
+
+    The index is that of `sample_steps`; keys are `name` and, with `_low` and `_high`, its ends.
+    """
+    logs = np.log(base / mine)
+    ends = np.exp(mean_interval(logs, beyond_sample(logs.index.get_level_values("sampled_share")[0])))
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends.tolist(), strict=True))

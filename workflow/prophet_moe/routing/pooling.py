@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from prophet_moe.routing.intervals import mean_interval
 from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
 from prophet_moe.routing.law_rows import SATURATION_SHARE
 from prophet_moe.routing.variation import Variation
 
 TRANSFERRED = "dirichlet_occupancy"
 """The law that needs one number of a model, besides E and k."""
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,12 @@ class Transfer:
 
 
 def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, float]:
-    """Mean of one value a model, and the CONFIDENCE interval in which the value of one model more lies (Student's t).
+    """Mean of one value a model, and the 95 % interval in which the value of one model more lies (Student's t).
 
     Not on a log scale: 0, uniform routing, is a possible value. With a single value the interval has no end.
     """
-    mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return mean, least, np.inf
-    half = stdtrit(count - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) * np.sqrt(1 + 1 / count)
-    return mean, max(least, mean - float(half)), mean + float(half)
+    mean, low, high = mean_interval(values, beyond=1.0)
+    return (mean, least, np.inf) if len(values) == 1 else (mean, max(least, low), high)
 
 
 def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[Variation]:

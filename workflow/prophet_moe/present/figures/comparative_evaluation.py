@@ -11,13 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from prophet_moe.documents import validate
-from prophet_moe.present.comparison import BASE, MODES, PAPERS, batch_scaling, speedup
+from prophet_moe.present.comparison import BASE, MODES, PAPERS, UNPREDICTED, batch_scaling, sample_steps, speedup
 from prophet_moe.present.select import where
 from prophet_moe.present.style import BACKING, new_figure, series_look, settle, small_pt, styled
 from prophet_moe.settings import ReportedComparison, Style
 
 COLUMNS = [
-    *("trace", "batch", "seed", "routing", "strategy", "role", "deduplicated", "as_described", "capacity"),
+    *("trace", "batch", "seed", "sampled_share", "routing", "strategy", "role", "deduplicated", "as_described"),
+    *("capacity",),
     *("step_ms_mean", "step_ms_p50", "step_ms_p95", "step_ms_p99", "tokens_per_second", "slowdown", "stall_share"),
     *("hit_rate", "kept_share", "prefetched_share", "late_share", "missed_share", "routed_requests", "requests"),
     *("request_dedup", "demand_copies", "useful_prefetches", "late_prefetches", "wasted_prefetches"),
@@ -67,9 +68,8 @@ def reported(claimed: Mapping[str, Any], where_from: str = "claimed") -> Reporte
 
 
 def steps(results: pd.DataFrame, trace: str, **mode: object) -> pd.DataFrame:
-    """Milliseconds per step, mean over batch sizes: a row per sample, a column per strategy."""
-    runs = where(results, trace=trace, routing="recorded", **mode)
-    return runs.pivot_table(index="seed", columns="strategy", values="step_ms_mean", sort=False)
+    """Milliseconds per step, geometric mean over batch sizes: a row per sample, a column per strategy."""
+    return sample_steps(where(results, trace=trace, routing="recorded", **mode))
 
 
 def findings(results: pd.DataFrame, *, traces: list[str], claimed: ReportedComparison) -> str:
@@ -136,6 +136,9 @@ def _of_prediction(results: pd.DataFrame, trace: str) -> str:
     slower = [name for name in STRATEGIES if name in over and over[name]["speedup_high"] < 1]
     gains = ", ".join(f"{name_of(name)} {_times(over[name])}" for name in GAINS if name in over)
     lost = ", ".join(f"{name_of(name)} {over[name]['speedup']:.3f}x" for name in slower)
+    if "prophet" in found:
+        added = speedup(found[UNPREDICTED], found["prophet"])
+        gains += f"; Prophet over {name_of(UNPREDICTED)}, which is what prediction adds, {_times(added)}"
     return (
         f"**{trace}**, all deduplicated, over On-Demand: {gains}. "
         f"Slower than On-Demand: {lost if slower else 'none, within 95 %'}."
@@ -143,11 +146,9 @@ def _of_prediction(results: pd.DataFrame, trace: str) -> str:
 
 
 def _times(found: Mapping[str, Any] | pd.Series) -> str:
-    """A speedup with its interval and p-value."""
-    if pd.isna(found["p_value"]):
-        return f"{found['speedup']:.2f}x"
-    value, low, high, p_value = (found[name] for name in ("speedup", "speedup_low", "speedup_high", "p_value"))
-    return f"{value:.2f}x [{low:.2f}, {high:.2f}] (p = {p_value:.1g})"
+    """A speedup with its interval, where it has one."""
+    value, low, high = (found[name] for name in ("speedup", "speedup_low", "speedup_high"))
+    return f"{value:.2f}x" if pd.isna(low) or low == high else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
 
 
 def draw(results: pd.DataFrame, style: Style, *, traces: list[str], claimed: ReportedComparison) -> Figure:

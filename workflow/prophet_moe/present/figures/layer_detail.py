@@ -19,7 +19,7 @@ DISTINCT = "belady"
 """A strategy that asks for each expert of a batch once."""
 SHOWN = ("on_demand", "pre_gated", "prophet", "belady")
 COLUMNS = [
-    *("trace", "strategy", "role", "deduplicated", "batch", "layer"),
+    *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),
     *(
         f"{name}{end}"
         for name in ("unique_experts", "hit_rate", "prefetched_share", "stall_ms", "wasted_prefetches")

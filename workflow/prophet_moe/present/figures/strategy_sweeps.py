@@ -15,7 +15,7 @@ BY_CAPACITY = ("on_demand", "static_popular", "intelligent", "prophet", "belady"
 BY_LINK = ("on_demand", "pre_gated", "prophet", "perfect_prefetch")
 """Strategies in the order in which they are drawn."""
 COLUMNS = [
-    *("trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup"),
+    *("trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"),
     *(
         f"{name}{end}"
         for name in ("hit_rate", "slowdown", "step_ms_mean", "link_busy_share")
