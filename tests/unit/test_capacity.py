@@ -13,7 +13,7 @@ from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
 from prophet_moe.predict.context import network_bytes
-from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Routing, Scenario
+from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
 from prophet_moe.units import GB
 from tests.conftest import ROOT
 
@@ -65,7 +65,19 @@ def as_columns(configurations) -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows], dtype=kind.get(name, float)) for name in INPUTS}
 
 
-@pytest.mark.parametrize(("scenario", "whole"), [(CALIBRATED, True), (REPORTED, False)], ids=["calibrated", "reported"])
+SWEPT = {
+    "calibrated": (CALIBRATED, True),
+    "reported": (REPORTED, False),
+    "mean": (CALIBRATED.model_copy(update={"resident": "mean"}), True),
+    "never_overflows": (CALIBRATED.model_copy(update={"resident": "never_overflows"}), True),
+    "median": (
+        CALIBRATED.model_copy(update={"resident": Quantile(quantile=0.5), "routing": Routing(law="uniform_occupancy")}),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("scenario", "whole"), SWEPT.values(), ids=SWEPT)
 def test_sweep_equals_reference(scenario, whole):
     """120,000 random configurations: 1e-12 relative on every metric, and not one floored token count apart."""
     configurations = random_memories(CONFIGURATIONS, seed=20250124, whole=whole)
@@ -92,18 +104,22 @@ def _scale(name: str, rows: list[dict]) -> np.ndarray | float:
 @st.composite
 def scenarios(draw) -> Scenario:
     """Any scenario on published architectures."""
+    rules = ["mean", "fractional", "never_overflows"]
+    routing = draw(
+        st.sampled_from(
+            [
+                Routing(),
+                Routing(law="uniform_occupancy"),
+                Routing(law="power_law", exponent=draw(st.floats(0.3, 1.0))),
+            ]
+        )
+    )
+    if routing.law != "power_law":
+        rules.append(Quantile(quantile=draw(st.sampled_from([0.5, 0.9, 0.99]))))
     return replace_fields(
         CALIBRATED,
-        routing=draw(
-            st.sampled_from(
-                [
-                    Routing(),
-                    Routing(law="uniform_occupancy"),
-                    Routing(law="power_law", exponent=draw(st.floats(0.3, 1.0))),
-                ]
-            )
-        ),
-        resident_experts=draw(st.sampled_from(["whole", "fractional"])),
+        routing=routing,
+        resident=draw(st.sampled_from(rules)),
         activation=Activation(prefill_chunk_tokens=draw(st.integers(1, 16384))),
         lookahead_layers=draw(st.integers(0, 8)),
         weight_bits=draw(st.sampled_from([4, 8, 16])),
@@ -129,7 +145,12 @@ def test_properties(models, scenario, device_gb, batch, data):
     for name in ("baseline_max_context", "prophet_max_context"):
         assert larger[name] >= here[name] >= more[name]
     assert memory.top_k * (1 - 1e-12) <= here["unique_experts"] <= memory.experts
-    assert here["unique_experts"] <= here["resident_experts"] + 1e-9
+    needed = min(memory.experts, memory.top_k * batch)
+    assert here["resident_experts"] <= needed + 1e-9
+    if scenario.resident in ("mean", "fractional", "never_overflows"):
+        assert here["unique_experts"] <= here["resident_experts"] + 1e-9
+    else:
+        assert here["unique_experts"] - 1 < here["resident_experts"]
     assert here["prophet_expert_bytes"] <= here["baseline_expert_bytes"]
     assert 0 <= here["request_dedup"] + 1e-12 < 1
     if here["resident_experts"] == memory.experts:

@@ -84,6 +84,18 @@ BAD_SETTINGS = {
         {"simulation": {"timed_as": {"small-6x8-top2": "Mixtral-8x7b"}}},
         "simulation.timed_as.small-6x8-top2: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
     ),
+    "neither of two words": (
+        {"scenarios": {"calibrated": {"title": "x", "resident": "whole"}}},
+        "scenarios.calibrated.resident: got 'whole', expected 'mean', 'fractional' or 'never_overflows'",
+    ),
+    "quantile above 1": (
+        {"scenarios": {"calibrated": {"title": "x", "resident": {"quantile": 99}}}},
+        "scenarios.calibrated.resident.quantile: got 99, expected less than 1",
+    ),
+    "quantile of a law without distribution": (
+        {"scenarios": {"calibrated": {"title": "x", "routing": {"law": "power_law"}}}},
+        "scenarios.calibrated.routing.law: got power_law, which gives no quantile (0.99) of distinct experts",
+    ),
     "bad colour": ({"style": {"colours": {"baseline": "red"}}}, "colours.baseline: got 'red'"),
 }
 

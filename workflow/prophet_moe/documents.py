@@ -112,11 +112,29 @@ def validate(model: type[Document], content: Any, where: str | Callable[[tuple],
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        # An unknown key first: it often is the misspelling that makes the right key "missing".
-        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-        location = first["loc"] + tuple(first.get("ctx", {}).get("key", ()))
+        first = _to_be_told(error.errors())
+        location = _keys_of(first["loc"]) + tuple(first.get("ctx", {}).get("key", ()))
         file = where if isinstance(where, str) else where(location)
         raise UserError(file, _problem(first, location, model), next_step) from None
+
+
+def _to_be_told(complaints: list[Any]) -> Any:
+    """An unknown key first: it often is the misspelling that makes the right key "missing".
+
+    Of a value that may be a word or a mapping, the complaint about the inside of the mapping where one was given.
+    """
+    unknown = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), None)
+    first = unknown or complaints[0]
+    keys = _keys_of(first["loc"])
+    inside = (other for other in complaints if _keys_of(other["loc"])[:-1] == keys and first["loc"] != other["loc"])
+    return first if unknown else next(inside, first)
+
+
+def _keys_of(location: tuple) -> tuple:
+    """The keys of a complaint's place: pydantic also names the branch of a union there."""
+    branches = {subclass.__name__ for subclass in Strict.__subclasses__()}
+    built_in = ("literal[", "constrained-")
+    return tuple(part for part in location if part not in branches and not str(part).startswith(built_in))
 
 
 def _problem(first: Any, location: tuple, model: type[BaseModel]) -> str:

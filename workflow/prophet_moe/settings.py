@@ -33,6 +33,13 @@ class Routing(Strict):
     """Exponent of the power law (report 000:73)."""
 
 
+class Quantile(Strict):
+    """As many experts as a given share of a layer's steps needs at most, by the routing law."""
+
+    quantile: float = Field(gt=0, lt=1)
+    """Share of the layer-steps whose distinct experts are all resident."""
+
+
 class Activation(Strict):
     """Peak activation memory."""
 
@@ -62,8 +69,10 @@ class Scenario(Strict):
     mla_cache: MlaCache = "latent"
     """What multi-head latent attention caches."""
     routing: Routing = Routing()
-    resident_experts: Literal["whole", "fractional"] = "whole"
-    """Round the experts kept up to whole ones, or keep the law's fraction as the report does."""
+    resident: Literal["mean", "fractional", "never_overflows"] | Quantile = Quantile(quantile=0.99)
+    """Experts per layer that Prophet keeps. mean: u(B), rounded up; fractional: u(B) as it is, as the report does;
+    never_overflows: min(E, k B); quantile: what that share of layer-steps needs at most, for laws other than the
+    power law, which has no distribution."""
     activation: Activation = Activation()
     workspace_mib: float = Field(default=32, ge=0)
     """Library workspace, MiB; cuBLAS's default on Hopper."""
@@ -92,6 +101,16 @@ class Scenario(Strict):
     def zero_fill(self) -> bool:
         """Whether a missing extension counts as 0 in means."""
         return self.undefined_extension == "zero"
+
+    @model_validator(mode="after")
+    def _law_has_a_distribution(self) -> "Scenario":
+        if self.routing.law == "power_law" and isinstance(self.resident, Quantile):
+            raise inconsistent(
+                ("routing", "law"),
+                f"got power_law, which gives no quantile ({self.resident.quantile:g}) of distinct experts; "
+                "expected another law, or resident mean, fractional or never_overflows",
+            )
+        return self
 
 
 class Reference(Strict):
@@ -249,7 +268,7 @@ REPORTED = Scenario(
     architecture="reported",
     device_memory="nominal",
     routing=Routing(law="power_law"),
-    resident_experts="fractional",
+    resident="fractional",
     activation=Activation(rule="per_total_parameters"),
     workspace_mib=0,
     runtime_reserve_mib=0,

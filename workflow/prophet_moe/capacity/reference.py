@@ -4,9 +4,10 @@ The vectorised sweep computes the same; tests hold the two against each other. P
 """
 
 import math
+from statistics import NormalDist
 
 from prophet_moe.capacity.memory import ModelMemory, Number
-from prophet_moe.capacity.rounding import ROUNDING_GUARD
+from prophet_moe.routing.law import ROUNDING_GUARD
 from prophet_moe.settings import Routing, Scenario
 from prophet_moe.units import MIB
 
@@ -18,19 +19,52 @@ def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: 
     share = top_k / experts
     if routing.law == "uniform_occupancy":
         return experts * (1 - (1 - share) ** batch)
-    rho = min(1.0, variation**2 * share / (1 - share)) if share < 1 else 0.0
+    rho = correlation(share, variation)
     missed = 1 - share
     for i in range(1, batch):
         missed *= ((1 - rho) * (1 - share) + i * rho) / (1 - rho + i * rho)
     return experts * (1 - missed)
 
 
+def correlation(share: float, variation: Number) -> float:
+    """rho of two tokens of a batch."""
+    return min(1.0, variation**2 * share / (1 - share)) if share < 1 else 0.0
+
+
+def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique: float) -> Number:
+    """Experts per layer that Prophet keeps."""
+    most = min(model.experts, model.top_k * batch)
+    if scenario.resident == "fractional":
+        return unique
+    if scenario.resident == "mean":
+        return min(model.experts, math.ceil(unique - ROUNDING_GUARD))
+    if scenario.resident == "never_overflows":
+        return most
+    variation = model.variation if scenario.routing.law == "dirichlet_occupancy" else 0.0
+    deviations = NormalDist().inv_cdf(scenario.resident.quantile)
+    bound = unique + deviations * deviation(unique, model.experts, model.top_k, variation, batch) - 0.5
+    return min(max(math.ceil(bound - ROUNDING_GUARD), model.top_k), most)
+
+
+def deviation(unique: float, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
+    """Standard deviation of the distinct experts of a layer over steps."""
+    share = top_k / experts
+    rho = correlation(share, variation)
+    both = (top_k - 1) / top_k * experts / max(experts - 1, 1)
+    missed_both = 1 - 2 * share + share * share * both
+    for i in range(1, batch):
+        chosen = (1 - rho) * share / (1 - rho + i * rho)
+        missed_both *= 1 - 2 * chosen + chosen * chosen * both
+    missed = 1 - unique / experts
+    variance = experts * missed * (1 - missed) + experts * (experts - 1) * (missed_both - missed * missed)
+    return math.sqrt(max(variance, 0.0))
+
+
 def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Scenario) -> dict[str, Number]:
     """All metrics of one configuration; bytes, tokens, percent, as in sweep.METRICS."""
     m = model
     unique = unique_experts(scenario.routing, m.experts, m.top_k, m.variation, batch)
-    whole = scenario.resident_experts == "whole"
-    resident = min(m.experts, math.ceil(unique - ROUNDING_GUARD)) if whole else unique
+    resident = resident_experts(scenario, m, batch, unique)
 
     offloading_layers = m.moe_layers - m.encoder_moe_layers
     encoder_share = m.encoder_moe_layers / m.moe_layers if m.encoder_moe_layers else 0.0

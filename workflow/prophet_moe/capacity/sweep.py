@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe.capacity.memory import ModelMemory
-from prophet_moe.capacity.rounding import ROUNDING_GUARD
-from prophet_moe.routing.law import unique_experts
+from prophet_moe.routing import distinct
+from prophet_moe.routing.law import ROUNDING_GUARD, unique_experts
 from prophet_moe.settings import Scenario
 from prophet_moe.units import MIB
 
@@ -46,9 +46,7 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
     """All metrics of one block, the same names, units and meaning as reference.evaluate."""
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
     unique = unique_experts(scenario.routing, experts, top_k, c["variation"], batch)
-    resident = unique
-    if scenario.resident_experts == "whole":
-        resident = np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
+    resident = resident_experts(c, unique, scenario)
 
     encoder_layers = c["encoder_moe_layers"]
     offloading_layers = c["moe_layers"] - encoder_layers
@@ -106,3 +104,22 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
         "baseline_native_context": np.fmin(baseline_context, native),
         "prophet_native_context": np.fmin(prophet_context, native),
     }
+
+
+def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray:
+    """Experts per layer that Prophet keeps by the scenario's rule, where a batch activates `unique` in the mean."""
+    experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
+    if scenario.resident == "fractional":
+        return unique
+    if scenario.resident == "mean":
+        return np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
+    if scenario.resident == "never_overflows":
+        return np.minimum(experts, top_k * batch)
+    return distinct.quantile(
+        unique, experts, top_k, popularity_variation(c, scenario), batch, scenario.resident.quantile
+    )
+
+
+def popularity_variation(c: Columns, scenario: Scenario) -> NDArray:
+    """Variation of the experts' popularity under the scenario's law: none where routing is uniform."""
+    return c["variation"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["variation"])

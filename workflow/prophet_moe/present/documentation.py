@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
@@ -76,7 +76,11 @@ def _keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterat
         key = f"{prefix}{name}"
         default = getattr(given, name) if given is not None else field.default
         inner = _nested(field.annotation)
-        if inner is field.annotation:
+        if get_origin(field.annotation) is Union and inner:
+            shown = default.model_dump() if isinstance(default, BaseModel) else default
+            yield key, _kind(properties[name]), f"`{json.dumps(shown)}`", " ".join(field.description.split())
+            yield from _keys(inner, f"{key}.")
+        elif inner is field.annotation:
             yield from _keys(inner, f"{key}.", default)
         elif inner is not None:
             yield from _keys(inner, f"{key}.<name>.")
@@ -89,6 +93,8 @@ def _kind(schema: dict[str, Any]) -> str:
     """A field's JSON schema in words."""
     if "anyOf" in schema:
         return " or ".join(_kind(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        return "mapping"
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:

@@ -19,6 +19,9 @@ from prophet_moe.settings import Routing
 
 Floats = NDArray[np.float64]
 
+ROUNDING_GUARD = 1e-9
+"""Subtracted before rounding experts up: at B=1 a law gives k up to a few ulp, which must not become k + 1."""
+
 
 def unique_experts(routing: Routing, experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
     """u(B) for arrays of experts E, choices per token k, `variation` of the popularity and tokens B; not rounded."""
@@ -49,9 +52,14 @@ def dirichlet_occupancy(experts: Floats, top_k: Floats, variation: Floats, batch
     have the same effect here, so one number holds both; 0 is uniform occupancy. Arrays of one shape, B whole.
     """
     share = top_k / experts
+    return experts * (1.0 - _missed(share, correlation_of(share, variation), batch.astype(np.int64)))
+
+
+def correlation_of(share: Floats, variation: Floats) -> Floats:
+    """Correlation rho of two tokens, from the `share` k/E and the `variation` of popularity; 0 to 1, arrays alike."""
     correlation = np.zeros_like(share)
     np.divide(variation**2 * share, 1.0 - share, out=correlation, where=share < 1.0)
-    return experts * (1.0 - _missed(share, np.minimum(correlation, 1.0), batch.astype(np.int64)))
+    return np.minimum(correlation, 1.0)
 
 
 @njit(cache=True)

@@ -192,6 +192,41 @@ def distinct_by_batch(
     with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
     sequence counts, once by default; one batch never holds a sequence twice.
     """
+    counts = distinct_counts(trace, batches, batching, samples, seed, copies)
+    lines = counts.sum(axis=2)
+    return counts @ np.arange(counts.shape[2]) / np.where(lines > 0, lines, np.nan)
+
+
+def distinct_quantile(
+    trace: Trace,
+    batches: Sequence[int],
+    share: float,
+    batching: Batching = "staggered",
+    samples: int = 2000,
+    seed: int = 0,
+) -> Floats:
+    """(number of batches,): distinct experts that `share` of the layer-steps of random batches do not exceed.
+
+    Layers are taken together, and batches drawn as in `distinct_by_batch`; NaN where no draw has B tokens.
+    """
+    counts = distinct_counts(trace, batches, batching, samples, seed).sum(axis=1)
+    reached = np.cumsum(counts, axis=1)
+    least = (reached >= share * reached[:, -1:]).argmax(axis=1)
+    return np.where(reached[:, -1] > 0, least, np.nan)
+
+
+def distinct_counts(
+    trace: Trace,
+    batches: Sequence[int],
+    batching: Batching,
+    samples: int,
+    seed: int,
+    copies: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """(number of batches, L, E + 1): how many of the random batches have so many distinct experts in a layer.
+
+    Batches are drawn as in `distinct_by_batch`.
+    """
     rng = np.random.default_rng(seed)
     starts = sequence_starts(trace)
     copies = np.ones(len(starts) - 1, np.int64) if copies is None else copies
@@ -204,9 +239,7 @@ def distinct_by_batch(
         rows = _staggered_batches(starts, pool, samples, max(batches), rng)
     else:
         rows = _prefill_batches(follows(trace), tokens, max(batches))
-    total, lines = _distinct(trace.experts, rows, trace.router.experts)
-    lines = np.where(lines > 0, lines, np.nan)
-    return (total / lines[:, None])[np.asarray(batches) - 1]
+    return _distinct(trace.experts, rows, trace.router.experts)[np.asarray(batches) - 1]
 
 
 def bootstrap_distinct(
@@ -296,13 +329,12 @@ def _prefill_batches(following, first, size):
 
 @njit(cache=True)
 def _distinct(experts, rows, count):
-    """Distinct ids in the first B of each line of `rows`, summed over the lines that have B, and the number of these.
+    """(width, L, E + 1): how many lines of `rows` have so many distinct ids in their first B, for B = 1 to the width.
 
-    For B = 1 to the width of `rows`: (width, L) and (width,).
+    Lines with fewer than B rows are left out.
     """
     layers, top_k = experts.shape[1:]
-    total = np.zeros((rows.shape[1], layers), np.int64)
-    lines = np.zeros(rows.shape[1], np.int64)
+    lines = np.zeros((rows.shape[1], layers, count + 1), np.int64)
     seen = np.full((layers, count), -1)
     distinct = np.empty(layers, np.int64)
     for line in range(len(rows)):
@@ -316,9 +348,8 @@ def _distinct(experts, rows, count):
                     expert = experts[row, layer, rank]
                     distinct[layer] += seen[layer, expert] != line
                     seen[layer, expert] = line
-                total[place, layer] += distinct[layer]
-            lines[place] += 1
-    return total, lines
+                lines[place, layer, distinct[layer]] += 1
+    return lines
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:

@@ -1,0 +1,102 @@
+"""The distribution of distinct experts: quantiles and overflows against simulated batches, and what must hold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.routing import distinct, statistics
+from prophet_moe.routing.law import dirichlet_occupancy
+from tests.unit.test_statistics import make_trace, uniform_trace
+
+DRAWS = 4000
+ROUTERS = st.sampled_from([(4, 2), (8, 2), (16, 1), (60, 4), (64, 6), (64, 8), (128, 1), (128, 8), (256, 8)])
+VARIATIONS = st.sampled_from([0.0, 0.3, 0.484, 0.685, 1.0, 1.6])
+
+
+def columns(*numbers) -> list[np.ndarray]:
+    """One row of arrays."""
+    return [np.array([number], float) for number in numbers]
+
+
+def quantile(share: float, *router_and_batch) -> int:
+    """The quantile of one configuration (E, k, V, B)."""
+    given_ = columns(*router_and_batch)
+    return int(distinct.quantile(dirichlet_occupancy(*given_), *given_, share)[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROUTERS, VARIATIONS, st.integers(2, 40), st.sampled_from([0.5, 0.9, 0.99]), st.integers(0, 2**32))
+def test_quantile_is_at_most_one_off_the_simulated(router, variation, batch, share, seed):
+    """Simulated quantiles of the share -+ three standard errors leave room for the simulation's own error."""
+    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
+    error = 3 * np.sqrt(share * (1 - share) / DRAWS)
+    low, high = np.quantile(drawn, (share - error, min(1, share + error)), method="inverted_cdf")
+    assert low - 1 <= quantile(share, *router, variation, batch) <= high + 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROUTERS, VARIATIONS, st.integers(1, 40), st.integers(0, 2**32))
+def test_mean_and_deviation_are_those_simulated(router, variation, batch, seed):
+    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
+    row = columns(*router, variation, batch)
+    unique = dirichlet_occupancy(*row)
+    spread = distinct.deviation(unique, *row)[0]
+    assert drawn.mean() == pytest.approx(unique[0], abs=5 * drawn.std() / np.sqrt(DRAWS) + 1e-9)
+    assert spread == pytest.approx(drawn.std(), rel=0.15, abs=0.05)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROUTERS, VARIATIONS, st.integers(1, 40), st.integers(-2, 3), st.integers(0, 2**32))
+def test_overflow_share_is_the_simulated_one(router, variation, batch, apart, seed):
+    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
+    row = columns(*router, variation, batch)
+    unique = dirichlet_occupancy(*row)
+    resident = np.ceil(unique - 1e-9) + apart
+    expected = (drawn > resident[0]).mean()
+    assert distinct.overflow_share(unique, *row, resident)[0] == pytest.approx(expected, abs=0.07)
+
+
+def test_one_token_needs_k_experts_whatever_the_share():
+    for experts, top_k in [(1, 1), (8, 8), (64, 6), (128, 1)]:
+        for share in (0.01, 0.5, 0.999999):
+            assert quantile(share, experts, top_k, 0.5, 1) == top_k
+
+
+def test_quantile_is_between_k_and_what_a_batch_can_need():
+    assert quantile(0.999, 128, 1, 0.3, 4) == 4
+    assert quantile(0.001, 64, 6, 9.0, 4) == 6
+    assert quantile(0.999, 8, 2, 0.0, 64) == 8
+
+
+def test_quantile_of_the_audited_trace_is_the_audited():
+    """Switch-like routing, 128 experts, top-1: 99 % of layer-steps of 16, 32, 64 tokens (sd 1.0, 1.9, 2.9)."""
+    found = [quantile(0.99, 128, 1, 0.685, batch) for batch in (16, 32, 64)]
+    assert found == [16, 31, 53]
+    row = columns(128, 1, 0.685, 64)
+    assert distinct.deviation(dirichlet_occupancy(*row), *row)[0] == pytest.approx(2.9, abs=0.2)
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(64, 6), (128, 1)])
+def test_quantile_of_a_trace_is_that_of_its_law(experts, top_k):
+    batches = (1, 4, 16)
+    uniform = uniform_trace([40] * 60, 4, experts, top_k)
+    found = statistics.distinct_quantile(uniform, batches, 0.99)
+    np.testing.assert_allclose(found, [quantile(0.99, experts, top_k, 0.0, batch) for batch in batches], atol=1)
+    assert found[0] == top_k
+
+
+def test_quantile_of_a_skewed_trace_is_that_of_its_law():
+    """One popularity a layer, drawn as the law supposes; many layers, so that their mean is the law's."""
+    rng = np.random.default_rng(0)
+    experts, variation = 64, 0.7
+    concentration = ((experts - 1) / variation**2 - 1) / experts
+    layers = [rng.choice(experts, 2400, p=rng.dirichlet(np.full(experts, concentration))) for _ in range(200)]
+    trace = make_trace(np.stack(layers, axis=1)[:, :, None], [40] * 60, experts)
+    found = statistics.distinct_quantile(trace, (4, 16, 32), 0.99)
+    np.testing.assert_allclose(found, [quantile(0.99, experts, 1, variation, batch) for batch in (4, 16, 32)], atol=1)
+
+
+def test_quantile_of_batches_no_draw_reaches_is_missing():
+    found = statistics.distinct_quantile(uniform_trace([5, 5], 2, 8, 2), (1, 2, 3), 0.99)
+    assert np.isnan(found).tolist() == [False, False, True]
