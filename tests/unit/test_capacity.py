@@ -9,7 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import ModelMemory, model_memory
+from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
 from prophet_moe.predict.context import network_bytes
@@ -199,9 +201,12 @@ def test_encoder_of_switch_keeps_all_experts(models):
     )
 
 
-def test_extension_of_switch_with_its_encoder_resident(records):
-    """What the audit computed by hand: 1.71 instead of 2.42 for Switch-Large, 1.19 instead of 1.38 for Switch-Base."""
-    mean = records["calibrated"].groupby("model")["kv_extension_factor"].mean()
+def test_extension_of_switch_with_its_encoder_resident(models, gpus, variations, experiment):
+    """An audit by hand, at ceil(u) experts: 1.71, not 2.42, for Switch-Large, and 1.19, not 1.38, for Switch-Base."""
+    mean_rule = CALIBRATED.model_copy(update={"resident": "mean"})
+    chosen = {name: models[name] for name in ("Switch-Large-128", "Switch-Base-128")}
+    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, variations)
+    mean = grid[grid["case"] == ESTIMATE].groupby("model")["kv_extension_factor"].mean()
     assert mean["Switch-Large-128"] == pytest.approx(1.71, abs=0.01)
     assert mean["Switch-Base-128"] == pytest.approx(1.19, abs=0.01)
 
