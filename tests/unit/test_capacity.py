@@ -14,6 +14,7 @@ from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
+from prophet_moe.capacity.sweep import evaluate as sweep_evaluate
 from prophet_moe.predict.context import network_bytes
 from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
 from prophet_moe.units import GB
@@ -101,6 +102,19 @@ def _scale(name: str, rows: list[dict]) -> np.ndarray | float:
     if name.endswith("_free_bytes") or name == "expert_savings_bytes":
         return np.array([row["baseline_total_bytes"] + abs(row["baseline_free_bytes"]) for row in rows])
     return {"expert_savings_pct": 100.0}.get(name, 1.0)
+
+
+def test_sweep_equals_reference_for_experts_kept_by_choice():
+    """Any number of resident experts, with and without staging buffer and predictor."""
+    rng = np.random.default_rng(7)
+    configurations = random_memories(2_000, seed=7, whole=True)
+    resident = np.array([rng.integers(memory.top_k, memory.experts + 1) for memory, _, _ in configurations])
+    staging, predictor = rng.random((2, len(resident))) < 0.5
+    chosen = zip(configurations, resident.tolist(), staging.tolist(), predictor.tolist(), strict=True)
+    expected = [evaluate(*one, CALIBRATED, *kept) for one, *kept in chosen]
+    found = sweep_evaluate(as_columns(configurations), CALIBRATED, resident, staging, predictor)
+    for name in ("prophet_max_context", "staging_bytes", "prophet_total_bytes", "resident_experts"):
+        np.testing.assert_array_equal(found[name], [row[name] for row in expected], err_msg=name)
 
 
 @st.composite

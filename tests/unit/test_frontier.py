@@ -6,7 +6,9 @@ import pytest
 
 from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
 from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, nearest_trace, slowdowns
+from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.capacity.reference import evaluate
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
@@ -103,6 +105,30 @@ def test_where_prophet_keeps_what_the_record_says_it_has_the_context_of_the_reco
         points["kv_extension_factor"].to_numpy(float)[fits], grid["kv_extension_factor"].to_numpy(float)[fits]
     )
     assert points.loc[~fits, "kv_extension_factor"].isna().all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_memory_of_any_share_is_the_references(grid, experiment, models, strategy):
+    """One formula: what each strategy holds at any number of resident experts is what reference.evaluate says."""
+    scenario = experiment.scenarios["calibrated"]
+    times = grid[["model", "gpu", "batch_size"]].assign(
+        strategy=strategy, resident_share=0.3, trace=NAME, slowdown=1.5, hit_rate=0.5, waves=False
+    )
+    points = frontier(grid, times, scenario)
+    memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
+    for point, row in zip(points.itertuples(), grid.itertuples(), strict=True):
+        expected = evaluate(
+            memories[row.model],
+            int(row.device_bytes),
+            row.batch_size,
+            scenario,
+            resident=int(point.resident_experts),
+            staging_kept=STRATEGIES[strategy],
+            predictor_kept=strategy == "prophet",
+        )
+        assert point.max_context == expected["prophet_max_context"]
+        assert point.baseline_max_context == expected["baseline_max_context"]
+        assert point.saved_gb == pytest.approx(expected["expert_savings_bytes"] / GB)
 
 
 def test_without_prediction_nothing_is_staged_and_all_resident_is_the_baseline(grid, experiment):

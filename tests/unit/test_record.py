@@ -66,7 +66,9 @@ def test_extended_record_states_fit_native_limit_and_evidence(grids):
     for grid in grids.values():
         extended = record(with_intervals(grid), EXTENDED_COLUMNS)
         assert list(extended)[:24] == [column.name for column in RECORD_COLUMNS]
-        assert (extended["fit_state"] == tables.fit_state(extended)).all()
+        names = {(True, True): "both", (False, True): "prophet_only", (True, False): "baseline_only"}
+        fits = zip(extended["baseline_fits"], extended["prophet_fits"], strict=True)
+        assert extended["fit_state"].tolist() == [names.get(pair, "neither") for pair in fits]
         known = extended["seq_len"].notna()
         assert (extended.loc[known, "prophet_native_context"] <= extended.loc[known, "seq_len"]).all()
     assert set(record(with_intervals(grids["calibrated"]), EXTENDED_COLUMNS)["evidence"]) == {"computed"}

@@ -17,6 +17,7 @@ from prophet_moe.cachesim.simulation import Hierarchy
 from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cachesim.timing import standing_for
 from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.precision import Precision
@@ -108,27 +109,27 @@ def frontier(grid: pd.DataFrame, times: pd.DataFrame, scenario: Scenario) -> pd.
     `grid` is the capacity grid at its estimate. A strategy that prefetches keeps a staging buffer, Prophet its
     predictor besides; the experts of an encoder all stay. kv_extension_factor is empty where the baseline does not fit.
     """
+    scenario = scenario.model_copy(update={"undefined_extension": "empty"})
     joined = times.merge(grid, on=["model", "gpu", "batch_size"], how="left", validate="many_to_one")
     resident = np.ceil(joined["resident_share"] * joined["experts"] - 1e-9)
-    elsewhere = (joined["moe_layers"] - joined["encoder_moe_layers"]) * (joined["experts"] - resident)
-    held = joined["moe_layers"] * joined["experts"] - elsewhere
-    stages = joined["strategy"].map(STRATEGIES)
-    staged = np.minimum(scenario.lookahead_layers * joined["top_k"], elsewhere)
-    predictor = np.where(joined["strategy"] == "prophet", joined["predictor_bytes"], 0)
-    taken = joined["fixed_bytes"] + (held + np.where(stages, staged, 0)) * joined["expert_bytes"] + predictor
-    free = joined["device_bytes"] - taken
-    tokens = np.maximum(0, np.floor(free / (joined["batch_size"] * joined["kv_bytes_per_token"])))
-    baseline = joined["baseline_max_context"]
+    columns = joined.assign(batch=joined["batch_size"].astype(np.float64))
+    memory = evaluate(
+        {name: columns[name].to_numpy() for name in INPUTS},
+        scenario,
+        resident=resident.to_numpy(),
+        staging_kept=joined["strategy"].map(STRATEGIES).to_numpy(),
+        predictor_kept=(joined["strategy"] == "prophet").to_numpy(),
+    )
     return joined[["model", "gpu", "batch_size", "strategy", "trace"]].assign(
         resident_experts=resident,
         resident_share=resident / joined["experts"],
         slowdown=joined["slowdown"],
         hit_rate=joined["hit_rate"],
         waves=joined["waves"],
-        max_context=tokens,
-        baseline_max_context=baseline,
-        kv_extension_factor=(tokens / baseline).where(joined["baseline_fits"].astype(bool)),
-        saved_gb=elsewhere * joined["expert_bytes"] / GB,
+        max_context=memory["prophet_max_context"],
+        baseline_max_context=memory["baseline_max_context"],
+        kv_extension_factor=memory["kv_extension_factor"],
+        saved_gb=memory["expert_savings_bytes"] / GB,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.capacity.memory import ModelMemory, model_memory
-from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST
+from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.variation import Variation
@@ -64,11 +64,7 @@ def _grid(
     frame["evidence"] = frame["model"].map({name: _evidence(memory, scenario) for name, memory in memories.items()})
     frame["routing_law"] = scenario.routing.law
     frame = frame.assign(**evaluate({name: frame[name].to_numpy() for name in frame}, scenario))
-    frame["fit_state"] = np.select(
-        [frame["baseline_fits"] & frame["prophet_fits"], frame["prophet_fits"], frame["baseline_fits"]],
-        ["both", "prophet_only", "baseline_only"],
-        "neither",
-    )
+    frame["fit_state"] = fit_state(frame)
     return frame.drop(columns="batch")
 
 

@@ -140,6 +140,13 @@ EXTENDED_COLUMNS = (
 """The record with what explains it: fit state, native limits, components, evidence."""
 
 
+def fit_state(rows: pd.DataFrame) -> pd.Series:
+    """both, prophet_only, baseline_only or neither: which of the two fits, per row."""
+    baseline, prophet = rows["baseline_fits"].astype(bool), rows["prophet_fits"].astype(bool)
+    names = ["both", "prophet_only", "baseline_only"]
+    return pd.Series(np.select([baseline & prophet, prophet, baseline], names, "neither"), rows.index)
+
+
 def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, case: str = ESTIMATE) -> pd.DataFrame:
     """Take `columns` of one case from the capacity grid, in their units, numbers rounded to 6 significant digits."""
     rows = grid[grid["case"] == case].reset_index(drop=True)

@@ -60,11 +60,23 @@ def deviation(unique: float, experts: Number, top_k: Number, variation: Number, 
     return math.sqrt(max(variance, 0.0))
 
 
-def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Scenario) -> dict[str, Number]:
-    """All metrics of one configuration; bytes, tokens, percent, as in sweep.METRICS."""
+def evaluate(
+    model: ModelMemory,
+    device_bytes: Number,
+    batch: int,
+    scenario: Scenario,
+    resident: Number | None = None,
+    staging_kept: bool = True,
+    predictor_kept: bool = True,
+) -> dict[str, Number]:
+    """All metrics of one configuration, in bytes, tokens and percent.
+
+    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say whether a staging
+    buffer and a predictor are kept beside them.
+    """
     m = model
     unique = unique_experts(scenario.routing, m.experts, m.top_k, m.variation, batch)
-    resident = resident_experts(scenario, m, batch, unique)
+    resident = resident_experts(scenario, m, batch, unique) if resident is None else resident
 
     offloading_layers = m.moe_layers - m.encoder_moe_layers
     encoder_share = m.encoder_moe_layers / m.moe_layers if m.encoder_moe_layers else 0.0
@@ -72,7 +84,8 @@ def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Sce
     baseline_experts = m.moe_layers * m.experts * m.expert_bytes
     prophet_experts = (m.encoder_moe_layers * m.experts + offloading_layers * resident) * m.expert_bytes
     staged = min(scenario.lookahead_layers * m.top_k, offloading_layers * (m.experts - resident))
-    staging = staged * m.expert_bytes
+    staging = staged * m.expert_bytes if staging_kept else 0
+    predictor = m.predictor_bytes if predictor_kept else 0
 
     tokens_in_flight = max(batch, scenario.activation.prefill_chunk_tokens)
     activations = m.activation_bytes_per_token * tokens_in_flight + m.activation_bytes_per_sequence * batch
@@ -81,7 +94,7 @@ def evaluate(model: ModelMemory, device_bytes: Number, batch: int, scenario: Sce
 
     kv_cache = batch * m.native_context * m.kv_bytes_per_token
     baseline_without_kv = fixed + baseline_experts
-    prophet_without_kv = fixed + prophet_experts + staging + m.predictor_bytes
+    prophet_without_kv = fixed + prophet_experts + staging + predictor
 
     baseline_context = max_context(m, device_bytes - baseline_without_kv, batch)
     prophet_context = max_context(m, device_bytes - prophet_without_kv, batch)

@@ -42,11 +42,21 @@ def sweep(
         yield rows, evaluate({name: configurations[name][rows] for name in INPUTS}, scenario)
 
 
-def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
-    """All metrics of one block, the same names, units and meaning as reference.evaluate."""
+def evaluate(
+    c: Columns,
+    scenario: Scenario,
+    resident: NDArray | None = None,
+    staging_kept: NDArray | bool = True,
+    predictor_kept: NDArray | bool = True,
+) -> dict[str, NDArray]:
+    """All metrics of one block, the same names, units and meaning as reference.evaluate.
+
+    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say where a staging
+    buffer and a predictor are kept beside them.
+    """
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
     unique = unique_experts(scenario.routing, experts, top_k, c["variation"], batch)
-    resident = resident_experts(c, unique, scenario)
+    resident = resident_experts(c, unique, scenario) if resident is None else resident
 
     encoder_layers = c["encoder_moe_layers"]
     offloading_layers = c["moe_layers"] - encoder_layers
@@ -54,9 +64,9 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
 
     baseline_experts = c["moe_layers"] * experts * c["expert_bytes"]
     prophet_experts = (encoder_layers * experts + offloading_layers * resident) * c["expert_bytes"]
-    staging = (
-        np.minimum(scenario.lookahead_layers * top_k, offloading_layers * (experts - resident)) * c["expert_bytes"]
-    )
+    staged = np.minimum(scenario.lookahead_layers * top_k, offloading_layers * (experts - resident))
+    staging = staging_kept * staged * c["expert_bytes"]
+    predictor = predictor_kept * c["predictor_bytes"]
 
     tokens_in_flight = np.maximum(batch, scenario.activation.prefill_chunk_tokens)
     activations = c["activation_bytes_per_token"] * tokens_in_flight + c["activation_bytes_per_sequence"] * batch
@@ -67,7 +77,7 @@ def evaluate(c: Columns, scenario: Scenario) -> dict[str, NDArray]:
     kv_bytes = batch * c["kv_bytes_per_token"]
     kv_cache = batch * native * c["kv_bytes_per_token"]
     baseline_without_kv = fixed + baseline_experts
-    prophet_without_kv = fixed + prophet_experts + staging + c["predictor_bytes"]
+    prophet_without_kv = fixed + prophet_experts + staging + predictor
     baseline_free = c["device_bytes"] - baseline_without_kv
     prophet_free = c["device_bytes"] - prophet_without_kv
 

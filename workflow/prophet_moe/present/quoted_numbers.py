@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from prophet_moe.present.tables import average_extension, fit_state, within
+from prophet_moe.capacity.record import fit_state
+from prophet_moe.present.tables import average_extension, within
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:

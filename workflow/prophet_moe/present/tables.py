@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.record import fit_state
+
 SATURATES_BELOW_PCT = 20.0
 """Mean expert savings under which a group is said to saturate quickly."""
 
@@ -17,17 +19,6 @@ def tables(record: pd.DataFrame, *, gpu: str, batch_size: int, zero_fill: bool) 
         "table3": by_expert_count(record),
         "table4": max_context(record, gpu, batch_size),
     }
-
-
-def fit_state(record: pd.DataFrame) -> pd.Series:
-    """both, prophet_only, baseline_only or neither, per row."""
-    names = {
-        (True, True): "both",
-        (False, True): "prophet_only",
-        (True, False): "baseline_only",
-        (False, False): "neither",
-    }
-    return pd.Series(list(zip(record["baseline_fits"], record["prophet_fits"], strict=True)), record.index).map(names)
 
 
 def at(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame:
