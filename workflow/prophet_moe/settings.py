@@ -76,8 +76,11 @@ class Scenario(Strict):
     activation: Activation = Activation()
     workspace_mib: float = Field(default=32, ge=0)
     """Library workspace, MiB; cuBLAS's default on Hopper."""
+    runtime_reserve: Literal["measured", "assumed"] = "measured"
+    """measured: the CUDA context of a GPU whose memory was measured (resources/memory/<gpu>/) replaces
+    runtime_reserve_mib; assumed: that number on every GPU."""
     runtime_reserve_mib: float = Field(default=1024, ge=0)
-    """CUDA context and allocator slack, MiB; an assumption until a measured profile replaces it."""
+    """CUDA context and allocator slack, MiB: an assumption, for GPUs that were not measured."""
     predictor_mb: Literal["own"] | Annotated[float, Field(ge=0)] = "own"
     """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
     predictor_hidden: int = Field(default=96, gt=0)
@@ -271,6 +274,7 @@ REPORTED = Scenario(
     resident="fractional",
     activation=Activation(rule="per_total_parameters"),
     workspace_mib=0,
+    runtime_reserve="assumed",
     runtime_reserve_mib=0,
     predictor_mb=7.2,
     lookahead_layers=0,

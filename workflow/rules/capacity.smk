@@ -15,6 +15,7 @@ rule sweep:
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for,
+        measured=[path for name in RESERVE_GPUS for path in sorted((MEMORY_FOLDER / name).glob("*"))],
     output:
         grid="results/{scenario}/grid.parquet",
         prov=sidecars("results/{scenario}/grid.parquet"),
@@ -31,6 +32,7 @@ rule sweep:
         " --gpus {input.gpus:q}"
         " --models {input.models:q}"
         " --variations {input.variations:q}"
+        " --measured {input.measured:q}"
         " --grid {output.grid:q}"
         " --parameters {params.parameters:q}"
         " --rule sweep --code {input.code:q}"

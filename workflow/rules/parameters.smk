@@ -12,6 +12,7 @@ def sweep_parameters(wildcards):
             "scenario": EXPERIMENT.scenarios[wildcards.scenario].model_dump(mode="json"),
             "gpus": EXPERIMENT.gpus,
             "batch_sizes": EXPERIMENT.batch_sizes,
+            "memory": str(MEMORY_FOLDER),
         }
     )
 

@@ -1,6 +1,9 @@
 """Compute the capacity grid of one scenario: every model on every GPU at every batch size."""
 
+from pathlib import Path
+
 from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.capacity.reserve import measured_reserves
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
@@ -15,9 +18,10 @@ def build(files, parameters):
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
-    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations)
+    reserves = measured_reserves(Path(parameters["memory"]), gpus)
+    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
     write_parquet(files.grid, grid)
 
 
 if __name__ == "__main__":
-    run(build, reads=["gpus"], reads_many=["models"], reads_any=["variations"], writes=["grid"])
+    run(build, reads=["gpus"], reads_many=["models"], reads_any=["variations", "measured"], writes=["grid"])

@@ -8,10 +8,12 @@ import pandas as pd
 
 from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
+from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.variation import Variation
 from prophet_moe.settings import Scenario
+from prophet_moe.units import MIB
 
 
 def capacity_grid(
@@ -20,10 +22,12 @@ def capacity_grid(
     batch_sizes: Sequence[int],
     scenario: Scenario,
     variations: Mapping[str, Variation],
+    reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """One row per case, model, GPU and batch size, in that order: the constants, then sweep.evaluate's metrics.
 
     `variations` by model, where the scenario's routing is fitted: then there are three cases, else ESTIMATE alone.
+    `reserves` holds the measured runtime reserve in bytes, by GPU; of other GPUs the scenario's assumption counts.
     Bytes and tokens as float64, exact where whole; constants that the report leaves unknown are NaN. Models that the
     report does not cover are absent from a scenario with reported architectures.
     """
@@ -32,7 +36,7 @@ def capacity_grid(
     grids = []
     for case, variation in _cases(scenario, variations).items():
         routed = {name: replace(memory, variation=variation(name)) for name, memory in memories.items()}
-        grids.append(_grid(routed, gpus, batch_sizes, scenario).assign(case=case))
+        grids.append(_grid(routed, gpus, batch_sizes, scenario, reserves or {}).assign(case=case))
     return pd.concat(grids, ignore_index=True)
 
 
@@ -49,7 +53,11 @@ def _cases(scenario: Scenario, variations: Mapping[str, Variation]) -> dict[str,
 
 
 def _grid(
-    memories: Mapping[str, ModelMemory], gpus: Mapping[str, GpuSpec], batch_sizes: Sequence[int], scenario: Scenario
+    memories: Mapping[str, ModelMemory],
+    gpus: Mapping[str, GpuSpec],
+    batch_sizes: Sequence[int],
+    scenario: Scenario,
+    reserves: Mapping[str, int],
 ) -> pd.DataFrame:
     index = pd.MultiIndex.from_product([memories, gpus, batch_sizes], names=["model", "gpu", "batch_size"])
     frame = index.to_frame(index=False)
@@ -63,9 +71,20 @@ def _grid(
 
     frame["evidence"] = frame["model"].map({name: _evidence(memory, scenario) for name, memory in memories.items()})
     frame["routing_law"] = scenario.routing.law
-    frame = frame.assign(**evaluate({name: frame[name].to_numpy() for name in frame}, scenario))
+    on_gpus = [_evaluated(rows, scenario, reserves.get(gpu)) for gpu, rows in frame.groupby("gpu", sort=False)]
+    frame = pd.concat(on_gpus).sort_index()
     frame["fit_state"] = fit_state(frame)
     return frame.drop(columns="batch")
+
+
+def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> pd.DataFrame:
+    """The configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
+    here = with_reserve(scenario, reserve)
+    return rows.assign(
+        runtime_reserve_bytes=float(here.runtime_reserve_mib * MIB),
+        runtime_reserve_basis=reserve_basis(scenario, reserve),
+        **evaluate({name: rows[name].to_numpy() for name in rows}, here),
+    )
 
 
 def _evidence(memory: ModelMemory, scenario: Scenario) -> str:

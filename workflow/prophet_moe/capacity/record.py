@@ -124,6 +124,8 @@ EXTENDED_COLUMNS = (
     _gigabytes(
         "fixed_gb", "Non-expert weights, activations, recurrent state, workspace and runtime reserve.", "fixed_bytes"
     ),
+    _gigabytes("runtime_reserve_gb", "Runtime reserve, part of fixed_gb.", "runtime_reserve_bytes"),
+    _text("runtime_reserve_basis", "measured: the CUDA context as measured on that GPU; assumed: the scenario's."),
     _gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
     _gigabytes("predictor_gb", "Prophet's predictor.", "predictor_bytes"),
     _integer("encoder_moe_layers", "", "MoE layers of an encoder, whose experts are all resident."),

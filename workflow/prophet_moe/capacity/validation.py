@@ -9,6 +9,7 @@ import pandas as pd
 
 from prophet_moe.capacity import reference
 from prophet_moe.capacity.memory import ModelMemory, Number, model_memory
+from prophet_moe.capacity.reserve import OVERHEAD, with_reserve
 from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.recorded import read_recording
@@ -35,7 +36,7 @@ def read_memory(folder: Path) -> pd.DataFrame:
     recording = read_recording(folder, "memory")
     recording.require(("model", "dtype", "measurement", "phase", "method", *NUMBERS))
     rows = recording.rows
-    needed = rows[rows["measurement"].isin([*COMPARED, "device_bytes"])]
+    needed = rows[rows["measurement"].isin([*COMPARED, "device_bytes", OVERHEAD])]
     recording.numbers(needed, "value", zero=True)
     for name in ("layers", "batch", "tokens"):
         recording.numbers(rows[rows[name] != ""], name)
@@ -47,14 +48,16 @@ def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], s
 
     `measured` as read_memory returns it. `architectures` by the model's name in it, of all layers; predictions are for
     the layers that were measured, and for the measured type of weights and caches instead of the scenario's. Models in
-    `left_out` have no rows. The longest context is predicted for the memory of the device that measured, beside the
-    scenario's prefill chunk. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+    `left_out` have no rows. The longest context is predicted for the memory and the CUDA context of the device that
+    measured, beside the scenario's prefill chunk. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
     """
     if scenario.architecture != "published":
         raise UserError("scenario", f"architecture: got {scenario.architecture!r}, expected published", "Name another.")
     out = left_out(measured, architectures)
     chosen = measured["measurement"].isin(COMPARED) & (measured["model"] != "") & ~measured["model"].isin(out)
     device = _device_bytes(measured)
+    overheads = measured.loc[measured["measurement"] == OVERHEAD, "value"]
+    scenario = with_reserve(scenario, None if overheads.empty else int(overheads.max()))
     memories: dict[tuple, tuple[ModelMemory, Scenario]] = {}
     rows = []
     for row in measured[chosen].itertuples():

@@ -12,6 +12,7 @@ from prophet_moe import params
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.reserve import measured_reserves, with_reserve
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.cli.terminal import console
 from prophet_moe.documents import read_yaml
@@ -23,7 +24,7 @@ from prophet_moe.settings import resolve
 from prophet_moe.units import GB
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
-VARIATIONS = Path("tables/data/routing_variation.csv")
+VARIATIONS, MEMORY = Path("tables/data/routing_variation.csv"), Path("resources/memory")
 
 
 def add_commands(commands: Any) -> None:
@@ -96,7 +97,8 @@ def show_capacity(arguments: argparse.Namespace) -> None:
     if scenario.fits_routing:
         variation = read_variations(VARIATIONS, scenario.routing.batching)[arguments.model]
         memory = replace(memory, variation=variation.value)
-    metrics = evaluate(memory, gpus[arguments.gpu].memory_bytes(scenario.device_memory), arguments.batch, scenario)
+    here = with_reserve(scenario, measured_reserves(MEMORY, gpus).get(arguments.gpu))
+    metrics = evaluate(memory, gpus[arguments.gpu].memory_bytes(scenario.device_memory), arguments.batch, here)
     table = Table(
         "metric",
         "value",
