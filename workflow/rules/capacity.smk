@@ -15,7 +15,7 @@ rule sweep:
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for,
-        measured=[path for name in RESERVE_GPUS for path in sorted((MEMORY_FOLDER / name).glob("*"))],
+        measured=measured_reserves_for,
     output:
         grid="results/{scenario}/grid.parquet",
         prov=sidecars("results/{scenario}/grid.parquet"),

@@ -17,8 +17,6 @@ PREFETCH_TABLE = "tables/data/prefetch_validation.csv"
 # A profile or a measurement of memory counts once its folder is complete.
 MEASURED_GPUS = [name for name in EXPERIMENT.gpus if (HARDWARE_FOLDER / name / "SHA256SUMS").exists()]
 MEASURED_MEMORY = sorted(path.parent for path in MEMORY_FOLDER.glob("*/SHA256SUMS"))
-# GPUs of the grid whose runtime reserve was measured.
-RESERVE_GPUS = [folder.name for folder in MEASURED_MEMORY if folder.name in EXPERIMENT.gpus]
 
 
 def replayed_files(plan):

@@ -22,6 +22,13 @@ def variations_for(wildcards):
     return [VARIATION_TABLE] if EXPERIMENT.scenarios[wildcards.scenario].fits_routing else []
 
 
+def measured_reserves_for(wildcards):
+    """The measured memory of the grid's GPUs, where a scenario takes its runtime reserve from it."""
+    wanted = EXPERIMENT.scenarios[wildcards.scenario].runtime_reserve == "measured"
+    names = [folder.name for folder in MEASURED_MEMORY if wanted and folder.name in EXPERIMENT.gpus]
+    return [path for name in names for path in sorted((MEMORY_FOLDER / name).glob("*"))]
+
+
 def variations_for_default(wildcards):
     """The table of fitted routing, where the default scenario's routing is fitted."""
     return [VARIATION_TABLE] if EXPERIMENT.scenarios[EXPERIMENT.scenario].fits_routing else []

@@ -18,7 +18,8 @@ def build(files, parameters):
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
-    reserves = measured_reserves(Path(parameters["memory"]), gpus)
+    wanted = scenario.runtime_reserve == "measured"
+    reserves = measured_reserves(Path(parameters["memory"]), gpus) if wanted else {}
     grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
     write_parquet(files.grid, grid)
 

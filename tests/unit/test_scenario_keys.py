@@ -1,0 +1,120 @@
+"""Every key of a scenario moves the outputs that it must, and no other: none is silently without effect."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+
+from prophet_moe.cachesim.timing import times_of
+from prophet_moe.capacity.decode_steps import decode_steps
+from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.precision import Precision
+from prophet_moe.routing.variation import read_variations
+from prophet_moe.settings import CALIBRATED, DecodeStep, Scenario
+from prophet_moe.units import MIB
+from tests.conftest import ROOT
+
+GPU = "A100-80GB"
+NAMES = ("Mixtral-8x7B", "Jamba-1.5-Large", "DeepSeek-V3-671B", "Switch-Base-128", "OLMoE-1B-7B")
+"""Models with grouped queries, a recurrent state, a latent, an encoder and room for all experts."""
+
+MEMORY, STEP, SIMULATION = "memory", "decode step", "simulation"
+EVERYTHING, ROUTED = {MEMORY, STEP, SIMULATION}, {MEMORY, STEP}
+
+EFFECTS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
+    "title": ("another", {}, set()),
+    "architecture": ("reported", {}, {MEMORY}),
+    "device_memory": ("nominal", {}, {MEMORY}),
+    "weight_bits": (8, {}, EVERYTHING),
+    "kv_bits": (8, {}, EVERYTHING),
+    "ssm_state_bits": (16, {}, EVERYTHING),
+    "mla_cache": ("decompressed", {}, EVERYTHING),
+    "routing.law": ("uniform_occupancy", {}, ROUTED),
+    "routing.variation": (1.5, {}, ROUTED),
+    "routing.batching": ("prefill", {}, ROUTED),
+    "routing.exponent": (0.8, {"routing.law": "power_law"}, ROUTED),
+    "resident_experts": ("fractional", {}, {MEMORY}),
+    "activation.rule": ("per_total_parameters", {}, {MEMORY}),
+    "activation.prefill_chunk_tokens": (512, {}, {MEMORY}),
+    "activation.gb_per_billion_parameters": (0.02, {"activation.rule": "per_total_parameters"}, {MEMORY}),
+    "workspace_mib": (64, {}, {MEMORY}),
+    "runtime_reserve": ("assumed", {}, {MEMORY}),
+    "runtime_reserve_mib": (2048, {"runtime_reserve": "assumed"}, {MEMORY}),
+    "predictor_mb": (7.2, {}, {MEMORY}),
+    "predictor_hidden": (192, {}, {MEMORY}),
+    "lookahead_layers": (1, {}, {MEMORY}),
+    "undefined_extension": ("zero", {}, {MEMORY}),
+}
+"""By key another value, what it needs of other keys, and the outputs that move.
+
+Time is always that of the published architecture. What of a routing law reaches a simulation is the trace itself.
+"""
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """The keys of a settings class, those of its sections with a dot."""
+    keys = []
+    for name, field in model.model_fields.items():
+        section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        keys += leaves(field.annotation, f"{prefix}{name}.") if section else [prefix + name]
+    return keys
+
+
+def changed(scenario: Scenario, values: dict[str, Any]) -> Scenario:
+    """The scenario with other values by dotted key, validated."""
+    content = scenario.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    return Scenario.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def outputs_of(models, gpus):
+    """By scenario the capacity grid, table 7, and the times of simulated devices, on one GPU that was measured."""
+    chosen, spec = {name: models[name] for name in NAMES}, gpus[GPU]
+    profile = datasheet_profile(GPU, spec)
+
+    def outputs(scenario: Scenario) -> dict[str, pd.DataFrame]:
+        variations = {}
+        if scenario.fits_routing:
+            variations = read_variations(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
+        times = {
+            name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision, 4.0)
+            for name, model in chosen.items()
+        }
+        simulated = {name: [*took.other, *took.work, *took.fetch] for name, took in times.items()}
+        return {
+            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, variations, {GPU: 600 * MIB}),
+            STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, variations, DecodeStep()),
+            SIMULATION: pd.DataFrame(simulated),
+        }
+
+    return outputs
+
+
+def test_every_scenario_key_has_an_expected_effect():
+    assert set(EFFECTS) == set(leaves(Scenario))
+
+
+@pytest.mark.parametrize("key", EFFECTS)
+def test_scenario_key_moves_what_it_must(key, outputs_of):
+    value, given, expected = EFFECTS[key]
+    before, after = changed(CALIBRATED, given), changed(CALIBRATED, given | {key: value})
+    assert before != after
+    first, second = outputs_of(before), outputs_of(after)
+    assert {name for name in first if not first[name].equals(second[name])} == expected
+
+
+def test_precision_survives_the_parameters_of_a_job():
+    """What rules pass to scripts as JSON gives the precision of the scenario back."""
+    scenario = changed(CALIBRATED, {"kv_bits": 8, "ssm_state_bits": 16, "mla_cache": "decompressed", "weight_bits": 4})
+    given = json.loads(json.dumps(asdict(scenario.precision)))
+    assert Precision(**given) == scenario.precision == Precision(4, 8, 16, "decompressed")
