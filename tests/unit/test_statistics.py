@@ -222,12 +222,14 @@ def test_distinct_of_given_rows(trace, seed, width):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, len(trace), (4, width))
     rows[np.arange(width) >= rng.integers(1, width + 1, 4)[:, None]] = -1
-    counts = statistics._distinct(trace.experts, rows, trace.router.experts)
+    counts, alone = statistics._counted(trace.experts, rows, trace.router.experts)
     for batch in range(1, width + 1):
         full = [line[:batch] for line in rows.tolist() if line[batch - 1] >= 0]
         for layer in range(trace.experts.shape[1]):
-            distinct = [len(set(trace.experts[line, layer].ravel().tolist())) for line in full]
-            assert counts[batch - 1, layer].tolist() == np.bincount(distinct, minlength=counts.shape[2]).tolist()
+            chosen = [Counter(trace.experts[line, layer].ravel().tolist()) for line in full]
+            distinct = np.bincount([len(found) for found in chosen], minlength=counts.shape[2])
+            assert counts[batch - 1, layer].tolist() == distinct.tolist()
+            assert alone[batch - 1, layer] == sum(list(found.values()).count(1) for found in chosen)
 
 
 @settings(deadline=None)

@@ -24,6 +24,7 @@ from prophet_moe.hardware.roofline import gain_bound
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import sequence_starts
 from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
 from tests.unit.test_simulation import assert_equal
@@ -223,6 +224,41 @@ def test_deduplication_counts_each_batch(recorded):
     assert (together["shared_requests"] >= together["request_dedup"]).all()
     with pytest.raises(UserError, match="expected at least the largest batch, 500"):
         next(deduplication(NAME, held_out.decoded(), [500], 1, SEED))
+
+
+def test_deduplication_interval_is_a_bootstrap_over_sequences(recorded):
+    """A plain one: sequences drawn with replacement, then batches of different ones of them, each at a random token."""
+    trace = split(recorded[0])[1].decoded()
+    starts, batch, samples, random = sequence_starts(trace), 8, 20, np.random.default_rng(0)
+    means = []
+    for _ in range(200):
+        copies = random.integers(len(starts) - 1, size=len(starts) - 1)
+        unique = []
+        for _ in range(samples):
+            drawn = list(dict.fromkeys(random.permutation(copies).tolist()))[:batch]
+            rows = [random.integers(starts[sequence], starts[sequence + 1]) for sequence in drawn]
+            unique += [len(set(trace.experts[rows, layer].ravel().tolist())) for layer in range(LAYERS)]
+        means.append(np.mean(unique))
+    run = next(deduplication(NAME, trace, [batch], samples, SEED))
+    low, high = np.quantile(means, (0.025, 0.975)) / trace.router.experts
+    assert run.resident_share_high - run.resident_share_low == pytest.approx(high - low, rel=0.25)
+
+
+def test_deduplication_interval_is_wider_than_that_of_batches():
+    """Batches of 64 of the same 130 sequences are no independent draws of sequences."""
+    _, held_out = split(read_trace(ROOT / "resources/traces/small-12x128-top1"))
+    counted = pd.DataFrame(deduplication("small", held_out.decoded(), [64], 80, SEED))
+    run = counted.iloc[0]
+    assert run["resident_share_low"] < counted["resident_share"].mean() < run["resident_share_high"]
+    assert run["resident_share_high"] - run["resident_share_low"] > 3 * counted["resident_share"].sem() * 1.99
+
+
+def test_deduplication_of_too_few_sequences_has_no_interval(recorded):
+    """No draw with replacement has all 16 of 16 sequences: what other sequences would save is not known."""
+    decoded = split(recorded[0])[1].decoded()
+    few = decoded.select(np.isin(decoded.sequence, np.unique(decoded.sequence)[:16]))
+    run = next(deduplication(NAME, few, [16], 3, SEED))
+    assert np.isnan([run.request_dedup_low, run.request_dedup_high]).all()
 
 
 def test_the_iso_cache_of_the_report():

@@ -10,8 +10,8 @@ says as much as can be said.
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from prophet_moe.cachesim.deduplication import MEASURED
 from prophet_moe.present.select import where
 from prophet_moe.routing.intervals import beyond_sample, mean_interval
 from prophet_moe.settings import ReportedComparison
@@ -113,14 +113,13 @@ def _told(name: str, choice: pd.Series, steps: pd.Series) -> dict[str, object]:
 
 
 def deduplication_summary(counted: pd.DataFrame, claimed: ReportedComparison) -> pd.DataFrame:
-    """One row per trace and batch size: means over batches drawn, 95 % intervals, and the report's numbers."""
+    """One row per trace and batch size: means over batches drawn with their intervals, and the report's numbers."""
     rows = []
     for (trace, batch), runs in counted.groupby(["trace", "batch"], sort=False):
         row = {"trace": trace, "batch": batch, "runs": len(runs), "unique_experts": runs["unique_experts"].mean()}
-        for name in ("request_dedup", "shared_requests", "resident_share"):
-            half = stdtrit(len(runs) - 1, 0.975) * runs[name].sem()
-            row |= {name: runs[name].mean(), f"{name}_low": runs[name].mean() - half}
-            row |= {f"{name}_high": runs[name].mean() + half}
+        for name in MEASURED:
+            row |= {name: runs[name].mean()}
+            row |= {end: runs[end].iloc[0] for end in (f"{name}_low", f"{name}_high")}
         row |= {"uniform_request_dedup": runs["uniform_request_dedup"].mean()}
         told = {"claimed_saving": claimed.savings, "claimed_saving_in_scaling": claimed.scaling_savings}
         told |= {"claimed_reuse": claimed.reuse}

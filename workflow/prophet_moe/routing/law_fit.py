@@ -178,9 +178,7 @@ def _resampled(trace: Trace, batching: Batching) -> Iterator[Observed]:
     """The observation on sequences drawn anew with replacement, RESAMPLES times."""
     rng = np.random.default_rng(SEED)
     choices = choices_by_sequence(trace)
-    sequences = len(choices)
-    for _ in range(RESAMPLES):
-        copies = np.bincount(rng.integers(sequences, size=sequences), minlength=sequences)
+    for copies in statistics.drawn_anew(len(choices), RESAMPLES, rng):
         chosen = np.tensordot(copies, choices, 1)
         popularity = trace.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
         yield observe(trace, batching, popularity, SAMPLES, int(rng.integers(2**63)), copies)

@@ -4,7 +4,7 @@ In shapes: N tokens, L MoE layers, E experts, k choices per token, S sequences. 
 a trace count, whatever their phase: pass `trace.decoded()` for those of decoding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -192,9 +192,7 @@ def distinct_by_batch(
     with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
     sequence counts, once by default; one batch never holds a sequence twice.
     """
-    counts = distinct_counts(trace, batches, batching, samples, seed, copies)
-    lines = counts.sum(axis=2)
-    return counts @ np.arange(counts.shape[2]) / np.where(lines > 0, lines, np.nan)
+    return _mean_distinct(distinct_counts(trace, batches, batching, samples, seed, copies))
 
 
 def distinct_quantile(
@@ -220,13 +218,48 @@ def distinct_counts(
     batches: Sequence[int],
     batching: Batching,
     samples: int,
-    seed: int,
+    seed: int = 0,
     copies: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """(number of batches, L, E + 1): how many of the random batches have so many distinct experts in a layer.
 
     Batches are drawn as in `distinct_by_batch`.
     """
+    return _counts(trace, batches, batching, samples, seed, copies)[0]
+
+
+def requests_by_batch(
+    trace: Trace,
+    batches: Sequence[int],
+    batching: Batching,
+    samples: int,
+    seed: int = 0,
+    copies: NDArray[np.int64] | None = None,
+) -> Floats:
+    """(2, number of batches, L): distinct experts, and choices whose expert another token of the batch chooses too.
+
+    Means over random batches, as `distinct_by_batch` draws them.
+    """
+    counts, single = _counts(trace, batches, batching, samples, seed, copies)
+    choices = trace.router.top_k * np.asarray(batches)[:, None]
+    lines = counts.sum(axis=2)
+    return np.stack([_mean_distinct(counts), choices - single / np.where(lines > 0, lines, np.nan)])
+
+
+def _mean_distinct(counts: NDArray[np.int64]) -> Floats:
+    lines = counts.sum(axis=2)
+    return counts @ np.arange(counts.shape[2]) / np.where(lines > 0, lines, np.nan)
+
+
+def _counts(
+    trace: Trace,
+    batches: Sequence[int],
+    batching: Batching,
+    samples: int,
+    seed: int,
+    copies: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of random batches by size and layer: how many have so many distinct experts, and the ids chosen once, summed."""
     rng = np.random.default_rng(seed)
     starts = sequence_starts(trace)
     copies = np.ones(len(starts) - 1, np.int64) if copies is None else copies
@@ -239,7 +272,9 @@ def distinct_counts(
         rows = _staggered_batches(starts, pool, samples, max(batches), rng)
     else:
         rows = _prefill_batches(follows(trace), tokens, max(batches))
-    return _distinct(trace.experts, rows, trace.router.experts)[np.asarray(batches) - 1]
+    counts, single = _counted(trace.experts, rows, trace.router.experts)
+    sizes = np.asarray(batches) - 1
+    return counts[sizes], single[sizes]
 
 
 def bootstrap_distinct(
@@ -251,14 +286,27 @@ def bootstrap_distinct(
     seed: int = 0,
 ) -> Floats:
     """(2, number of batches): 95 % interval of u(B), mean over layers, from sequences drawn anew with replacement."""
-    rng = np.random.default_rng(seed)
-    sequences = len(sequence_starts(trace)) - 1
-    draws = np.empty((resamples, len(batches)))
-    for draw in draws:
-        copies = np.bincount(rng.integers(sequences, size=sequences), minlength=sequences)
-        anew = distinct_by_batch(trace, batches, batching, samples, int(rng.integers(2**63)), copies)
-        draw[:] = anew.mean(axis=1)
+    draws = [anew[0] for anew in bootstrap_requests(trace, batches, batching, samples, resamples, seed)]
     return np.nanquantile(draws, (0.025, 0.975), axis=0)
+
+
+def bootstrap_requests(
+    trace: Trace, batches: Sequence[int], batching: Batching, samples: int, resamples: int, seed: int
+) -> Iterator[Floats]:
+    """(2, number of batches), `resamples` times: `requests_by_batch`, means over layers, of sequences drawn anew.
+
+    NaN for batch sizes that the sequences drawn, without their copies, are too few for.
+    """
+    rng = np.random.default_rng(seed)
+    for copies in drawn_anew(len(sequence_starts(trace)) - 1, resamples, rng):
+        anew = requests_by_batch(trace, batches, batching, samples, int(rng.integers(2**63)), copies)
+        yield anew.mean(axis=2)
+
+
+def drawn_anew(sequences: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """(S,), `resamples` times: how often each of S sequences is drawn in S draws with replacement (bootstrap)."""
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(sequences, size=sequences), minlength=sequences)
 
 
 def _weighted_tokens(
@@ -328,17 +376,20 @@ def _prefill_batches(following, first, size):
 
 
 @njit(cache=True)
-def _distinct(experts, rows, count):
-    """(width, L, E + 1): how many lines of `rows` have so many distinct ids in their first B, for B = 1 to the width.
+def _counted(experts, rows, count):
+    """Of the first B of each line of `rows`, for B = 1 to their width, lines with fewer left out.
 
-    Lines with fewer than B rows are left out.
+    (width, L, E + 1): how many lines have so many distinct ids; (width, L): ids that a line chose once, summed.
     """
     layers, top_k = experts.shape[1:]
     lines = np.zeros((rows.shape[1], layers, count + 1), np.int64)
+    alone = np.zeros((rows.shape[1], layers), np.int64)
     seen = np.full((layers, count), -1)
-    distinct = np.empty(layers, np.int64)
+    chosen = np.zeros((layers, count), np.int64)
+    distinct, single = np.empty(layers, np.int64), np.empty(layers, np.int64)
     for line in range(len(rows)):
         distinct[:] = 0
+        single[:] = 0
         for place in range(rows.shape[1]):
             row = rows[line, place]
             if row < 0:
@@ -346,10 +397,17 @@ def _distinct(experts, rows, count):
             for layer in range(layers):
                 for rank in range(top_k):
                     expert = experts[row, layer, rank]
-                    distinct[layer] += seen[layer, expert] != line
-                    seen[layer, expert] = line
+                    if seen[layer, expert] != line:
+                        seen[layer, expert] = line
+                        chosen[layer, expert] = 0
+                        distinct[layer] += 1
+                        single[layer] += 1
+                    elif chosen[layer, expert] == 1:
+                        single[layer] -= 1
+                    chosen[layer, expert] += 1
                 lines[place, layer, distinct[layer]] += 1
-    return lines
+                alone[place, layer] += single[layer]
+    return lines, alone
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
