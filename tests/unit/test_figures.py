@@ -4,6 +4,8 @@ import math
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
@@ -65,6 +67,34 @@ def assert_nothing_is_clipped(figures: dict) -> None:
             box, page = text.get_window_extent(), figure.bbox
             inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
             assert inside, f"{name}: {text.get_text()!r} at {box.bounds} leaves {page.bounds}"
+
+
+def assert_no_texts_touch(figures: dict) -> None:
+    """No two texts of a figure, titles included, overlap by more than a pixel."""
+    for name, figure in figures.items():
+        figure.draw_without_rendering()
+        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in visible_texts(figure)]
+        for place, (text, box) in enumerate(boxes):
+            for other, beside in boxes[place + 1 :]:
+                assert not box.overlaps(beside), f"{name}: {text!r} touches {other!r}"
+
+
+def looks_of(line: Line2D) -> tuple[str, str]:
+    """Colour and marker of a line."""
+    marker = line.get_marker()
+    return to_hex(line.get_color()), "" if marker in (None, "None", "none") else str(marker)
+
+
+def assert_legend_is_what_is_drawn(figure) -> None:
+    """Every entry of the legends has its line in the panels, and no two entries look alike."""
+    entries = [handle for legend in figure.legends for handle in legend.legend_handles if isinstance(handle, Line2D)]
+    assert entries
+    drawn = {(looks_of(line), line.get_linestyle()) for axes in figure.axes for line in axes.get_lines()}
+    colours = {look[0] for look, _ in drawn}
+    for entry in entries:
+        assert looks_of(entry)[0] in colours, f"{entry.get_label()} is not drawn"
+    looks = [(looks_of(entry), entry.get_linestyle(), entry.get_alpha()) for entry in entries]
+    assert len(set(looks)) == len(looks), "two entries of the legend look alike"
 
 
 def test_no_text_is_clipped_or_too_small(scenario):

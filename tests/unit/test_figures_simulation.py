@@ -31,7 +31,7 @@ from prophet_moe.present.figures.comparative_evaluation import AS_DESCRIBED, DED
 from prophet_moe.present.select import where
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import ReportedComparison, Simulation, Style
-from tests.unit.test_figures import assert_nothing_is_clipped, visible_texts
+from tests.unit.test_figures import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
 from tests.unit.test_predict import random_network
 
 TRACES = Path(__file__).resolve().parents[2] / "resources/traces"
@@ -104,16 +104,6 @@ def told(tables: dict[str, pd.DataFrame], traces: list[str], claimed: ReportedCo
 def figures(tables) -> dict:
     """Of both traces, with the report's claims."""
     return drawings(tables, SHOWN, CLAIMED)
-
-
-def assert_no_texts_touch(figures: dict) -> None:
-    """No two texts of a figure overlap by more than a pixel."""
-    for name, figure in figures.items():
-        figure.draw_without_rendering()
-        boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in visible_texts(figure)]
-        for place, (text, box) in enumerate(boxes):
-            for other, beside in boxes[place + 1 :]:
-                assert not box.overlaps(beside), f"{name}: {text!r} touches {other!r}"
 
 
 def marks(axes) -> set[tuple[float, float]]:

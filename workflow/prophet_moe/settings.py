@@ -379,6 +379,9 @@ OKABE_ITO = Colours(
 )
 
 
+KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-oss-20b-decode"]
+
+
 class FigureStyle(Strict):
     """Looks of one figure."""
 
@@ -420,6 +423,8 @@ class Style(Strict):
     colours: Colours = OKABE_ITO
     heatmap: str = "RdYlGn"
     """Colour map of figure 4: red is low and green high, as in the report; numbers in the cells are the second cue."""
+    traces: list[str] = KNOWN_TRACES
+    """Routing traces in the order of their colours and markers, which a trace keeps in every figure. Append others."""
     figures: FigureStyles = FigureStyles()
 
     def for_figure(self, name: str) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from math import lcm
 from typing import Any
+from zlib import crc32
 
 import matplotlib.style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +18,17 @@ SMALLEST_PT = 6
 """No text is printed smaller."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "<", ">")
 """Markers tell series apart where colours cannot."""
+STRATEGY_LOOKS = {
+    "on_demand": (5, "s", "solid"),
+    "prophet": (0, "o", "solid"),
+    "static_popular": (2, "^", (0, (1, 1))),
+    "belady": (1, "v", (0, (4, 1.2, 1, 1.2))),
+    "perfect_prefetch": (3, "D", (0, (3, 1.5))),
+    "pre_gated": (4, "P", (0, (5, 1))),
+}
+"""Number of the colour, marker and line of the strategies that figures tell apart; none repeats any of the three."""
+OTHER_STRATEGY = ("baseline", "", "solid")
+"""Colour, marker and line of strategies that figures draw as a group."""
 
 BACKING = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}
 """Behind text that lines may cross. Not a path effect: that would turn the text of a PDF into outlines."""
@@ -105,9 +119,65 @@ def turn_crowded_ticks(figure: Figure, ax: Axes) -> None:
         ax.tick_params(axis="x", rotation=90)
 
 
+def legend_in_rows(figure: Figure, handles: dict[str, Artist], columns: int) -> None:
+    """A legend below the figure, filled row by row as text is read; Matplotlib fills its columns first."""
+    names = list(handles)
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    # Only the last row may be short, and then Matplotlib's last columns are.
+    blanks = [None] * (rows * columns - len(names))
+    grid = [(names + blanks)[row * columns : (row + 1) * columns] for row in range(rows)]
+    ordered = [name for column in zip(*grid, strict=True) for name in column if name is not None]
+    figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=columns)
+
+
 def series_look(style: Style, index: int) -> dict[str, str]:
     """Colour and marker of the series at `index`; both repeat, at different lengths, so that pairs stay distinct."""
     return {"color": style.colours.series[index % len(style.colours.series)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def trace_look(style: Style, trace: str) -> dict[str, str]:
+    """Colour and marker of a routing trace, the same in every figure, whichever others are drawn beside it.
+
+    The place in `style.traces` decides. A trace that is not in that list draws its place, beyond the list's, by a
+    checksum of its name: adding one changes the look of no other.
+    """
+    known = style.traces
+    if trace in known:
+        return series_look(style, known.index(trace))
+    free = max(1, lcm(len(MARKERS), len(style.colours.series)) - len(known))
+    return series_look(style, len(known) + crc32(trace.encode()) % free)
+
+
+def strategy_look(style: Style, strategy: str) -> dict[str, Any]:
+    """Colour, marker and line of a caching strategy, the same in every figure; all without their own look alike."""
+    if strategy not in STRATEGY_LOOKS:
+        colour, marker, line = OTHER_STRATEGY
+        return {"color": getattr(style.colours, colour), "marker": marker, "linestyle": line}
+    number, marker, line = STRATEGY_LOOKS[strategy]
+    return {"color": style.colours.series[number % len(style.colours.series)], "marker": marker, "linestyle": line}
+
+
+def apart(wanted: list[float], least: float) -> list[float]:
+    """Places as near to the `wanted` ones, in the same order, as labels that are `least` high allow: none overlap.
+
+    Labels that would touch form a group around the mean of what they want (pool adjacent violators).
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    groups: list[list[int]] = []
+
+    def start(group: list[int]) -> float:
+        return sum(wanted[one] for one in group) / len(group) - least * (len(group) - 1) / 2
+
+    for one in order:
+        groups.append([one])
+        while len(groups) > 1 and start(groups[-2]) + least * len(groups[-2]) > start(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = [0.0] * len(wanted)
+    for group in groups:
+        for number, one in enumerate(group):
+            places[one] = start(group) + least * number
+    return places
 
 
 def gigabytes(value: float) -> str:

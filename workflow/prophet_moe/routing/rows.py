@@ -43,14 +43,17 @@ def read_statistics(path: Path) -> pd.DataFrame:
     return read_rows(path, COLUMNS)
 
 
-def read_rows(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A written table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError."""
+def read_rows(path: Path, columns: list[str], *, others: bool = False) -> pd.DataFrame:
+    """A written table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError.
+
+    With `others`, the table may have more columns, in any order.
+    """
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
     try:
         table = pd.read_csv(path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise UserError(str(path), f"is no table: {error}", REBUILD) from None
-    if list(table.columns) != columns:
+    if not (set(columns) <= set(table.columns) if others else list(table.columns) == columns):
         raise UserError(str(path), f"has columns {', '.join(table.columns)}, expected {', '.join(columns)}", REBUILD)
     return table

@@ -1,38 +1,36 @@
-"""What a saved gigabyte costs: context gained against time lost, as fewer experts stay on the GPU."""
+"""How much longer a context may be at most so much slowdown: the gain at each limit, beside the memory floor."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import BACKING, new_figure, series_look, settle, small_pt, styled
+from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings import Style
 
-COLUMNS = [
-    *("model", "gpu", "batch_size", "strategy", "trace", "resident_experts", "resident_share", "slowdown"),
-    *("hit_rate", "waves", "max_context", "baseline_max_context", "kv_extension_factor", "saved_gb"),
-]
-"""Of the table of points, as `capacity.frontier.frontier` makes them."""
 CONFIGURATION = ["model", "gpu", "batch_size"]
+COLUMNS = [*CONFIGURATION, "strategy", "resident_experts", "slowdown", "kv_extension_factor"]
+"""Those that are read of the table of points, which `capacity.frontier.frontier` makes."""
+INTERVAL = ["slowdown_low", "slowdown_high"]
+"""The interval of the slowdown over sequences, drawn where the table has it."""
 MEMORY_COLUMNS = [*CONFIGURATION, "kv_extension_factor"]
 """Of the record of capacity: those that are read."""
-STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "perfect prefetch"}
+STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
 """Strategies in the order in which they are drawn, and what they are called in the figure."""
-PROPHET, ORACLE = "prophet", "perfect_prefetch"
-ANY_SLOWDOWN = float("inf")
-FACTORS = (1, 1.2, 1.5, 2, 3, 4, 6, 8, 10, 15, 20, 30, 50)
-"""KV extensions that may be named on an axis."""
-SLOWDOWNS = (1, 3, 10, 30, 100)
+ORACLE = "perfect_prefetch"
+FLOOR = "memory floor: if every expert were there in time"
+LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
+"""Limits of slowdown at which lines are read, a fine grid of the axis."""
+TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
 """Slowdowns named on an axis."""
-TICKS = 4
-"""At most so many intervals; as many as fit would depend on the layout, which depends on them."""
-_LOOKS = {"prophet": 0, "perfect_prefetch": 3, "on_demand": 5}
-"""Numbers of the colours and markers that strategies have in the other figures."""
+NEAR_ONE = 0.05
+"""Time lost, as a share, up to which the axis is nearly linear; beyond it is logarithmic."""
 
 
 def fitting(points: pd.DataFrame) -> pd.DataFrame:
@@ -40,27 +38,29 @@ def fitting(points: pd.DataFrame) -> pd.DataFrame:
     return points[points["kv_extension_factor"].notna()]
 
 
-def gains(points: pd.DataFrame, limit: float) -> pd.DataFrame:
-    """The most KV extension at a slowdown of at most `limit`, among the numbers of resident experts simulated.
+def reach(slowdown: np.ndarray, extension: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """The most KV extension within each limit of slowdown, read linearly between the numbers of experts simulated.
 
-    A row per configuration whose baseline fits, a column per strategy. All experts resident, which is the baseline and
-    needs no simulation, is always possible: nothing is below 1.
+    `slowdown` and `extension` go from many resident experts to few. All experts resident, which is the baseline and
+    needs no simulation, is always possible: nothing is below 1, and beyond the last point nothing more is gained.
     """
-    found = fitting(points)
-    gained = found["kv_extension_factor"].where(found["slowdown"] <= limit, 1).clip(lower=1)
-    return _by_strategy(found.assign(gained=gained), "max")
+    slower = np.maximum.accumulate([1, *slowdown])
+    longer = np.maximum.accumulate([1, *extension])
+    return np.interp(limits, slower, longer)
 
 
-def next_gains(points: pd.DataFrame, limit: float) -> pd.DataFrame:
-    """Like `gains`, of the first number of experts beyond `limit`: no number between those simulated gains as much."""
-    found = fitting(points)
-    beyond = found["kv_extension_factor"].where(found["slowdown"] > limit, np.inf)
-    reached, first = gains(points, limit), _by_strategy(found.assign(gained=beyond), "min")
-    return first.where(np.isfinite(first), reached).clip(lower=reached)
+def selection(points: pd.DataFrame, limits: np.ndarray, slowdown: str = "slowdown") -> pd.DataFrame:
+    """The most KV extension at each limit: a row per configuration whose baseline fits and strategy.
 
-
-def _by_strategy(found: pd.DataFrame, most_or_least: str) -> pd.DataFrame:
-    return found.pivot_table(index=CONFIGURATION, columns="strategy", values="gained", aggfunc=most_or_least)
+    Columns are the limits. `slowdown` is the column that is read: the estimate, or an end of its interval.
+    """
+    ordered = fitting(points).sort_values("resident_experts", ascending=False, kind="stable")
+    rows = {
+        key: reach(mine[slowdown].to_numpy(), mine["kv_extension_factor"].to_numpy(), limits)
+        for key, mine in ordered.groupby([*CONFIGURATION, "strategy"])
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=[*CONFIGURATION, "strategy"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=limits)
 
 
 def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
@@ -72,10 +72,15 @@ def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
     return dict(zip(told["model"], told["kv_extension_factor"], strict=True))
 
 
-def memory_alone(memory: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
+def memory_floor(memory: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
     """KV extension where only memory counts, of the configurations whose baseline fits."""
-    wanted = gains(points, ANY_SLOWDOWN).index
+    wanted = pd.MultiIndex.from_frame(fitting(points)[CONFIGURATION].drop_duplicates()).sort_values()
     return memory.set_index(CONFIGURATION)["kv_extension_factor"].reindex(wanted)
+
+
+def geometric_mean(values: pd.Series) -> float:
+    """Geometric mean of positive ratios, such as KV extensions of configurations."""
+    return float(np.exp(np.log(values).mean()))
 
 
 def findings(
@@ -92,48 +97,51 @@ def findings(
     """Say in Markdown what a longer context costs; every number is computed from the points."""
     if fitting(points).empty:
         return "* The baseline of no configuration fits: there is no context to extend."
-    lines = [_of_all(points, memory, limit) for limit in sorted({*limits, claimed_slowdown})]
-    here = where(points, gpu=gpu, batch_size=batch_size)
+    told = sorted({*limits, claimed_slowdown})
+    gains = selection(points, np.array(told))
+    floor = memory_floor(memory, points)
+    lines = [_of_all(gains[limit], limit) for limit in told]
+    lines.append(
+        f"The memory floor, which is what would be gained if every expert were there in time, has a median of "
+        f"{floor.median():.2f} and a geometric mean of {geometric_mean(floor):.2f}. No simulated strategy is that fast."
+    )
     for model in models:
-        rows = fitting(where(here, model=model))
-        told = _of_model(rows, claimed_slowdown, claimed_extension.get(model)) if len(rows) else "no baseline fits."
-        lines.append(f"**{model}** on {gpu}, batch {batch_size}: {told}")
+        key = (model, gpu, batch_size)
+        if key not in floor.index:
+            lines.append(f"**{model}** on {gpu}, batch {batch_size}: no baseline fits.")
+            continue
+        reached = gains[claimed_slowdown].loc[key]
+        text = ", ".join(f"{reached[name]:.3f} ({STRATEGIES[name]})" for name in STRATEGIES if name in reached)
+        claim = claimed_extension.get(model)
+        report = "" if claim is None else f"; the report claims {claim:.3f}"
+        lines.append(
+            f"**{model}** on {gpu}, batch {batch_size}, at a slowdown of at most {claimed_slowdown:g}: {text}; "
+            f"memory floor {floor[key]:.3f}{report}."
+        )
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _of_all(points: pd.DataFrame, memory: pd.DataFrame, limit: float) -> str:
-    reached, beyond = gains(points, limit), next_gains(points, limit)
-    told = ", ".join(
-        f"{reached[name].mean():.3f} ({label}; {(reached[name] > 1).mean():.0%} gain anything)"
+def _of_all(gained: pd.Series, limit: float) -> str:
+    by_strategy = dict(list(gained.groupby("strategy")))
+    told = "; ".join(
+        f"{label} {by_strategy[name].median():.3f} ({geometric_mean(by_strategy[name]):.3f}), "
+        f"{(by_strategy[name] >= 1.01).mean():.0%} gain a hundredth or more"
         for name, label in STRATEGIES.items()
-        if name in reached
+        if name in by_strategy
     )
-    text = f"At a slowdown of at most **{limit:g}** a context is, in the mean of {len(reached)} configurations, {told}"
-    text += f" times as long. Memory alone would allow {memory_alone(memory, points).mean():.2f} times."
-    if PROPHET in beyond:
-        text += f" Between the numbers of experts simulated, Prophet stays below {beyond[PROPHET].mean():.2f}."
-    return text
+    return (
+        f"At a slowdown of at most **{limit:g}** a context is so many times as long, median (geometric mean) of "
+        f"{gained.index.droplevel('strategy').nunique()} configurations: {told}."
+    )
 
 
-def _of_model(rows: pd.DataFrame, claimed_slowdown: float, claimed_extension: float | None) -> str:
-    told = []
-    for name, label in STRATEGIES.items():
-        mine = where(rows, strategy=name).sort_values("saved_gb")
-        costly = mine[mine["saved_gb"] > 0]
-        if len(costly):
-            first, last = costly.iloc[0], costly.iloc[-1]
-            told.append(
-                f"{label}: the first {first.saved_gb:.1f} GB cost {first.slowdown - 1:+.0%} time for "
-                f"{first.kv_extension_factor - 1:+.1%} context, {last.saved_gb:.1f} GB a slowdown of "
-                f"{last.slowdown:.1f} for {last.kv_extension_factor - 1:+.0%}"
-            )
-    text = "; ".join(told)
-    reached = gains(rows, claimed_slowdown).iloc[0]
-    known = [name for name in STRATEGIES if name in reached]
-    text += f". At {claimed_slowdown:g}: {', '.join(f'{reached[name]:.3f} ({STRATEGIES[name]})' for name in known)}"
-    if claimed_extension is not None:
-        text += f"; the report claims {claimed_extension:.3f}"
-    return f"{text}."
+def headline(points: pd.DataFrame, memory: pd.DataFrame, claimed_slowdown: float) -> str:
+    """The figure's statement: medians of the best simulated strategy, the oracle and the memory floor."""
+    floor = memory_floor(memory, points).median()
+    reached = selection(points, np.array([claimed_slowdown]))[claimed_slowdown].groupby("strategy").median()
+    beside = f"oracle {reached[ORACLE]:.2f}x, " if ORACLE in reached else ""
+    best = reached.drop(ORACLE, errors="ignore").max()
+    return f"{claimed_slowdown:g}x the time buys {best:.2f}x the context;\n{beside}memory floor {floor:.2f}x"
 
 
 def draw(
@@ -148,16 +156,36 @@ def draw(
     claimed_slowdown: float,
     claimed_extension: Mapping[str, float],
 ) -> Figure:
-    """Left: the frontier of each model on one GPU. Right: the gain at each limit, of all configurations."""
-    alone = memory_alone(memory, points)
-    expected = {model: (alone.get((model, gpu, batch_size)), claimed_extension.get(model)) for model in models}
+    """Left: the median gain of all configurations by limit. Right: the same for each model on one GPU."""
+    here = where(points, gpu=gpu, batch_size=batch_size)
+    floor = memory_floor(memory, points)
     with styled(style):
         figure = new_figure(style.figures.frontier)
-        left, right = figure.subfigures(1, 2, width_ratios=[1.12, 1])
-        _draw_frontiers(left, where(points, gpu=gpu, batch_size=batch_size), expected, claimed_slowdown, style)
-        left.axes[0].set_title(f"What context costs, {gpu}, batch {batch_size}", fontsize=style.font_size_pt)
-        _draw_gains(right.subplots(), points, alone, sorted(limits), claimed_slowdown, style)
-        claims = any(claim is not None for _, claim in expected.values())
+        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.35])
+        ax = left.subplots()
+        _draw_all(ax, points, floor, claimed_slowdown, style)
+        if floor.size:
+            ax.set_title(headline(points, memory, claimed_slowdown), fontsize=style.font_size_pt)
+        rows = 1 if len(models) <= 2 else 2
+        panels = right.subplots(rows, -(-len(models) // rows), sharex=True, squeeze=False)
+        for number, (panel, model) in enumerate(zip(panels.flat, models, strict=False)):
+            mine = where(here, model=model)
+            _draw_lines(panel, selection(mine, LIMITS), _band(mine), claimed_slowdown, style)
+            _draw_floor(panel, floor.get((model, gpu, batch_size)), style)
+            claim = claimed_extension.get(model)
+            if claim is not None and len(fitting(mine)):
+                panel.plot(claimed_slowdown, claim, **_claim_look(style))
+            panel.set_title(model if len(fitting(mine)) else f"{model}: no baseline", fontsize=small_pt(style))
+            _label(panel, style, small=True)
+            if number % panels.shape[1] == 0:
+                panel.set_ylabel("KV extension")
+            if number + panels.shape[1] >= len(models):
+                panel.set_xlabel("Slowdown at most")
+                panel.tick_params(labelbottom=True)
+        for spare in panels.flat[len(models) :]:
+            spare.remove()
+        right.suptitle(f"{gpu}, batch {batch_size}", fontsize=style.font_size_pt)
+        claims = any(claimed_extension.get(model) is not None for model in models)
         _add_legend(figure, points, claims, claimed_slowdown, style)
         settle(figure)
     return figure
@@ -165,120 +193,103 @@ def draw(
 
 def _add_legend(figure: Figure, points: pd.DataFrame, claims: bool, claimed_slowdown: float, style: Style) -> None:
     looks = {STRATEGIES[name]: _look(style, name) for name in STRATEGIES if name in set(points["strategy"])}
-    looks["memory alone"] = _memory_look(style)
+    looks[FLOOR] = _floor_look(style)
+    looks[f"reported slowdown, {claimed_slowdown:g}"] = _claimed_slowdown_look(style)
     if claims:
         looks["reported context"] = _claim_look(style)
-    looks[f"reported slowdown, {claimed_slowdown:g}"] = _claimed_slowdown_look(style)
-    handles = [Line2D([], [], **look) for look in looks.values()]
-    figure.legend(handles, list(looks), loc="outside lower center", ncols=len(looks), columnspacing=1.2)
+    legend_in_rows(figure, {name: Line2D([], [], **look) for name, look in looks.items()}, 3)
 
 
-def _look(style: Style, name: str) -> dict[str, object]:
-    """The oracle is dashed and hollow; no prediction, which is drawn first, is wide, so that it shows below Prophet."""
-    look = series_look(style, _LOOKS[name])
-    if name == ORACLE:
-        return look | {"linewidth": 1, "markersize": 3.2, "markerfacecolor": "white", "linestyle": (0, (3, 1.5))}
-    if name == PROPHET:
-        return look | {"linewidth": 1.1, "markersize": 2.8}
-    return look | {"linewidth": 2.6, "markersize": 4.2, "alpha": 0.5}
+def _look(style: Style, name: str) -> dict[str, Any]:
+    """No prediction, which is drawn first, is wide and pale, so that it shows below a line that equals it."""
+    look = strategy_look(style, name) | {"marker": ""}
+    return look | ({"linewidth": 3.2, "alpha": 0.5} if name == "on_demand" else {"linewidth": 1.3})
 
 
-def _memory_look(style: Style) -> dict[str, object]:
-    return {"color": style.colours.text, "marker": "s", "markersize": 3.6, "linestyle": "none"}
+def _floor_look(style: Style) -> dict[str, Any]:
+    return {"color": style.colours.text, "linewidth": 1, "linestyle": (0, (5, 2))}
 
 
-def _claim_look(style: Style) -> dict[str, object]:
+def _claim_look(style: Style) -> dict[str, Any]:
     edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-    return {"color": style.colours.does_not_fit, "marker": "*", "markersize": 8, "linestyle": "none"} | edge
+    return {"color": style.colours.does_not_fit, "marker": "*", "markersize": 7, "linestyle": "none"} | edge
 
 
-def _claimed_slowdown_look(style: Style) -> dict[str, object]:
-    return {"color": style.colours.does_not_fit, "linewidth": 1, "linestyle": (0, (1, 1))}
+def _claimed_slowdown_look(style: Style) -> dict[str, Any]:
+    return {"color": style.colours.does_not_fit, "linewidth": 2.2, "alpha": 0.35}
 
 
-def _draw_frontiers(
-    figure: SubFigure,
-    points: pd.DataFrame,
-    expected: Mapping[str, tuple[float | None, float | None]],
+def _band(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """What is reached at the ends of the slowdown's interval, where the table has one."""
+    if not set(INTERVAL) <= set(points.columns):
+        return None
+    low, high = (selection(points, LIMITS, end) for end in INTERVAL)
+    return low, high
+
+
+def _draw_all(ax: Axes, points: pd.DataFrame, floor: pd.Series, claimed_slowdown: float, style: Style) -> None:
+    """Median over the configurations whose baseline fits; an empty panel where there is none."""
+    gains, band = selection(points, LIMITS), _band(points)
+    if gains.empty:
+        ax.set_axis_off()
+        return
+    median = gains.groupby("strategy").median()
+    ends = None if band is None else tuple(end.groupby("strategy").median() for end in band)
+    _draw_lines(ax, median, ends, claimed_slowdown, style)
+    _draw_floor(ax, floor.median(), style)
+    _label(ax, style, small=False)
+    ax.set_xlabel(f"Slowdown at most ({len(floor)} configurations)")
+    ax.set_ylabel("Median KV extension")
+
+
+def _draw_lines(
+    ax: Axes,
+    gains: pd.DataFrame,
+    band: tuple[pd.DataFrame, pd.DataFrame] | None,
     claimed_slowdown: float,
     style: Style,
 ) -> None:
-    """A panel per model, in two rows where there are more than two, with the same axes."""
-    rows = 1 if len(expected) <= 2 else 2
-    panels = figure.subplots(rows, -(-len(expected) // rows), sharex=True, sharey=True, squeeze=False)
-    for number, (ax, (model, marks)) in enumerate(zip(panels.flat, expected.items(), strict=False)):
-        found = fitting(where(points, model=model))
-        for name in STRATEGIES:
-            line = where(found, strategy=name).sort_values("slowdown")
-            ax.plot(line["slowdown"], line["kv_extension_factor"], **_look(style, name))
-        ax.axvline(claimed_slowdown, zorder=1, **_claimed_slowdown_look(style))
-        for value, look in zip(marks, (_memory_look(style), _claim_look(style)), strict=True):
-            if value is not None:
-                ax.plot(claimed_slowdown, value, zorder=5, **look)
-        title = model if len(found) else f"{model}:\nbaseline does not fit"
-        ax.text(0.24, 0.94, title, transform=ax.transAxes, va="top", fontsize=small_pt(style), bbox=BACKING)
-        ax.grid(axis="both")
-        if number + panels.shape[1] >= len(expected):
-            ax.set_xlabel("Slowdown")
-            ax.tick_params(labelbottom=True)
-    for spare in panels.flat[len(expected) :]:
-        spare.remove()
-    first = panels[0, 0]
-    first.set_xscale("log")
-    first.set_xlim(0.85, max(2, 1.3 * points["slowdown"].max()))
-    first.set_ylim(*_with_room(*first.get_ylim()))
-    first.yaxis.set_major_locator(MaxNLocator(TICKS))
-    first.xaxis.set_major_locator(FixedLocator(SLOWDOWNS))
-    first.xaxis.set_major_formatter("{x:g}")
-    first.xaxis.set_minor_locator(NullLocator())
-    for ax in panels[:, 0]:
-        ax.set_ylabel("KV extension")
+    """A line per strategy over the limits, between the lines of the ends of its slowdown's interval."""
+    ax.axvline(claimed_slowdown, zorder=1, **_claimed_slowdown_look(style))
+    for name in STRATEGIES:
+        if name not in gains.index.get_level_values("strategy"):
+            continue
+        look = _look(style, name)
+        line = where(gains.reset_index(), strategy=name)[list(gains.columns)].iloc[0]
+        ax.plot(gains.columns, line.to_numpy(float), **look)
+        if band is not None:
+            low, high = (where(end.reset_index(), strategy=name)[list(gains.columns)].iloc[0] for end in band)
+            spread = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
+            ax.fill_between(gains.columns, high.to_numpy(float), low.to_numpy(float), **spread)
 
 
-def _with_room(low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis with room for a panel's name above what is drawn."""
-    return low, high + 0.1 * (high - low)
+def _draw_floor(ax: Axes, floor: float | None, style: Style) -> None:
+    """A line across the whole panel: a floor belongs to no slowdown."""
+    if floor is not None and np.isfinite(floor):
+        ax.axhline(floor, zorder=1, **_floor_look(style))
 
 
-def _draw_gains(
-    ax: Axes, points: pd.DataFrame, alone: pd.Series, limits: list[float], claimed_slowdown: float, style: Style
-) -> None:
-    """Rows by limit and strategy, memory alone last: every configuration a dot, their mean a mark and its value."""
-    known = [name for name in STRATEGIES if name in set(fitting(points)["strategy"])]
-    middles = []
-    row = 0.0
-    for limit in [*limits, ANY_SLOWDOWN]:
-        reached = gains(points, limit)
-        for number, name in enumerate(known):
-            _draw_spread(ax, row + number, reached[name], _look(style, name), style)
-        middles.append(row + (len(known) - 1) / 2)
-        if limit == claimed_slowdown:
-            band = {"color": style.colours.does_not_fit, "alpha": 0.12, "linewidth": 0, "zorder": 0}
-            ax.axhspan(row - 0.75, row + len(known) - 0.25, **band)
-        row += len(known) + 0.5
-    _draw_spread(ax, row, alone, _memory_look(style), style)
-    ax.set_ylim(row + 0.9, -0.75)
-    ax.set_yticks([*middles, row], [*(f"{limit:g}" for limit in limits), "any", "memory\nalone"])
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylabel("Slowdown at most")
-    ax.set_xscale("log")
-    most = pd.Series([2, alone.max(), fitting(points)["kv_extension_factor"].max()]).max()
-    ax.set_xlim(0.95, 1.25 * most)
-    ax.set_xticks([factor for factor in FACTORS if factor <= most])
+def _label(ax: Axes, style: Style, *, small: bool) -> None:
+    scale = {"functions": (_place_of, _slowdown_at)}
+    ax.set_xscale("function", **scale)
+    ax.set_xlim(1, LIMITS[-1])
+    ax.xaxis.set_major_locator(FixedLocator(TICKS))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.grid(axis="x")
-    ax.set_xlabel("KV extension (dots: configurations)")
-    ax.set_title(f"What {len(alone)} configurations gain", fontsize=style.font_size_pt)
-    ax.set_title("mean", loc="right", fontsize=small_pt(style))
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(1 - 0.03 * (high - low), low), high + 0.05 * (high - low))
+    ax.yaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter("{x:g}x")
+    ax.grid(axis="both")
+    if small:
+        ax.tick_params(labelsize=small_pt(style))
 
 
-def _draw_spread(ax: Axes, at: float, values: pd.Series, look: dict[str, object], style: Style) -> None:
-    """Dots below each other in the order of the configurations, and the mean over them."""
-    dots = {"linestyle": "none", "marker": "o", "markersize": 1.8, "markeredgewidth": 0, "alpha": 0.4}
-    ax.plot(values, at + np.linspace(-0.33, 0.33, len(values)), color=look["color"], **dots)
-    if values.empty:
-        return
-    mean = values.mean()
-    ax.plot(mean, at, zorder=4, **look | {"markersize": 5, "alpha": 1, "markeredgecolor": look["color"]})
-    ax.text(1, at, f"{mean:.2f}", transform=ax.get_yaxis_transform(), ha="right", va="center", fontsize=small_pt(style))
+def _place_of(slowdown: np.ndarray) -> np.ndarray:
+    """Where a slowdown lies on the axis: nearly linear in the time lost, then logarithmic."""
+    return np.log1p((np.maximum(slowdown, 1) - 1) / NEAR_ONE)
+
+
+def _slowdown_at(place: np.ndarray) -> np.ndarray:
+    """The inverse of `_place_of`."""
+    return 1 + NEAR_ONE * np.expm1(place)
