@@ -27,11 +27,17 @@ from prophet_moe.present.figures import (
     layer_detail,
     strategy_sweeps,
 )
-from prophet_moe.present.figures.comparative_evaluation import AS_DESCRIBED, DEDUPLICATED, reported, steps
+from prophet_moe.present.figures.comparative_evaluation import reported
 from prophet_moe.present.select import where
+from prophet_moe.present.style import strategy_look
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import ReportedComparison, Simulation, Style
-from tests.unit.test_figures import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
+from tests.unit.test_figures import (
+    assert_legend_is_what_is_drawn,
+    assert_no_texts_touch,
+    assert_nothing_is_clipped,
+    visible_texts,
+)
 from tests.unit.test_predict import random_network
 
 TRACES = Path(__file__).resolve().parents[2] / "resources/traces"
@@ -81,12 +87,11 @@ def tables() -> dict[str, pd.DataFrame]:
 
 def drawings(tables: dict[str, pd.DataFrame], traces: list[str], claimed: ReportedComparison) -> dict:
     """All four figures."""
-    sweeps = {"traces": traces, "batch": BATCH, "claimed_slowdown": 1.2}
     return {
         "comparative": comparative_evaluation.draw(tables["results"], STYLE, traces=traces, claimed=claimed),
         "deduplication": expert_deduplication.draw(tables["counted"], STYLE, traces=traces, claimed=claimed),
         "layers": layer_detail.draw(tables["layers"], STYLE, traces=traces),
-        "sweeps": strategy_sweeps.draw(tables["sweeps"], STYLE, **sweeps),
+        "sweeps": strategy_sweeps.draw(tables["sweeps"], STYLE, traces=traces, batch=BATCH),
     }
 
 
@@ -164,31 +169,70 @@ def test_notebooks_know_the_columns_of_the_tables(tables):
         assert list(tables[kind].columns) == module.COLUMNS, kind
 
 
-def test_speedups_are_those_of_the_tables(tables, figures):
-    results, trace = tables["results"], SHOWN[0]
-    strategies, batches, gains = figures["comparative"].axes
-    summary = where(strategy_summary(results, CLAIMED), trace=trace, routing="recorded", batch="all")
-    described = where(summary, mode="as_described").set_index("strategy")["speedup"]
-    deduplicated = where(summary, mode="deduplicated").set_index("strategy")["speedup"]
-    rows = range(len(comparative_evaluation.STRATEGIES))
-    assert_drawn(strategies, described[list(comparative_evaluation.STRATEGIES)], rows)
-    assert_drawn(strategies, CLAIMED.speedups.values(), rows[: len(CLAIMED.speedups)])
-    scaling = where(batch_scaling(results, CLAIMED), trace=trace)
-    assert_drawn(batches, scaling["batch"], scaling["speedup"])
-    assert_drawn(batches, *zip(*((batch, CLAIMED.improvements[batch]) for batch in PLAN.batch_sizes), strict=True))
-    assert_drawn(gains, deduplicated[list(comparative_evaluation.GAINS)], [0] * len(comparative_evaluation.GAINS))
+def plain_speedup(results: pd.DataFrame, trace: str, base: tuple, mine: tuple, batches: list[int]) -> float:
+    """Geometric mean over batch sizes and samples of On-Demand's step over a strategy's, one run at a time."""
+    logs = []
+    for batch in batches:
+        for seed in range(PLAN.seeds):
+            times = []
+            for strategy, mode in (base, mine):
+                runs = where(results, trace=trace, routing="recorded", batch=batch, seed=seed, strategy=strategy)
+                times.append(runs.loc[runs[mode], "step_ms_mean"].item())
+            logs.append(np.log(times[0] / times[1]))
+    return float(np.exp(np.mean(logs)))
 
 
-def test_deduplication_alone_is_on_demand_beside_itself(tables, figures):
-    """Drawn as the filled mark of On-Demand, as the end of the shaded part, and named."""
-    axes = figures["comparative"].axes[0]
-    found = (steps(tables["results"], SHOWN[0], **mode)[BASE] for mode in (AS_DESCRIBED, DEDUPLICATED))
-    described, deduplicated = found
-    alone = np.exp(np.log(described / deduplicated).mean())
-    assert alone > 1
-    assert_drawn(axes, [alone], [0])
-    assert axes.patches[0].get_x() + axes.patches[0].get_width() == pytest.approx(alone)
-    assert any(f"{alone:.2f}x" in text.get_text() for text in axes.texts)
+def test_speedups_are_paired_by_batch_and_sample(tables):
+    results = tables["results"]
+    found = comparative_evaluation.selection(results, traces=SHOWN)
+    bases = {comparative_evaluation.ASKING_ONCE: "as_described", comparative_evaluation.PREDICTION: "deduplicated"}
+    for row in found.itertuples():
+        batches = PLAN.batch_sizes if row.batch == comparative_evaluation.GEOMETRIC_MEAN else [row.batch]
+        own = "as_described" if (row.comparison, row.strategy) == ("asking once", "prophet") else "deduplicated"
+        base, mine = (BASE, bases[row.comparison]), (row.strategy, own)
+        assert row.speedup == pytest.approx(plain_speedup(results, row.trace, base, mine, batches))
+        assert row.low <= row.speedup <= row.high
+    assert set(where(found, comparison="prediction")["strategy"]) == {
+        *comparative_evaluation.STRATEGIES,
+        *comparative_evaluation.BOUNDS,
+    }
+
+
+def test_speedups_are_drawn_by_batch_and_in_the_mean(tables, figures):
+    found = comparative_evaluation.selection(tables["results"], traces=SHOWN)
+    panels = np.array(figures["comparative"].axes).reshape(2, len(SHOWN))
+    places = {batch: place for place, batch in enumerate(PLAN.batch_sizes)}
+    places[comparative_evaluation.GEOMETRIC_MEAN] = len(places) + 0.3
+    for comparison, row in zip(("asking once", "prediction"), panels, strict=True):
+        for trace, axes in zip(SHOWN, row, strict=True):
+            mine = where(found, comparison=comparison, trace=trace)
+            assert_drawn(axes, mine["batch"].map(places), mine["speedup"])
+            means = where(mine, batch=comparative_evaluation.GEOMETRIC_MEAN).set_index("strategy")["speedup"]
+            written = {text.get_text() for text in axes.texts}
+            assert f"{means['prophet']:.2f}" in written
+    for axes in panels[0]:
+        assert_drawn(axes, range(len(PLAN.batch_sizes)), [CLAIMED.improvements[batch] for batch in PLAN.batch_sizes])
+
+
+def test_one_colour_has_one_meaning(figures):
+    """The same blue once stood for Prophet and for all that is deduplicated."""
+    figure = figures["comparative"]
+    assert_legend_is_what_is_drawn(figure)
+    meant = {}
+    for handle, text in zip(figure.legends[0].legend_handles, figure.legends[0].get_texts(), strict=True):
+        meant.setdefault(handle.get_color(), set()).add(text.get_text())
+    assert all(len(names) == 1 for names in meant.values()), meant
+    drawn = {line.get_color() for axes in figure.axes for line in axes.get_lines()} - {STYLE.colours.grid}
+    assert drawn == set(meant)
+
+
+def test_titles_of_the_comparison_are_computed(tables):
+    found = comparative_evaluation.selection(tables["results"], traces=SHOWN)
+    means = where(found, comparison="prediction", strategy="prophet", batch=0)["speedup"]
+    told = comparative_evaluation.headline(found, "prediction")
+    assert f"Prophet {means.min():.2f} to {means.max():.2f}x" in told
+    faster = found.assign(speedup=2 * found["speedup"])
+    assert comparative_evaluation.headline(faster, "prediction") != told
 
 
 def test_counts_of_deduplication_are_the_tables(tables, figures):
@@ -238,17 +282,30 @@ def test_lines_by_layer_are_the_table(tables, figures):
 
 
 def test_lines_of_the_sweeps_are_the_table(tables, figures):
-    figure = figures["sweeps"]
-    panels = np.array(figure.axes).reshape(3, len(SHOWN))
-    for trace, (hits, slowdown, links) in zip(SHOWN, panels.T, strict=True):
+    panels = np.array(figures["sweeps"].axes).reshape(2, len(SHOWN))
+    for trace, (capacity, link) in zip(SHOWN, panels.T, strict=True):
         rows = where(tables["sweeps"], trace=trace, batch=BATCH)
-        for strategy in strategy_sweeps.BY_CAPACITY:
-            capacity = where(rows, strategy=strategy, link_speedup=1)
-            assert_drawn(hits, capacity["capacity_share"], capacity["hit_rate"])
-            assert_drawn(slowdown, capacity["capacity_share"], capacity["slowdown"])
-        for strategy in strategy_sweeps.BY_LINK:
-            link = where(rows, strategy=strategy, capacity_share=PLAN.capacity_share)
-            assert_drawn(links, link["link_speedup"], link["slowdown"])
+        for axes, x, fixed in (
+            (capacity, "capacity_share", {"link_speedup": 1}),
+            (link, "link_speedup", {"capacity_share": PLAN.capacity_share}),
+        ):
+            slowdown = where(rows, **fixed).pivot_table(index=x, columns="strategy", values="slowdown")
+            for strategy in strategy_sweeps.SHOWN:
+                assert_drawn(axes, range(len(slowdown)), slowdown[BASE] / slowdown[strategy])
+
+
+def test_sweeps_draw_the_same_series_in_every_panel(tables, figures):
+    figure = figures["sweeps"]
+    expected = [strategy_look(STYLE, name)["color"] for name in strategy_sweeps.SHOWN]
+    for axes in figure.axes:
+        drawn = [line.get_color() for line in axes.get_lines()]
+        assert drawn == expected
+        assert axes.get_ylim() == figure.axes[0].get_ylim()
+        assert all(label.get_text() for label in axes.get_xticklabels()), "every row has its numbers"
+    assert_legend_is_what_is_drawn(figure)
+    swapped = tables["sweeps"].replace({"strategy": {"belady": "prophet", "prophet": "belady"}})
+    told = strategy_sweeps.headline(strategy_sweeps.selection(swapped, "capacity_share"))
+    assert told != strategy_sweeps.headline(strategy_sweeps.selection(tables["sweeps"], "capacity_share"))
 
 
 def test_the_reports_ratio_is_computed_from_its_own_times(tables):

@@ -402,7 +402,7 @@ class FigureStyles(Strict):
     routing_statistics: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     routing_law: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     prediction: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
-    comparative_evaluation: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
+    comparative_evaluation: FigureStyle = FigureStyle(width_in=7.0, height_in=4.0)
     expert_deduplication: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     layer_detail: FigureStyle = FigureStyle(width_in=7.0, height_in=2.8)
     strategy_sweeps: FigureStyle = FigureStyle(width_in=7.0, height_in=4.2)

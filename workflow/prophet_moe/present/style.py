@@ -24,11 +24,10 @@ STRATEGY_LOOKS = {
     "static_popular": (2, "^", (0, (1, 1))),
     "belady": (1, "v", (0, (4, 1.2, 1, 1.2))),
     "perfect_prefetch": (3, "D", (0, (3, 1.5))),
-    "pre_gated": (4, "P", (0, (5, 1))),
 }
-"""Number of the colour, marker and line of the strategies that figures tell apart; none repeats any of the three."""
-OTHER_STRATEGY = ("baseline", "", "solid")
-"""Colour, marker and line of strategies that figures draw as a group."""
+"""Number of the colour, marker and line of the strategies that figures tell apart; no two share a colour or marker."""
+OTHER_STRATEGY = (4, "P", "solid")
+"""The same of all other strategies: figures draw one of them, or all as one group."""
 
 BACKING = {"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none"}
 """Behind text that lines may cross. Not a path effect: that would turn the text of a PDF into outlines."""
@@ -150,11 +149,8 @@ def trace_look(style: Style, trace: str) -> dict[str, str]:
 
 
 def strategy_look(style: Style, strategy: str) -> dict[str, Any]:
-    """Colour, marker and line of a caching strategy, the same in every figure; all without their own look alike."""
-    if strategy not in STRATEGY_LOOKS:
-        colour, marker, line = OTHER_STRATEGY
-        return {"color": getattr(style.colours, colour), "marker": marker, "linestyle": line}
-    number, marker, line = STRATEGY_LOOKS[strategy]
+    """Colour, marker and line of a caching strategy, the same in every figure; those without their own look alike."""
+    number, marker, line = STRATEGY_LOOKS.get(strategy, OTHER_STRATEGY)
     return {"color": style.colours.series[number % len(style.colours.series)], "marker": marker, "linestyle": line}
 
 

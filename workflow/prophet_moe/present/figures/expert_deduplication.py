@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from prophet_moe.cachesim.deduplication import Deduplication
 from prophet_moe.present.comparison import deduplication_summary
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, series_look, settle, styled
+from prophet_moe.present.style import new_figure, settle, styled, trace_look
 from prophet_moe.settings import ReportedComparison, Style
 
 COLUMNS = [field.name for field in fields(Deduplication)]
@@ -81,7 +81,7 @@ def _percent(row: pd.Series, name: str) -> str:
 
 def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: ReportedComparison) -> Figure:
     """Three panels by batch size: requests saved, requests shared, and experts that are needed at once."""
-    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    looks = {trace: trace_look(style, trace) for trace in traces}
     summary = deduplication_summary(counted, claimed)
     with styled(style):
         figure = new_figure(style.figures.expert_deduplication)

@@ -8,15 +8,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from prophet_moe.present.comparison import BASE
-from prophet_moe.present.figures.comparative_evaluation import TICKS, name_of, strategy_look
+from prophet_moe.present.figures.comparative_evaluation import name_of
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, settle, styled
+from prophet_moe.present.style import new_figure, settle, strategy_look, styled
 from prophet_moe.settings import Style
 
 QUANTITIES = {"hit_rate": "Hit rate", "stall_ms": "Stall (ms/step)"}
 """Columns in the order of the rows, and what they are called in the figure."""
 DISTINCT = "belady"
 """A strategy that asks for each expert of a batch once."""
+TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
+"""Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 SHOWN = ("on_demand", "pre_gated", "prophet", "belady")
 COLUMNS = [
     *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, series_look, settle, styled
+from prophet_moe.present.style import new_figure, settle, styled, trace_look
 from prophet_moe.settings import Style
 
 PREDICTORS = {
@@ -62,7 +62,7 @@ def findings(judgements: pd.DataFrame, *, traces: list[str]) -> str:
 
 def draw(judgements: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Three panels: recall@k by predictor; recall@k by lookahead; how often what was predicted came true."""
-    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.figures.prediction)
         predictors, lookahead, calibration = figure.subplots(1, 3, width_ratios=[1.15, 0.85, 0.85])

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, series_look, settle, small_pt, styled
+from prophet_moe.present.style import new_figure, settle, small_pt, styled, trace_look
 from prophet_moe.settings import Style
 
 LAW_NAMES = {
@@ -50,7 +50,7 @@ def findings(residuals: pd.DataFrame, *, traces: list[str]) -> str:
 
 def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Two panels: u(B)/k against B beside the report's law; the error of each law on held-out sequences."""
-    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.figures.routing_law)
         growth, error = figure.subplots(1, 2, width_ratios=[1, 1.15])

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prophet_moe.present.style import new_figure, series_look, settle, styled
+from prophet_moe.present.style import new_figure, settle, styled, trace_look
 from prophet_moe.settings import Style
 
 EVIDENCE = {
@@ -59,7 +59,7 @@ def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
 
 def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Three panels: u(B)/E against B; overlap and next-layer recall with their controls; hit rate against capacity."""
-    looks = {trace: series_look(style, index) for index, trace in enumerate(traces)}
+    looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.figures.routing_statistics)
         batches, evidence, cache = figure.subplots(1, 3, width_ratios=[1, 1, 1])
