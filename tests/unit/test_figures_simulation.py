@@ -244,6 +244,9 @@ def test_counts_of_deduplication_are_the_tables(tables, figures):
     assert_drawn(figure.axes[0], CLAIMED.savings, CLAIMED.savings.values())
     assert_drawn(figure.axes[0], CLAIMED.scaling_savings, CLAIMED.scaling_savings.values())
     assert_drawn(figure.axes[1], CLAIMED.reuse, CLAIMED.reuse.values())
+    assert_legend_is_what_is_drawn(figure)
+    written = {text.get_text() for text in figure.axes[0].texts}
+    assert written == {f"{told[max(told)]:.3f}".lstrip("0") for told in (CLAIMED.savings, CLAIMED.scaling_savings)}
 
 
 def test_no_batch_shares_more_than_twice_what_it_saves(tables):
@@ -272,13 +275,23 @@ def test_what_the_report_prints_of_batch_sizes_is_in_table_10(tables):
 
 
 def test_lines_by_layer_are_the_table(tables, figures):
-    figure = figures["layers"]
-    panels = np.array(figure.axes).reshape(len(layer_detail.QUANTITIES), -1)
-    for row, name in zip(panels, layer_detail.QUANTITIES, strict=True):
-        for axes, batch in zip(row, PLAN.sweep_batch_sizes, strict=True):
+    figure, batches = figures["layers"], (min(PLAN.sweep_batch_sizes), max(PLAN.sweep_batch_sizes))
+    panels = np.array(figure.axes).reshape(len(layer_detail.QUANTITIES), len(SHOWN))
+    for row, name, batch in zip(panels, layer_detail.QUANTITIES, batches, strict=True):
+        for axes, trace in zip(row, SHOWN, strict=True):
             for strategy in layer_detail.SHOWN:
-                rows = where(tables["layers"], trace=SHOWN[0], batch=batch, strategy=strategy)
+                rows = where(tables["layers"], trace=trace, batch=batch, strategy=strategy)
                 assert_drawn(axes, rows["layer"], rows[name])
+    assert_legend_is_what_is_drawn(figure)
+
+
+def test_whether_layers_differ_is_computed(tables):
+    layers = tables["layers"]
+    hits = where(layers, trace=SHOWN[0], batch=1, strategy=BASE)["hit_rate"]
+    told = layer_detail.headline(layers, traces=SHOWN[:1], batch=1)
+    assert told.endswith(f"by {hits.max() - hits.min():.2f} ({SHOWN[0]})")
+    alike = layers.assign(hit_rate=0.5)
+    assert layer_detail.headline(alike, traces=SHOWN[:1], batch=1).endswith(f"by 0.00 ({SHOWN[0]})")
 
 
 def test_lines_of_the_sweeps_are_the_table(tables, figures):
@@ -303,9 +316,10 @@ def test_sweeps_draw_the_same_series_in_every_panel(tables, figures):
         assert axes.get_ylim() == figure.axes[0].get_ylim()
         assert all(label.get_text() for label in axes.get_xticklabels()), "every row has its numbers"
     assert_legend_is_what_is_drawn(figure)
-    swapped = tables["sweeps"].replace({"strategy": {"belady": "prophet", "prophet": "belady"}})
-    told = strategy_sweeps.headline(strategy_sweeps.selection(swapped, "capacity_share"))
-    assert told != strategy_sweeps.headline(strategy_sweeps.selection(tables["sweeps"], "capacity_share"))
+    rows = where(tables["sweeps"], batch=BATCH, link_speedup=1)
+    swapped = rows.replace({"strategy": {"belady": "prophet", "prophet": "belady"}})
+    told = [strategy_sweeps.headline(strategy_sweeps.selection(some, "capacity_share")) for some in (rows, swapped)]
+    assert told[0] != told[1]
 
 
 def test_the_reports_ratio_is_computed_from_its_own_times(tables):

@@ -1,5 +1,6 @@
 """What batches of measured routing save because their tokens share experts, beside what the report says they save."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 import pandas as pd
@@ -10,13 +11,15 @@ from matplotlib.lines import Line2D
 from prophet_moe.cachesim.deduplication import Deduplication
 from prophet_moe.present.comparison import deduplication_summary
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, settle, styled, trace_look
+from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, styled, trace_look
 from prophet_moe.settings import ReportedComparison, Style
 
 COLUMNS = [field.name for field in fields(Deduplication)]
 """Of the table of batches."""
 DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
-DEDUPLICATION, SCALING = "the report's deduplication", "the report's batch sizes"
+ROOM = 2.2
+"""Factor by which the axis goes on beyond the largest batch, for the numbers that the report prints of it."""
+DEDUPLICATION, SCALING = "the report's table of deduplication", "the report's table of batch sizes"
 """Tables of the report that have savings (004:56-62 and 72-78), as the legend calls them."""
 CLAIMS = {DEDUPLICATION: {"marker": "x"}, SCALING: {"marker": "+", "markersize": 6}}
 
@@ -114,7 +117,10 @@ def draw(counted: pd.DataFrame, style: Style, *, traces: list[str], claimed: Rep
             "Needed: a larger batch needs\nmore of a layer's experts",
             style,
         )
-        figure.legend(*_legend(looks, claimed, style), loc="outside lower center", ncols=4)
+        for told in (claimed.savings, claimed.scaling_savings):
+            _print_claim(saved, told, style)
+        saved.set_xlim(right=max(batches) * ROOM)
+        legend_in_rows(figure, _legend(looks, claimed, style), max(4, len(traces)))
         settle(figure)
     return figure
 
@@ -141,12 +147,18 @@ def _claim_look(style: Style, table: str) -> dict[str, object]:
     return {"color": style.colours.text, "linestyle": DASHED, "linewidth": 0.9, "markersize": 4.5} | CLAIMS[table]
 
 
-def _legend(
-    looks: dict[str, dict[str, str]], claimed: ReportedComparison, style: Style
-) -> tuple[list[Line2D], list[str]]:
+def _print_claim(ax: Axes, told: Mapping[int, float], style: Style) -> None:
+    """Write what the report prints for its largest batch beside the end of its line."""
+    if told:
+        text = f"{told[max(told)]:.3f}".lstrip("0")
+        place = (max(told), told[max(told)]), (4, 0), "data", "offset points"
+        ax.annotate(text, *place, ha="left", va="center", fontsize=small_pt(style))
+
+
+def _legend(looks: dict[str, dict[str, str]], claimed: ReportedComparison, style: Style) -> dict[str, Line2D]:
     handles = {trace: Line2D([], [], markersize=3.5, **look) for trace, look in looks.items()}
     handles["uniform routing"] = Line2D([], [], color=style.colours.text, linestyle=DOTTED, linewidth=0.9)
     for table, told in ((DEDUPLICATION, claimed.savings or claimed.reuse), (SCALING, claimed.scaling_savings)):
         if told:
             handles[table] = Line2D([], [], **_claim_look(style, table))
-    return list(handles.values()), list(handles)
+    return handles

@@ -1,4 +1,4 @@
-"""Where in a model an expert cache misses: hits, requests and stalls of every layer."""
+"""Where in a model an expert cache misses: hits and stalls of every layer, and whether layers differ."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from prophet_moe.present.comparison import BASE
 from prophet_moe.present.figures.comparative_evaluation import name_of
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, settle, strategy_look, styled
+from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings import Style
 
 QUANTITIES = {"hit_rate": "Hit rate", "stall_ms": "Stall (ms/step)"}
@@ -19,7 +19,7 @@ DISTINCT = "belady"
 """A strategy that asks for each expert of a batch once."""
 TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
-SHOWN = ("on_demand", "pre_gated", "prophet", "belady")
+SHOWN = (BASE, "prophet", "belady")
 COLUMNS = [
     *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),
     *(
@@ -57,48 +57,61 @@ def _of_trace(layers: pd.DataFrame) -> str:
     return f"{'. '.join(told)}."
 
 
+def spans(layers: pd.DataFrame, *, traces: list[str], batch: int) -> pd.DataFrame:
+    """How much On-Demand's hit rate differs between layers: one row per trace with layers, low, high and span."""
+    rows = []
+    for trace in traces:
+        hits = where(layers, trace=trace, batch=batch, strategy=BASE)["hit_rate"]
+        rows.append({"trace": trace, "layers": len(hits), "low": hits.min(), "high": hits.max()})
+    table = pd.DataFrame(rows)
+    return table.assign(span=table["high"] - table["low"])
+
+
+def headline(layers: pd.DataFrame, *, traces: list[str], batch: int) -> str:
+    """The figure's statement: where layers differ least and most in On-Demand's hit rate."""
+    found = spans(layers, traces=traces, batch=batch).sort_values("span", kind="stable")
+    told = [f"{row.span:.2f} ({row.trace})" for row in found.iloc[sorted({0, len(found) - 1})].itertuples()]
+    return f"On-Demand's hit rate at batch {batch} differs between layers by {' to '.join(told)}"
+
+
 def draw(layers: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
-    """A row per quantity, a column per batch size with the experts asked for in its title; the first trace."""
-    found = where(layers, trace=traces[0])
-    batches = sorted(found["batch"].unique())
+    """A column per trace; rows: hit rate by layer in the smallest batch, stall by layer in the largest."""
+    found = layers[layers["trace"].isin(traces)]
+    small, large = found["batch"].min(), found["batch"].max()
     shown = [name for name in SHOWN if name in set(found["strategy"])]
     with styled(style):
         figure = new_figure(style.figures.layer_detail)
-        panels = figure.subplots(len(QUANTITIES), len(batches), sharex=True, squeeze=False)
-        for column, batch in zip(panels.T, batches, strict=True):
-            rows = where(found, batch=batch)
-            for ax, name in zip(column, QUANTITIES, strict=True):
+        panels = figure.subplots(2, len(traces), sharex="col", squeeze=False)
+        for column, row in zip(panels.T, spans(found, traces=traces, batch=small).itertuples(), strict=True):
+            mine = where(found, trace=row.trace)
+            for ax, name, batch in zip(column, QUANTITIES, (small, large), strict=True):
                 for strategy in shown:
-                    _draw_layers(ax, where(rows, strategy=strategy), name, strategy_look(style, strategy))
+                    _draw_layers(ax, where(mine, batch=batch, strategy=strategy), name, _look(style, strategy))
                 ax.yaxis.set_major_locator(MaxNLocator(**TICKS))
+                ax.tick_params(labelsize=small_pt(style))
                 ax.grid(axis="y")
-            column[0].set_title(_asked(rows, batch), fontsize=style.font_size_pt)
-            column[0].set_ylim(*_limits(found))
+            column[0].set_title(
+                f"{row.trace}:\n{row.layers} layers, {row.low:.2f} to {row.high:.2f}", fontsize=small_pt(style)
+            )
+            column[0].set_ylim(0, 1.02)
             column[1].set_ylim(bottom=0)
             column[1].xaxis.set_major_locator(MaxNLocator(**TICKS, integer=True))
-            column[1].set_xlabel(f"Layer of {traces[0]}")
-        for ax, label in zip(panels[:, 0], QUANTITIES.values(), strict=True):
-            ax.set_ylabel(label)
+            column[1].set_xlabel("Layer")
+        for ax, label, batch in zip(panels[:, 0], QUANTITIES.values(), (small, large), strict=True):
+            ax.set_ylabel(f"{label},\nbatch {batch}")
         figure.align_ylabels(panels[:, 0])
-        handles = [Line2D([], [], markersize=3.5, linewidth=0.9, **strategy_look(style, name)) for name in shown]
-        labels = [name_of(name) for name in shown]
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(shown))
+        figure.suptitle(headline(found, traces=traces, batch=small), x=0.01, ha="left", fontsize=style.font_size_pt)
+        legend_in_rows(figure, {name_of(name): Line2D([], [], **_look(style, name)) for name in shown}, len(shown))
         settle(figure)
     return figure
 
 
-def _asked(rows: pd.DataFrame, batch: int) -> str:
-    """Batch size, requests of a token-by-token strategy and distinct experts, means over layers."""
-    asked = rows.groupby("strategy")["unique_experts"].mean()
-    return f"Batch {batch}: {asked[BASE]:.0f} requests\nper layer, {asked[DISTINCT]:.1f} distinct experts"
+def _look(style: Style, name: str) -> dict[str, object]:
+    """On-Demand is wide and pale, so that it shows below what equals it."""
+    own = {"marker": "", "linewidth": 2.6, "alpha": 0.5} if name == BASE else {"markersize": 2.8, "linewidth": 0.9}
+    return strategy_look(style, name) | own
 
 
-def _limits(found: pd.DataFrame) -> tuple[float, float]:
-    """The same for the hit rates of all batch sizes, of the strategies shown."""
-    hits = found.loc[found["strategy"].isin(SHOWN), ["hit_rate", "hit_rate_low", "hit_rate_high"]]
-    return max(0, hits.min(axis=None) - 0.03), min(1.02, hits.max(axis=None) + 0.03)
-
-
-def _draw_layers(ax: Axes, rows: pd.DataFrame, name: str, look: dict[str, str]) -> None:
+def _draw_layers(ax: Axes, rows: pd.DataFrame, name: str, look: dict[str, object]) -> None:
     spread = np.array([rows[name] - rows[f"{name}_low"], rows[f"{name}_high"] - rows[name]])
-    ax.errorbar(rows["layer"], rows[name], yerr=spread, markersize=3, linewidth=0.9, elinewidth=0.7, **look)
+    ax.errorbar(rows["layer"], rows[name], yerr=spread, elinewidth=0.7, **look)

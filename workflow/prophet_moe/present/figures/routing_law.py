@@ -48,6 +48,11 @@ def findings(residuals: pd.DataFrame, *, traces: list[str]) -> str:
     return "\n".join(lines)
 
 
+def headline(error: pd.DataFrame) -> str:
+    """The panel's statement: the largest error, over traces, of a power law that was fitted to the trace."""
+    return f"A fitted power law is up to {where(error, batching=SERVING, law='power_law')['error_pct'].max():.2g} % off"
+
+
 def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Two panels: u(B)/k against B beside the report's law; the error of each law on held-out sequences."""
     looks = {trace: trace_look(style, trace) for trace in traces}
@@ -112,4 +117,4 @@ def _draw_errors(ax: Axes, error: pd.DataFrame, looks: dict[str, dict[str, str]]
     ax.xaxis.minorticks_off()
     ax.grid(axis="both")
     ax.set_xlabel("Error of u(B) on held-out sequences (%)")
-    ax.set_title("No power law fits\n(hollow: consecutive tokens of one sequence)", fontsize=style.font_size_pt)
+    ax.set_title(f"{headline(error)}\n(hollow: consecutive tokens of one sequence)", fontsize=style.font_size_pt)

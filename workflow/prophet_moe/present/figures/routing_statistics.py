@@ -9,8 +9,8 @@ from prophet_moe.present.style import new_figure, settle, styled, trace_look
 from prophet_moe.settings import Style
 
 EVIDENCE = {
-    "consecutive_overlap": "shared with\nthe token before",
-    "next_layer_recall_k_naive_bayes": "found from\nthe layer before",
+    "consecutive_overlap": "shared with the token before",
+    "next_layer_recall_k_naive_bayes": "found from the layer before",
 }
 """Statistics that a shuffled trace would lose, and what they are called in the figure."""
 
@@ -98,24 +98,27 @@ def _draw_batches(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str,
 
 
 def _draw_evidence(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
-    """Measured (filled) and shuffled (hollow) values, a row per statistic and trace."""
-    place = 0
+    """Measured (filled) and shuffled (hollow) values: a row per statistic's name, then one per trace."""
+    place, above = 0, []
     for statistic, label in EVIDENCE.items():
-        ax.annotate(label, (1, place), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="center")
+        ax.annotate(label, (0, place), (0, 0), ("axes fraction", "data"), "offset points", va="center")
         for trace, look in looks.items():
+            place += 1
             row = value_of(statistics, trace, statistic)
             ax.plot([row.control, row.value], [place, place], color=look["color"], linewidth=1, zorder=1)
             ax.plot(row.control, place, **look, markerfacecolor="white", markersize=4)
             ax.plot(row.value, place, **look, markersize=4.5)
-            place += 1
-        place += 1
+            above.append(row.value > row.control)
+        place += 1.3
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ax.set_ylim(place - 1.4, -0.6)
+    ax.set_ylim(place - 0.8, -0.7)
     ax.set_xlim(0, 1)
     ax.grid(axis="x")
     ax.set_xlabel("Share of a token's experts")
-    ax.set_title("Routing is learned:\nabove the shuffled trace (hollow)", fontsize=style.font_size_pt)
+    ax.set_title(
+        f"{sum(above)} of {len(above)} are above those of the\nshuffled trace (hollow)", fontsize=style.font_size_pt
+    )
 
 
 def _draw_cache(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
