@@ -16,6 +16,8 @@ from small_models import CONFIGS, VOCABULARY, small_model
 
 from prophet_moe.collect import overhead, trace
 from prophet_moe.collect.decoding import Decoding, Prompt
+from prophet_moe.collect.plan import TracePlan
+from prophet_moe.collect.prompts import piece_name, read_prompts, write_held_out
 from prophet_moe.collect.recorder import Recorder, moe_layers
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
@@ -260,7 +262,8 @@ def saved(tmp_path_factory) -> Path:
     """A saved model beside prompts that replay text."""
     folder = tmp_path_factory.mktemp("model")
     small_model("Qwen3-MoE").save_pretrained(folder)
-    lines = [json.dumps({"tokens": p.tokens, "continuation": p.continuation, "label": "a"}) for p in prompts(40)]
+    noted = {"label": "a", "piece": "b"}
+    lines = [json.dumps({"tokens": p.tokens, "continuation": p.continuation} | noted) for p in prompts(40)]
     (folder / "prompts.jsonl").write_text("\n".join(lines))
     return folder
 
@@ -281,9 +284,22 @@ def test_a_killed_collection_goes_on(saved, tmp_path):
     assert collect_command("trace", saved, *options, "--out", tmp_path / "killed").returncode == 0
     for name in (store.TRACE, store.METADATA):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
-    assert (
-        json.loads((tmp_path / "whole" / store.METADATA).read_text())["notes"]["machine"]["torch"] == torch.__version__
-    )
+    notes = json.loads((tmp_path / "whole" / store.METADATA).read_text())["notes"]
+    assert notes["machine"]["torch"] == torch.__version__
+    assert notes["sequences"] == [{"label": "a", "piece": "b"}] * 40
+
+
+def test_held_out_prompts_say_which_piece_they_are_of(tmp_path):
+    """Windows of one piece share a name, which depends on its tokens; a prompt without one stays without."""
+    path, pieces = tmp_path / "p", {"code": [np.arange(20), np.arange(1, 25)], "dialogue": [np.arange(30)]}
+    write_held_out(path, pieces, TracePlan(3, prompt_tokens=2, decode_tokens=6, batch=1, hidden_tokens=0))
+    found, notes = read_prompts(path, list, most_tokens=9, limit=None)
+    assert [prompt.tokens for prompt in found] == [[0, 1], [8, 9], [9, 10], [0, 1], [8, 9], [16, 17]]
+    code, other, dialogue = piece_name("code", np.arange(20)), piece_name("code", np.arange(1, 25)), notes[3]["piece"]
+    assert [note["piece"] for note in notes] == [code, code, other, dialogue, dialogue, dialogue]
+    assert len({code, other, dialogue}) == 3
+    path.write_text('{"tokens": [1]}')
+    assert read_prompts(path, list, most_tokens=9, limit=None)[1] == [{"label": ""}]
 
 
 def test_mistakes_are_one_line(saved, tmp_path):

@@ -113,6 +113,7 @@ def test_it_says_what_it_is(folder, trained):
     out, trace = trained[0], read_trace(folder)
     told = json.loads((out / METADATA).read_text())
     assert told["trained_on"] == fingerprint(trace) == read_network(out).trained_on
+    assert told["learned_from"] == fingerprint(split(trace)[0]) == read_network(out).learned_from
     assert (told["experts"], told["top_k"], told["layers"]) == (EXPERTS, TOP_K, [0, 2, 4])
     assert told["plan"] == dataclasses.asdict(PLAN)
     assert told["tokens"] == len(split(trace)[0]) == len(trace) / 2

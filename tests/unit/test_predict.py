@@ -20,7 +20,7 @@ from prophet_moe.predict.context import LAYERS_BEFORE, LOOKAHEADS, SOURCES, cont
 from prophet_moe.predict.counting import BACKING, COUNTING
 from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE, PROPHET, Sequences, true_ranks
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
-from prophet_moe.predict.network import WEIGHTS, Network, read_network
+from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
 from prophet_moe.routing import sequences, store
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
 from tests.conftest import ROOT
@@ -330,7 +330,7 @@ def random_network(experts: int, layers: int, hidden: int, seed: int = 0) -> Net
         return rng.standard_normal((len(LOOKAHEADS), layers, *shape)).astype(np.float32)
 
     return Network(
-        weights(SOURCES * experts, hidden), weights(hidden), weights(hidden, experts), weights(experts), "none"
+        weights(SOURCES * experts, hidden), weights(hidden), weights(hidden, experts), weights(experts), "none", "none"
     )
 
 
@@ -417,7 +417,7 @@ def judgements(determined) -> pd.DataFrame:
     embedding[:, :, :EXPERTS] = np.eye(EXPERTS)
     output = np.stack([[moved(lookahead, 40.0)] * len(LAYERS) for lookahead in LOOKAHEADS])
     bias = np.full((*shape, EXPERTS), -20, np.float32)
-    network = Network(embedding, np.zeros((*shape, EXPERTS), np.float32), output, bias, "none")
+    network = Network(embedding, np.zeros((*shape, EXPERTS), np.float32), output, bias, "none", "none")
 
     sample = np.arange(len(determined)) % 3 == 0
     inputs = np.zeros((sample.sum(), len(LAYERS), EXPERTS), np.float32)
@@ -524,6 +524,7 @@ def test_a_recorded_predictor_is_of_its_trace(name):
     trace, network = recorded_trace(name), read_network(PREDICTORS / name)
     metadata = store.read_metadata(PREDICTORS / name)
     assert network.trained_on == metadata["trained_on"] == sequences.fingerprint(trace)
+    assert network.learned_from == metadata["learned_from"] == sequences.fingerprint(split(trace)[0])
     experts, layers, hidden = trace.router.experts, len(trace.router.layers), metadata["plan"]["hidden"]
     assert network.embedding.shape == (len(LOOKAHEADS), layers, SOURCES * experts, hidden)
     assert network.output.shape == (len(LOOKAHEADS), layers, hidden, experts)
@@ -531,6 +532,19 @@ def test_a_recorded_predictor_is_of_its_trace(name):
     assert metadata["tokens"] == len(split(trace)[0])
     header = (PREDICTORS / name / WEIGHTS).stat().st_size - network.bytes_bf16
     assert 0 < header < 1000
+
+
+def test_read_trained_of_another_half_is_refused(tmp_path):
+    """A predictor that learned from sequences which are judged now says so, in one line."""
+    name = "small-6x8-top2"
+    trace, folder = recorded_trace(name), tmp_path / name
+    assert read_trained(PREDICTORS / name, trace, folder).trained_on == sequences.fingerprint(trace)
+    shutil.copytree(PREDICTORS / name, folder)
+    metadata = store.read_metadata(folder) | {"learned_from": sequences.fingerprint(split(trace)[1])}
+    store.seal(folder, metadata, WEIGHTS)
+    with pytest.raises(UserError, match=r"has not learned from the half of .* that is learned from now") as caught:
+        read_trained(folder, trace, ROOT / "resources/traces" / name)
+    assert "\n" not in str(caught.value)
 
 
 def test_there_are_recorded_predictors():

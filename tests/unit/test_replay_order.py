@@ -10,7 +10,7 @@ from prophet_moe.cachesim.forecast import Learned
 from prophet_moe.cachesim.rounds import rounds
 from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.predict.context import split
-from prophet_moe.routing.sequences import mixed
+from prophet_moe.routing.sequences import mixed, notes_of
 from prophet_moe.routing.statistics import bootstrap_distinct
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import check, sequence_starts
@@ -67,6 +67,8 @@ def test_mixed_keeps_every_sequence_whole(held_out):
         return [trace.experts[first:last].tobytes() for first, last in pairwise(sequence_starts(trace))]
 
     assert sorted(contents(whole)) == sorted(contents(held_out))
+    labels = [dict(zip(contents(trace), notes_of(trace, "label"), strict=True)) for trace in (whole, held_out)]
+    assert labels[0] == labels[1], "what is noted of a sequence moves with it"
     assert contents(whole) != contents(held_out)
 
 

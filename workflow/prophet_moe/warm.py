@@ -74,7 +74,7 @@ def _network(router: Router) -> Network:
     """A predictor that knows nothing."""
     width, before = 2, (len(LOOKAHEADS), len(router.layers))
     shapes = ((SOURCES * router.experts, width), (width,), (width, router.experts), (router.experts,))
-    return Network(*(np.zeros((*before, *shape), np.float32) for shape in shapes), trained_on="")
+    return Network(*(np.zeros((*before, *shape), np.float32) for shape in shapes), trained_on="", learned_from="")
 
 
 if __name__ == "__main__":

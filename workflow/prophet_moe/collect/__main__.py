@@ -123,14 +123,14 @@ def collect_trace(arguments: argparse.Namespace) -> None:
     from prophet_moe.routing.trace import Origin
 
     model = trace.load_model(arguments.model, arguments.dtype)
-    read, labels = prompts.read_prompts(
+    read, about = prompts.read_prompts(
         arguments.prompts,
         lambda text: AutoTokenizer.from_pretrained(arguments.model)(text)["input_ids"],
         most_tokens=arguments.prompt_tokens,
         limit=arguments.limit,
     )
     notes = {"machine": machine.described(), "dtype": arguments.dtype, "decode": arguments.decode}
-    notes["sequences"] = [{"label": label} for label in labels]
+    notes["sequences"] = about
     training = Path(arguments.model) / "training.json"
     if training.exists():
         notes["training"] = json.loads(training.read_text())

@@ -68,9 +68,10 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
     if (out / SUMS).exists():
         raise UserError(str(out), "holds a complete predictor", "Name another folder, or delete this one.")
     trace = read_trace(folder)
-    trained_on = fingerprint(trace)
-    _start(out / JOB, {"trace": trained_on, "plan": canonical_hash(asdict(plan))})
-    learned = context_of(split(divisible(unrepeated(trace), folder))[0])
+    half = split(divisible(unrepeated(trace), folder))[0]
+    fingerprints = {"trained_on": fingerprint(trace), "learned_from": fingerprint(half)}
+    _start(out / JOB, {**fingerprints, "plan": canonical_hash(asdict(plan))})
+    learned = context_of(half)
     begun = time.perf_counter()
     losses = {}
     for lookahead in LOOKAHEADS:
@@ -90,7 +91,7 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
         "experts": trace.router.experts,
         "top_k": trace.router.top_k,
         "layers": list(trace.router.layers),
-        "trained_on": trained_on,
+        **fingerprints,
         "trace_source": trace.origin.source,
         "trace_licence": trace.origin.licence,
         "plan": asdict(plan),

@@ -56,7 +56,11 @@ def context_of(trace: Trace) -> Context:
 
 
 def split(trace: Trace) -> tuple[Trace, Trace]:
-    """The sequences to learn from and those to be predicted, repetitive ones and duplicates left out."""
+    """The sequences to learn from and those to be predicted, which share no text.
+
+    Repetitive sequences and duplicates are in neither. Both halves have about as many sequences of each domain, see
+    sequences.split_by_sequence.
+    """
     return split_by_sequence(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)
 
 

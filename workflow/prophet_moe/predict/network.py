@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from prophet_moe.errors import UserError
-from prophet_moe.predict.context import Ids
+from prophet_moe.predict.context import Ids, split
 from prophet_moe.routing.sequences import fingerprint
 from prophet_moe.routing.store import read_metadata
 from prophet_moe.routing.trace import Trace
@@ -40,6 +40,8 @@ class Network:
     """(D, L, E)."""
     trained_on: str
     """Fingerprint of the trace that it was trained on."""
+    learned_from: str
+    """Fingerprint of the half of that trace that it learned from."""
 
     def scores(self, inputs: Ids, layer: int, lookahead: int) -> Floats:
         """(n, E) of `inputs` (n, SOURCES k), as Context.inputs gives them; `layer` counts MoE layers from 0."""
@@ -62,15 +64,18 @@ def read_network(folder: Path) -> Network:
     weights = [parts[name].astype(np.float32) for name in ("embedding", "hidden_bias", "output", "output_bias")]
     if not all(np.isfinite(part).all() for part in weights):
         raise UserError(str(folder / WEIGHTS), "holds weights that are no finite numbers", "Train it again.")
-    return Network(*weights, metadata["trained_on"])
+    return Network(*weights, metadata["trained_on"], metadata.get("learned_from", ""))
 
 
 def read_trained(folder: Path, trace: Trace, trace_folder: Path) -> Network:
-    """The predictor in `folder`; that it was trained on another trace than `trace` is a UserError."""
+    """The predictor in `folder`; one trained on another trace than `trace`, or on another half, is a UserError."""
     network = read_network(folder)
+    advice = f"Train it anew: python -m prophet_moe.collect predictor {trace_folder} --out {folder}"
     if network.trained_on != fingerprint(trace):
-        advice = f"Train it anew: python -m prophet_moe.collect predictor {trace_folder} --out {folder}"
         raise UserError(str(folder), f"was trained on another trace than {trace_folder}", advice)
+    if network.learned_from != fingerprint(split(trace)[0]):
+        problem = f"has not learned from the half of {trace_folder} that is learned from now, but from sequences judged"
+        raise UserError(str(folder), problem, advice)
     return network
 
 

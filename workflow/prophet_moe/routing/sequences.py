@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from prophet_moe.errors import UserError
 from prophet_moe.routing.trace import Trace, sequence_starts
 
+RUN_TOKENS = 32
+"""Sequences with so many equal tokens in a row share text: some 100 characters, a power of two."""
+
 
 def follows(trace: Trace) -> NDArray[np.bool_]:
     """(N,): whether a token is the next one, by position, of the same sequence as the row before it."""
@@ -42,11 +45,14 @@ def unrepeated(trace: Trace) -> Trace:
 
 
 def divisible(trace: Trace, where: str | Path) -> Trace:
-    """Return `trace` if it has two sequences, one to learn from and one to judge by; else a UserError names `where`."""
-    count = len(sequence_starts(trace)) - 1
+    """Return `trace` if it has two pieces of text, to learn from and to judge by; else a UserError names `where`."""
+    found, count = text_groups(trace), len(sequence_starts(trace)) - 1
     if count < 2:
         problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
+    if not found.any():
+        problem = f"its {count} sequences are of one text, expected at least 2: one is learned from, one judged"
+        raise UserError(str(where), problem, "Collect or import others, or leave it out of `traces`.")
     return trace
 
 
@@ -58,8 +64,11 @@ def window(trace: Trace, chosen: NDArray[np.int64], first: NDArray[np.int64], to
     begin = sequence_starts(trace)[chosen] + first
     ends = np.cumsum(tokens)
     rows = np.repeat(begin - (ends - tokens), tokens) + np.arange(ends[-1])
-    taken = trace.select(rows)
-    return replace(taken, sequence=np.repeat(np.arange(len(chosen), dtype=np.int32), tokens))
+    numbers, notes = np.unique(trace.sequence)[chosen], trace.origin.notes.get("sequences", [])
+    kept = [notes[number] if number < len(notes) else {} for number in numbers] if notes else []
+    origin = replace(trace.origin, notes=trace.origin.notes | {"sequences": kept})
+    renumbered = np.repeat(np.arange(len(chosen), dtype=np.int32), tokens)
+    return replace(trace.select(rows), sequence=renumbered, origin=origin)
 
 
 def mixed(trace: Trace, seed: int) -> Trace:
@@ -72,14 +81,118 @@ def mixed(trace: Trace, seed: int) -> Trace:
     return window(trace, order, np.zeros_like(order), lengths[order])
 
 
+def notes_of(trace: Trace, key: str) -> list[str | None]:
+    """What the trace's origin notes under `key` of each of its S sequences, in their order; None where it is silent."""
+    notes = trace.origin.notes.get("sequences", [])
+    numbers = np.unique(trace.sequence).tolist()
+    return [notes[number].get(key) if number < len(notes) else None for number in numbers]
+
+
+def text_groups(trace: Trace) -> NDArray[np.int64]:
+    """(S,): the group of each sequence, numbered from 0 in their order; sequences of one group share text.
+
+    Those of one piece (the origin's note `piece`) do, and those with a run of RUN_TOKENS equal tokens; whoever shares
+    with one of a group belongs to it. Where the trace has neither pieces nor tokens, every sequence is its own group.
+    """
+    pieces = notes_of(trace, "piece")
+    named = np.array([number for number, piece in enumerate(pieces) if piece is not None], np.int64)
+    keys = np.unique([piece for piece in pieces if piece is not None], return_inverse=True)[1]
+    links = _links(keys, named)
+    if trace.token is not None:
+        owner = np.unique(trace.sequence, return_inverse=True)[1]
+        links = np.concatenate([links, _links(*_runs(trace.token, owner))])
+    return _components(len(pieces), links)
+
+
+def repeated_share(learned: Trace, held_out: Trace) -> float:
+    """Share of the runs of RUN_TOKENS tokens in `held_out` that occur in `learned`; NaN without tokens or runs."""
+    if learned.token is None or held_out.token is None:
+        return float("nan")
+    owner = np.concatenate([learned.sequence, held_out.sequence + learned.sequence.max() + 1])
+    runs, owner = _runs(np.concatenate([learned.token, held_out.token]), owner)
+    of_learned = owner <= learned.sequence.max()
+    judged = runs[~of_learned]
+    return float(np.isin(judged, runs[of_learned]).mean()) if len(judged) else float("nan")
+
+
+def _runs(token: NDArray[np.int32], owner: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of every run of RUN_TOKENS tokens of one owner: a number, the same for equal runs, and the owner; each (m,).
+
+    Numbers of runs of a length are joined to those of twice that length (Karp, Miller, Rosenberg 1972).
+    """
+    numbers, length = np.unique(token, return_inverse=True)[1].astype(np.int64), 1
+    while length < RUN_TOKENS:
+        pairs = numbers[:-length] * (len(token) + 1) + numbers[length:]
+        numbers, length = np.unique(pairs, return_inverse=True)[1].astype(np.int64), 2 * length
+    within = owner[: len(numbers)] == owner[length - 1 : length - 1 + len(numbers)]
+    return numbers[within], owner[: len(numbers)][within]
+
+
+def _links(keys: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m, 2): pairs of owners that join all owners of each key."""
+    order = np.lexsort((owners, keys))
+    keys, owners = keys[order], owners[order]
+    joined = (keys[1:] == keys[:-1]) & (owners[1:] != owners[:-1])
+    return np.unique(np.stack([owners[:-1][joined], owners[1:][joined]], 1), axis=0)
+
+
+def _components(count: int, links: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(count,): the connected component of each node, numbered in the order of their first nodes (union-find)."""
+    parent = list(range(count))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for one, other in links.tolist():
+        one, other = sorted((root(one), root(other)))
+        parent[other] = one
+    return np.unique([root(node) for node in range(count)], return_inverse=True)[1].astype(np.int64)
+
+
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
-    """Two traces of whole sequences: round(share * S) of them drawn at random, and the others."""
-    starts = sequence_starts(trace)
-    count = len(starts) - 1
-    drawn = np.zeros(count, bool)
-    drawn[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
-    keep = np.repeat(drawn, np.diff(starts))
+    """Two traces of whole sequences, the first of about `share` of them, that share no text: `text_groups` stay whole.
+
+    Groups are drawn at random, domain by domain (the origin's note `label`). Of groups of one sequence each,
+    round(share * S) are drawn. Neither trace is empty if there are two groups and 0 < round(share * S) < S.
+    """
+    starts, group = sequence_starts(trace), text_groups(trace)
+    first = np.unique(group, return_index=True)[1]
+    labels = notes_of(trace, "label")
+    domains = list(dict.fromkeys(labels[sequence] for sequence in first))
+    domain = np.array([domains.index(labels[sequence]) for sequence in first])
+    drawn = _drawn(np.bincount(group), domain, share, np.random.default_rng(seed))
+    keep = np.repeat(drawn[group], np.diff(starts))
     return trace.select(keep), trace.select(~keep)
+
+
+def _drawn(
+    sizes: NDArray[np.int64], domain: NDArray[np.int64], share: float, random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which groups are drawn, so that each domain has about `share` of its sequences among them.
+
+    In a random order every group of a domain is drawn that fits; then the smallest that is left, if that comes nearer.
+    """
+    order = random.permutation(len(sizes))
+    drawn = np.zeros(len(sizes), bool)
+    met = 0
+    for number in np.unique(domain):
+        groups = order[domain[order] == number]
+        before, met = met, met + int(sizes[groups].sum())
+        # Differences of rounded sums: over all domains they add up to the rounded whole.
+        wanted, taken = round(share * met) - round(share * before), 0
+        for group in groups:
+            if taken + sizes[group] <= wanted:
+                drawn[group] = True
+                taken += sizes[group]
+        left = groups[~drawn[groups]]
+        if len(left):
+            least = left[np.argmin(sizes[left])]
+            drawn[least] = abs(taken + sizes[least] - wanted) < abs(taken - wanted)
+    if len(sizes) > 1 and 0 < round(share * met) < met and drawn.all() | ~drawn.any():
+        drawn[np.argmin(sizes)] ^= True
+    return drawn
 
 
 def fingerprint(trace: Trace) -> str:
