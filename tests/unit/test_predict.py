@@ -22,6 +22,7 @@ from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE,
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
 from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
 from prophet_moe.routing import sequences, store
+from prophet_moe.routing.summary import cleaned
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
 from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, neighbours, traces, uniform_trace
@@ -105,6 +106,18 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 def test_nothing_is_flagged_where_the_source_says_nothing():
     trace = uniform_trace([3, 3, 3], 2, 8, 2)
     assert len(sequences.unrepeated(trace)) == len(trace)
+
+
+def test_statistics_and_predictors_leave_out_the_same_sequences():
+    """Sequences 0 and 1 decode alike after different prompts: no duplicates. 2 is 0 again, 3 is flagged."""
+    trace = uniform_trace([4, 4, 4, 4], 2, 8, 2)
+    trace.experts[6:8] = trace.experts[2:4]
+    trace.experts[8:12] = trace.experts[:4]
+    trace.phase[:] = np.tile([PREFILL, PREFILL, DECODE, DECODE], 4)
+    notes = {"sequences": [{"has_repetition": number == 3} for number in range(4)]}
+    trace = replace(trace, origin=Origin("test", "", notes=notes))
+    described = set(cleaned(trace).sequence.tolist())
+    assert described == {0, 1} == set().union(*(part.sequence.tolist() for part in split(trace)))
 
 
 def test_a_single_sequence_cannot_be_divided():
@@ -375,7 +388,7 @@ def test_a_flipped_byte_is_noticed(copied):
     weights = bytearray((copied / WEIGHTS).read_bytes())
     weights[len(weights) // 2] ^= 1
     (copied / WEIGHTS).write_bytes(weights)
-    refused(copied, "SHA-256")
+    refused(copied, "not as SHA256SUMS has it")
 
 
 def test_weights_cut_short_and_sealed_again_are_refused(copied):

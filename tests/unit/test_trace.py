@@ -169,14 +169,16 @@ def claim(**values):
     ("spoil", "expected"),
     [
         (truncate, r"trace\.parquet: truncated, or no Parquet file"),
-        (flip, r"trace\.parquet: its SHA-256 is not the one in SHA256SUMS"),
+        (flip, r"trace\.parquet: missing, or not as SHA256SUMS has it"),
+        (lambda f: (f / store.TRACE).unlink(), r"trace\.parquet: missing, or not as SHA256SUMS has it"),
+        (lambda f: store.write_sums(f, [store.TRACE]), "SHA256SUMS: does not list metadata.json"),
         (claim(tokens=20), "has 21 tokens, metadata.json says 20"),
         (claim(sequences=4), "has 3 sequences, metadata.json says 4"),
         (claim(top_k=2), r"expected lists of 6 \(3 layers x 2\)"),
         (claim(experts=3), "expected ids below 3"),
         (lambda f: (f / store.METADATA).unlink(), "holds no metadata.json: no trace"),
         (lambda f: (f / store.METADATA).write_text("{"), "metadata.json: could not be read"),
-        (lambda f: (f / store.SUMS).unlink(), "SHA256SUMS"),
+        (lambda f: (f / store.SUMS).unlink(), "unfinished, holds no SHA256SUMS"),
     ],
 )
 def test_a_damaged_folder_is_refused(tmp_path, spoil, expected):

@@ -15,6 +15,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.predict.context import Context, Ids, context_of
 from prophet_moe.predict.counting import conditional, transitions
 from prophet_moe.predict.network import Network
+from prophet_moe.routing import statistics
 from prophet_moe.routing.trace import Trace
 
 Probabilities = NDArray[np.float32]
@@ -37,9 +38,7 @@ class Learned:
     @cached_property
     def popularity(self) -> NDArray[np.float64]:
         """(L, E): share of the tokens that choose each expert."""
-        experts, layers = self.trace.router.experts, range(len(self.trace.router.layers))
-        counts = [np.bincount(self.trace.experts[:, layer].ravel(), minlength=experts) for layer in layers]
-        return np.array(counts) / len(self.trace)
+        return statistics.popularity(self.trace)
 
     def transitions(self, layer: int, lookahead: int, order: int) -> Callable[[Ids], Probabilities]:
         """From the inputs of `layer`, as Context gives them, to probabilities (n, E)."""

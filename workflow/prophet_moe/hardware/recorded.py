@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError
-from prophet_moe.files import sha256
-from prophet_moe.routing.store import METADATA, SUMS
+from prophet_moe.routing.store import METADATA, check_sums
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class Recording:
 
 def read_recording(folder: Path, kind: str) -> Recording:
     """Read the measurement in `folder`; an unfinished, changed or other folder is a UserError."""
-    _check_sums(folder, kind)
+    unfinished = f"Go on with it: {_command(folder, kind)}"
+    check_sums(folder, (f"{kind}.csv", METADATA), unfinished=unfinished, damaged=again(folder, kind))
     path, metadata = folder / f"{kind}.csv", read_json(folder / METADATA)
     found = metadata.get("kind") if isinstance(metadata, dict) else None
     if found != kind:
@@ -95,17 +95,3 @@ def again(folder: Path, kind: str) -> str:
 
 def _command(folder: Path, kind: str) -> str:
     return f"python -m prophet_moe.collect {kind} --out {folder}"
-
-
-def _check_sums(folder: Path, kind: str) -> None:
-    """Hold the CSV and the metadata against SHA256SUMS, which is written last."""
-    sums = folder / SUMS
-    if not sums.is_file():
-        raise UserError(str(folder), f"unfinished, holds no {SUMS}", f"Go on with it: {_command(folder, kind)}")
-    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
-    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in (f"{kind}.csv", METADATA):
-        if name not in listed:
-            raise UserError(str(sums), f"does not list {name}", again(folder, kind))
-        if not (folder / name).is_file() or sha256(folder / name) != listed[name]:
-            raise UserError(str(folder / name), f"missing, or not as {SUMS} has it", again(folder, kind))

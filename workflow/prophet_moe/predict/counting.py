@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.predict.context import LAYERS_BEFORE, SOURCES, Ids
+from prophet_moe.routing import statistics
 
 Floats = NDArray[np.float32]
 Scores = Callable[[Ids], Floats]
@@ -22,13 +23,13 @@ BACKING = np.float32(4.0)
 
 def popularity(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
     """Rank by how often each expert is chosen."""
-    often = _often(chosen, experts)
+    often = statistics.chosen_share(chosen, experts)
     return lambda seen: np.broadcast_to(often, (len(seen), experts)).astype(np.float32)
 
 
 def previous_token(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
     """First what the token before chose at this layer, then by popularity."""
-    often = _often(chosen, experts)
+    often = statistics.chosen_share(chosen, experts)
 
     def scores(seen: Ids) -> Floats:
         ranked = np.zeros((len(seen), experts + 1), np.float32)
@@ -41,17 +42,12 @@ def previous_token(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Sco
 
 
 def naive_bayes(inputs: Ids, chosen: NDArray[np.uint16], experts: int, sources: Sequence[int] = (0,)) -> Scores:
-    """log P(e) + sum of log P(j | e) over the ids j seen at `sources`, each layer's ids independent given e.
-
-    With counts n: P(e) = (n_e + 1) / (sum n + E), P(j | e) = (n_je + 1) / (sum_j n_je + E).
-    """
-    often = np.bincount(chosen.ravel(), minlength=experts) + 1.0
-    prior = np.log(often / often.sum()).astype(np.float32)
-    evidence = np.zeros((SOURCES * experts, experts), np.float32)
+    """log P(e) + sum of log P(j | e) over the ids j seen at `sources`, as `routing.statistics.naive_bayes` counts."""
+    prior, evidence = np.zeros(experts), np.zeros((SOURCES * experts, experts), np.float32)
     for source in sources:
-        joint = _joint_counts(_source(inputs, source, experts), chosen, experts) + 1.0
-        evidence[source * experts : (source + 1) * experts] = np.log(joint / joint.sum(axis=0))
-    return lambda seen: _summed(seen, prior, evidence)
+        joint = statistics.joint_counts(_source(inputs, source, experts), chosen, experts)
+        prior, evidence[source * experts : (source + 1) * experts] = statistics.naive_bayes(joint, chosen)
+    return lambda seen: _summed(seen, prior.astype(np.float32), evidence)
 
 
 def transitions(inputs: Ids, chosen: NDArray[np.uint16], experts: int, order: int = 1) -> Scores:
@@ -68,7 +64,7 @@ def conditional(
     contexts: Sequence[NDArray[np.integer]], chosen: NDArray[np.uint16], experts: int
 ) -> Callable[[Sequence[NDArray[np.integer]]], Floats]:
     """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it."""
-    often = _often(chosen, experts).astype(np.float32)
+    often = statistics.chosen_share(chosen, experts).astype(np.float32)
     tables = [_transition_counts(context, chosen, experts) for context in contexts]
 
     def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:
@@ -104,10 +100,6 @@ COUNTING: dict[str, Fit] = {
 """The last one sees all that Prophet sees: what remains between the two is what learning adds."""
 
 
-def _often(chosen: NDArray[np.uint16], experts: int) -> NDArray[np.float64]:
-    return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
-
-
 def _source(inputs: Ids, source: int, experts: int) -> Ids:
     """(n, k): ids of one source, 0 to E - 1; E where there is nothing."""
     ids = inputs.reshape(len(inputs), SOURCES, -1)[:, source]
@@ -128,18 +120,6 @@ def _transition_counts(contexts: NDArray[np.int64], chosen: NDArray[np.uint16], 
     pairs = place[:, None] * experts + chosen
     counts = np.bincount(pairs.ravel(), minlength=len(known) * experts).reshape(-1, experts)
     return known, counts.astype(np.float32), np.bincount(place).astype(np.float32)
-
-
-@njit(cache=True)
-def _joint_counts(seen, chosen, experts):
-    """(E, E): tokens that have j among `seen` and e among `chosen`, both (n, k)."""
-    joint = np.zeros((experts, experts))
-    for row in range(len(chosen)):
-        for j in seen[row]:
-            if j < experts:
-                for e in chosen[row]:
-                    joint[j, e] += 1
-    return joint
 
 
 @njit(cache=True)

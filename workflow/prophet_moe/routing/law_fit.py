@@ -54,11 +54,6 @@ def observe(
     return Observed(trace.router.experts, trace.router.top_k, batches, unique[there], popularity)
 
 
-def popularity_of(trace: Trace) -> Floats:
-    """(L, E): share of the tokens that choose each expert."""
-    return statistics.load(trace) * trace.router.top_k
-
-
 def choices_by_sequence(trace: Trace) -> Floats:
     """(S, L, E): tokens of each sequence that choose each expert."""
     starts = sequence_starts(trace)
@@ -152,7 +147,7 @@ def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
     halves = sequences.split_by_sequence(trace, TRAINING_SHARE, SEED)
     for batching in BATCHINGS:
         everything, *split = (
-            observe(part, batching, popularity_of(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
+            observe(part, batching, statistics.popularity(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
         )
         train, test = _to_common_batches(*split)
         anew = list(_resampled(trace, batching))

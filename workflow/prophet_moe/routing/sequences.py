@@ -38,7 +38,10 @@ def without_duplicates(trace: Trace) -> Trace:
 
 
 def unrepeated(trace: Trace) -> Trace:
-    """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay."""
+    """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay.
+
+    The one rule for statistics, laws, predictors and replays: what another prompt leads to is no duplicate.
+    """
     notes = trace.origin.notes.get("sequences", [])
     flagged = [number for number, note in enumerate(notes) if note.get("has_repetition")]
     return without_duplicates(trace.select(~np.isin(trace.sequence, flagged)))

@@ -21,11 +21,17 @@ Batching = Literal["decode_step", "staggered", "prefill"]
 
 def load(trace: Trace) -> Floats:
     """(L, E): share of all choices that fall on each expert; each layer sums to 1."""
-    counts = [
-        np.bincount(trace.experts[:, layer].ravel(), minlength=trace.router.experts)
-        for layer in range(len(trace.router.layers))
-    ]
-    return np.array(counts) / (len(trace) * trace.router.top_k)
+    return popularity(trace) / trace.router.top_k
+
+
+def popularity(trace: Trace) -> Floats:
+    """(L, E): share of the tokens that choose each expert; each layer sums to k."""
+    return np.array([chosen_share(chosen, trace.router.experts) for chosen in trace.experts.swapaxes(0, 1)])
+
+
+def chosen_share(chosen: NDArray[np.uint16], experts: int) -> Floats:
+    """(E,): share of the tokens of one layer that choose each expert, from their choices (n, k)."""
+    return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
 
 
 def load_skew(load: Floats) -> Floats:
@@ -86,38 +92,43 @@ class Recall:
 def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
     """Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
 
-    j runs over the ids that the token chose in the layer before. From counts of choices n,
-    P(e) = (n_e + 1) / (sum n + E), P(j|e) = (n_je + 1) / (sum_j n_je + E), P(e|j) = (n_je + 1) / (sum_e n_je + E).
-    Equal scores rank by id.
+    j runs over the ids that the token chose in the layer before. P(e) and P(j|e) are those of `naive_bayes`;
+    P(e|j) = (n_je + 1) / (sum_e n_je + E). Equal scores rank by id.
     """
     experts, layers = train.router.experts, len(train.router.layers)
     ranks = tuple(ranks or (train.router.top_k, 2 * train.router.top_k))
     recalls = np.empty((3, len(ranks), layers - 1))
     for layer in range(1, layers):
         before, now = test.experts[:, layer - 1], test.experts[:, layer]
-        joint = _joint_counts(train.experts[:, layer - 1], train.experts[:, layer], experts) + 1.0
-        chosen = np.bincount(train.experts[:, layer].ravel(), minlength=experts) + 1.0
-        prior, nothing = np.log(chosen / chosen.sum()), np.zeros((experts, experts))
-        rankings = (
-            (prior, np.log(joint / joint.sum(axis=0))),
-            (nothing[0], np.log(joint / joint.sum(axis=1, keepdims=True))),
-            (prior, nothing),
-        )
+        joint = joint_counts(train.experts[:, layer - 1], train.experts[:, layer], experts)
+        prior, given = naive_bayes(joint, train.experts[:, layer])
+        posterior, nothing = np.log((joint + 1.0) / (joint + 1.0).sum(axis=1, keepdims=True)), np.zeros_like(given)
+        rankings = ((prior, given), (nothing[0], posterior), (prior, nothing))
         for ranking, scores in enumerate(rankings):
             found = np.cumsum(_true_ranks(*scores, before, now))
             recalls[ranking, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / now.size
     return Recall(ranks, *recalls)
 
 
+def naive_bayes(joint: NDArray[np.int64], chosen: NDArray[np.uint16]) -> tuple[Floats, Floats]:
+    """log P(e), (E,), and log P(j|e), (E, E), from counts n_je, as `joint_counts` has them, and the choices (n, k).
+
+    P(e) = (n_e + 1) / (sum n + E), P(j|e) = (n_je + 1) / (sum_j n_je + E). An expert's score is the sum of its log P(e)
+    and of log P(j|e) over the ids j seen, as if these were independent given e.
+    """
+    often, smoothed = np.bincount(chosen.ravel(), minlength=len(joint)) + 1.0, joint + 1.0
+    return np.log(often / often.sum()), np.log(smoothed / smoothed.sum(axis=0))
+
+
 @njit(cache=True)
-def _joint_counts(before, now, experts):
-    """(E, E): tokens that chose j in `before` and e in `now`, both (N, k)."""
+def joint_counts(seen, chosen, experts):
+    """(E, E): tokens that have j among `seen` (n, any) and e among `chosen` (n, k); ids from E on are nothing seen."""
     joint = np.zeros((experts, experts), np.int64)
-    tokens, top_k = now.shape
-    for row in range(tokens):
-        for a in range(top_k):
-            for b in range(top_k):
-                joint[before[row, a], now[row, b]] += 1
+    for row in range(len(chosen)):
+        for j in seen[row]:
+            if j < experts:
+                for e in chosen[row]:
+                    joint[j, e] += 1
     return joint
 
 

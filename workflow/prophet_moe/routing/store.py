@@ -141,16 +141,27 @@ def read_metadata(folder: Path, kind: str | None = None, model: str | None = Non
     return metadata
 
 
-def check_sums(folder: Path) -> None:
-    """Hold every file listed in SHA256SUMS against its checksum."""
+def check_sums(
+    folder: Path, names: Iterable[str] = (METADATA,), *, unfinished: str = AGAIN, damaged: str = AGAIN
+) -> None:
+    """Hold the files of `folder` against SHA256SUMS, which is written last and must list `names`; else a UserError.
+
+    `unfinished` and `damaged` are its next step where SHA256SUMS is missing, and where anything else is wrong.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise UserError(str(folder), f"unfinished, holds no {SUMS}", unfinished)
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = sums.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise from_os_error(folder / SUMS, error) from None
-    for line in lines:
-        expected, name = line.split(maxsplit=1)
-        if sha256(folder / name) != expected:
-            raise UserError(str(folder / name), f"its SHA-256 is not the one in {SUMS}", AGAIN)
+        raise from_os_error(sums, error) from None
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        if name not in listed:
+            raise UserError(str(sums), f"does not list {name}", damaged)
+    for name, digest in listed.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            raise UserError(str(folder / name), f"missing, or not as {SUMS} has it", damaged)
 
 
 PARQUET: dict[str, Any] = {

@@ -24,12 +24,8 @@ SEED = 0
 
 
 def cleaned(trace: Trace) -> Trace:
-    """Decoded tokens of sequences that are neither flagged as repetitive nor duplicates."""
-    flagged = [
-        number for number, note in enumerate(trace.origin.notes.get("sequences", [])) if note.get("has_repetition")
-    ]
-    kept = trace.select(~np.isin(trace.sequence, flagged))
-    return sequences.without_duplicates(kept.decoded())
+    """Decoded tokens of the sequences that predictors learn from and are judged on too."""
+    return sequences.unrepeated(trace).decoded()
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
