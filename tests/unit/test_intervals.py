@@ -21,6 +21,7 @@ from prophet_moe.routing.trace import Trace, sequence_starts
 TRACE = Path(__file__).resolve().parents[2] / "resources/traces/small-12x128-top1"
 SAMPLES, SEQUENCES, TOKENS = 5, 64, 32
 """As the comparison has them by default."""
+STATIC = "static_popular"
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=9))
@@ -96,11 +97,8 @@ def test_interval_is_that_of_a_bootstrap_over_sequences():
     assert (once.std(axis=0, ddof=1) / np.sqrt(SAMPLES) < 0.6 * expected).all()
 
 
-STATIC = "static_popular"
-
-
 def in_order(trace: Trace, starts: np.ndarray) -> Trace:
     """The first TOKENS rows from each of `starts` on, as sequences of their own in this order."""
     rows = (starts[:, None] + np.arange(TOKENS)).ravel()
-    columns = {name: getattr(trace, name)[rows] for name in ("position", "phase", "experts")}
-    return replace(trace, sequence=np.repeat(np.arange(len(starts), dtype=np.int32), TOKENS), token=None, **columns)
+    columns = {name: getattr(trace, name)[rows] for name in ("position", "phase", "experts", "token")}
+    return replace(trace, sequence=np.repeat(np.arange(len(starts), dtype=np.int32), TOKENS), **columns)
