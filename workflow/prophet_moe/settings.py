@@ -60,6 +60,8 @@ class Scenario(Strict):
     """Count from the published architecture, or take the report's constants."""
     device_memory: Literal["visible", "nominal"] = "visible"
     """Memory that CUDA reports, or the number in the product's name."""
+    usable_memory_share: float = Field(default=1.0, gt=0, le=1)
+    """Of the device memory, what an engine may use; vLLM's gpu_memory_utilization is 0.9 by default."""
     weight_bits: int = Field(default=16, gt=0, le=32)
     """Bits per weight (published architectures)."""
     kv_bits: int = Field(default=16, gt=0, le=32)
@@ -123,6 +125,17 @@ class Reference(Strict):
     """One of `gpus`."""
     batch_size: int = Field(default=16, gt=0)
     """One of `batch_sizes`."""
+
+
+class Sensitivity(Strict):
+    """Assumptions of the default scenario under which the headline is told again, one changed at a time."""
+
+    runtime_reserve_mib: list[Annotated[float, Field(ge=0)]] = [0, 1024, 2048, 3072]
+    """MiB of CUDA context and allocator slack."""
+    usable_memory_share: list[Annotated[float, Field(gt=0, le=1)]] = [0.9, 1.0]
+    """Of the device memory."""
+    prefill_chunk_tokens: list[Annotated[int, Field(gt=0)]] = [512, 2048, 8192]
+    """Tokens of one prefill chunk."""
 
 
 class DecodeStep(Strict):
@@ -325,6 +338,7 @@ class Experiment(Strict):
     simulation: Simulation = Simulation()
     reported_comparison: ReportedComparison = ReportedComparison()
     reference: Reference = Reference()
+    sensitivity: Sensitivity = Sensitivity()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
     """Scenarios by name; every one is built."""

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pandas as pd
 
-from prophet_moe.capacity.memory import ModelMemory, model_memory
+from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
@@ -65,8 +65,8 @@ def _grid(
     for field in fields(ModelMemory):
         by_model = {name: getattr(memory, field.name) for name, memory in memories.items()}
         frame[field.name] = frame["model"].map(by_model).astype(bool if field.type is bool else np.float64)
-    device_bytes = {name: gpu.memory_bytes(scenario.device_memory) for name, gpu in gpus.items()}
-    frame["device_bytes"] = frame["gpu"].map(device_bytes).astype(np.float64)
+    usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
+    frame["device_bytes"] = frame["gpu"].map(usable).astype(np.float64)
     frame["batch"] = frame["batch_size"].astype(np.float64)
 
     frame["evidence"] = frame["model"].map({name: _evidence(memory, scenario) for name, memory in memories.items()})

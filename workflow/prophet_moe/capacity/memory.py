@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from prophet_moe import params
-from prophet_moe.catalog import ModelSpec
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.predict.context import LOOKAHEADS, network_bytes
 from prophet_moe.settings import Scenario
 from prophet_moe.units import GB, MB
@@ -39,6 +39,11 @@ class ModelMemory:
     """Of the MoE layers those of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
     predictor_bytes: Number = 0
     """Prophet's predictor, which predicts the other MoE layers."""
+
+
+def device_bytes(gpu: GpuSpec, scenario: Scenario) -> int:
+    """Bytes of `gpu` that the scenario lets an engine use, rounded down to whole ones."""
+    return math.floor(gpu.memory_bytes(scenario.device_memory) * scenario.usable_memory_share)
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:

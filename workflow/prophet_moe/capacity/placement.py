@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from prophet_moe.capacity.memory import model_memory
+from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.settings import Scenario
 from prophet_moe.units import GB
@@ -10,8 +10,9 @@ from prophet_moe.units import GB
 
 def unplaceable(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], scenario: Scenario) -> dict[str, str]:
     """Models whose non-expert weights alone exceed every GPU, each with the sentence that says so."""
-    largest = max(gpus, key=lambda name: gpus[name].memory_bytes(scenario.device_memory))
-    limit = gpus[largest].memory_bytes(scenario.device_memory)
+    usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
+    largest = max(usable, key=usable.__getitem__)
+    limit = usable[largest]
     problems = {}
     for name, spec in models.items():
         memory = model_memory(spec, scenario)

@@ -72,7 +72,7 @@ RECORD_COLUMNS = (
     _integer("num_experts", "", "Routed experts per MoE layer, E.", "experts"),
     _integer("top_k", "", "Routed experts per token and layer, k."),
     _text("gpu", "GPU, a key of config/gpus.yaml."),
-    _gigabytes("gpu_memory_gb", "Device memory, GB of 10^9 bytes.", "device_bytes"),
+    _gigabytes("gpu_memory_gb", "Usable device memory, GB of 10^9 bytes.", "device_bytes"),
     _integer("batch_size", "", "Sequences decoded together, B."),
     _integer(
         "seq_len",

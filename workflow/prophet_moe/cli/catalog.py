@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from prophet_moe import params
-from prophet_moe.capacity.memory import model_memory
+from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.capacity.reserve import measured_reserves, with_reserve
@@ -98,7 +98,7 @@ def show_capacity(arguments: argparse.Namespace) -> None:
         variation = read_variations(VARIATIONS, scenario.routing.batching)[arguments.model]
         memory = replace(memory, variation=variation.value)
     here = with_reserve(scenario, measured_reserves(MEMORY, gpus).get(arguments.gpu))
-    metrics = evaluate(memory, gpus[arguments.gpu].memory_bytes(scenario.device_memory), arguments.batch, here)
+    metrics = evaluate(memory, device_bytes(gpus[arguments.gpu], scenario), arguments.batch, here)
     table = Table(
         "metric",
         "value",

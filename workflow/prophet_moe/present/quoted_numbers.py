@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from prophet_moe.capacity.headline import extension_summary
 from prophet_moe.capacity.record import fit_state
-from prophet_moe.present.tables import average_extension, within
+from prophet_moe.present.tables import average_extension, native_extension, within
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
@@ -24,6 +25,7 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
     extension = record["kv_extension_factor"].where(record["baseline_fits"])
     useful = {name: within(record[f"{name}_max_context"], record["seq_len"]) for name in ("baseline", "prophet")}
     ranking = average_extension(record, zero_fill=False)
+    summary, native = extension_summary(record), native_extension(record)
     numbers = {
         "BothRows": str((states == "both").sum()),
         "ProphetOnlyRows": str((states == "prophet_only").sum()),
@@ -32,6 +34,11 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
         "FittingModels": str((ranking["fitting_rows"] > 0).sum()),
         "MeanExtensionFitting": _factor(extension.mean()),
         "MeanExtensionZeroFilled": _factor(extension.fillna(0).mean()),
+        "MedianExtensionFitting": _factor(summary["median_extension"]),
+        "GeomeanExtensionFitting": _factor(summary["geomean_extension"]),
+        "KvBytesRatio": _factor(summary["kv_bytes_ratio"]),
+        "NativeGainRows": str((native[states == "both"] > 1).sum()),
+        "NativeMeanExtension": _factor(native.mean()),
     }
     if extension.notna().any():
         best, top = record.loc[extension.idxmax()], ranking.iloc[0]
