@@ -50,6 +50,7 @@ rule all:
     default_target: True
     input:
         DATA,
+        HEADLINE,
         ROUTING_TABLE,
         CALIBRATION,
         HARDWARE,

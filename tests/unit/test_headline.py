@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from prophet_moe.capacity.grid import capacity_grid
-from prophet_moe.capacity.headline import RULES, extension_summary, headline_sensitivity, resident_rules
+from prophet_moe.capacity.headline import RULES, headline_sensitivity, resident_rules
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import ESTIMATE, record
+from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.quoted_numbers import scenario_numbers
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import CALIBRATED, REPORTED, Sensitivity

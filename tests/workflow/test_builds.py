@@ -40,6 +40,9 @@ CALIBRATION = (
     "tables/data/routing_law_transfer.csv",
     "tables/data/routing_variation.csv",
     "tables/data/prediction.csv",
+    "tables/data/predicted_sets.csv",
+    "tables/data/resident_rules.csv",
+    "tables/data/headline_sensitivity.csv",
     "tables/table5_routing_exponents.csv",
     "tables/table6_prediction.csv",
     "tables/table7_decode_steps.csv",
@@ -83,8 +86,10 @@ FROM_THE_RECORD = {
     f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
 } | FIGURE_JOBS
 SWEEPS = {"sweep scenario=calibrated", "sweep scenario=reported"}
-FROM_THE_GRID = SWEEPS | {"decode_steps", "prefill", "numbers"} | FROM_THE_RECORD | FRONTIER
+HEADLINE = {"resident_rules", "headline_sensitivity"}
+FROM_THE_GRID = SWEEPS | HEADLINE | {"decode_steps", "prefill", "numbers"} | FROM_THE_RECORD | FRONTIER
 PREDICTED = trace_jobs("judge_predictors", "described")
+PREDICTED_SETS = trace_jobs("size_predicted_sets", "described") | {"predicted_sets"}
 FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
 
 
@@ -230,6 +235,10 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
         assert built.jobs() == FROM_THE_GRID | {"catalog"} | FROM_THE_REPLAYS
     with edited(library / "routing/pooling.py", '"""', '"""Edited. '):
         assert built.jobs() == {"routing_law", LAW_FIGURE} | FROM_THE_ROUTING
+    with edited(library / "capacity/headline.py", '"""', '"""Edited. '):
+        assert built.jobs() == HEADLINE
+    with edited(library / "predict/needed_sets.py", '"""', '"""Edited. '):
+        assert built.jobs() == PREDICTED_SETS
     with edited(library / "predict/counting.py", '"""', '"""Edited. '):
         assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE} | FROM_THE_REPLAYS | FRONTIER
     with edited(library / "cachesim/strategies/top_k.py", '"""', '"""Edited. '):
@@ -242,13 +251,17 @@ def test_an_edit_of_the_statistics_describes_the_traces_again(built):
     described, fitted = (trace_jobs(rule, "described") for rule in ("describe_trace", "fit_law"))
     with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
         again = described | fitted | {"routing_statistics", STATISTICS_FIGURE, "routing_law", LAW_FIGURE}
-        assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS
+        assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS | PREDICTED_SETS
 
 
 def test_a_trace_less_changes_what_is_said_of_traces_and_what_rests_on_it(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
-    less = {"routing_statistics", "routing_law", "prediction", "comparison"} | TRACE_FIGURES | FROM_THE_ROUTING
+    less = (
+        {"routing_statistics", "routing_law", "prediction", "predicted_sets", "comparison"}
+        | TRACE_FIGURES
+        | FROM_THE_ROUTING
+    )
     less -= {job for job in FRONTIER if "replay_frontier" in job and "small-6x8-top2" not in job}
     assert built.jobs("--configfile", str(overlay)) == less
 
@@ -258,7 +271,7 @@ def test_data_of_others_gives_the_statistics_that_were_recorded_of_it(built):
     if "PROPHET_DATA" not in os.environ:
         pytest.skip("PROPHET_DATA does not name the folder of datasets")
     folder = "results/routing/gpt-oss-20b-decode"
-    kinds = ("statistics", "law_fits", "law_residuals", "prediction")
+    kinds = ("statistics", "law_fits", "law_residuals", "prediction", "predicted_sets")
     kinds += ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
     targets = [f"{folder}/{kind}.csv" for kind in kinds]
     taken = [(built.root / target).read_bytes() for target in targets]

@@ -7,9 +7,10 @@ VARIATION_TABLE = "tables/data/routing_variation.csv"
 TABLE5 = "tables/table5_routing_exponents.csv"
 PREDICTION_TABLE = "tables/data/prediction.csv"
 TABLE6 = "tables/table6_prediction.csv"
+SETS_TABLE = "tables/data/predicted_sets.csv"
 
 CALIBRATION = [LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER, VARIATION_TABLE, TABLE5]
-CALIBRATION += [PREDICTION_TABLE, TABLE6] if PREDICTED else []
+CALIBRATION += [PREDICTION_TABLE, TABLE6, SETS_TABLE] if PREDICTED else []
 
 
 rule fit_law:
@@ -148,4 +149,53 @@ rule prediction:
         " --judgements {output.judgements:q}"
         " --summary {output.summary:q}"
         " --rule prediction --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule size_predicted_sets:
+    """Count how many experts the predictor of one trace must name to name all that a layer-step needs."""
+    input:
+        code=code("workflow/scripts/size_predicted_sets.py"),
+        files=trace_files,
+        predictor=predictor_files,
+    output:
+        sets="results/routing/{described}/predicted_sets.csv",
+        prov=sidecars("results/routing/{described}/predicted_sets.csv"),
+    log:
+        "logs/routing/{described}/size_predicted_sets.log",
+    benchmark:
+        "benchmarks/routing/{described}/size_predicted_sets.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=described_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --predictor {input.predictor:q}"
+        " --sets {output.sets:q}"
+        " --parameters {params.parameters:q}"
+        " --rule size_predicted_sets --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule predicted_sets:
+    """Put the sizes of predicted sets of all traces into one table."""
+    input:
+        code=code("workflow/scripts/write_predicted_sets.py"),
+        sets=[f"results/routing/{name}/predicted_sets.csv" for name in PREDICTED],
+    output:
+        table=data_report(SETS_TABLE, "predicted_sets"),
+        prov=sidecars(SETS_TABLE),
+    log:
+        "logs/predicted_sets.log",
+    benchmark:
+        "benchmarks/predicted_sets.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --sets {input.sets:q}"
+        " --table {output.table:q}"
+        " --rule predicted_sets --code {input.code:q}"
         " > {log:q} 2>&1"

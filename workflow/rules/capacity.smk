@@ -4,8 +4,11 @@ RECORD = "tables/{at}data/prophet_kv_extension_data.csv"
 RECORD_JSON = "tables/{at}data/prophet_kv_extension_data.json"
 EXTENDED_RECORD = "tables/{at}data/prophet_kv_extension_extended.csv"
 CATALOG_TABLE = "tables/data/model_catalog.csv"
+RULES_TABLE = "tables/data/resident_rules.csv"
+SENSITIVITY_TABLE = "tables/data/headline_sensitivity.csv"
 
 DATA = everywhere(RECORD) + everywhere(RECORD_JSON) + everywhere(EXTENDED_RECORD) + [CATALOG_TABLE]
+HEADLINE = [RULES_TABLE, SENSITIVITY_TABLE]
 
 
 rule sweep:
@@ -94,4 +97,66 @@ rule catalog:
         " --models {input.models:q}"
         " --table {output.table:q}"
         " --rule catalog --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule resident_rules:
+    """Set rules for the resident experts beside each other."""
+    input:
+        code=code("workflow/scripts/write_resident_rules.py"),
+        gpus=GPU_FILE,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        variations=variations_for_default,
+        measured=measured_reserves_for_default,
+    output:
+        table=data_report(RULES_TABLE, "resident_rules"),
+        prov=sidecars(RULES_TABLE),
+    log:
+        "logs/resident_rules.log",
+    benchmark:
+        "benchmarks/resident_rules.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=default_grid_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --gpus {input.gpus:q}"
+        " --models {input.models:q}"
+        " --variations {input.variations:q}"
+        " --measured {input.measured:q}"
+        " --table {output.table:q}"
+        " --parameters {params.parameters:q}"
+        " --rule resident_rules --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule headline_sensitivity:
+    """Tell the headline again with one assumption changed at a time."""
+    input:
+        code=code("workflow/scripts/write_sensitivity.py"),
+        gpus=GPU_FILE,
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        variations=variations_for_default,
+        measured=measured_reserves_for_default,
+    output:
+        table=data_report(SENSITIVITY_TABLE, "headline_sensitivity"),
+        prov=sidecars(SENSITIVITY_TABLE),
+    log:
+        "logs/headline_sensitivity.log",
+    benchmark:
+        "benchmarks/headline_sensitivity.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=sensitivity_parameters,
+    shell:
+        "python {input.code[0]}"
+        " --gpus {input.gpus:q}"
+        " --models {input.models:q}"
+        " --variations {input.variations:q}"
+        " --measured {input.measured:q}"
+        " --table {output.table:q}"
+        " --parameters {params.parameters:q}"
+        " --rule headline_sensitivity --code {input.code:q}"
         " > {log:q} 2>&1"

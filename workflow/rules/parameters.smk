@@ -5,16 +5,29 @@ from functools import cache
 from jinja2 import StrictUndefined, Template
 
 
+def grid_parameters(scenario):
+    """What the grid of a scenario depends on besides the model and GPU files, as JSON-like values."""
+    return {
+        "scenario": EXPERIMENT.scenarios[scenario].model_dump(mode="json"),
+        "gpus": EXPERIMENT.gpus,
+        "batch_sizes": EXPERIMENT.batch_sizes,
+        "memory": str(MEMORY_FOLDER),
+    }
+
+
 def sweep_parameters(wildcards):
-    """What the grid of a scenario depends on besides the model and GPU files."""
-    return as_json(
-        {
-            "scenario": EXPERIMENT.scenarios[wildcards.scenario].model_dump(mode="json"),
-            "gpus": EXPERIMENT.gpus,
-            "batch_sizes": EXPERIMENT.batch_sizes,
-            "memory": str(MEMORY_FOLDER),
-        }
-    )
+    """The parameters of the grid of a scenario."""
+    return as_json(grid_parameters(wildcards.scenario))
+
+
+def default_grid_parameters(wildcards):
+    """The parameters of the grid of the default scenario."""
+    return as_json(grid_parameters(EXPERIMENT.scenario))
+
+
+def sensitivity_parameters(wildcards):
+    """The same, and the assumptions that are changed."""
+    return as_json(grid_parameters(EXPERIMENT.scenario) | {"sensitivity": EXPERIMENT.sensitivity.model_dump()})
 
 
 def variations_for(wildcards):
@@ -24,7 +37,17 @@ def variations_for(wildcards):
 
 def measured_reserves_for(wildcards):
     """The measured memory of the grid's GPUs, where a scenario takes its runtime reserve from it."""
-    wanted = EXPERIMENT.scenarios[wildcards.scenario].runtime_reserve == "measured"
+    return reserve_files(wildcards.scenario)
+
+
+def measured_reserves_for_default(wildcards):
+    """The measured memory of the grid's GPUs, where the default scenario takes its runtime reserve from it."""
+    return reserve_files(EXPERIMENT.scenario)
+
+
+def reserve_files(scenario):
+    """The files of all measurements that a scenario takes its runtime reserve from."""
+    wanted = EXPERIMENT.scenarios[scenario].runtime_reserve == "measured"
     names = [folder.name for folder in MEASURED_MEMORY if wanted and folder.name in EXPERIMENT.gpus]
     return [path for name in names for path in sorted((MEMORY_FOLDER / name).glob("*"))]
 

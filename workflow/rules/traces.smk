@@ -32,7 +32,7 @@ wildcard_constraints:
     dataset="|".join(PRESENT) or "none",
     described="|".join([*TRACES, *PRESENT]),
     recorded="|".join(RECORDED) or "none",
-    kind="statistics|law_fits|law_residuals|prediction|comparative|comparative_layers|strategy_sweeps|deduplication",
+    kind="statistics|law_fits|law_residuals|prediction|predicted_sets|comparative|comparative_layers|strategy_sweeps|deduplication",
 
 
 def trace_folder(name):

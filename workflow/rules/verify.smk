@@ -6,7 +6,7 @@ rule verify:
     """Recompute every hash, compare with the committed outputs within tolerances, print a table of PASS and FAIL."""
     input:
         code=code("workflow/scripts/verify.py"),
-        outputs=[*DATA, ROUTING_TABLE] + CALIBRATION + HARDWARE + SIMULATION + TABLES + FIGURES + LATEX,
+        outputs=[*DATA, *HEADLINE, ROUTING_TABLE] + CALIBRATION + HARDWARE + SIMULATION + TABLES + FIGURES + LATEX,
     log:
         "logs/verify.log",
     conda:

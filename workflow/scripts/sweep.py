@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prophet_moe.capacity.grid import capacity_grid
-from prophet_moe.capacity.reserve import measured_reserves
+from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
@@ -18,8 +18,7 @@ def build(files, parameters):
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
-    wanted = scenario.runtime_reserve == "measured"
-    reserves = measured_reserves(Path(parameters["memory"]), gpus) if wanted else {}
+    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
     grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
     write_parquet(files.grid, grid)
 

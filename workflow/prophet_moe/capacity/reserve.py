@@ -23,6 +23,11 @@ def measured_reserves(folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, in
     return {name: _largest(folder / name, name, spec) for name, spec in gpus.items() if (folder / name / SUMS).exists()}
 
 
+def reserves_for(scenario: Scenario, folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, int]:
+    """The measured reserves of `folder` where the scenario takes its runtime reserve from them, else none."""
+    return measured_reserves(folder, gpus) if scenario.runtime_reserve == "measured" else {}
+
+
 def _largest(folder: Path, gpu: str, spec: GpuSpec) -> int:
     recording = read_recording(folder, "memory")
     check_device(recording, gpu, spec)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from prophet_moe.capacity.headline import extension_summary
 from prophet_moe.capacity.record import fit_state
+from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.tables import average_extension, native_extension, within
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from prophet_moe.capacity.headline import geometric_mean
 from prophet_moe.capacity.record import fit_state
+from prophet_moe.capacity.summary import geometric_mean
 
 SATURATES_BELOW_PCT = 20.0
 """Mean expert savings under which a group is said to saturate quickly."""

@@ -271,6 +271,21 @@ def _counts(
     copies: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of random batches by size and layer: how many have so many distinct experts, and the ids chosen once, summed."""
+    rows = random_batches(trace, max(batches), batching, samples, seed, copies)
+    counts, single = _counted(trace.experts, rows, trace.router.experts)
+    sizes = np.asarray(batches) - 1
+    return counts[sizes], single[sizes]
+
+
+def random_batches(
+    trace: Trace,
+    size: int,
+    batching: Batching,
+    samples: int,
+    seed: int,
+    copies: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """(samples, size): rows of the tokens of random batches, drawn as in `distinct_by_batch`; -1 beyond their last."""
     rng = np.random.default_rng(seed)
     starts = sequence_starts(trace)
     copies = np.ones(len(starts) - 1, np.int64) if copies is None else copies
@@ -278,14 +293,10 @@ def _counts(
     pool = np.repeat(np.arange(len(copies)), copies)
     if batching == "decode_step":
         owner = np.searchsorted(starts, tokens, side="right") - 1
-        rows = _decode_batches(starts, pool, tokens - starts[owner], max(batches), rng)
-    elif batching == "staggered":
-        rows = _staggered_batches(starts, pool, samples, max(batches), rng)
-    else:
-        rows = _prefill_batches(follows(trace), tokens, max(batches))
-    counts, single = _counted(trace.experts, rows, trace.router.experts)
-    sizes = np.asarray(batches) - 1
-    return counts[sizes], single[sizes]
+        return _decode_batches(starts, pool, tokens - starts[owner], size, rng)
+    if batching == "staggered":
+        return _staggered_batches(starts, pool, samples, size, rng)
+    return _prefill_batches(follows(trace), tokens, size)
 
 
 def bootstrap_distinct(

@@ -1,0 +1,26 @@
+"""Set rules for the resident experts beside each other: KV extension, and how often a layer-step overflows."""
+
+from pathlib import Path
+
+from prophet_moe.capacity.headline import resident_rules
+from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import write_csv
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.variation import read_variations
+from prophet_moe.settings import Scenario
+
+
+def build(files, parameters):
+    """Write one row per rule."""
+    models = {path.stem: load_model(path) for path in files.models}
+    gpus = load_gpus(files.gpus, parameters["gpus"])
+    scenario = Scenario.model_validate(parameters["scenario"])
+    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
+    variations = read_variations(files.variations[0], scenario.routing.batching) if files.variations else {}
+    write_csv(files.table, resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves))
+
+
+if __name__ == "__main__":
+    run(build, reads=["gpus"], reads_many=["models"], reads_any=["variations", "measured"], writes=["table"])
