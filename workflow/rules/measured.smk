@@ -63,7 +63,7 @@ def unmeasured():
         )
     if not MEASURED_MEMORY:
         lines.append(
-            f"note: no GPU's memory was measured, {MEMORY_TABLE} is left out; on a machine with one: "
+            f"note: no GPU's memory was measured, the runtime reserve is assumed and {MEMORY_TABLE} left out; with one: "
             f"python -m prophet_moe.collect memory --out {MEMORY_FOLDER}/NAME"
         )
     if names := [name for name in EXPERIMENT.gpus if name not in MEASURED_PREFETCH]:
