@@ -1,12 +1,14 @@
 """The distribution of distinct experts: quantiles and overflows against simulated batches, and what must hold."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing import distinct, statistics
+from prophet_moe.routing import distinct, statistics, store, summary
 from prophet_moe.routing.law import dirichlet_occupancy
+from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, uniform_trace
 
 DRAWS = 4000
@@ -95,6 +97,19 @@ def test_quantile_of_a_skewed_trace_is_that_of_its_law():
     trace = make_trace(np.stack(layers, axis=1)[:, :, None], [40] * 60, experts)
     found = statistics.distinct_quantile(trace, (4, 16, 32), 0.99)
     np.testing.assert_allclose(found, [quantile(0.99, experts, 1, variation, batch) for batch in (4, 16, 32)], atol=1)
+
+
+@pytest.mark.parametrize("name", ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"])
+def test_quantile_of_recorded_traces_is_nearly_their_laws(name):
+    """Experts of top-8 are chosen together more often than the law knows: one expert more, never fewer."""
+    trace = summary.cleaned(store.read_trace(ROOT / "resources/traces" / name))
+    fits = pd.read_csv(ROOT / "tables/data/routing_law_fits.csv").set_index(["trace", "batching", "law"])["value"]
+    variation = fits[name, "staggered", "dirichlet_occupancy"]
+    batches = (1, 4, 8, 16, 32, 64)
+    router = (trace.router.experts, trace.router.top_k, variation)
+    found = statistics.distinct_quantile(trace, batches, 0.99)
+    apart = found - [quantile(0.99, *router, batch) for batch in batches]
+    assert set(apart) <= {0, 1}
 
 
 def test_quantile_of_batches_no_draw_reaches_is_missing():

@@ -56,7 +56,9 @@ def _gigabytes(name: str, description: str, source: str) -> Column:
 def _interval(name: str, unit: str) -> tuple[Column, Column]:
     return tuple(
         _number(
-            f"{name}_{end}", unit, f"{ends} of the 95 % interval of {name} over routings; empty where none is fitted."
+            f"{name}_{end}",
+            unit,
+            f"{ends} of the 95 % interval of {name} over routing alone; empty where none is fitted.",
         )
         for end, ends in (("low", "Lower end"), ("high", "Upper end"))
     )
