@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from prophet_moe.present.figures import (
@@ -104,6 +103,18 @@ def test_no_text_is_clipped_or_too_small(scenario):
         assert min(text.get_fontsize() for text in visible_texts(figure)) >= 6, name
 
 
+def test_texts_of_redrawn_figures_do_not_touch(scenario):
+    assert_no_texts_touch({name: scenario[2][name] for name in ("figure1", "figure5")})
+
+
+def test_labels_of_redrawn_figures_keep_clear_of_the_edge(scenario):
+    """A pixel of text at the edge is cut in print."""
+    for name in ("figure1", "figure5"):
+        figure = scenario[2][name]
+        right = max(text.get_window_extent().x1 for text in visible_texts(figure))
+        assert right <= figure.bbox.x1 - 1, name
+
+
 def test_a_small_selection_is_drawn_too(records):
     record = records["calibrated"].query("model in @SMALL and batch_size in (1, 16) and gpu in ('V100-32GB', @GPU)")
     assert_nothing_is_clipped(drawings(record.reset_index(drop=True), False, SMALL))
@@ -116,13 +127,45 @@ def test_figures_have_their_printed_size(scenario):
 
 
 def test_bars_of_figure_1_are_the_record(scenario):
+    """Lengths times the baseline's memory are GB; every bar is as long as its total, or its experts alone."""
     record, _, figures = scenario
     rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
-    for axes, what in zip(figures["figure1"].axes, ("expert", "total"), strict=True):
-        heights = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
-        drawn = sorted(height for height in heights if not math.isnan(height))  # an unknown total has no bar
-        expected = rows[[f"baseline_{what}_gb", f"prophet_{what}_gb"]].melt()["value"].dropna()
-        assert drawn == pytest.approx(sorted(expected))
+    axes = figures["figure1"].axes[0]
+    lengths: dict[float, float] = {}
+    for patch in axes.patches:
+        place = round(patch.get_y() + patch.get_height() / 2, 3)
+        lengths[place] = lengths.get(place, 0) + patch.get_width()
+    found = [length for _, length in sorted(lengths.items())]
+    expected = []
+    for row in rows.itertuples():
+        for side in ("baseline", "prophet"):
+            known = not math.isnan(row.baseline_total_gb)
+            what = "total" if known else "expert"
+            expected.append(getattr(row, f"{side}_{what}_gb") / getattr(row, f"baseline_{what}_gb"))
+    assert found == pytest.approx(expected)
+    widths = [patch.get_width() for patch in axes.patches]
+    for row in rows.dropna(subset=["baseline_total_gb"]).itertuples():
+        for part in (row.baseline_expert_gb, row.prophet_expert_gb, row.kv_cache_gb):
+            assert any(width == pytest.approx(part / row.baseline_total_gb) for width in widths), row.Index
+    assert axes.get_xscale() == "linear"
+    assert min(patch.get_x() for patch in axes.patches) == 0
+
+
+def test_numbers_of_figure_1_mark_what_exceeds_the_gpu(scenario):
+    record, _, figures = scenario
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    values = rows[[f"{side}_{what}_gb" for side in ("baseline", "prophet") for what in ("expert", "total")]]
+    over = (values.gt(rows["gpu_memory_gb"], axis=0)).sum(axis=None)
+    marked = [text for text in figures["figure1"].axes[0].texts if text.get_text().endswith("×")]
+    assert len(marked) == over
+
+
+def test_the_title_of_figure_1_is_computed(scenario):
+    record, _, figures = scenario
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    ratio = 100 * (rows["prophet_total_gb"] / rows["baseline_total_gb"]).dropna()
+    title = figures["figure1"].axes[0].get_title(loc="left")
+    assert f"{ratio.min():.0f} to {ratio.max():.0f} %" in title
 
 
 def test_bars_of_figure_2_are_table_2(scenario):
@@ -166,6 +209,23 @@ def test_points_of_figure_5_are_the_means(scenario):
     for row in shown.itertuples():
         assert row.dedup == pytest.approx(dedup[row.model])
         assert row.experts == table.loc[row.model, "num_experts"]
+
+
+def test_figure_5_has_a_row_per_model_in_order_of_experts(scenario):
+    record, zero_fill, figures = scenario
+    shown = expert_count_analysis.selection(record, zero_fill=zero_fill)
+    extension, dedup = figures["figure5"].axes
+    names = [label.get_text().split()[0] for label in extension.get_yticklabels()]
+    assert names == shown["model"].tolist()
+    assert shown["experts"].is_monotonic_increasing
+    for axes, column in ((extension, "factor"), (dedup, "dedup")):
+        known = shown[column].dropna()
+        marks = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert [list(line.get_xdata()) for line in marks] == [known.tolist()]
+        assert [list(line.get_ydata()) for line in marks] == [known.index.tolist()]
+    never = [text for text in extension.texts if text.get_text() == expert_count_analysis.NEVER]
+    assert len(never) == shown["factor"].isna().sum()
+    assert not [text for axes in (extension, dedup) for text in axes.texts if text.get_bbox_patch()], "no boxes"
 
 
 def test_findings_are_text_with_numbers(scenario):

@@ -408,11 +408,11 @@ class FigureStyle(Strict):
 class FigureStyles(Strict):
     """Looks of each figure."""
 
-    figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=2.8)
+    figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=3.2)
     figure2_kv_extension_by_model: FigureStyle = FigureStyle(width_in=3.33, height_in=3.4)
     figure3_context_scaling: FigureStyle = FigureStyle(width_in=3.33, height_in=2.5)
     figure4_batch_context_tradeoff: FigureStyle = FigureStyle(width_in=3.33, height_in=2.6)
-    figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
+    figure5_expert_count_analysis: FigureStyle = FigureStyle(width_in=7.0, height_in=3.2)
     routing_statistics: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     routing_law: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
     prediction: FigureStyle = FigureStyle(width_in=7.0, height_in=2.6)
