@@ -1,7 +1,9 @@
 """Synthetic routing traces, seeded, with the statistics of a real trace.
 
-In every sequence, expert e of layer l has the favour exp(affinity[l] z), z standard normal for every (sequence, layer,
-expert). A token's choices in layer l are drawn one after another. Choice r is
+In every sequence, expert e of layer l has the favour exp(affinity[l] z + drift[l] y). z is standard normal for every
+(sequence, layer, expert) and stays; y is standard normal too and drifts from token to token as an Ornstein-Uhlenbeck
+process of correlation time drift_tokens[l]: the topic of a passage, where z is that of the whole text. y is constant
+between its updates, DRIFT_UPDATES in the shortest correlation time. A token's choices in layer l are drawn one after another. Choice r is
 
 * the partner in layer l of choice r in layer l - 1, with odds exp(coupling[l]) x the partner's favour,
 * else, with probability persistence[l], choice r of the token before in the same sequence,
@@ -11,7 +13,8 @@ Partners are experts of equal rank by load. Where the partner's load is the lowe
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -24,6 +27,8 @@ Floats = NDArray[np.float64]
 
 CHANCE_BITS, CELL_BITS, ALIAS_BITS = 24, 20, 20
 """How 64 random bits are shared out: how a choice is made, the cell of an alias table, the side of its cut."""
+DRIFT_UPDATES = 4
+"""Updates of the drifting favours in one correlation time: more follow the process closer and take longer."""
 REDRAWS = 1000
 """Draws of experts that are chosen already before the next unchosen id is taken: the end, where weights are extreme."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -44,7 +49,11 @@ class Parameters:
     persistence: Floats
     """(L,): probabilities."""
     affinity: Floats
-    """(L,): standard deviation of the logarithm of a sequence's favours."""
+    """(L,): standard deviation of the logarithm of a sequence's favours, the part that stays."""
+    drift: Floats = field(default_factory=lambda: np.zeros(1))
+    """(L,), or (1,) for all layers: standard deviation of the part that drifts."""
+    drift_tokens: Floats = field(default_factory=lambda: np.ones(1))
+    """(L,), or (1,) for all layers: tokens in which the correlation of the drift falls to 1/e, above 0."""
 
     def to_json(self) -> str:
         """These parameters as a JSON object."""
@@ -70,9 +79,14 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
     experts = np.empty((sequences, tokens_per_sequence, layers, router.top_k), np.uint16)
     for sequence in range(sequences):
         rng = np.random.default_rng((seed, sequence))
-        favour = np.exp(parameters.affinity[:, None] * rng.standard_normal((layers, router.experts)))
+        lasting = parameters.affinity[:, None] * rng.standard_normal((layers, router.experts))
         state = rng.integers(2**64, dtype=np.uint64)
-        _fill(partner, odds, parameters.persistence, parameters.weights, favour, state, experts[sequence])
+        for start, stop, drifting in _drifts(parameters, tokens_per_sequence, rng):
+            favour = np.exp(lasting + drifting)
+            # Numba takes what it returned for a signed number.
+            state = np.uint64(
+                _fill(partner, odds, parameters.persistence, parameters.weights, favour, state, experts[sequence], start, stop)
+            )
     return Trace(
         router,
         np.repeat(np.arange(sequences, dtype=np.int32), tokens_per_sequence),
@@ -82,6 +96,24 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
         ranked=False,
         origin=Origin("synthetic", "Apache-2.0", collector="prophet_moe.routing.synthetic"),
     )
+
+
+def _drifts(
+    parameters: Parameters, tokens: int, rng: np.random.Generator
+) -> Iterator[tuple[int, int, Floats | float]]:
+    """Runs of tokens, by their first and the one behind their last, and the drift of the favours (L, E) in each."""
+    if not parameters.drift.any():
+        yield 0, tokens, 0.0
+        return
+    shape = parameters.weights.shape
+    length = max(1, round(parameters.drift_tokens[parameters.drift > 0].min() / DRIFT_UPDATES))
+    kept = np.exp(-length / parameters.drift_tokens)[:, None]
+    renewed = np.sqrt(1 - kept**2)
+    drift = rng.standard_normal(shape)
+    for start in range(0, tokens, length):
+        if start:
+            drift = kept * drift + renewed * rng.standard_normal(shape)
+        yield start, min(start + length, tokens), parameters.drift[:, None] * drift
 
 
 def partners(load: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -97,13 +129,16 @@ def partners(load: Floats) -> tuple[NDArray[np.int64], Floats]:
 
 
 @njit(cache=True)
-def _fill(partner, odds, persistence, weights, favour, state, experts):
-    """Draw `experts` (T, L, k) of one sequence; all but `persistence` and `state` are (L, E)."""
-    tokens, layers, top_k = experts.shape
+def _fill(partner, odds, persistence, weights, favour, state, experts, start, stop):
+    """Draw tokens `start` to `stop` of `experts` (T, L, k), one sequence; the state of the random bits behind them.
+
+    `partner`, `odds`, `weights` and `favour` are (L, E), `persistence` (L,).
+    """
+    layers, top_k = experts.shape[1:]
     follow, keep = _thresholds(partner, odds, persistence, favour)
     cut, other = alias_tables(weights * favour)
     drawn = np.full(weights.shape[1], -1)
-    for token in range(tokens):
+    for token in range(start, stop):
         for layer in range(layers):
             drawing = token * layers + layer
             for rank in range(top_k):
@@ -126,6 +161,7 @@ def _fill(partner, odds, persistence, weights, favour, state, experts):
                     )
                 drawn[expert] = drawing
                 experts[token, layer, rank] = expert
+    return state
 
 
 @njit(cache=True)
