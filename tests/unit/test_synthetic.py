@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.routing import sequences, statistics, synthetic
+from prophet_moe.routing.synthetic import generator
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.reuse import hit_rates
 from prophet_moe.routing.synthetic import Parameters, Sample, fit, generate, partners
@@ -46,7 +47,7 @@ def plain_sequence(given: Parameters, tokens: int, seed: int, sequence: int) -> 
     rng = np.random.default_rng((seed, sequence))
     favour = np.exp(given.affinity[:, None] * rng.standard_normal((layers, experts)))
     state = int(rng.integers(2**64, dtype=np.uint64))
-    cut, other = synthetic.alias_tables(given.weights * favour)
+    cut, other = generator.alias_tables(given.weights * favour)
     partner, ratio = partners(given.load)
     rows: list[list[list[int]]] = []
     for _ in range(tokens):
@@ -72,7 +73,7 @@ def plain_sequence(given: Parameters, tokens: int, seed: int, sequence: int) -> 
                 while expert in chosen:
                     state = state + 0x9E3779B97F4A7C15 & MASK
                     redraws += 1
-                    few = redraws <= synthetic.REDRAWS
+                    few = redraws <= generator.REDRAWS
                     expert = drawn(cut[layer], other[layer], mixed(state)) if few else (expert + 1) % experts
                 chosen.append(expert)
             row.append(chosen)
@@ -98,14 +99,14 @@ def test_splitmix64_gives_the_published_numbers():
     state, golden = 0, 0x9E3779B97F4A7C15
     for expected in (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F):
         state = state + golden & MASK
-        assert int(synthetic.mix(np.uint64(state))) == mixed(state) == expected
+        assert int(generator.mix(np.uint64(state))) == mixed(state) == expected
 
 
 @settings(deadline=None)
 @given(weights=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40))
 def test_alias_tables_hold_the_weights(weights):
-    cut, other = synthetic.alias_tables(np.array([weights]))
-    whole = 2**synthetic.ALIAS_BITS
+    cut, other = generator.alias_tables(np.array([weights]))
+    whole = 2**generator.ALIAS_BITS
     share = np.zeros(len(weights))
     for cell, side in enumerate(cut[0]):
         share[cell] += side / whole
@@ -115,9 +116,9 @@ def test_alias_tables_hold_the_weights(weights):
 
 def test_draw_follows_the_tables():
     weights = np.array([[1.0, 5.0, 2.0, 8.0, 4.0]])
-    cut, other = synthetic.alias_tables(weights)
+    cut, other = generator.alias_tables(weights)
     bits = np.random.default_rng(0).integers(2**64, size=100_000, dtype=np.uint64)
-    counts = np.bincount([synthetic.draw(cut[0], other[0], each) for each in bits], minlength=5)
+    counts = np.bincount([generator.draw(cut[0], other[0], each) for each in bits], minlength=5)
     np.testing.assert_allclose(counts / 1e5, weights[0] / 20, atol=0.006)
 
 

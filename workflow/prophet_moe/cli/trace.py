@@ -15,6 +15,7 @@ from prophet_moe.routing.importers import FORMATS, import_source
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
+OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_rates.csv"), Path("resources/routing")
 
 
 def add_commands(commands: Any) -> None:
@@ -33,6 +34,10 @@ def add_commands(commands: Any) -> None:
     described = trace.add_parser("describe", help="what a trace says about its model's routing")
     described.add_argument("folder", type=Path)
     described.set_defaults(run=describe_trace)
+    curve = trace.add_parser("fit-curve", help="fit a synthetic routing to the published hit rates of a curve")
+    curve.add_argument("curve", help="a name in resources/observations/hit_rates.csv")
+    curve.add_argument("--out", type=Path, default=ROUTINGS, metavar="DIR", help=f"default: {ROUTINGS}")
+    curve.set_defaults(run=fit_curve)
 
     data = commands.add_parser("data", help="other people's data: what is here, and get the rest")
     actions = data.add_subparsers(required=True, metavar="ACTION")
@@ -65,6 +70,22 @@ def _source_sha256(source: Path) -> str:
         return sha256(source)
     files = sorted(path for path in source.rglob("*") if path.is_file())
     return canonical_hash({str(path.relative_to(source)): sha256(path) for path in files})
+
+
+def fit_curve(arguments: argparse.Namespace) -> None:
+    """Fit a routing to a curve of published hit rates, write it, and print how far it is from each point."""
+    # Only this command needs Numba and SciPy, whose imports take half a second.
+    from prophet_moe.routing import calibrated
+
+    routing = calibrated.fit_observed(arguments.curve, calibrated.read_observations(OBSERVATIONS))
+    path = calibrated.write_calibrated(routing, arguments.out)
+    table = Table("resident", "tokens", "start", "lookup", "published hit rate", "error", "use", "source")
+    for use, points in (("fit", routing.fitted), ("left out", routing.left_out)):
+        for point in points:
+            shown = (f"{point.resident_share:.1%}", str(point.tokens), point.start, point.lookup)
+            table.add_row(*shown, f"{point.hit_rate:.3f}", f"{point.error:+.3f}", use, point.source)
+    console().print(table)
+    console().print(f"{path}: " + ", ".join(f"{name} {value:g}" for name, value in routing.scalars))
 
 
 def list_data(arguments: argparse.Namespace) -> None:

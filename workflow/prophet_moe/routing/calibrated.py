@@ -1,0 +1,250 @@
+"""Calibrated routings: generator parameters fitted to hit rates that engines published, kept with their sources.
+
+`resources/observations/hit_rates.csv` holds the hit rates, each with its source, and whether it is fitted or left out;
+`resources/routing/<curve>.json` holds what was fitted to one curve and how far it is from every point.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from prophet_moe.documents import Strict, read_csv, read_json, validate
+from prophet_moe.errors import UserError
+from prophet_moe.files import write_json
+from prophet_moe.routing.synthetic import Chains, Parameters, Scalars, Setting, fit_curve, hit_curve, rates_at
+from prophet_moe.routing.trace import Router
+
+FIT_SEED, JUDGE_SEED = 0, 1
+JUDGES = Chains(sequences=96)
+"""What a fitted curve is judged on: more than it is fitted to, so that little of an error is chance."""
+DIGITS = 4
+"""Significant digits of a fitted number: more than the points decide."""
+
+
+class Observation(Strict):
+    """One published or recorded hit rate of a per-layer LRU cache of experts: decode, one sequence at a time."""
+
+    curve: str = Field(min_length=1)
+    """Name of the curve that it belongs to."""
+    use: Literal["fit", "left_out"]
+    """Whether the curve is fitted to it or only judged by it."""
+    engine: str
+    """The program that ran or replayed."""
+    model: str = Field(min_length=1)
+    """Name of the model."""
+    quantisation: str
+    """Format of the weights."""
+    experts_per_layer: int = Field(gt=0)
+    """Routed experts per MoE layer, E."""
+    top_k: int = Field(gt=0)
+    """Routed experts that one token uses, k, in that run."""
+    moe_layers: int = Field(gt=0)
+    """Layers with routed experts."""
+    resident_share: float = Field(gt=0, le=1)
+    """Experts that the cache of a layer holds, over E."""
+    policy: str
+    """How the cache decides."""
+    batch: int = Field(ge=1, le=1)
+    """Sequences decoded together: only one is comparable."""
+    hit_rate: float = Field(ge=0, le=1)
+    """Requests for an expert that found it, over all requests."""
+    hit_kind: str
+    """Whether an engine counted or a trace was replayed."""
+    lookup: Literal["ask", "request"]
+    """Whether the experts of a token are looked up together or one after another."""
+    tokens: int = Field(gt=0)
+    """Decode tokens of each sequence."""
+    start: Literal["cold", "warm"]
+    """Whether the cache was empty at the first of them."""
+    prompt_kind: str
+    """What was decoded."""
+    source: str = Field(min_length=1)
+    """Where it was published: owner/repository#number, or a file at a commit."""
+    notes: str
+    """What a reader has to know besides."""
+
+    @property
+    def setting(self) -> Setting:
+        """How a curve is generated to be compared with it."""
+        return Setting(self.tokens, self.start, self.lookup)
+
+    @property
+    def slots(self) -> float:
+        """Experts that the cache of a layer holds; not whole where an engine counts parts of experts."""
+        return self.resident_share * self.experts_per_layer
+
+
+class Point(Strict):
+    """A point of a curve beside what the fitted routing gives there."""
+
+    resident_share: float
+    """Experts that the cache of a layer holds, over E."""
+    hit_rate: float
+    """As published."""
+    error: float
+    """Of the generated traces, less the published hit rate."""
+    tokens: int
+    """Decode tokens of each sequence."""
+    start: Literal["cold", "warm"]
+    """Whether the cache was empty at the first of them."""
+    lookup: Literal["ask", "request"]
+    """How a token's experts are looked up."""
+    source: str
+    """Where it was published."""
+
+
+class FittedScalars(Strict):
+    """The fields of `synthetic.Scalars`, as a file holds them."""
+
+    persistence: float = Field(ge=0, le=1)
+    """Probability that a choice repeats the choice of the token before."""
+    affinity: float = Field(ge=0)
+    """Standard deviation of the logarithm of a sequence's favours, the part that stays."""
+    drift: float = Field(ge=0)
+    """Standard deviation of the part that drifts."""
+    drift_tokens: float = Field(gt=0)
+    """Correlation time of the drift, tokens."""
+    spread: float = Field(ge=0)
+    """Standard deviation of the experts' weights over their mean."""
+
+
+class Calibrated(Strict):
+    """A routing fitted to a curve, with how far it is from every point, judged with another seed than it was fitted."""
+
+    curve: str
+    """Name of the curve, and of the file."""
+    model: str
+    """The model whose hit rates were fitted."""
+    experts: int = Field(gt=0)
+    """Its routed experts per MoE layer, E."""
+    top_k: int = Field(gt=0)
+    """Its routed experts per token, k."""
+    tokens: int = Field(gt=0)
+    """Decode tokens of each sequence of the points fitted."""
+    start: Literal["cold", "warm"]
+    """Whether the cache was empty at the first of them."""
+    lookup: Literal["ask", "request"]
+    """How a token's experts are looked up at the points fitted."""
+    source: list[str] = Field(min_length=1)
+    """Where the points fitted were published."""
+    scalars: FittedScalars
+    """What was fitted."""
+    fitted: list[Point] = Field(min_length=1)
+    """The points fitted."""
+    left_out: list[Point]
+    """The points that were not."""
+
+    def parameters(self, router: Router) -> Parameters:
+        """Generator parameters for any router: its experts, choices and layers, the fitted numbers carried over."""
+        return Scalars(**self.scalars.model_dump()).parameters(router)
+
+
+def read_observations(path: Path) -> list[Observation]:
+    """The rows of the file of hit rates; a cell that is missing or out of its range is a UserError with its line."""
+    columns = list(Observation.model_fields)
+    rows = [dict(zip(columns, row, strict=True)) for row in read_csv(path, columns)]
+    return [
+        validate(Observation, _numbers(row), f"{path}, line {line}", "Mend that cell.")
+        for line, row in enumerate(rows, start=2)
+    ]
+
+
+def _numbers(row: dict[str, str]) -> dict[str, Any]:
+    """The row with its numbers read; a cell that is none stays text, for the validator to tell of."""
+    read = {}
+    for name, text in row.items():
+        kind = Observation.model_fields[name].annotation
+        try:
+            read[name] = kind(text) if kind in (int, float) else text
+        except ValueError:
+            read[name] = text
+    return read
+
+
+def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
+    """Fit the routing of a named curve to its points of use `fit`, and judge it at all of its points.
+
+    A name without points, and points to fit that were measured in different ways, are a UserError.
+    """
+    observations = list(observations)
+    points = [each for each in observations if each.curve == curve]
+    fitted = [each for each in points if each.use == "fit"]
+    if not fitted:
+        known = ", ".join(sorted({each.curve for each in observations if each.use == "fit"}))
+        raise UserError("curve", f"got {curve!r}, expected one of {known}", "Correct it, or add its points.")
+    measured = {(each.model, each.experts_per_layer, each.top_k, each.setting) for each in fitted}
+    if len(measured) > 1:
+        raise UserError(curve, "points to fit differ in model, experts, top_k, tokens, start or lookup", "Mend a row.")
+    first, setting = fitted[0], fitted[0].setting
+    router = Router(first.model, first.experts_per_layer, first.top_k, tuple(range(first.moe_layers)))
+    shares = [(each.slots, each.hit_rate) for each in fitted]
+    found = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
+    scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(found).items()})
+    return Calibrated(
+        curve=curve,
+        model=first.model,
+        experts=first.experts_per_layer,
+        top_k=first.top_k,
+        tokens=setting.tokens,
+        start=setting.start,
+        lookup=setting.lookup,
+        source=sorted({each.source for each in fitted}),
+        scalars=FittedScalars(**asdict(scalars)),
+        fitted=judged(scalars, fitted),
+        left_out=judged(scalars, [each for each in points if each.use == "left_out"]),
+    )
+
+
+def judged(scalars: Scalars, points: Sequence[Observation], chains: Chains = JUDGES) -> list[Point]:
+    """The points beside the errors of traces generated as each was measured, from JUDGE_SEED."""
+    curves = {
+        (each.setting, each.experts_per_layer, each.top_k): hit_curve(
+            scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, JUDGE_SEED, chains
+        )
+        for each in {(each.setting, each.experts_per_layer, each.top_k): each for each in points}.values()
+    }
+    return [
+        Point(
+            resident_share=each.resident_share,
+            hit_rate=each.hit_rate,
+            error=round(_rate(curves[each.setting, each.experts_per_layer, each.top_k], each) - each.hit_rate, DIGITS),
+            tokens=each.tokens,
+            start=each.start,
+            lookup=each.lookup,
+            source=each.source,
+        )
+        for each in points
+    ]
+
+
+def _rate(curve: Any, point: Observation) -> float:
+    return float(rates_at(curve, [point.slots])[0])
+
+
+def write_calibrated(calibrated: Calibrated, folder: Path) -> Path:
+    """Write a routing to `<folder>/<curve>.json`; the path."""
+    path = folder / f"{calibrated.curve}.json"
+    write_json(path, calibrated.model_dump())
+    return path
+
+
+def calibrated_routings(folder: Path) -> list[Calibrated]:
+    """All routings of a folder, by name; a folder without one and a file that is none are a UserError."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        raise UserError(str(folder), "holds no calibrated routing", "prophet-moe trace fit-curve CURVE makes one.")
+    return [validate(Calibrated, read_json(path), str(path), "Fit it again.") for path in paths]
+
+
+def nearest_calibrated(routings: Iterable[Calibrated], experts: int, top_k: int) -> Calibrated:
+    """The routing whose model is nearest in E and k: least |log2 E/E'| + |log2 k/k'|; ties go by the curve's name."""
+
+    def distance(routing: Calibrated) -> tuple[float, str]:
+        shape = abs(math.log2(experts / routing.experts)) + abs(math.log2(top_k / routing.top_k))
+        return shape, routing.curve
+
+    return min(routings, key=distance)
