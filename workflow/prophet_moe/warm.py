@@ -15,6 +15,7 @@ from prophet_moe.cachesim.simulation import Times
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.network import Network
+from prophet_moe.routing.distinct import deviation
 from prophet_moe.routing.law_fit import fit_laws
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.summary import cleaned, summarise
@@ -56,6 +57,8 @@ def _judge(folder: Path) -> None:
 
 def _fit(folder: Path) -> None:
     fit_laws("none", cleaned(read_trace(folder)))
+    one = np.ones(1)
+    deviation(one, 4 * one, one, one, one)
 
 
 def _describe(folder: Path) -> None:
