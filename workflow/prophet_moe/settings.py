@@ -195,10 +195,24 @@ class Simulation(Strict):
     """Of both sweeps and of the detail by layer."""
     sweep_seeds: int = Field(default=5, gt=1)
     """Samples of sequences of both sweeps."""
-    frontier_shares: list[Share] = Field(default=[0.25, 0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 1.0], min_length=1)
-    """Of the frontier between KV extension and slowdown."""
-    frontier_tokens: int = Field(default=12, gt=0)
-    """Decoded tokens of each sequence that the frontier replays: it has many more runs."""
+    frontier_traces: list[str] = ["small-12x128-top1", "small-6x8-top2"]
+    """Recorded traces that the frontier replays for models of their own E and k; all other models are replayed on
+    calibrated routing (resources/routing/). small-6x64-top8 lacks the locality of the models that it could stand for."""
+    frontier_predictor: str = "gpt-oss-20b-decode"
+    """Trace whose predictor's power to tell chosen experts from others is carried over to calibrated routing."""
+    frontier_shares: list[Share] = Field(
+        default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875], min_length=1
+    )
+    """Shares of each layer's experts at which the frontier is simulated, besides all of them; limits of slowdown are
+    interpolated between them. A share of fewer than k experts or of all of them is left out."""
+    frontier_samples: int = Field(default=4, gt=1)
+    """Samples of sequences that the frontier replays: its intervals come from their spread."""
+    frontier_sequences: int = Field(default=64, gt=0)
+    """Sequences of each, at least the largest batch."""
+    frontier_tokens: int = Field(default=128, gt=0)
+    """Decoded tokens of each sequence that the frontier replays."""
+    frontier_layers: int = Field(default=6, gt=0)
+    """MoE layers of calibrated routing; a layer takes as long whatever their number."""
     slowdown_limits: list[Annotated[float, Field(ge=1)]] = Field(default=[1.05, 1.2, 2.0], min_length=1)
     """For which the context gained is told."""
     storage_gb_per_s: float = Field(default=7.0, gt=0)

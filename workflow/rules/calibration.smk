@@ -40,6 +40,30 @@ rule fit_law:
         " > {log:q} 2>&1"
 
 
+rule measure_discrimination:
+    """Measure how well the predictor of one trace tells chosen experts from others, on sequences not learned from."""
+    input:
+        code=code("workflow/scripts/measure_discrimination.py"),
+        files=trace_files,
+        predictor=predictor_files,
+    output:
+        discrimination="results/routing/{described}/discrimination.csv",
+        prov=sidecars("results/routing/{described}/discrimination.csv"),
+    log:
+        "logs/routing/{described}/measure_discrimination.log",
+    benchmark:
+        "benchmarks/routing/{described}/measure_discrimination.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --files {input.files:q}"
+        " --predictor {input.predictor:q}"
+        " --discrimination {output.discrimination:q}"
+        " --rule measure_discrimination --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
 rule judge_predictors:
     """Judge Prophet's predictor of one trace beside predictors that count, on held-out sequences."""
     input:

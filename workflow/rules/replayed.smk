@@ -25,7 +25,8 @@ REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name]]
 def replay_settings(name):
     """What the runs on a trace depend on besides the trace, its predictor and the GPU's profile."""
     elsewhere = {"timed_as", "dedup_samples", "storage_gb_per_s"}
-    elsewhere |= {"frontier_shares", "frontier_tokens", "slowdown_limits"}
+    elsewhere |= {key for key in type(EXPERIMENT.simulation).model_fields if key.startswith("frontier_")}
+    elsewhere |= {"slowdown_limits"}
     return {
         "name": name,
         "gpu": EXPERIMENT.reference.gpu,
@@ -59,14 +60,43 @@ def replayed_alike(name):
 REPLAYED_ELSEWHERE = [name for name in RECORDED if replayed_alike(name)]
 SIMULATED = [*REPLAYED, *REPLAYED_ELSEWHERE]
 
-# Models are replayed on traces that lie in the project, so that the frontier is the same on every machine.
-STANDING = [name for name in REPLAYED if name in TRACES]
+# Routing that stands in for models lies in the project, so that the frontier is the same on every machine.
+CALIBRATED_FOLDER = Path("resources/routing")
+
+
+def stand_ins():
+    """By routing that stands in for any, the models that it stands in for."""
+    traces = [name for name in EXPERIMENT.simulation.frontier_traces if name in TRACES and name in PREDICTED]
+    shapes = {name: trace_shape(name) for name in traces}
+    fitted = {path.stem: read_json(path) for path in sorted(CALIBRATED_FOLDER.glob("*.json"))}
+    calibrated = {
+        name: Candidate(found["experts"], found["top_k"], len(found["fitted"]) + len(found["left_out"]))
+        for name, found in fitted.items()
+    }
+    models = {}
+    for name, model in MODELS.items():
+        moe = model.architecture.moe
+        models.setdefault(source_of(moe.experts, moe.top_k, shapes, calibrated), []).append(name)
+    return models
+
+
+def trace_shape(name):
+    """E and k of a trace: of a model of the plan where it is collected afresh."""
+    if EXPERIMENT.collect.afresh:
+        return PLAN.models[name].experts, PLAN.models[name].top_k
+    metadata = read_json(trace_folder(name) / "metadata.json")
+    return metadata["experts"], metadata["top_k"]
+
+
+with ends_in_one_line():
+    STAND_INS = stand_ins()
 
 config["simulated"] = SIMULATED
 
 
 wildcard_constraints:
     simulated="|".join(REPLAYED) or "none",
+    source="|".join(STAND_INS),
 
 
 def of_simulated(kind):
@@ -104,9 +134,30 @@ def with_strategies(script):
     return list(dict.fromkeys([*code(script), *strategies]))
 
 
-def files_of_standing(wildcards):
-    """The files of all traces that models are replayed on."""
-    return [trace_folder(trace) / name for trace in STANDING for name in TRACE_FILES]
+def trace_of_source(wildcards):
+    """The files of the trace that stands in, where it is one."""
+    return [trace_folder(wildcards.source) / name for name in TRACE_FILES if wildcards.source in TRACES]
+
+
+def predictor_of_source(wildcards):
+    """The files of the predictor of the trace that stands in, where it is one."""
+    return [predictor_folder(wildcards.source) / name for name in PREDICTOR_FILES if wildcards.source in TRACES]
+
+
+def calibrated_of_source(wildcards):
+    """The file of the calibrated routing that stands in, where it is no trace."""
+    return [] if wildcards.source in TRACES else [CALIBRATED_FOLDER / f"{wildcards.source}.json"]
+
+
+def discrimination_of_source(wildcards):
+    """What was measured of the predictor that foretells calibrated routing."""
+    predictor = EXPERIMENT.simulation.frontier_predictor
+    return [] if wildcards.source in TRACES else [f"results/routing/{predictor}/discrimination.csv"]
+
+
+def models_of_source(wildcards):
+    """The files of the models that a routing stands in for."""
+    return [MODEL_FOLDER / f"{name}.yaml" for name in STAND_INS[wildcards.source]]
 
 
 def predictor_if_trained(wildcards):
@@ -133,10 +184,10 @@ def deduplication_parameters(wildcards):
 
 def frontier_parameters(wildcards):
     """What the frontier on a trace depends on besides files."""
-    keys = {"sequences", "frontier_tokens", "frontier_shares", "copy_chunk_mb", "batch_sizes", "sweep_batch_sizes"}
+    keys = {f"frontier_{key}" for key in ("shares", "samples", "sequences", "tokens", "layers")} | {"copy_chunk_mb"}
     return as_json(
         {
-            "name": wildcards.simulated,
+            "name": wildcards.source,
             "context": EXPERIMENT.decode_step.context_tokens,
             "precision": precision(),
             "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys),

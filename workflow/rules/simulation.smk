@@ -12,7 +12,7 @@ FRONTIER_TABLE = "tables/data/frontier.csv"
 TABLE11 = "tables/table11_context_gained.csv"
 
 COMPARISON = [COMPARATIVE_TABLE, DEDUPLICATION_TABLE, LAYER_TABLE, SWEEP_TABLE, TABLE8, TABLE9, TABLE10]
-SIMULATION = (COMPARISON if SIMULATED else []) + ([FRONTIER_TABLE, TABLE11] if STANDING else [])
+SIMULATION = (COMPARISON if SIMULATED else []) + ([FRONTIER_TABLE, TABLE11] if STAND_INS else [])
 
 
 rule compare_strategies:
@@ -119,32 +119,34 @@ rule comparison:
 
 
 rule replay_frontier:
-    """Replay one trace with the times of the models that it stands for, on every GPU, at every resident share."""
+    """Replay the routing that stands in for some models with their times, on every GPU, at every number of experts."""
     input:
         code=frontier_code,
-        files=trace_files,
-        predictor=predictor_if_trained,
-        traces=files_of_standing,
-        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        trace=trace_of_source,
+        predictor=predictor_of_source,
+        calibrated=calibrated_of_source,
+        discrimination=discrimination_of_source,
+        models=models_of_source,
         gpus=GPU_FILE,
         measured=[path for name in MEASURED_GPUS for path in sorted((HARDWARE_FOLDER / name).glob("*"))],
         grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
     output:
-        slowdowns="results/routing/{simulated}/slowdowns.parquet",
-        prov=sidecars("results/routing/{simulated}/slowdowns.parquet"),
+        slowdowns="results/frontier/{source}.parquet",
+        prov=sidecars("results/frontier/{source}.parquet"),
     log:
-        "logs/routing/{simulated}/replay_frontier.log",
+        "logs/frontier/{source}.log",
     benchmark:
-        "benchmarks/routing/{simulated}/replay_frontier.tsv"
+        "benchmarks/frontier/{source}.tsv"
     conda:
         "../../envs/analysis.yaml"
     params:
         parameters=frontier_parameters,
     shell:
         "python {input.code[0]}"
-        " --files {input.files:q}"
+        " --trace {input.trace:q}"
         " --predictor {input.predictor:q}"
-        " --traces {input.traces:q}"
+        " --calibrated {input.calibrated:q}"
+        " --discrimination {input.discrimination:q}"
         " --models {input.models:q}"
         " --gpus {input.gpus:q}"
         " --measured {input.measured:q}"
@@ -159,7 +161,7 @@ rule frontier:
     """Set the slowdown of every configuration beside its KV extension, and tell the context gained at each limit."""
     input:
         code=code("workflow/scripts/write_frontier.py"),
-        slowdowns=[f"results/routing/{name}/slowdowns.parquet" for name in STANDING],
+        slowdowns=[f"results/frontier/{name}.parquet" for name in STAND_INS],
         grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
     output:
         frontier=data_report(FRONTIER_TABLE, "frontier"),

@@ -1,48 +1,57 @@
-"""Replay one routing trace with the times of every model that it stands for, on every GPU, at every resident share."""
+"""Replay the routing that stands in for some models with their times, on every GPU, at every number of resident experts."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.capacity.frontier import nearest_trace, slowdowns
+from prophet_moe.cachesim.stand_ins import generated, recorded
+from prophet_moe.capacity.frontier import REPLAYED, slowdowns
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.precision import Precision
+from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run
-from prophet_moe.routing.store import read_metadata, read_trace, router_of
+from prophet_moe.routing.calibrated import read_calibrated
+from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import Router
 from prophet_moe.settings import Simulation
 
 
 def build(files, parameters):
-    """Write one row per model, GPU, batch size, strategy and share."""
-    name, folder = parameters["name"], files.files[0].parent
-    trace = read_trace(folder)
-    network = read_trained(files.predictor[0].parent, trace, folder) if files.predictor else None
-    folders = {path.parent for path in files.traces}
-    routers = {place.name: router_of(read_metadata(place)) for place in folders}
+    """Write one row per configuration that Prophet fits, strategy, number of resident experts and sample."""
+    name, plan = parameters["name"], Simulation.model_validate(parameters["simulation"])
     models = {path.stem: load_model(path) for path in files.models}
-    moes = {model: spec.architecture.moe for model, spec in models.items()}
-    mine = {model for model, moe in moes.items() if nearest_trace(moe.experts, moe.top_k, routers) == name}
     grid = pd.read_parquet(files.grid)
-    grid = grid[(grid["case"] == ESTIMATE) & grid["model"].isin(mine)]
+    grid = grid[(grid["case"] == ESTIMATE) & grid["prophet_fits"] & grid["model"].isin(models)]
     specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
     profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
-    plan = Simulation.model_validate(parameters["simulation"])
-    chosen = {model: spec for model, spec in models.items() if model in mine}
-    precision = Precision(**parameters["precision"])
-    points = slowdowns(trace, network, chosen, profiles, grid, parameters["context"], precision, plan)
-    write_parquet(files.slowdowns, points.assign(trace=name))
+    timed = parameters["context"], Precision(**parameters["precision"]), plan
+    parts = [pd.DataFrame(columns=REPLAYED)]
+    for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
+        samples = _samples(files, parameters, plan, int(experts), int(top_k))
+        parts.append(slowdowns(name, samples, models, profiles, rows, *timed))
+    write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
+
+
+def _samples(files, parameters, plan, experts, top_k):
+    """Samples of the recorded trace, or of routing generated for this E and k."""
+    if files.trace:
+        folder = files.trace[0].parent
+        trace = read_trace(folder)
+        return recorded(trace, read_trained(files.predictor[0].parent, trace, folder), plan)
+    router = Router(parameters["name"], experts, top_k, tuple(range(plan.frontier_layers)))
+    return generated(read_calibrated(files.calibrated[0]), router, read_discrimination(files.discrimination[0]), plan)
 
 
 if __name__ == "__main__":
     run(
         build,
         reads=["gpus", "grid"],
-        reads_many=["files", "traces", "models"],
-        reads_any=["predictor", "measured"],
+        reads_many=["models"],
+        reads_any=["trace", "predictor", "calibrated", "discrimination", "measured"],
         writes=["slowdowns"],
     )

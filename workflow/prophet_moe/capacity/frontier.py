@@ -1,17 +1,18 @@
 """What a saved gigabyte costs: KV extension against slowdown, as fewer experts stay on the GPU.
 
-Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying recorded routing
-with the times of each model on each GPU. A model without a trace of its own is replayed on the one most like it.
+Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying routing with the
+times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: there is no
+staging buffer beside them, neither in memory nor in the simulation.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import log2
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from prophet_moe.cachesim.experiments import RECORDED, long_sequences, places, run, samples
+from prophet_moe.cachesim.experiments import Sample, places, run
 from prophet_moe.cachesim.rounds import Round
 from prophet_moe.cachesim.simulation import Hierarchy
 from prophet_moe.cachesim.strategies import strategies
@@ -21,31 +22,24 @@ from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.precision import Precision
-from prophet_moe.predict.network import Network
-from prophet_moe.routing.trace import Router, Trace
+from prophet_moe.routing.intervals import beyond_sample, half_width, mean_interval
+from prophet_moe.routing.law import ROUNDING_GUARD
 from prophet_moe.settings import Scenario, Simulation
 from prophet_moe.units import GB
 
-STRATEGIES = {"on_demand": False, "prophet": True, "perfect_prefetch": True}
-"""No prediction, Prophet, and an oracle; whether they stage experts ahead."""
+STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
+"""No prediction, Prophet, and an oracle that knows the routing of the next step."""
+CONFIGURATION = ["model", "gpu", "batch_size"]
+CURVE = [*CONFIGURATION, "strategy"]
+REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
+"""Columns of `slowdowns`."""
 
-
-POINT = ["model", "gpu", "batch_size", "strategy", "resident_share"]
-
-
-def nearest_trace(experts: int, top_k: int, routers: Mapping[str, Router]) -> str:
-    """The trace whose E and k are least powers of two away, in sum; of equals the first by name."""
-
-    def apart(name: str) -> float:
-        router = routers[name]
-        return abs(log2(router.experts / experts)) + abs(log2(router.top_k / top_k))
-
-    return min(sorted(routers), key=apart)
+Floats = NDArray[np.float64]
 
 
 def slowdowns(
-    trace: Trace,
-    network: Network | None,
+    source: str,
+    stand_in: Sequence[Sample],
     models: Mapping[str, ModelSpec],
     profiles: Mapping[str, Profile],
     grid: pd.DataFrame,
@@ -53,97 +47,147 @@ def slowdowns(
     precision: Precision,
     plan: Simulation,
 ) -> pd.DataFrame:
-    """One row per model, GPU, batch size of `grid`, strategy and resident share: slowdown and hit rate.
+    """One row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
 
-    `grid` holds u(B) as unique_experts by model, gpu and batch_size. One sample is replayed; batches of more sequences
-    than the trace has held out are left out.
+    `models` have the E and k of the stand-in, which `source` names; `grid` holds u(B) as unique_experts by model, GPU
+    and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert resident
+    nothing is replayed: the slowdown is 1.
     """
-    batches = [
-        int(batch) for batch in grid["batch_size"].unique() if batch <= long_sequences(trace, plan.frontier_tokens)
-    ]
-    size = {"sequences": max([plan.sequences, *batches]), "tokens": plan.frontier_tokens}
-    enough = plan.model_copy(update=size)
-    sample = next(samples(trace, network, enough, (RECORDED,), 1))
-    known = {name: strategies()[name] for name in STRATEGIES if name != "prophet" or network}
-    needed = grid.set_index(["model", "gpu", "batch_size"])["unique_experts"]
     rows = []
-    for batch in batches:
-        parts = sample.parts(batch)
-        requests = _requests([decoding for decoding, _ in parts])
-        for model, spec in models.items():
-            for gpu, profile in profiles.items():
+    for sample in stand_in:
+        routed = sample.trace
+        experts, top_k = routed.router.experts, routed.router.top_k
+        slots = sorted({places(experts, share) for share in plan.frontier_shares})
+        hierarchies = [Hierarchy((count,)) for count in slots if top_k <= count < experts]
+        for batch, configurations in grid.groupby("batch_size"):
+            parts = sample.parts(int(batch))
+            requests = _requests([decoding for decoding, _ in parts])
+            for row in configurations.itertuples():
+                arch = models[row.model].architecture
+                needed = min(row.unique_experts, top_k * batch)
+                layers = len(routed.router.layers)
                 times = standing_for(
-                    spec.architecture,
-                    profile,
-                    len(trace.router.layers),
-                    batch,
-                    context,
-                    min(needed[model, gpu, batch], spec.architecture.moe.top_k * batch),
-                    requests,
-                    precision,
+                    *(arch, profiles[row.gpu], layers, int(batch), context, needed, requests, precision),
                     plan.copy_chunk_mb,
                 )
-                for name, strategy in known.items():
-                    for share in plan.frontier_shares:
-                        hierarchy = Hierarchy((places(trace.router.experts, share),))
-                        alike = replace(strategy, deduplicated=True)
+                for name in STRATEGIES:
+                    alike = replace(strategies()[name], deduplicated=True)
+                    head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
+                    head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share}
+                    rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
+                    for hierarchy in hierarchies:
                         outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
-                        rows.append(
-                            {"model": model, "gpu": gpu, "batch_size": batch, "strategy": name}
-                            | {"resident_share": hierarchy.rooms[0] / trace.router.experts}
-                            | {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
-                            | {"waves": outcome.waves}
-                        )
-    return pd.DataFrame(rows, columns=[*POINT, "slowdown", "hit_rate", "waves"]).drop_duplicates(POINT)
+                        found = {"resident_experts": hierarchy.rooms[0], "waves": outcome.waves}
+                        found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
+                        rows.append(head | found)
+    return pd.DataFrame(rows, columns=REPLAYED)
 
 
 def _requests(replayed: Sequence[Round]) -> float:
-    """Distinct experts that a layer of the trace needs at a step, mean."""
+    """Distinct experts that a layer of the replay needs at a step, mean."""
     asked = sum(len(true_needs(decoding).ids) for decoding in replayed)
     return asked / sum(len(decoding.rows) * decoding.layers for decoding in replayed)
 
 
-def frontier(grid: pd.DataFrame, times: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
-    """Join slowdowns with what the resident experts leave for the KV cache.
+def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """The rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
 
-    `grid` is the capacity grid at its estimate. A strategy that prefetches keeps a staging buffer, Prophet its
-    predictor besides; the experts of an encoder all stay. kv_extension_factor is empty where the baseline does not fit.
+    `grid` is the capacity grid at its estimate. Prophet keeps its predictor besides; all experts of an encoder stay.
+    `tokens` is not cut at 0: below it, the experts do not fit.
     """
-    scenario = scenario.model_copy(update={"undefined_extension": "empty"})
-    joined = times.merge(grid, on=["model", "gpu", "batch_size"], how="left", validate="many_to_one")
-    resident = np.ceil(joined["resident_share"] * joined["experts"] - 1e-9)
-    columns = joined.assign(batch=joined["batch_size"].astype(np.float64))
+    rows = replayed.merge(grid.drop(columns="resident_experts"), on=CONFIGURATION, how="left", validate="many_to_one")
+    columns = rows.assign(batch=rows["batch_size"].astype(np.float64))
     memory = evaluate(
         {name: columns[name].to_numpy() for name in INPUTS},
         scenario,
-        resident=resident.to_numpy(),
-        staging_kept=joined["strategy"].map(STRATEGIES).to_numpy(),
-        predictor_kept=(joined["strategy"] == "prophet").to_numpy(),
+        resident=rows["resident_experts"].to_numpy(float),
+        staging_kept=False,
+        predictor_kept=(rows["strategy"] == "prophet").to_numpy(),
     )
-    return joined[["model", "gpu", "batch_size", "strategy", "trace"]].assign(
-        resident_experts=resident,
-        resident_share=resident / joined["experts"],
-        slowdown=joined["slowdown"],
-        hit_rate=joined["hit_rate"],
-        waves=joined["waves"],
-        max_context=memory["prophet_max_context"],
-        baseline_max_context=memory["baseline_max_context"],
-        kv_extension_factor=memory["kv_extension_factor"],
+    free = memory["prophet_free_bytes"]
+    return rows.assign(
+        tokens=np.floor(free / (rows["batch_size"] * rows["kv_bytes_per_token"])),
         saved_gb=memory["expert_savings_bytes"] / GB,
     )
 
 
-def context_gained(points: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
-    """One row per model, GPU, batch size and strategy: the most KV extension and context at each limit of slowdown.
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration, strategy and number of resident experts; `rows` as `joined` returns them.
 
-    All experts resident is always possible: no limit gains less than 1, where the baseline fits.
+    Slowdown and hit rate are means over samples; the interval of the slowdown is over sequences. kv_extension_factor is
+    empty where the baseline does not fit.
     """
-    groups = points.groupby(["model", "gpu", "batch_size", "strategy"], sort=False)
-    known = groups[["trace", "baseline_max_context"]].first()
-    table, baseline = known[["trace"]].copy(), known["baseline_max_context"]
-    for limit in limits:
-        allowed = points["max_context"].where(points["slowdown"] <= limit)
-        best = allowed.groupby([points[name] for name in known.index.names], sort=False).max().fillna(0)
-        table[f"max_context_at_{limit:g}x"] = best.where(best > baseline, baseline)
-        table[f"kv_extension_at_{limit:g}x"] = table[f"max_context_at_{limit:g}x"] / baseline.where(baseline > 0)
-    return table.reset_index()
+    groups = rows.groupby([*CURVE, "resident_experts"], sort=False)
+    same, mean, count = groups.first(), groups[["slowdown", "hit_rate"]].mean(), groups.size()
+    half = half_width(groups["slowdown"].std(), count, beyond_sample(same["sampled_share"]))
+    baseline, tokens = same["baseline_max_context"], same["tokens"].clip(lower=0)
+    return pd.DataFrame(
+        {
+            "trace": same["trace"],
+            "resident_share": same.index.get_level_values("resident_experts") / same["experts"],
+            "slowdown": mean["slowdown"],
+            "slowdown_low": np.maximum(1.0, mean["slowdown"] - half),
+            "slowdown_high": mean["slowdown"] + half,
+            "hit_rate": mean["hit_rate"],
+            "waves": groups["waves"].any(),
+            "max_context": tokens,
+            "baseline_max_context": baseline,
+            "kv_extension_factor": (tokens / baseline).where(same["baseline_fits"].astype(bool)),
+            "saved_gb": same["saved_gb"],
+        }
+    ).reset_index()
+
+
+def context_gained(rows: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
+    """One row per configuration and strategy: KV extension and context at each limit of slowdown; `rows` as `joined`.
+
+    The curve of slowdown against resident experts is read from the side of all experts resident, and interpolated in the
+    logarithm of the slowdown between the two numbers of experts that were simulated; the experts are rounded up. All
+    experts resident is always possible: no limit gains less than 1, where the baseline fits. The interval is over
+    sequences, from what each sample gains.
+    """
+    table = []
+    for key, curve in rows.groupby(CURVE, sort=False):
+        first = curve.iloc[0]
+        by_sample = curve.pivot(index="sample", columns="resident_experts", values="slowdown")
+        experts = by_sample.columns.to_numpy(float)
+        tokens = curve.drop_duplicates("resident_experts").set_index("resident_experts")["tokens"].reindex(experts)
+        beyond = float(beyond_sample(first["sampled_share"]))
+        baseline = float(first["baseline_max_context"])
+        row = dict(zip(CURVE, key, strict=True)) | {"trace": first["trace"]}
+        for limit in limits:
+            held = experts_within(experts, by_sample.mean().to_numpy(), limit)
+            contexts = [
+                _context(experts, tokens, experts_within(experts, found, limit), baseline)
+                for found in (by_sample.mean().to_numpy(), *by_sample.to_numpy())
+            ]
+            context, *sampled = contexts
+            row |= {f"resident_experts_at_{limit:g}x": held, f"max_context_at_{limit:g}x": context}
+            factors = np.array(sampled) / (baseline if baseline else np.nan)
+            _, low, high = mean_interval(factors, beyond)
+            factor = context / (baseline if baseline else np.nan)
+            half = (high - low) / 2
+            row |= {f"kv_extension_at_{limit:g}x": factor}
+            row |= {f"kv_extension_at_{limit:g}x_low": float(np.maximum(1.0, factor - half))}
+            row |= {f"kv_extension_at_{limit:g}x_high": factor + half}
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def experts_within(experts: Floats, slowdown: Floats, limit: float) -> float:
+    """The fewest experts, whole, whose slowdown is within `limit`; `experts` ascending (n,), the last one all.
+
+    Read from all experts down to the first crossing of the limit, linearly in the logarithm of the slowdown.
+    """
+    above = np.flatnonzero(slowdown > limit)
+    if not len(above):
+        return float(experts[0])
+    last = above[-1]
+    fewer, more = np.log(slowdown[last]), np.log(slowdown[last + 1])
+    between = (fewer - np.log(limit)) / (fewer - more)
+    return float(np.ceil(experts[last] + between * (experts[last + 1] - experts[last]) - ROUNDING_GUARD))
+
+
+def _context(experts: Floats, tokens: pd.Series, held: float, baseline: float) -> float:
+    """Tokens of context with so many experts: whole, at least the baseline's."""
+    return max(baseline, float(np.floor(np.interp(held, experts, tokens.to_numpy(float)))), 0.0)

@@ -1,0 +1,20 @@
+"""Measure how well the predictor of one trace tells chosen experts from others, on sequences it did not learn from."""
+
+from prophet_moe.files import write_csv
+from prophet_moe.predict.context import split
+from prophet_moe.predict.discrimination import as_rows, measure
+from prophet_moe.predict.network import read_trained
+from prophet_moe.provenance.job import run
+from prophet_moe.routing.store import read_trace
+
+
+def build(files, parameters):
+    """Write one row per lookahead, recency and level of the score."""
+    folder = files.files[0].parent
+    trace = read_trace(folder)
+    _, held_out = split(trace)
+    write_csv(files.discrimination, as_rows(measure(held_out.decoded(), read_trained(files.predictor[0].parent, trace, folder))))
+
+
+if __name__ == "__main__":
+    run(build, reads_many=["files", "predictor"], writes=["discrimination"])
