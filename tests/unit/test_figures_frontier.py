@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe.errors import UserError
 from prophet_moe.present.figures import frontier
 from prophet_moe.present.figures.frontier import COLUMNS, CONFIGURATION, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
+from prophet_moe.routing.rows import read_rows
 from prophet_moe.settings import Style
 from tests.conftest import ROOT
 from tests.unit.test_figures import (
@@ -192,8 +194,13 @@ def test_strategies_have_the_colours_of_other_figures():
         assert frontier._look(STYLE, name)["color"] == strategy_look(STYLE, name)["color"]
 
 
-def test_the_columns_are_in_the_table(points):
-    assert set(COLUMNS) <= set(points.columns)
+def test_the_frontier_is_read_with_more_columns_not_fewer(points, tmp_path):
+    path = tmp_path / "frontier.csv"
+    points.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(read_rows(path, COLUMNS, others=True), points)
+    points.drop(columns="slowdown").to_csv(path, index=False)
+    with pytest.raises(UserError, match="slowdown"):
+        read_rows(path, COLUMNS, others=True)
 
 
 def test_the_figure_needs_neither_numba_nor_scipy():
