@@ -6,12 +6,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.errors import UserError
 from prophet_moe.present.figures import frontier
-from prophet_moe.present.figures.frontier import COLUMNS, CONFIGURATION, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
+from prophet_moe.present.figures.frontier import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
 from prophet_moe.routing.rows import read_rows
@@ -53,37 +52,14 @@ def figure(points, memory):
     return frontier.draw(points, memory, STYLE, **SHOWN)
 
 
-def reached_by_search(slowdown: list[float], extension: list[float], limit: float) -> float:
-    """What `reach` says, by walking finely along every segment between neighbours."""
-    slow, long = [1, *slowdown], [1, *extension]
-    slow, long = [max(slow[: end + 1]) for end in range(len(slow))], [max(long[: end + 1]) for end in range(len(long))]
-    best = 1.0
-    for start in range(len(slow) - 1):
-        for share in np.linspace(0, 1, 2001):
-            if slow[start] + share * (slow[start + 1] - slow[start]) <= limit:
-                best = max(best, long[start] + share * (long[start + 1] - long[start]))
-    return best
-
-
-AMOUNTS = st.lists(st.floats(0.9, 6).map(lambda value: round(value, 3)), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=40)
-@given(AMOUNTS, AMOUNTS, st.floats(1, 8).map(lambda value: round(value, 3)))
-def test_reach_is_the_best_of_a_fine_search(slowdown, extension, limit):
-    number = min(len(slowdown), len(extension))
-    found = frontier.reach(np.array(slowdown[:number]), np.array(extension[:number]), np.array([limit]))
-    assert found[0] == pytest.approx(reached_by_search(slowdown[:number], extension[:number], limit), abs=0.01)
-
-
-def test_reach_between_two_points_is_linear():
-    found = frontier.reach(np.array([1.0, 2.0]), np.array([1.0, 1.5]), np.array([1, 1.2, 2, 9]))
-    assert found == pytest.approx([1, 1.1, 1.5, 1.5])
-
-
-def test_reach_without_a_gain_is_one():
-    """Prophet's predictor takes memory: with all experts resident its context is shorter than the baseline's."""
-    assert frontier.reach(np.array([1.0]), np.array([0.98]), np.array([1, 20])) == pytest.approx([1, 1])
+def test_lines_are_what_table_11_reads(points):
+    """At each limit the figure and the table say the same, to the digits that the files keep."""
+    table = pd.read_csv(ROOT / "tables/table11_context_gained.csv")
+    fitting = table[table["kv_extension_at_1.2x"].notna()].set_index([*CONFIGURATION, "strategy"]).sort_index()
+    found = frontier.selection(points, np.array(SHOWN["limits"])).sort_index()
+    assert list(found.index) == list(fitting.index)
+    for limit in SHOWN["limits"]:
+        np.testing.assert_allclose(found[limit], fitting[f"kv_extension_at_{limit:g}x"], rtol=2e-4)
 
 
 def test_lines_by_model_are_the_selection(figure, points):

@@ -3,25 +3,32 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from prophet_moe.cachesim.stand_ins import recorded
 from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
-from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, nearest_trace, slowdowns
+from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, joined, slowdowns
+from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
+from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
-from prophet_moe.routing.trace import Router
 from prophet_moe.settings import Simulation
 from prophet_moe.units import GB
 from tests.conftest import ROOT
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
-SHARES = [0.25, 0.5, 1.0]
-PLAN = Simulation(sequences=8, batch_sizes=[1, 4], sweep_batch_sizes=[4], frontier_tokens=6, frontier_shares=SHARES)
-CONTEXT, PRECISION = 4096, BF16
+SHARES = [0.125, 0.5, 0.9375, 0.99]
+PLAN = Simulation(
+    frontier_samples=2, frontier_sequences=8, frontier_tokens=12, frontier_shares=SHARES, frontier_layers=4
+)
+CONTEXT = 4096
 
 
 @pytest.fixture(scope="module")
@@ -36,37 +43,53 @@ def replayed(grid, models, gpus) -> pd.DataFrame:
     """Slowdowns of one model, on two GPUs."""
     trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
     profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
-    mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 4, 64])]
-    return slowdowns(trace, network, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, PRECISION, PLAN)
+    mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 16])]
+    samples = recorded(trace, network, 16, PLAN)
+    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BF16, PLAN)
 
 
-def router(experts: int, top_k: int) -> Router:
-    return Router("", experts, top_k, (0,))
+TRACES = {"wide": (128, 1), "narrow": (8, 2)}
+CALIBRATED = {"fine": Candidate(128, 8, 7), "other": Candidate(128, 8, 3), "coarse": Candidate(32, 4, 10)}
 
 
-def test_a_model_stands_on_the_trace_whose_router_is_most_like_its_own():
-    routers = {"wide": router(128, 1), "middle": router(64, 8), "narrow": router(8, 2)}
-    nearest = {name: nearest_trace(found.experts, found.top_k, routers) for name, found in routers.items()}
-    assert nearest == {name: name for name in routers}
-    assert nearest_trace(256, 8, routers) == "middle", "two doublings of E, against one of E and three of k"
-    assert nearest_trace(16, 2, routers) == "narrow"
-    assert nearest_trace(64, 2, {"b": router(128, 2), "a": router(32, 2)}) == "a", "of equals the first by name"
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((128, 1), "wide"),
+        ((8, 2), "narrow"),
+        ((128, 8), "fine"),
+        ((256, 8), "fine"),
+        ((60, 4), "coarse"),
+        ((16, 2), "coarse"),
+    ],
+)
+def test_source_is_a_trace_of_the_same_shape_or_nearest(shape, expected):
+    assert source_of(*shape, TRACES, CALIBRATED) == expected
 
 
-def test_every_configuration_is_replayed_once(replayed):
-    keys = ["model", "gpu", "batch_size", "strategy", "resident_share"]
+def test_source_of_a_model_without_any_is_a_user_error():
+    with pytest.raises(UserError, match="no trace has 64 experts and top-k 8"):
+        source_of(64, 8, TRACES, {})
+
+
+def test_slowdowns_have_each_point_once_a_sample(replayed):
+    keys = [*CONFIGURATION, "strategy", "resident_experts", "sample"]
     assert not replayed.duplicated(keys).any()
-    assert len(replayed) == 2 * 3 * len(STRATEGIES) * len(SHARES), "batches of 1, 4 and 64 sequences"
-    assert set(replayed["resident_share"]) == set(SHARES)
+    points = {8, 4}, "shares of one expert, fewer than k, and of all, which round to 8, are left out"
+    assert set(replayed["resident_experts"]) == points[0], points[1]
+    assert len(replayed) == 2 * 2 * len(STRATEGIES) * 2 * PLAN.frontier_samples
 
 
-def test_with_all_experts_resident_nothing_slows_down(replayed):
-    resident = replayed[replayed["resident_share"] == 1]
-    np.testing.assert_allclose(resident["slowdown"], 1)
-    np.testing.assert_allclose(resident["hit_rate"], 1)
-    fewer = replayed[replayed["resident_share"] < 1]
-    assert (fewer["slowdown"] > 1).all()
-    assert (fewer["hit_rate"] < 1).all()
+def test_slowdown_is_one_where_all_experts_are_resident(replayed):
+    resident = replayed["resident_experts"] == 8
+    assert (replayed.loc[resident, ["slowdown", "hit_rate"]] == 1).all(axis=None)
+    assert (replayed.loc[~resident, "slowdown"] > 1).all()
+    assert (replayed.loc[~resident, "hit_rate"] < 1).all()
+
+
+def test_larger_batches_take_more_sequences(replayed):
+    share = replayed.groupby("batch_size")["sampled_share"].first()
+    assert share[16] == pytest.approx(2 * share[1]), "8 sequences, or as many as the batch"
 
 
 @pytest.mark.parametrize("model", ["DeepSeek-V3-671B", "Mixtral-8x7B"])
@@ -74,10 +97,10 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     """Bytes and compute of a step are the model's, however many experts the trace asks for."""
     arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
-    own = times_of(arch, profile, 4, batch, CONTEXT, PRECISION, PLAN.copy_chunk_mb)
-    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, PRECISION, PLAN.copy_chunk_mb)
+    own = times_of(arch, profile, 4, batch, CONTEXT, BF16, PLAN.copy_chunk_mb)
+    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, PLAN.copy_chunk_mb)
     assert requests * times.fetch[0] == pytest.approx(
-        unique * expert_bytes(arch, PRECISION) / (gpus[GPU].link_gb_per_s * GB)
+        unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB)
     )
     tokens = batch * arch.moe.top_k / unique
     expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)
@@ -86,80 +109,102 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     np.testing.assert_array_equal(times.other, own.other)
 
 
-def test_where_prophet_keeps_what_the_record_says_it_has_the_context_of_the_record(grid, experiment):
-    """At the resident experts of the capacity model, which are whole ones, both count the same memory."""
-    scenario = experiment.scenarios["calibrated"]
-    times = grid[["model", "gpu", "batch_size"]].assign(
-        strategy="prophet",
-        resident_share=grid["resident_experts"] / grid["experts"],
-        trace=NAME,
-        slowdown=1.5,
-        hit_rate=0.5,
-        waves=False,
-    )
-    points = frontier(grid, times, scenario)
-    assert points["resident_experts"].tolist() == grid["resident_experts"].tolist()
-    assert points["max_context"].tolist() == grid["prophet_max_context"].tolist()
-    fits = grid["baseline_fits"].to_numpy(bool)
-    np.testing.assert_allclose(
-        points["kv_extension_factor"].to_numpy(float)[fits], grid["kv_extension_factor"].to_numpy(float)[fits]
-    )
-    assert points.loc[~fits, "kv_extension_factor"].isna().all()
+def points_of(grid, resident: pd.Series) -> pd.DataFrame:
+    """What `slowdowns` returns, with made times."""
+    made = grid[CONFIGURATION].assign(resident_experts=resident, sample=0, slowdown=1.5, hit_rate=0.5, waves=False)
+    made = pd.concat([made.assign(strategy=name) for name in STRATEGIES], ignore_index=True)
+    return made.assign(trace=NAME, sampled_share=0.0)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_memory_of_any_share_is_the_references(grid, experiment, models, strategy):
-    """One formula: what each strategy holds at any number of resident experts is what reference.evaluate says."""
+def test_memory_of_points_is_the_references(grid, experiment, models):
+    """Slots and Prophet's predictor, and no staging buffer: what the simulator has is what memory counts."""
     scenario = experiment.scenarios["calibrated"]
-    times = grid[["model", "gpu", "batch_size"]].assign(
-        strategy=strategy, resident_share=0.3, trace=NAME, slowdown=1.5, hit_rate=0.5, waves=False
-    )
-    points = frontier(grid, times, scenario)
-    memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
-    for point, row in zip(points.itertuples(), grid.itertuples(), strict=True):
-        expected = evaluate(
-            memories[row.model],
-            int(row.device_bytes),
+    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), scenario)
+    some = rows.sample(60, random_state=1)
+    for row in some.itertuples():
+        memory = model_memory(models[row.model], scenario)
+        plain = evaluate(
+            memory,
+            row.device_bytes,
             row.batch_size,
             scenario,
-            resident=int(point.resident_experts),
-            staging_kept=STRATEGIES[strategy],
-            predictor_kept=strategy == "prophet",
+            resident=row.resident_experts,
+            staging_kept=False,
+            predictor_kept=row.strategy == "prophet",
         )
-        assert point.max_context == expected["prophet_max_context"]
-        assert point.baseline_max_context == expected["baseline_max_context"]
-        assert point.saved_gb == pytest.approx(expected["expert_savings_bytes"] / GB)
+        assert max(0, row.tokens) == plain["prophet_max_context"], row
 
 
-def test_without_prediction_nothing_is_staged_and_all_resident_is_the_baseline(grid, experiment):
-    shared = grid[["model", "gpu", "batch_size"]].assign(trace=NAME, slowdown=1.0, hit_rate=1.0, waves=False)
-    times = pd.concat([shared.assign(strategy=name, resident_share=1.0) for name in STRATEGIES])
-    points = frontier(grid, times, experiment.scenarios["calibrated"])
-    context = points.pivot_table(index=["model", "gpu", "batch_size"], columns="strategy", values="max_context")
-    baseline = grid.set_index(["model", "gpu", "batch_size"])["baseline_max_context"].reindex(context.index)
+def test_all_resident_is_the_baseline(grid, experiment):
+    points = frontier(joined(grid, points_of(grid, grid["experts"]), experiment.scenarios["calibrated"]))
+    context = points.pivot_table(index=CONFIGURATION, columns="strategy", values="max_context")
+    baseline = grid.set_index(CONFIGURATION)["baseline_max_context"].reindex(context.index)
     assert context["on_demand"].tolist() == baseline.tolist()
-    assert context["perfect_prefetch"].tolist() == baseline.tolist(), "with everything resident nothing is staged"
+    assert context["perfect_prefetch"].tolist() == baseline.tolist()
     assert (context["prophet"] <= baseline).all(), "its predictor takes memory"
     assert (context["prophet"] < baseline).any()
     assert (points["saved_gb"] == 0).all()
 
 
-def test_the_gain_is_the_best_of_what_is_fast_enough():
-    points = pd.DataFrame(
-        {
-            "model": "M",
-            "gpu": "G",
-            "batch_size": 1,
-            "strategy": "prophet",
-            "trace": NAME,
-            "slowdown": [1.0, 1.04, 1.3, 1.9],
-            "max_context": [900, 1500, 1400, 3000],
-            "baseline_max_context": 1000,
-        }
-    )
-    (row,) = context_gained(points, [1, 1.05, 1.5, 2]).to_dict("records")
-    assert [row[f"max_context_at_{limit}x"] for limit in ("1", "1.05", "1.5", "2")] == [1000, 1500, 1500, 3000]
-    assert row["kv_extension_at_2x"] == 3
-    (none,) = context_gained(points.assign(baseline_max_context=0), [1]).to_dict("records")
-    assert none["max_context_at_1x"] == 900
-    assert np.isnan(none["kv_extension_at_1x"])
+def curve(slowdown: list[list[float]], tokens: list[float], baseline: float) -> pd.DataFrame:
+    """Rows of `joined` for one configuration: slowdowns by sample, then by resident experts 16, 12, 8, 4."""
+    rows = [
+        {"resident_experts": experts, "sample": sample, "slowdown": value, "tokens": room}
+        for sample, values in enumerate(slowdown)
+        for experts, value, room in zip((16, 12, 8, 4), values, tokens, strict=True)
+    ]
+    named = {"model": "M", "gpu": "G", "batch_size": 1, "strategy": "prophet", "trace": NAME, "sampled_share": 0.0}
+    return pd.DataFrame(rows).assign(**named, baseline_max_context=baseline)
+
+
+def test_gain_is_read_linearly_within_each_limit():
+    points = curve([[1, 1.2, 1.6, 3]] * 2, [1000, 1400, 1800, 2200], 1000)
+    (row,) = context_gained(points, [1, 1.1, 1.6, 9]).to_dict("records")
+    assert [row[f"max_context_at_{limit}x"] for limit in ("1", "1.1", "1.6", "9")] == [1000, 1200, 1800, 2200]
+    held = [row[f"resident_experts_at_{limit}x"] for limit in ("1", "1.1", "1.6", "9")]
+    assert held == pytest.approx([16, 14, 8, 4])
+    assert row["kv_extension_at_1.1x"] == pytest.approx(1.2)
+    assert row["kv_extension_at_1.1x_low"] == row["kv_extension_at_1.1x_high"] == pytest.approx(1.2)
+
+
+def test_gain_without_a_baseline_starts_where_it_fits():
+    """Context is read between the first point that fits and the last that does not, not between it and nothing."""
+    (row,) = context_gained(curve([[1, 2, 3, 5]] * 2, [-3000, -2000, -1000, 1000], 0), [2, 4, 5]).to_dict("records")
+    assert [row[f"max_context_at_{limit}x"] for limit in ("2", "4", "5")] == [0, 0, 1000]
+    assert np.isnan(row["kv_extension_at_5x"])
+
+
+def test_interval_of_a_gain_comes_from_the_samples():
+    spread = curve([[1, 1.2, 1.6, 3], [1, 1.4, 1.9, 3.5]], [1000, 1400, 1800, 2200], 1000)
+    (row,) = context_gained(spread, [1.2]).to_dict("records")
+    assert row["kv_extension_at_1.2x_low"] < row["kv_extension_at_1.2x"] < row["kv_extension_at_1.2x_high"]
+    (shared,) = context_gained(spread.assign(sampled_share=0.5), [1.2]).to_dict("records")
+    assert shared["kv_extension_at_1.2x_high"] > row["kv_extension_at_1.2x_high"], "samples that share sequences"
+
+
+def reached_by_search(slowdown: list[float], extension: list[float], limit: float) -> float:
+    """What `reach` says, by walking finely along every segment between neighbours."""
+    slow, long = [1, *slowdown], [1, *extension]
+    slow, long = [max(slow[: end + 1]) for end in range(len(slow))], [max(long[: end + 1]) for end in range(len(long))]
+    best = 1.0
+    for start in range(len(slow) - 1):
+        for share in np.linspace(0, 1, 2001):
+            if slow[start] + share * (slow[start + 1] - slow[start]) <= limit:
+                best = max(best, long[start] + share * (long[start + 1] - long[start]))
+    return best
+
+
+AMOUNTS = st.lists(st.floats(0.9, 6).map(lambda value: round(value, 3)), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(AMOUNTS, AMOUNTS, st.floats(1, 8).map(lambda value: round(value, 3)))
+def test_reach_is_the_best_of_a_fine_search(slowdown, extension, limit):
+    number = min(len(slowdown), len(extension))
+    found = reach(np.array([1, *slowdown[:number]]), np.array([1, *extension[:number]]), [limit])
+    assert found[0] == pytest.approx(reached_by_search(slowdown[:number], extension[:number], limit), abs=0.01)
+
+
+def test_reach_between_two_points_is_linear():
+    found = reach(np.array([1.0, 2.0]), np.array([1.0, 1.5]), [1, 1.2, 2, 9])
+    assert found == pytest.approx([1, 1.1, 1.5, 1.5])

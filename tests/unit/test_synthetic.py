@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.routing import sequences, statistics, synthetic
-from prophet_moe.routing.synthetic import generator
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.reuse import hit_rates
-from prophet_moe.routing.synthetic import Parameters, Sample, fit, generate, partners
+from prophet_moe.routing.synthetic import Parameters, Sample, fit, generate, generator, partners
 from prophet_moe.routing.trace import Router, Trace, check
 from tests.unit.test_statistics import make_trace, published_trace
 

@@ -197,7 +197,8 @@ class Simulation(Strict):
     """Samples of sequences of both sweeps."""
     frontier_traces: list[str] = ["small-12x128-top1", "small-6x8-top2"]
     """Recorded traces that the frontier replays for models of their own E and k; all other models are replayed on
-    calibrated routing (resources/routing/). small-6x64-top8 lacks the locality of the models that it could stand for."""
+    calibrated routing (resources/routing/). small-6x64-top8 lacks the locality of the models that it could stand
+    for."""
     frontier_predictor: str = "gpt-oss-20b-decode"
     """Trace whose predictor's power to tell chosen experts from others is carried over to calibrated routing."""
     frontier_shares: list[Share] = Field(
@@ -207,8 +208,8 @@ class Simulation(Strict):
     interpolated between them. A share of fewer than k experts or of all of them is left out."""
     frontier_samples: int = Field(default=4, gt=1)
     """Samples of sequences that the frontier replays: its intervals come from their spread."""
-    frontier_sequences: int = Field(default=64, gt=0)
-    """Sequences of each, at least the largest batch."""
+    frontier_sequences: int = Field(default=32, gt=0)
+    """Sequences of each; larger batches take as many as they are."""
     frontier_tokens: int = Field(default=128, gt=0)
     """Decoded tokens of each sequence that the frontier replays."""
     frontier_layers: int = Field(default=6, gt=0)

@@ -83,7 +83,8 @@ def stand_ins():
 def trace_shape(name):
     """E and k of a trace: of a model of the plan where it is collected afresh."""
     if EXPERIMENT.collect.afresh:
-        return PLAN.models[name].experts, PLAN.models[name].top_k
+        arguments = PLAN.models[name].config
+        return arguments.get("num_experts", arguments.get("num_local_experts")), arguments["num_experts_per_tok"]
     metadata = read_json(trace_folder(name) / "metadata.json")
     return metadata["experts"], metadata["top_k"]
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from prophet_moe.documents import read_json
 from prophet_moe.routing.importers import FORMATS
+from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.datasets import how_to_get, load_datasets, located, router_named
 
 COLLECTED_FOLDER = Path("results/traces")
@@ -32,7 +33,7 @@ wildcard_constraints:
     dataset="|".join(PRESENT) or "none",
     described="|".join([*TRACES, *PRESENT]),
     recorded="|".join(RECORDED) or "none",
-    kind="statistics|law_fits|law_residuals|prediction|predicted_sets|comparative|comparative_layers|strategy_sweeps|deduplication",
+    kind="statistics|law_fits|law_residuals|prediction|predicted_sets|discrimination|comparative|comparative_layers|strategy_sweeps|deduplication",
 
 
 def trace_folder(name):

@@ -13,7 +13,8 @@ def build(files, parameters):
     folder = files.files[0].parent
     trace = read_trace(folder)
     _, held_out = split(trace)
-    write_csv(files.discrimination, as_rows(measure(held_out.decoded(), read_trained(files.predictor[0].parent, trace, folder))))
+    network = read_trained(files.predictor[0].parent, trace, folder)
+    write_csv(files.discrimination, as_rows(measure(held_out.decoded(), network)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Replay the routing that stands in for some models with their times, on every GPU, at every number of resident experts."""
+"""Replay the routing that stands in for some models, with their times on every GPU, at every number of experts."""
 
 from pathlib import Path
 
@@ -32,19 +32,21 @@ def build(files, parameters):
     timed = parameters["context"], Precision(**parameters["precision"]), plan
     parts = [pd.DataFrame(columns=REPLAYED)]
     for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
-        samples = _samples(files, parameters, plan, int(experts), int(top_k))
+        sequences = max(plan.frontier_sequences, int(rows["batch_size"].max()))
+        samples = _samples(files, parameters, plan, int(experts), int(top_k), sequences)
         parts.append(slowdowns(name, samples, models, profiles, rows, *timed))
     write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
 
 
-def _samples(files, parameters, plan, experts, top_k):
+def _samples(files, parameters, plan, experts, top_k, sequences):
     """Samples of the recorded trace, or of routing generated for this E and k."""
     if files.trace:
         folder = files.trace[0].parent
         trace = read_trace(folder)
-        return recorded(trace, read_trained(files.predictor[0].parent, trace, folder), plan)
+        return recorded(trace, read_trained(files.predictor[0].parent, trace, folder), sequences, plan)
     router = Router(parameters["name"], experts, top_k, tuple(range(plan.frontier_layers)))
-    return generated(read_calibrated(files.calibrated[0]), router, read_discrimination(files.discrimination[0]), plan)
+    power = read_discrimination(files.discrimination[0])
+    return generated(read_calibrated(files.calibrated[0]), router, power, sequences, plan)
 
 
 if __name__ == "__main__":

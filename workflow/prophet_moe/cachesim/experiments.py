@@ -56,9 +56,10 @@ class Sample:
         """The tokens."""
         return self.forecast.trace
 
-    def parts(self, batch: int) -> list[Part]:
-        """Its sequences, `batch` at a time; kept, with all that is made of them, for the runs to come."""
+    def parts(self, batch: int, sequences: int | None = None) -> list[Part]:
+        """Its first `sequences`, by default all, `batch` at a time; kept, with what is made of them, for many runs."""
         choices, starts = self.trace.experts, sequence_starts(self.trace)
+        starts = starts if sequences is None else starts[: sequences + 1]
         return [(decoding, self.forecast) for decoding in rounds(choices, starts, batch, self.trace.router.experts)]
 
 

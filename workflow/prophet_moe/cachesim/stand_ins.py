@@ -1,12 +1,14 @@
 """Routing that stands in for a model of which no trace is at hand.
 
 A recorded trace stands in for models of its own E and k. Every other model is replayed on generated routing of its own
-E and k, so that the experts of a batch, u(B), are the share of E that they are in the model; its locality is that of the
-nearest model whose hit rates were published. What a predictor would say of generated routing comes from how well a
-measured one tells chosen experts from others (`predict.discrimination`). Which routing stands in for which model: `routing.nearest`.
+E and k, so that the experts of a batch, u(B), are the share of E that they are in the model. Its locality is that of
+the nearest model whose hit rates were published (`routing.nearest`). What a predictor would say of it comes from how
+well a measured one tells chosen experts from others (`predict.discrimination`).
 """
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from prophet_moe.cachesim.experiments import RECORDED, Sample, samples
 from prophet_moe.cachesim.forecast import Forecast, Learned, Probabilities
@@ -37,14 +39,16 @@ class Foretold(Forecast):
         return self.said[lookahead - 1]
 
 
-def recorded(trace: Trace, network: Network, plan: Simulation) -> list[Sample]:
-    """Samples of a trace's held-out sequences, as the frontier replays them; too few of them are a UserError."""
-    size = {"sequences": plan.frontier_sequences, "tokens": plan.frontier_tokens, "sequence_order": "mixed"}
+def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -> list[Sample]:
+    """Samples of so many of a trace's held-out sequences, as the frontier replays them; too few are a UserError."""
+    size = {"sequences": sequences, "tokens": plan.frontier_tokens, "sequence_order": "mixed"}
     return list(samples(trace, network, plan.model_copy(update=size), (RECORDED,), plan.frontier_samples))
 
 
-def generated(calibrated: Calibrated, router: Router, power: Discrimination, plan: Simulation) -> list[Sample]:
-    """Samples of generated routing for `router`, foretold by a predictor of the given `power`.
+def generated(
+    calibrated: Calibrated, router: Router, power: Discrimination, sequences: int, plan: Simulation
+) -> list[Sample]:
+    """Samples of so many sequences of generated routing for `router`, foretold by a predictor of the given `power`.
 
     There is no end of generated sequences: their share of all, which intervals go by, is 0.
     """
@@ -55,8 +59,8 @@ def generated(calibrated: Calibrated, router: Router, power: Discrimination, pla
     found = []
     for seed in range(plan.frontier_samples):
         # A sequence is seeded by its number as well: samples share none.
-        whole = generate(parameters, plan.frontier_sequences, tokens, seed)
-        said = transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY]
+        whole = generate(parameters, sequences, tokens, seed)
+        said = np.ascontiguousarray(transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY])
         found.append(Sample(Foretold(learned, _replayed(whole), said=said), seed, RECORDED, 0.0))
     return found
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from prophet_moe.cachesim.experiments import Sample, places, run
 from prophet_moe.cachesim.rounds import Round
@@ -18,23 +17,22 @@ from prophet_moe.cachesim.simulation import Hierarchy
 from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cachesim.timing import standing_for
 from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.precision import Precision
-from prophet_moe.routing.intervals import beyond_sample, half_width, mean_interval
+from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.law import ROUNDING_GUARD
+from prophet_moe.routing.trace import sequence_starts
 from prophet_moe.settings import Scenario, Simulation
 from prophet_moe.units import GB
 
 STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 """No prediction, Prophet, and an oracle that knows the routing of the next step."""
-CONFIGURATION = ["model", "gpu", "batch_size"]
 CURVE = [*CONFIGURATION, "strategy"]
 REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
 """Columns of `slowdowns`."""
-
-Floats = NDArray[np.float64]
 
 
 def slowdowns(
@@ -50,17 +48,19 @@ def slowdowns(
     """One row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
 
     `models` have the E and k of the stand-in, which `source` names; `grid` holds u(B) as unique_experts by model, GPU
-    and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert resident
-    nothing is replayed: the slowdown is 1.
+    and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
+    resident nothing is replayed: the slowdown is 1.
     """
     rows = []
     for sample in stand_in:
         routed = sample.trace
+        held = len(sequence_starts(routed)) - 1
         experts, top_k = routed.router.experts, routed.router.top_k
         slots = sorted({places(experts, share) for share in plan.frontier_shares})
         hierarchies = [Hierarchy((count,)) for count in slots if top_k <= count < experts]
         for batch, configurations in grid.groupby("batch_size"):
-            parts = sample.parts(int(batch))
+            sequences = max(plan.frontier_sequences, int(batch))
+            parts = sample.parts(int(batch), sequences)
             requests = _requests([decoding for decoding, _ in parts])
             for row in configurations.itertuples():
                 arch = models[row.model].architecture
@@ -73,7 +73,7 @@ def slowdowns(
                 for name in STRATEGIES:
                     alike = replace(strategies()[name], deduplicated=True)
                     head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
-                    head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share}
+                    head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share * sequences / held}
                     rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
                     for hierarchy in hierarchies:
                         outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
@@ -141,53 +141,30 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 def context_gained(rows: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
     """One row per configuration and strategy: KV extension and context at each limit of slowdown; `rows` as `joined`.
 
-    The curve of slowdown against resident experts is read from the side of all experts resident, and interpolated in the
-    logarithm of the slowdown between the two numbers of experts that were simulated; the experts are rounded up. All
-    experts resident is always possible: no limit gains less than 1, where the baseline fits. The interval is over
-    sequences, from what each sample gains.
+    Read from the mean slowdown over samples, by `limits.reach`. All experts resident is always possible: no limit gains
+    less than 1, where the baseline fits. The interval is over sequences, from what each sample gains.
     """
-    table = []
-    for key, curve in rows.groupby(CURVE, sort=False):
-        first = curve.iloc[0]
-        by_sample = curve.pivot(index="sample", columns="resident_experts", values="slowdown")
-        experts = by_sample.columns.to_numpy(float)
-        tokens = curve.drop_duplicates("resident_experts").set_index("resident_experts")["tokens"].reindex(experts)
-        beyond = float(beyond_sample(first["sampled_share"]))
-        baseline = float(first["baseline_max_context"])
-        row = dict(zip(CURVE, key, strict=True)) | {"trace": first["trace"]}
-        for limit in limits:
-            held = experts_within(experts, by_sample.mean().to_numpy(), limit)
-            contexts = [
-                _context(experts, tokens, experts_within(experts, found, limit), baseline)
-                for found in (by_sample.mean().to_numpy(), *by_sample.to_numpy())
-            ]
-            context, *sampled = contexts
-            row |= {f"resident_experts_at_{limit:g}x": held, f"max_context_at_{limit:g}x": context}
-            factors = np.array(sampled) / (baseline if baseline else np.nan)
-            _, low, high = mean_interval(factors, beyond)
-            factor = context / (baseline if baseline else np.nan)
-            half = (high - low) / 2
-            row |= {f"kv_extension_at_{limit:g}x": factor}
-            row |= {f"kv_extension_at_{limit:g}x_low": float(np.maximum(1.0, factor - half))}
-            row |= {f"kv_extension_at_{limit:g}x_high": factor + half}
-        table.append(row)
-    return pd.DataFrame(table)
+    return pd.DataFrame(
+        [dict(zip(CURVE, key, strict=True)) | _gained(curve, limits) for key, curve in rows.groupby(CURVE, sort=False)]
+    )
 
 
-def experts_within(experts: Floats, slowdown: Floats, limit: float) -> float:
-    """The fewest experts, whole, whose slowdown is within `limit`; `experts` ascending (n,), the last one all.
-
-    Read from all experts down to the first crossing of the limit, linearly in the logarithm of the slowdown.
-    """
-    above = np.flatnonzero(slowdown > limit)
-    if not len(above):
-        return float(experts[0])
-    last = above[-1]
-    fewer, more = np.log(slowdown[last]), np.log(slowdown[last + 1])
-    between = (fewer - np.log(limit)) / (fewer - more)
-    return float(np.ceil(experts[last] + between * (experts[last + 1] - experts[last]) - ROUNDING_GUARD))
-
-
-def _context(experts: Floats, tokens: pd.Series, held: float, baseline: float) -> float:
-    """Tokens of context with so many experts: whole, at least the baseline's."""
-    return max(baseline, float(np.floor(np.interp(held, experts, tokens.to_numpy(float)))), 0.0)
+def _gained(curve: pd.DataFrame, limits: Sequence[float]) -> dict[str, object]:
+    by_sample = curve.pivot_table(index="resident_experts", columns="sample", values="slowdown")[::-1]
+    experts = by_sample.index.to_numpy(float)
+    tokens = curve.drop_duplicates("resident_experts").set_index("resident_experts")["tokens"].reindex(experts)
+    baseline, share = (float(curve[name].iloc[0]) for name in ("baseline_max_context", "sampled_share"))
+    slowdown, gained = by_sample.mean(axis=1).to_numpy(), tokens.to_numpy()
+    contexts = np.maximum(reach(slowdown, gained, limits), baseline)
+    held = experts[0] - reach(slowdown, experts[0] - experts, limits)
+    sampled = np.maximum([reach(found, gained, limits) for found in by_sample.to_numpy().T], baseline)
+    half = half_width(sampled.std(axis=0, ddof=1), len(sampled), beyond_sample(share))
+    one = baseline if baseline else np.nan
+    row = {"trace": curve["trace"].iloc[0]}
+    for limit, context, resident, aside in zip(limits, contexts, held, half, strict=True):
+        at = f"at_{limit:g}x"
+        row |= {f"resident_experts_{at}": resident, f"max_context_{at}": max(0.0, np.floor(context + ROUNDING_GUARD))}
+        row |= {f"kv_extension_{at}": context / one}
+        row |= {f"kv_extension_{at}_low": np.maximum(1, (context - aside) / one)}
+        row |= {f"kv_extension_{at}_high": (context + aside) / one}
+    return row

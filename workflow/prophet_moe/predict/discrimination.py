@@ -96,7 +96,7 @@ def _count(scores, chosen, ages, counts):
 
 
 def prior(trace: Trace) -> Counts:
-    """(RECENCIES, 2): how many experts of each recency were not chosen, and how many were, over all tokens and layers."""
+    """(RECENCIES, 2): experts of each recency that were not chosen, and that were, over all tokens and layers."""
     return _prior(trace.experts, recency(trace))
 
 

@@ -237,7 +237,12 @@ def calibrated_routings(folder: Path) -> list[Calibrated]:
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise UserError(str(folder), "holds no calibrated routing", "prophet-moe trace fit-curve CURVE makes one.")
-    return [validate(Calibrated, read_json(path), str(path), "Fit it again.") for path in paths]
+    return [read_calibrated(path) for path in paths]
+
+
+def read_calibrated(path: Path) -> Calibrated:
+    """One routing from its file; a file that holds none is a UserError."""
+    return validate(Calibrated, read_json(path), str(path), "Fit it again: prophet-moe trace fit-curve CURVE")
 
 
 def nearest_calibrated(routings: Iterable[Calibrated], experts: int, top_k: int) -> Calibrated:

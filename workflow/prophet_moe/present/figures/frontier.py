@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings import Style
 
-CONFIGURATION = ["model", "gpu", "batch_size"]
 COLUMNS = [*CONFIGURATION, "strategy", "resident_experts", "slowdown", "kv_extension_factor"]
 """Those that are read of the table of points, which `capacity.frontier.frontier` makes."""
 INTERVAL = ["slowdown_low", "slowdown_high"]
@@ -38,25 +38,14 @@ def fitting(points: pd.DataFrame) -> pd.DataFrame:
     return points[points["kv_extension_factor"].notna()]
 
 
-def reach(slowdown: np.ndarray, extension: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """The most KV extension within each limit of slowdown, read linearly between the numbers of experts simulated.
-
-    `slowdown` and `extension` go from many resident experts to few. All experts resident, which is the baseline and
-    needs no simulation, is always possible: nothing is below 1, and beyond the last point nothing more is gained.
-    """
-    slower = np.maximum.accumulate([1, *slowdown])
-    longer = np.maximum.accumulate([1, *extension])
-    return np.interp(limits, slower, longer)
-
-
 def selection(points: pd.DataFrame, limits: np.ndarray, slowdown: str = "slowdown") -> pd.DataFrame:
     """The most KV extension at each limit: a row per configuration whose baseline fits and strategy.
 
-    Columns are the limits. `slowdown` is the column that is read: the estimate, or an end of its interval.
+    Read as table 11 is, by `capacity.limits.reach`; nothing is below 1, the baseline. Columns are the limits. `slowdown` is the column that is read: the estimate, or an end of its interval.
     """
     ordered = fitting(points).sort_values("resident_experts", ascending=False, kind="stable")
     rows = {
-        key: reach(mine[slowdown].to_numpy(), mine["kv_extension_factor"].to_numpy(), limits)
+        key: np.maximum(1, reach(mine[slowdown].to_numpy(), mine["kv_extension_factor"].to_numpy(), limits))
         for key, mine in ordered.groupby([*CONFIGURATION, "strategy"])
     }
     index = pd.MultiIndex.from_tuples(rows, names=[*CONFIGURATION, "strategy"])

@@ -84,7 +84,17 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
             favour = np.exp(lasting + drifting)
             # Numba takes what it returned for a signed number.
             state = np.uint64(
-                _fill(partner, odds, parameters.persistence, parameters.weights, favour, state, experts[sequence], start, stop)
+                _fill(
+                    partner,
+                    odds,
+                    parameters.persistence,
+                    parameters.weights,
+                    favour,
+                    state,
+                    experts[sequence],
+                    start,
+                    stop,
+                )
             )
     return Trace(
         router,
@@ -97,9 +107,7 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
     )
 
 
-def _drifts(
-    parameters: Parameters, tokens: int, rng: np.random.Generator
-) -> Iterator[tuple[int, int, Floats | float]]:
+def _drifts(parameters: Parameters, tokens: int, rng: np.random.Generator) -> Iterator[tuple[int, int, Floats | float]]:
     """Runs of tokens, by their first and the one behind their last, and the drift of the favours (L, E) in each."""
     if not parameters.drift.any():
         yield 0, tokens, 0.0
