@@ -7,6 +7,7 @@ import argparse
 import os
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,8 @@ ROUTERS = [
     Router("256 experts, top-8, 58 layers", 256, 8, tuple(range(58))),
     Router("8 experts, top-2, 32 layers", 8, 2, tuple(range(32))),
 ]
+DRIFT_TOKENS = 20.0
+"""Short, as favours are drawn anew four times in it: slow."""
 
 
 def typical_parameters(router: Router) -> Parameters:
@@ -43,13 +46,22 @@ def main() -> None:
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    for router in ROUTERS:
-        parameters = typical_parameters(router)
+    typical = [typical_parameters(router) for router in ROUTERS]
+    drifting = [
+        replace(
+            each,
+            router=replace(each.router, model=f"{each.router.model}, drift"),
+            drift=np.ones(1),
+            drift_tokens=np.full(1, DRIFT_TOKENS),
+        )
+        for each in typical
+    ]
+    for parameters in [*typical, *drifting]:
         generate(parameters, 1, 2, seed=0)
         speeds = [ids_per_second(parameters, arguments.sequences, arguments.tokens) for _ in range(arguments.repeats)]
         for clock, values in zip(("CPU", "wall"), zip(*speeds, strict=True), strict=True):
             print(
-                f"{router.model:30} {statistics.median(values) / 1e6:6.1f} M ids per {clock:4} second"
+                f"{parameters.router.model:36} {statistics.median(values) / 1e6:6.1f} M ids per {clock:4} second"
                 f"  ({min(values) / 1e6:.1f}..{max(values) / 1e6:.1f})"
             )
 

@@ -136,6 +136,13 @@ def test_mistakes_about_traces_are_one_line(arrays, tmp_path, arguments, problem
     assert done.stderr == f"error: {tmp_path}: holds no metadata.json: no trace. Make one: prophet-moe trace import\n"
 
 
+def test_fit_curve_of_an_unknown_name_is_one_line(tmp_path):
+    done = run("trace", "fit-curve", "olmoe", "--out", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: curve: got 'olmoe', expected one of deepseek-v4-flash, ")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 def test_data_lists_what_is_known_and_refuses_an_unknown_id():
     assert "azure-llm-2023" in run("data", "list").stdout
     assert "unknown dataset 'azure', expected one of gpt-oss-20b-decode" in run("data", "fetch", "azure").stderr

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing.reuse import belady_hits, hit_rates, lru_hits, next_uses
+from prophet_moe.routing.reuse import ask_hits, belady_hits, hit_rates, lru_hits, next_uses
 from tests.unit.test_statistics import published_trace, uniform_trace
 
 streams = st.integers(1, 7).flatmap(
@@ -24,6 +24,18 @@ def simulated_lru(stream: list[int], capacity: int) -> int:
         elif len(cache) == capacity:
             cache.pop(0)
         cache.append(expert)
+    return hits
+
+
+def simulated_asks(streams: list[list[list[int]]], capacity: int, uncounted: int) -> int:
+    """Hits of a cache that is empty at each stream, the least recently used in front."""
+    hits = 0
+    for stream in streams:
+        cache: list[int] = []
+        for number, ask in enumerate(stream):
+            hits += sum(expert in cache for expert in ask) if number >= uncounted else 0
+            cache = [expert for expert in cache if expert not in ask] + ask
+            cache = cache[-capacity:]
     return hits
 
 
@@ -68,6 +80,25 @@ def test_curves_equal_simulations(case):
     for hits in (lru, belady):
         assert (np.diff(hits) >= 0).all()
         assert hits[-1] == len(stream) - len(set(stream))
+
+
+@settings(deadline=None)
+@given(data=st.data(), experts=st.integers(1, 8), uncounted=st.integers(0, 3))
+def test_ask_hits_equal_a_simulation_of_each_capacity(data, experts, uncounted):
+    width = data.draw(st.integers(1, experts))
+    ask = st.permutations(range(experts)).map(lambda ids: list(ids[:width]))
+    length = data.draw(st.integers(1, 12))
+    streams = data.draw(st.lists(st.lists(ask, min_size=length, max_size=length), min_size=1, max_size=3))
+    expected = [simulated_asks(streams, capacity, uncounted) for capacity in range(1, experts + 1)]
+    assert ask_hits(np.array(streams, np.uint16), experts, uncounted).tolist() == expected
+
+
+@settings(deadline=None)
+@given(case=streams)
+def test_asks_of_one_request_hit_as_requests_do(case):
+    stream, experts = case
+    ids = np.array(stream, np.uint16)
+    assert ask_hits(ids.reshape(1, -1, 1), experts).tolist() == lru_hits(ids, experts).tolist()
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,5 +1,7 @@
 """The synthetic generator: its draws against a plain reference, closed forms, and how well it follows a trace."""
 
+import hashlib
+import json
 from dataclasses import fields, replace
 
 import numpy as np
@@ -44,12 +46,20 @@ def plain_sequence(given: Parameters, tokens: int, seed: int, sequence: int) -> 
     """One sequence, choice by choice."""
     layers, experts = given.load.shape
     rng = np.random.default_rng((seed, sequence))
-    favour = np.exp(given.affinity[:, None] * rng.standard_normal((layers, experts)))
+    lasting = given.affinity[:, None] * rng.standard_normal((layers, experts))
     state = int(rng.integers(2**64, dtype=np.uint64))
-    cut, other = generator.alias_tables(given.weights * favour)
+    drifts = given.drift.any()
+    length = max(1, round(given.drift_tokens[given.drift > 0].min() / 4)) if drifts else tokens
+    kept = np.exp(-length / given.drift_tokens)[:, None]
+    drifting = np.zeros((layers, experts))
     partner, ratio = partners(given.load)
     rows: list[list[list[int]]] = []
-    for _ in range(tokens):
+    for token in range(tokens):
+        if token % length == 0:
+            fresh = rng.standard_normal((layers, experts)) if drifts else np.zeros((layers, experts))
+            drifting = kept * drifting + np.sqrt(1 - kept**2) * fresh if token else fresh
+            favour = np.exp(lasting + given.drift[:, None] * drifting)
+            cut, other = generator.alias_tables(given.weights * favour)
         row: list[list[int]] = []
         for layer in range(layers):
             chosen: list[int] = []
@@ -86,6 +96,39 @@ def test_generator_draws_what_the_reference_draws(shape):
     trace = check(generate(given, 3, 40, seed=7), "synthetic")
     for sequence in range(3):
         assert trace.experts[trace.sequence == sequence].tolist() == plain_sequence(given, 40, 7, sequence)
+
+
+@pytest.mark.parametrize(("drift", "times"), [([1.5], [9.0]), ([0.0, 0.5, 2.0], [1.0, 20.0, 12.0])])
+def test_generator_drifts_as_the_reference_drifts(drift, times):
+    given = parameters(drift=np.array(drift), drift_tokens=np.array(times))
+    trace = check(generate(given, 2, 40, seed=7), "synthetic")
+    for sequence in range(2):
+        assert trace.experts[trace.sequence == sequence].tolist() == plain_sequence(given, 40, 7, sequence)
+
+
+@pytest.mark.parametrize(
+    ("shape", "digest"),
+    [((3, 16, 4), "c57a82c1c9e0c1e3"), ((1, 5, 5), "15fb5d25cee95bea"), ((2, 70, 3), "a823346d2ffc6448")],
+)
+def test_without_drift_traces_are_what_they_always_were(shape, digest):
+    """The digests are of traces made before the generator knew of drift."""
+    still = parameters(*shape, drift=np.zeros(shape[0]), drift_tokens=np.full(shape[0], 9.0))
+    for each in (parameters(*shape), still):
+        assert hashlib.sha256(generate(each, 3, 40, seed=7).experts.tobytes()).hexdigest()[:16] == digest
+
+
+def test_drift_is_forgotten_in_its_correlation_time():
+    """Without any other structure, tokens far apart are independent; the closer, the more experts they share."""
+    even, none = np.full((2, 32), 1 / 32), np.zeros(2)
+    router = Router("test", 32, 4, (0, 1))
+    given = Parameters(router, even, even, np.full(2, -np.inf), none, none, np.full(1, 1.5), np.full(1, 10.0))
+    chosen = generate(given, 60, 200, seed=0).experts.reshape(60, 200, 2, 4)
+    shared = [
+        (chosen[:, lag:, :, :, None] == chosen[:, :-lag, :, None, :]).any(axis=-1).mean() for lag in (1, 10, 20, 80)
+    ]
+    assert shared[0] > shared[1] > shared[2] > shared[3]
+    assert shared[0] > 2 * shared[3]
+    assert shared[3] == pytest.approx(4 / 32, rel=0.05)
 
 
 def test_generator_ends_where_one_expert_has_all_the_weight():
@@ -127,8 +170,9 @@ def test_partners_have_equal_rank():
     np.testing.assert_allclose(ratio, [[0, 0, 0], [1, 2 / 3, 1 / 2]])
 
 
-def test_seeds_decide_and_sequences_do_not_depend_on_their_number():
-    given = parameters()
+@pytest.mark.parametrize("drift", [0.0, 1.0])
+def test_seeds_decide_and_sequences_do_not_depend_on_their_number(drift):
+    given = parameters(drift=np.full(1, drift), drift_tokens=np.full(1, 8.0))
     few, more = generate(given, 2, 30, seed=1), generate(given, 5, 30, seed=1)
     np.testing.assert_array_equal(few.experts, more.experts[:60])
     assert (few.experts != generate(given, 2, 30, seed=2).experts).any()
@@ -136,11 +180,16 @@ def test_seeds_decide_and_sequences_do_not_depend_on_their_number():
 
 
 def test_json_keeps_every_parameter():
-    given = parameters()
+    given = parameters(drift=np.array([0.5, 1.0, 0.0]), drift_tokens=np.array([8.0, 20.0, 1.0]))
     again = Parameters.from_json(given.to_json())
     assert again.router == given.router
     for field in fields(Parameters)[1:]:
         np.testing.assert_array_equal(getattr(again, field.name), getattr(given, field.name))
+
+
+def test_json_without_drift_is_read_as_no_drift():
+    content = {name: value for name, value in json.loads(parameters().to_json()).items() if "drift" not in name}
+    assert not Parameters.from_json(json.dumps(content)).drift.any()
 
 
 def test_without_structure_choices_are_uniform():

@@ -4,17 +4,17 @@ A cache per layer, decode, one sequence at a time: what engines publish. Layers 
 generated sequence is an independent chain, and a curve is the mean over chains.
 
 A hit curve of single sequences says little about which experts are popular over all text: a favour of the sequence acts
-the same. So the spread of popularity is fitted to the variation of the law for u(B) instead (`law.dirichlet_occupancy`),
-and sequences of a generated batch share as many experts as that law says.
+the same. So the spread of popularity is fitted to the variation of the law for u(B) (`law.dirichlet_occupancy`), and
+generated sequences share as many experts as that law says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from scipy.special import expit, gammaincinv, logit
 
 from prophet_moe.errors import UserError
@@ -33,7 +33,7 @@ SMALLEST_WEIGHT = 1e-6
 VARIATION_WEIGHT = 0.01
 """Squared error of the variation, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
 PRIOR_WEIGHT = 1e-6
-"""Squared distance from where the search starts, per unit of a logarithm: decides where few points leave a choice."""
+"""Squared distance from where a search starts, per unit of a logarithm: decides where few points leave a choice."""
 STEP = 0.5
 """Side of the first simplex, in logarithms of the parameters."""
 
@@ -61,8 +61,11 @@ class Scalars:
         return Parameters(router, weights, weights, *(np.full(layers, value) for value in structure))
 
 
-BEGINNING = Scalars(persistence=0.15, affinity=1.5, drift=1.0, drift_tokens=16.0, spread=0.6)
-"""Where a search starts."""
+BEGINNINGS = (
+    Scalars(persistence=0.15, affinity=1.5, drift=1.0, drift_tokens=16.0, spread=0.6),
+    Scalars(persistence=0.05, affinity=1.2, drift=1.2, drift_tokens=160.0, spread=0.6),
+)
+"""Where a search starts: a drift within a paragraph and one over the whole text, since a search may end at either."""
 
 
 @dataclass(frozen=True)
@@ -175,24 +178,30 @@ def fit_curve(
     """The numbers whose generated traces meet published hit rates of a per-layer LRU cache.
 
     `points` are (slots or resident share, hit rate), as `rates_at` takes them. Nelder and Mead's search minimises the
-    root of the mean fourth power of the errors, squared, so that no point is far off for the sake of others. All
-    evaluations use the same seed: judge the result with another one. A point outside its range is a UserError.
+    root of the mean fourth power of the errors, so that no point is far off for the sake of others, from each of
+    BEGINNINGS with at most `evaluations`. All use the same seed: judge the result with another one. A point outside
+    its range is a UserError.
     """
     check_points(points, router.experts)
     setting, chains = Setting(tokens, start, lookup), chains or Chains()
     slots, hits = np.array(points, float).T
-    beginning = _coordinates(BEGINNING)
 
-    def loss(coordinates: Floats) -> float:
+    def loss(coordinates: Floats, beginning: Floats) -> float:
         choices = chain_choices(_scalars(coordinates), router, setting.uncounted + tokens, seed, chains)
         errors = rates_at(_measured(choices, router.experts, setting), slots) - hits
         skew = popularity_variation(choices, router.experts) - variation
         prior = ((coordinates - beginning) ** 2).sum()
         return float(np.sqrt((errors**4).mean()) + VARIATION_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
 
+    found = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
+    return _scalars(min(found, key=lambda each: each.fun).x)
+
+
+def _searched(loss: Callable[[Floats, Floats], float], beginning: Floats, evaluations: int) -> OptimizeResult:
+    """What Nelder and Mead's search from a beginning finds within a number of evaluations."""
     corners = beginning + STEP * np.eye(len(beginning) + 1, len(beginning), -1)
     options = {"initial_simplex": corners, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-8}
-    return _scalars(minimize(loss, beginning, method="Nelder-Mead", options=options).x)
+    return minimize(loss, beginning, args=(beginning,), method="Nelder-Mead", options=options)
 
 
 def check_points(points: Sequence[tuple[float, float]], experts: int) -> None:

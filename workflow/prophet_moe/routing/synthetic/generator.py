@@ -3,7 +3,8 @@
 In every sequence, expert e of layer l has the favour exp(affinity[l] z + drift[l] y). z is standard normal for every
 (sequence, layer, expert) and stays; y is standard normal too and drifts from token to token as an Ornstein-Uhlenbeck
 process of correlation time drift_tokens[l]: the topic of a passage, where z is that of the whole text. y is constant
-between its updates, DRIFT_UPDATES in the shortest correlation time. A token's choices in layer l are drawn one after another. Choice r is
+between its updates, DRIFT_UPDATES in the shortest correlation time. A token's choices in layer l are drawn one after
+another. Choice r is
 
 * the partner in layer l of choice r in layer l - 1, with odds exp(coupling[l]) x the partner's favour,
 * else, with probability persistence[l], choice r of the token before in the same sequence,
@@ -75,6 +76,7 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
     layers = len(router.layers)
     partner, ratio = partners(parameters.load)
     odds = ratio * np.exp(parameters.coupling)[:, None]
+    fixed = (partner, odds, parameters.persistence, parameters.weights)
     experts = np.empty((sequences, tokens_per_sequence, layers, router.top_k), np.uint16)
     for sequence in range(sequences):
         rng = np.random.default_rng((seed, sequence))
@@ -82,20 +84,8 @@ def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, s
         state = rng.integers(2**64, dtype=np.uint64)
         for start, stop, drifting in _drifts(parameters, tokens_per_sequence, rng):
             favour = np.exp(lasting + drifting)
-            # Numba takes what it returned for a signed number.
-            state = np.uint64(
-                _fill(
-                    partner,
-                    odds,
-                    parameters.persistence,
-                    parameters.weights,
-                    favour,
-                    state,
-                    experts[sequence],
-                    start,
-                    stop,
-                )
-            )
+            # Numba hands unsigned numbers back as Python's, and takes those for signed ones.
+            state = np.uint64(_fill(*fixed, favour, state, experts[sequence], start, stop))
     return Trace(
         router,
         np.repeat(np.arange(sequences, dtype=np.int32), tokens_per_sequence),
