@@ -11,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import decide, tallied
-from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, KIND, ON_DEMAND, ORACLE, PLAN_FILE, PREVIOUS_TOKEN, Plan
+from prophet_moe.cachesim.decode_loop.decisions import Copy, decide, often_chosen, tallied, wishes
+from prophet_moe.cachesim.decode_loop.plan import (
+    ALL_RESIDENT,
+    FREQUENCY,
+    KIND,
+    ON_DEMAND,
+    ORACLE,
+    PLAN_FILE,
+    PROPHET,
+    Plan,
+    check,
+)
 from prophet_moe.cachesim.decode_loop.validation import (
     BEYOND,
     COPIED,
@@ -28,13 +38,15 @@ from prophet_moe.cachesim.decode_loop.validation import (
 )
 from prophet_moe.cachesim.rounds import Round, asks_of
 from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
+from prophet_moe.cachesim.wishes import ahead, batch_needs
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.errors import UserError
 from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import Profile, datasheet_profile
 from prophet_moe.hardware.recorded import read_recording
-from prophet_moe.routing.store import TRACE, seal
+from prophet_moe.predict.context import split
+from prophet_moe.routing.store import TRACE, read_trace, seal
 from tests.shared_link import SharedLink
 
 ROOT = Path(__file__).parents[2]
@@ -50,8 +62,8 @@ def routed(layers: int, chosen: list[list[list[int]]]) -> np.ndarray:
     return np.array(chosen, np.uint16).reshape(-1, 1, layers, len(chosen[0][0]))
 
 
-def seconds_of(choices, guesses, slots, lookahead, clock, *, miss_priority=True) -> list[float]:
-    steps = decide(choices, guesses, slots, lookahead)
+def seconds_of(choices, wished, slots, most, clock, *, miss_priority=True) -> list[float]:
+    steps = decide(choices, wished, slots, most)
     tokens = tokens_of(choices)
     return [
         step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in zip(steps, tokens, strict=True)
@@ -60,7 +72,7 @@ def seconds_of(choices, guesses, slots, lookahead, clock, *, miss_priority=True)
 
 @st.composite
 def loops(draw):
-    """Choices, guesses, slots, lookahead and times of a small loop."""
+    """Choices, wishes, slots, prefetches per layer and times of a small loop."""
     layers, experts, batch = draw(st.integers(1, 4)), draw(st.integers(2, 6)), draw(st.integers(1, 3))
     top_k, steps = draw(st.integers(1, min(3, experts))), draw(st.integers(1, 4))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -68,22 +80,21 @@ def loops(draw):
     def drawn(count: int) -> np.ndarray:
         return random.random((steps, batch, layers, experts)).argsort(axis=-1)[..., :count].astype(np.uint16)
 
-    duration = st.floats(0, 4)
+    def wished(layer: int) -> list[list[int]]:
+        ahead = min(lookahead, layers - 1 - layer)
+        return [random.permutation(experts)[: random.integers(experts + 1)].tolist() for _ in range(ahead)]
+
+    lookahead, duration = draw(st.integers(1, 3)), st.floats(0, 4)
     clock = times(layers, batch, draw(duration), draw(duration), draw(duration))
-    return (
-        drawn(top_k),
-        drawn(draw(st.integers(1, experts))),
-        draw(st.integers(1, experts)),
-        draw(st.integers(1, 3)),
-        clock,
-    )
+    wanted = [[wished(layer) for layer in range(layers)] for _ in range(steps)]
+    return drawn(top_k), wanted, draw(st.integers(1, experts)), draw(st.integers(1, 3)), clock
 
 
 @settings(deadline=None, max_examples=150)
 @given(loops())
 def test_on_demand_is_that_of_the_simulator(loop):
     """The same misses and seconds; the loop takes experts by number where the simulator takes them as first chosen."""
-    choices, _, slots, lookahead, clock = loop
+    choices, _, slots, most, clock = loop
     steps, batch, layers, top_k = choices.shape
     experts = max(int(choices.max()) + 1, slots)
     tokens = choices.reshape(-1, layers, top_k)
@@ -97,10 +108,10 @@ def test_on_demand_is_that_of_the_simulator(loop):
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
     job = Job(decoding, asks, no_wishes(decoding))
     outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
-    misses = tallied(decide(choices, None, slots, lookahead))["misses"]
+    misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()
     np.testing.assert_allclose(
-        seconds_of(choices, None, slots, lookahead, clock), outcome.step_seconds, rtol=1e-12, atol=1e-12
+        seconds_of(choices, None, slots, most, clock), outcome.step_seconds, rtol=1e-12, atol=1e-12
     )
 
 
@@ -119,9 +130,9 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
             yield link.copied(clock.fetch[0])
             after.succeed()
 
-    def issue(name, copy, evicted_used=None):
+    def issue(name, copy, *awaited):
         place, after = (copy.layer, copy.slot), env.event()
-        before = [event for event in (arrived.get(place), evicted_used) if event is not None]
+        before = [event for event in (arrived.get(place), *awaited) if event is not None]
         arrived[place] = after
         copies.append(after)
         streams[name].put((before, after))
@@ -134,8 +145,9 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
             needs = {use.expert: arrived.get((layer, use.slot)) for use in work.uses if use.copy is None}
             missing = [use.copy for use in work.uses if use.copy]
             needs |= {copy.expert: issue("demand", copy) for copy in missing if not copy.recycled}
+            demanded = [needs[copy.expert] for copy in missing if not copy.recycled]
             for copy in work.prefetches:
-                issue("prefetch", copy)
+                issue("prefetch", copy, *demanded)
             needs |= {copy.expert: issue("demand", copy, used[copy.evicted]) for copy in missing if copy.recycled}
             for use in work.uses:
                 if needs[use.expert] is not None:
@@ -154,8 +166,8 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
 @given(loops(), st.booleans())
 def test_the_clock_is_that_of_simpy(loop, miss_priority):
     """And no step is shorter than its work, or longer than all of it in turn."""
-    choices, guesses, slots, lookahead, clock = loop
-    for step, tokens in zip(decide(choices, guesses, slots, lookahead), tokens_of(choices), strict=True):
+    choices, wished, slots, most, clock = loop
+    for step, tokens in zip(decide(choices, wished, slots, most), tokens_of(choices), strict=True):
         found = step_seconds(step, tokens, clock, miss_priority=miss_priority)
         assert found == pytest.approx(by_simpy(step, tokens, clock, miss_priority=miss_priority), rel=1e-9, abs=1e-9)
         copies = sum(len(work.prefetches) + sum(use.copy is not None for use in work.uses) for work in step)
@@ -164,20 +176,116 @@ def test_the_clock_is_that_of_simpy(loop, miss_priority):
         assert max(compute, link) * (1 - 1e-9) <= found <= (compute + link) * (1 + 1e-9)
 
 
-def test_a_miss_and_a_prefetch_share_the_link():
-    """Layer 0 asks at 1 for expert 1 and prefetches it for layer 1: alone 2, together 4; layer 1 has it at once."""
-    choices = routed(2, [[[1], [1]]])
-    clock = times(2, 1)
-    assert seconds_of(choices, choices, 1, 1, clock) == [1 + 4 + 0.25 + 1 + 0.25]
+def test_a_prefetch_goes_after_the_misses_of_its_layer():
+    """Layer 0 asks at 1 for expert 1, there at 3; the prefetch for layer 1, which asks at 4.25, is there at 5."""
+    choices, clock = routed(2, [[[1], [1]]]), times(2, 1)
+    wished = [[[[1]], []]]
+    for miss_priority in (True, False):
+        assert seconds_of(choices, wished, 1, 1, clock, miss_priority=miss_priority) == [1 + 2 + 2 + 0.25]
     assert seconds_of(choices, None, 1, 1, clock) == [2 * (1 + 2 + 0.25)]
-    # In one queue, the miss is copied first: layer 0 computes at 3, layer 1 asks at 4.25 and waits until 5.
-    assert seconds_of(choices, choices, 1, 1, clock, miss_priority=False) == [1 + 2 + 2 + 0.25]
+
+
+def test_a_miss_and_an_earlier_prefetch_share_the_link():
+    """At 1 layer 0 prefetches for layer 2; layer 1 misses at 2.25: the former ends at 7.75, the latter at 9."""
+    choices, clock = routed(3, [[[0], [1], [1]]]), times(3, 1, fetch=4.0)
+    wished = [[[[], [1]], [[1]], []]]
+    assert seconds_of(choices, wished, 1, 1, clock) == [9 + 0.25 + 1 + 0.25]
+    # In one queue the miss waits until 5 and is there at 9, too.
+    assert seconds_of(choices, wished, 1, 1, clock, miss_priority=False) == [9 + 0.25 + 1 + 0.25]
 
 
 def test_a_step_ends_with_its_last_copy():
     """Layer 1 never uses what is prefetched for it, in place of expert 0, but the copy is made."""
-    choices, guesses = routed(2, [[[0], [1]]]), routed(2, [[[0], [2]]])
-    assert seconds_of(choices, guesses, 2, 1, times(2, 1, fetch=10.0)) == [1 + 10]
+    assert seconds_of(routed(2, [[[0], [1]]]), [[[[2]], []]], 2, 1, times(2, 1, fetch=10.0)) == [1 + 10]
+
+
+def test_newer_wishes_replace_what_was_not_begun():
+    """One copy a layer: 5 is begun for layer 1; of what waits for layer 2, 6 is wished for again, 7 is not."""
+    choices = routed(4, [[[0], [5], [6], [3]]])
+    wished = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
+    (step,) = decide(choices, wished, 2, 1)
+    assert [work.prefetches for work in step] == [
+        [Copy(1, 5, 0, 0, False)],
+        [Copy(2, 6, 0, 0, False)],
+        [Copy(3, 3, 0, 0, False)],
+        [],
+    ]
+    assert [work.dropped for work in step] == [[], [2, 3], [], []]
+    tally = tallied([step])
+    assert tally["prefetches_dropped"].tolist() == [[0, 0, 1, 1]]
+    assert tally["prefetches_used"].tolist() == [[0, 1, 1, 1]]
+    assert tally["misses"].sum() == 0
+    (step,) = decide(choices, wished, 2, 2)
+    begun = [[(copy.layer, copy.expert) for copy in work.prefetches] for work in step]
+    assert begun == [[(1, 5), (2, 6)], [(3, 3)], [], []]
+
+
+def test_what_is_begun_stays_until_its_layer_asks():
+    """Newer wishes without it take other slots: of 2 slots the one with expert 0 is left, then none."""
+    choices = routed(4, [[[0], [0], [0], [4]]])
+    wished = [[[[], [], [4]], [[], [5]], [[6]], []]]
+    (step,) = decide(choices, wished, 2, 1)
+    assert [work.prefetches for work in step] == [[Copy(3, 4, 0, 0, False)], [Copy(3, 5, 1, 1, False)], [], []]
+    assert step[3].dropped == [3], "6 finds no slot"
+    assert [use.source for use in step[3].uses] == ["prefetched"]
+
+
+@st.composite
+def scored_loops(draw):
+    """Choices (T, B, L, k) of different sequences, scores (D, L, T, B, E), and slots."""
+    layers, experts, batch = draw(st.integers(1, 5)), draw(st.integers(2, 6)), draw(st.integers(1, 4))
+    steps, lookahead = draw(st.integers(1, 3)), 3
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    choices = random.integers(0, experts, (steps, batch, layers, 1)).astype(np.uint16)
+    scores = random.normal(-1, 2, (lookahead, layers, steps, batch, experts)).astype(np.float32)
+    return choices, np.round(scores, draw(st.integers(0, 6))), draw(st.integers(1, experts))
+
+
+@settings(deadline=None, max_examples=60)
+@given(scored_loops())
+def test_wishes_of_prophet_are_those_of_the_simulator(loop):
+    """What is likelier than not, the nearest layer first, the likeliest first, and no more of a layer than it holds."""
+    choices, scores, slots = loop
+    steps, batch, layers, _ = choices.shape
+    experts = scores.shape[-1]
+    decoding = Round(choices.reshape(-1, layers, 1), np.arange(steps * batch).reshape(steps, batch), experts)
+    with np.errstate(over="ignore"):
+        # (n, L, E) at each distance.
+        forecasts = [1 / (1 + np.exp(-np.moveaxis(each.reshape(layers, -1, experts), 0, 1))) for each in scores]
+    forecasts = [np.ascontiguousarray(each) for each in forecasts]
+    for ahead_of, each in enumerate(forecasts, start=1):
+        each[:, :ahead_of] = 0
+    needs = {distance: batch_needs(decoding, each) for distance, each in enumerate(forecasts, start=1)}
+    simulated = ahead(decoding, needs, Hierarchy((slots,)))
+    wished = wishes(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
+    for step, layer in np.ndindex(steps, layers):
+        begin, end = simulated.begins[step, layer + 1], simulated.ends[step, layer + 1]
+        own = [
+            target * experts + expert
+            for target, needed in enumerate(wished[step][layer], start=layer + 1)
+            for expert in needed[:slots]
+        ]
+        assert simulated.ids[begin:end].tolist() == own
+
+
+def test_frequency_goes_by_what_the_other_half_chose(plan):
+    """The most chosen experts of the sequences that are not replayed, whatever is chosen now; none of layer 0."""
+    (workload,) = plan.workloads.values()
+    learned = split(read_trace(Path(workload.trace)))[0]
+    often = often_chosen(workload)
+    assert often.shape == (LAYERS, workload.predicted_experts)
+    for layer, chosen in enumerate(often.tolist()):
+        counts = [(learned.experts[:, layer] == expert).sum() for expert in range(8)]
+        assert chosen == sorted(range(8), key=lambda expert: -counts[expert])[: workload.predicted_experts]
+    found = wishes(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
+    assert found == [[[often[1].tolist(), often[2].tolist()], [often[2].tolist()], []]]
+
+
+def test_check_of_a_policy_that_is_gone_names_the_others(plan):
+    with pytest.raises(
+        UserError, match="policies: got 'previous_token', expected some of all_resident, on_demand, freq"
+    ):
+        check(replace(plan, policies=["on_demand", "previous_token"]))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +295,7 @@ def plan() -> Plan:
     workload = replace(
         whole.workloads["mixtral"], trace=str(ROOT / "resources/traces/small-6x8-top2"), predictor="", tokens=3
     )
-    policies = [ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, ORACLE]
+    policies = [ALL_RESIDENT, ON_DEMAND, FREQUENCY, ORACLE]
     return replace(whole, workloads={"mixtral": workload}, batches=[1, 4], policies=policies)
 
 
@@ -241,15 +349,29 @@ def test_without_a_measurement_the_table_says_so(simulated):
     assert told.loc[ON_DEMAND, "configurations"] == (simulated["policy"] == ON_DEMAND).sum() == 4
 
 
+def test_summary_compares_equal_sets(simulated):
+    """`all_resident` counts at batch 1 and 4 as often as the others do: with two numbers of slots, then with one."""
+    assert set(summary(simulated)["configurations"]) == {4}
+    resident = simulated[simulated["policy"] == ALL_RESIDENT].set_index("batch")["simulated_ms_per_token"]
+    told = summary(simulated).set_index("policy")["simulated_ms_per_token"]
+    assert told[ALL_RESIDENT] == np.median([resident[1], resident[1], resident[4], resident[4]])
+    uneven = simulated[~((simulated["batch"] == 4) & (simulated["slots"] == 2))]
+    told = summary(uneven).set_index("policy")
+    assert set(told["configurations"]) == {3}
+    assert told.loc[ALL_RESIDENT, "simulated_ms_per_token"] == resident[1]
+    alone = simulated[simulated["policy"] == ALL_RESIDENT]
+    assert summary(alone)["configurations"].tolist() == [2]
+
+
 def test_errors_are_those_of_the_measurement(tmp_path, plan, profile, simulated):
     near, far = 1 + TOLERANCE_PCT / 200, 1 + TOLERANCE_PCT / 50
-    factors = {ALL_RESIDENT: 1.0, ON_DEMAND: 1.0, PREVIOUS_TOKEN: near, ORACLE: far}
+    factors = {ALL_RESIDENT: 1.0, ON_DEMAND: 1.0, FREQUENCY: near, ORACLE: far}
     table = held_against(record(tmp_path / GPU, plan, profile, simulated, factors), profile)
     expected = table["policy"].map(lambda policy: 100 * (1 / factors[policy] - 1))
     np.testing.assert_allclose(table["error_pct"], expected, atol=1e-9)
     np.testing.assert_allclose(table["copies"], table["measured_copies"])
     verdicts = summary(table).set_index("policy")["verdict"].to_dict()
-    assert verdicts == {ALL_RESIDENT: GIVEN, ON_DEMAND: WITHIN, PREVIOUS_TOKEN: WITHIN, ORACLE: BEYOND}
+    assert verdicts == {ALL_RESIDENT: GIVEN, ON_DEMAND: WITHIN, FREQUENCY: WITHIN, ORACLE: BEYOND}
 
 
 class Launching(Profile):

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from prophet_moe.cachesim.rounds import ABSENT, Round
 from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.wishes import LIKELY, Needs, ahead, batch_needs, true_needs
+from prophet_moe.cachesim.wishes import Needs, ahead, batch_needs, true_needs
+from prophet_moe.predict.context import LIKELY
 
 
 @st.composite

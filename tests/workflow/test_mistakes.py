@@ -78,7 +78,7 @@ MISTAKES = {
         "config/gpus.yaml: A100-40GB.link_gb_per_s: got 0, expected greater than 0",
     ),
     "an unknown policy of prefetching": (
-        lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, previous", "on_demnd, previous"),
+        lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, frequency", "on_demnd, frequency"),
         "config/measurements/prefetch.yaml: prefetch plan: policies: got 'on_demnd', expected some of all_resident",
     ),
     "a plan of prefetching with a misspelt key": (

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from prophet_moe.cachesim.forecast import Probabilities
 from prophet_moe.cachesim.rounds import Id, Ids, Round, widest
 from prophet_moe.cachesim.simulation import Hierarchy, Wished
-from prophet_moe.predict.context import LAYERS_BEFORE
+from prophet_moe.predict.context import LAYERS_BEFORE, LIKELY
 
 LOOKAHEAD = LAYERS_BEFORE
 """Layers ahead that strategies look (000:69)."""
-LIKELY = np.float32(0.5)
-"""A prefetch less likely to be used than not wastes more bytes than it saves."""
 
 
 class Needs(NamedTuple):

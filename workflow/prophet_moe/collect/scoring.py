@@ -1,7 +1,6 @@
 """Prophet's predictor in PyTorch: its formula, and the scores that it gives to the experts of a trace."""
 
 import statistics
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +40,9 @@ def score(
 
 
 class Predictor:
-    """A predictor that looks at a trace as a decode loop would.
+    """A predictor that looks at a trace as a decode loop would: when a layer has asked, at those ahead.
 
-    Layer l is predicted min(l, lookahead) layers ahead: from what is known once layer max(0, l - lookahead) has asked,
-    which is when the loop prefetches for it, and by the network that was trained for that distance.
+    Layer l is predicted 1 to min(l, lookahead) layers ahead, each time by the network trained for the distance.
     """
 
     def __init__(self, folder: Path, trace: Trace, lookahead: int) -> None:
@@ -56,44 +54,43 @@ class Predictor:
             problem = f"looks at most {reach} layers ahead, expected lookahead {lookahead} of the plan"
             raise UserError(str(folder), problem, "Lower `lookahead`.")
         self._context, self._layers, self._lookahead = context_of(trace), len(trace.router.layers), lookahead
-        self._networks = [self._network(weights, layer) for layer in range(1, self._layers)]
+        at = [(ahead, layer) for ahead in range(1, lookahead + 1) for layer in range(ahead, self._layers)]
+        self._networks = {place: self._network(weights, *place) for place in at}
 
-    def _network(self, weights: dict[str, torch.Tensor], layer: int) -> tuple[torch.Tensor, ...]:
+    def _network(self, weights: dict[str, torch.Tensor], ahead: int, layer: int) -> tuple[torch.Tensor, ...]:
         """What `score` takes for one layer, on the device in FP32; the last row of the embedding stands for nothing."""
-        at = (self._ahead(layer) - 1, layer)
         names = ("embedding", "hidden_bias", "output", "output_bias")
-        embedding, *others = (weights[name][at].to(machine.device(), torch.float32) for name in names)
+        embedding, *others = (weights[name][ahead - 1, layer].to(machine.device(), torch.float32) for name in names)
         return torch.cat([embedding, embedding.new_zeros(1, embedding.shape[1])]), *(part[None] for part in others)
 
-    def _ahead(self, layer: int) -> int:
-        return min(layer, self._lookahead)
+    def _ids(self, ahead: int, layer: int, rows: NDArray[np.int64]) -> torch.Tensor:
+        """(n, 1, ids seen) what is known of the tokens in `rows` (n,) `ahead` layers before `layer`, on the device."""
+        return torch.from_numpy(self._context.inputs(layer, ahead)[rows][:, None]).to(machine.device())
 
-    def _ids(self, layer: int) -> NDArray[np.int32]:
-        """(N, 1, ids seen) what is known of every token when `layer` is prefetched for."""
-        return self._context.inputs(layer, self._ahead(layer))[:, None]
-
-    def _score(self, layer: int, ids: torch.Tensor) -> torch.Tensor:
+    def _score(self, ahead: int, layer: int, ids: torch.Tensor) -> torch.Tensor:
         """(n, E) of ids (n, 1, ids seen)."""
-        return score(ids, *self._networks[layer - 1], nothing=self._context.absent).squeeze(1)
+        return score(ids, *self._networks[ahead, layer], nothing=self._context.absent).squeeze(1)
 
-    @cached_property
     @torch.no_grad()
-    def scores(self) -> NDArray[np.float32]:
-        """(L, N, E) scores of every expert for the N tokens of the trace; zeros for layer 0, which none foresees."""
-        scores = np.zeros((self._layers, len(self._context.choices), self._context.experts), np.float32)
-        for layer in range(1, self._layers):
-            ids = torch.from_numpy(self._ids(layer)).to(machine.device())
-            scores[layer] = self._score(layer, ids).cpu().numpy()
-        return scores
+    def scores(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(lookahead, L, T, B, E) scores of every expert for the tokens in `rows` (T, B) of the trace.
+
+        [d - 1, l] are those of layer l, made d layers before it; zeros where nothing of the token is known yet.
+        """
+        scores = np.zeros((self._lookahead, self._layers, rows.size, self._context.experts), np.float32)
+        for ahead, layer in self._networks:
+            ids = self._ids(ahead, layer, rows.ravel())
+            scores[ahead - 1, layer] = self._score(ahead, layer, ids).cpu().numpy()
+        return scores.reshape(self._lookahead, self._layers, *rows.shape, -1)
 
     @torch.no_grad()
     def step_seconds(self, batch: int) -> float:
         """Seconds, the median, of scoring `batch` tokens layer by layer, their ids on the device, and nothing else."""
-        ids = [torch.from_numpy(self._ids(layer)[:batch]).to(machine.device()) for layer in range(1, self._layers)]
+        ids = {place: self._ids(*place, np.arange(batch)) for place in self._networks}
 
         def step() -> None:
-            for layer, seen in enumerate(ids, start=1):
-                self._score(layer, seen)
+            for place, seen in ids.items():
+                self._score(*place, seen)
 
         return statistics.median(seconds(step, TIMED_STEPS))
 

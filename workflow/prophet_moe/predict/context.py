@@ -17,6 +17,8 @@ LAYERS_BEFORE = 3
 """The report's context (000:69)."""
 LOOKAHEADS = (1, 2, 3)
 """Layers d between the last that is known and the one that is predicted."""
+LIKELY = np.float32(0.5)
+"""A prefetch less likely to be used than not wastes more bytes than it saves."""
 TRAINING_SHARE, SPLIT_SEED = 0.5, 0
 """Share of the sequences that predictors learn from, and the seed of the draw."""
 

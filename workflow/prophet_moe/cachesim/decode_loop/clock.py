@@ -1,13 +1,14 @@
 """How long the decode loop takes for what it decided: one compute stream, and copies on two that share the link.
 
-As `collect prefetch` queues it: when a layer has asked, its demand copies and the prefetches that it issues are queued,
+As `collect prefetch` queues it: when a layer has asked, its demand copies and the prefetches that it begins are queued,
 each stream in order; an expert waits for its copy, a copy for the last one to its slot and for the use of what it
-overwrites. A step ends with its last copy. Of two copies at once each has half of the link. What the host takes to
+overwrites, and a prefetch for the demand copies of the layer that begins it, but for those of later waves. A step ends
+with its last copy. Of two copies at once each has half of the link. What the host takes to
 queue, and what copies take from the memory of the device, is not counted.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,8 @@ class Transfer:
     """Seconds of the link, had it this copy alone."""
     ready: float
     """Not begun before."""
-    after: "Transfer | None"
-    """Not begun before this one has ended."""
+    after: "tuple[Transfer, ...]"
+    """Not begun before these have ended."""
     ended: float = NEVER
 
 
@@ -63,7 +64,7 @@ class Link:
         """Go on until a transfer ends or may begin."""
         now, active, least, begins = self._now, [], NEVER, NEVER
         for stream in self._streams.values():
-            if stream and (stream[0].after is None or stream[0].after.ended <= now):
+            if stream and all(one.ended <= now for one in stream[0].after):
                 head = stream[0]
                 if head.ready > now:
                     begins = min(begins, head.ready)
@@ -92,9 +93,10 @@ def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: boo
     streams = {DEMAND: DEMAND if miss_priority else PREFETCH, PREFETCH: PREFETCH}
     (fetch,) = times.fetch
 
-    def issue(kind: str, copy: Copy, ready: float) -> Transfer:
+    def issue(kind: str, copy: Copy, ready: float, after: Iterable[Transfer] = ()) -> Transfer:
         place = (copy.layer, copy.slot)
-        transfer = arriving[place] = Transfer(fetch, ready, arriving.get(place))
+        before = (arriving[place],) if place in arriving else ()
+        transfer = arriving[place] = Transfer(fetch, ready, (*before, *after))
         link.queue(streams[kind], transfer)
         return transfer
 
@@ -104,9 +106,10 @@ def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: boo
         missing = [use.copy for use in work.uses if use.copy]
         hits = [use for use in work.uses if not use.copy and (layer, use.slot) in arriving]
         here = {use.expert: arriving[layer, use.slot] for use in hits}
-        here |= {copy.expert: issue(DEMAND, copy, now) for copy in missing if not copy.recycled}
+        demanded = {copy.expert: issue(DEMAND, copy, now) for copy in missing if not copy.recycled}
+        here |= demanded
         for copy in work.prefetches:
-            issue(PREFETCH, copy, now)
+            issue(PREFETCH, copy, now, demanded.values())
         # What these overwrite is not used yet: their copies are ready once it is.
         recycled = {copy.evicted: issue(DEMAND, copy, NEVER) for copy in missing if copy.recycled}
         here |= {copy.expert: recycled[copy.evicted] for copy in missing if copy.recycled}

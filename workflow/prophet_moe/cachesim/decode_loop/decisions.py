@@ -4,33 +4,40 @@ A step decodes one token of each of B sequences through L MoE layers; every laye
 decisions depend on the routing alone, never on timing, so a simulator that follows these rules moves the same bytes:
 
 * At first, expert s lies in slot s of every layer, slot 0 the least recently used.
-* When layer l asks, after its attention, its choices are known, and the experts predicted for layer l + lookahead are
-  prefetched; when layer 0 asks, those of layers 1 to lookahead, the nearest first. Every layer but layer 0 so has its
-  turn once in a step, after the demand copies of the layer that asks.
-* A prefetch reserves the predicted experts that lie in the layer's slots and then takes the missing ones in their
-  order: each goes to the least recently used slot that is not reserved, and is reserved and the most recently used
-  from then on. One that finds every slot reserved is dropped.
+* When layer l has asked, after its attention, its choices are known, and it wishes for what layers l + 1 to
+  l + lookahead need, the nearest layer first, within a layer the likeliest expert first, no more of one layer than C.
+* Wishes for experts that lie in their layer's slots reserve them. Of the others, in their order, the first
+  `prefetches_per_layer` that find a slot are begun: each goes to the least recently used slot that is not reserved, and
+  is reserved and the most recently used from then on. A prefetch once begun is made. The others wait.
+* The wishes of the next layer replace all that wait, and all reservations but those of prefetches that were begun: a
+  waiting one that is not among them, or whose layer asks, is dropped. None is left when the last layer has asked.
 * A layer that asks uses first the requested experts that lay there before the step, by number, then those prefetched
   in this step, in the order of their copies; each becomes the most recently used. What is missing follows by number,
   each in the least recently used slot. So a layer that asks for more than C experts goes through them in waves: a slot
   is overwritten as soon as its expert was used. All reservations of the layer end.
 
-Policies differ in what they predict: `on_demand` nothing; `previous_token` what the same sequence chose at that layer
-for the token before; `prophet` the best by scores that are known by then; `oracle` the true experts. With
-`all_resident` C is E, so that nothing is ever copied. Where C is no less than what a batch chooses, the choices for the
-token before still lie in the slots: there `previous_token` copies nothing ahead, and does what `on_demand` does.
+Policies differ in what a layer is believed to need:
+
+* `on_demand` nothing.
+* `frequency` the `predicted_experts` that tokens of the other half of the trace chose most often in that layer.
+* `prophet` what is likelier than not: experts that at least one token of the batch chooses with a probability
+  1 - prod(1 - p) above LIKELY, by the predictor's newest p. These are Prophet's wishes in the simulator.
+* `oracle` the true experts.
+
+With `all_resident` C is E, so that nothing is ever copied. In the simulator as many copies begin before the next layer
+asks as the link has time for; here they are `prefetches_per_layer`, whatever a machine takes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.plan import ORACLE, PREVIOUS_TOKEN, PROPHET, Workload
+from prophet_moe.cachesim.decode_loop.plan import FREQUENCY, ORACLE, PROPHET, Workload
 from prophet_moe.errors import UserError
-from prophet_moe.predict.context import split
+from prophet_moe.predict.context import LIKELY, split
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
 
@@ -62,15 +69,19 @@ class LayerWork(NamedTuple):
     """What one layer does in one step."""
 
     prefetches: list[Copy]
-    """Issued when it has asked, for later layers."""
+    """Begun when it has asked, for later layers."""
     dropped: list[int]
-    """Layers of predicted experts that found no slot."""
+    """Layers of the wishes that waited until it asked, and are dropped then."""
     uses: list[Use]
     """In the order of computation."""
 
 
 Step = list[LayerWork]
 """One step, layer by layer."""
+Wishes = Sequence[Sequence[Sequence[Sequence[int]]]]
+"""By step, layer that has asked, and distance less 1 to the layer meant: the experts it needs, most urgent first."""
+Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""From rows (T, B) of a trace to a predictor's scores (D, L, T, B, E): [d - 1, l] of layer l, d layers before it."""
 
 
 class LayerCache:
@@ -80,26 +91,29 @@ class LayerCache:
         """Experts 0 to slots - 1 of `layer` lie in the slots."""
         self.layer = layer
         self._slot_of = {expert: expert for expert in range(slots)}
-        self._reserved: dict[int, bool] = {}
+        self._begun: dict[int, None] = {}
 
-    def prefetch(self, experts: Sequence[int]) -> tuple[list[Copy], int]:
-        """The copies of the predicted experts that are missing, and how many of those found no slot."""
-        self._reserved |= {expert: False for expert in experts if expert in self._slot_of}
-        missing = [expert for expert in experts if expert not in self._slot_of]
-        copies = []
-        for expert in missing:
-            victim = next((held for held in self._slot_of if held not in self._reserved), None)
-            if victim is None:
-                break
-            copies.append(self._replace(victim, expert, recycled=False))
-            self._reserved[expert] = True
-        return copies, len(missing) - len(copies)
+    def prefetch(self, wished: Sequence[int], most: int) -> tuple[list[Copy], list[int]]:
+        """The copies that are begun for what is `wished`, `most` of them, and the wishes that wait."""
+        wished = wished[: len(self._slot_of)]
+        reserved = set(wished).union(self._begun)
+        copies, waiting = [], []
+        for expert in wished:
+            if expert in self._slot_of:
+                continue
+            victim = next((held for held in self._slot_of if held not in reserved), None)
+            if victim is None or len(copies) == most:
+                waiting.append(expert)
+            else:
+                copies.append(self._replace(victim, expert, recycled=False))
+                self._begun[expert] = None
+        return copies, waiting
 
     def request(self, experts: Sequence[int]) -> list[Use]:
         """How the distinct `experts`, ascending, come to be used, in the order of computation."""
         wanted = set(experts)
-        fetched = [expert for expert, copied in self._reserved.items() if copied and expert in wanted]
-        kept = [expert for expert in experts if expert in self._slot_of and not self._reserved.get(expert)]
+        fetched = [expert for expert in self._begun if expert in wanted]
+        kept = [expert for expert in experts if expert in self._slot_of and expert not in self._begun]
         missing = [expert for expert in experts if expert not in self._slot_of]
         uses = [self._touch(expert, KEPT) for expert in kept] + [self._touch(expert, PREFETCHED) for expert in fetched]
         used = {use.slot for use in uses}
@@ -108,7 +122,7 @@ class LayerCache:
             copy = self._replace(victim, expert, recycled=self._slot_of[victim] in used)
             used.add(copy.slot)
             uses.append(Use(expert, copy.slot, MISSED, copy))
-        self._reserved = {}
+        self._begun = {}
         return uses
 
     def _touch(self, expert: int, source: str) -> Use:
@@ -125,6 +139,14 @@ class LayerCache:
 def held_out(workload: Workload) -> Trace:
     """The sequences of the workload's trace that no predictor learns from."""
     return split(read_trace(Path(workload.trace)))[1]
+
+
+def often_chosen(workload: Workload) -> NDArray[np.int64]:
+    """(L, K) the `predicted_experts` that the other sequences choose most often in each layer, equal ones by number."""
+    learned = split(read_trace(Path(workload.trace)))[0]
+    experts, layers = learned.router.experts, range(len(learned.router.layers))
+    counts = np.array([np.bincount(learned.experts[:, layer].ravel(), minlength=experts) for layer in layers])
+    return np.argsort(-counts, axis=1, kind="stable")[:, : workload.predicted_experts]
 
 
 def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int) -> NDArray[np.int64]:
@@ -147,53 +169,65 @@ def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int
     return np.stack(rows, axis=1)
 
 
-def predictions(
-    policy: str, trace: Trace, rows: NDArray[np.int64], scores: NDArray[np.float32] | None, best: int
-) -> NDArray[np.integer] | None:
-    """(T, B, L, K) experts that `policy` prefetches for the tokens in `rows` (T, B), best first; None: none ever.
+def wishes(
+    policy: str,
+    choices: NDArray[np.integer],
+    lookahead: int,
+    often: NDArray[np.int64],
+    scores: NDArray[np.float32] | None = None,
+) -> Wishes | None:
+    """What `policy` wishes for while `choices` (T, B, L, k) are decoded; None: nothing ever.
 
-    `scores` (L, N, E) and their `best` K are what `prophet` goes by; those of layer l must be known once the layer that
-    prefetches for it, max(0, l - lookahead), has asked. Of equal scores the lower number is the better.
+    `often` (L, K) is what `frequency` goes by, `scores` (D, L, T, B, E) what `prophet` goes by, D >= lookahead.
     """
-    if policy == PREVIOUS_TOKEN:
-        return trace.experts[rows - 1]
-    if policy == ORACLE:
-        return trace.experts[rows]
-    if policy == PROPHET:
-        ranked = np.argsort(-scores[:, rows], axis=-1, kind="stable")[..., :best]
-        return np.moveaxis(ranked, 0, 2)
-    return None
+    steps, _, layers, _ = choices.shape
+
+    def need(step: int, layer: int, distance: int) -> list[int]:
+        if policy == FREQUENCY:
+            return often[layer].tolist()
+        if policy == ORACLE:
+            return np.unique(choices[step, :, layer]).tolist()
+        return likely(scores[distance - 1, layer, step])
+
+    if policy not in (FREQUENCY, ORACLE, PROPHET):
+        return None
+    return [
+        [
+            [need(step, layer + ahead, ahead) for ahead in range(1, min(lookahead, layers - 1 - layer) + 1)]
+            for layer in range(layers)
+        ]
+        for step in range(steps)
+    ]
 
 
-def decide(
-    choices: NDArray[np.integer], predicted: NDArray[np.integer] | None, slots: int, lookahead: int
-) -> list[Step]:
-    """The decisions of every step, for `choices` (T, B, L, k) of the router.
+def likely(scores: NDArray[np.float32]) -> list[int]:
+    """What one of B tokens of `scores` (B, E) likelier chooses than not, the likeliest first, equal ones by number."""
+    with np.errstate(over="ignore"):
+        each = 1 / (1 + np.exp(-scores))
+    any_of = each[0] if len(each) == 1 else 1 - np.multiply.reduce(1 - each, axis=0)
+    order = np.argsort(-any_of, kind="stable")
+    return order[any_of[order] > LIKELY].tolist()
 
-    `predicted` (T, B, L, K) are the experts to prefetch per token and layer, the best first; None: no prefetching. The
-    predictions of a batch are joined rank by rank, within a rank in the order of the sequences.
-    """
+
+def decide(choices: NDArray[np.integer], wished: Wishes | None, slots: int, prefetches_per_layer: int) -> list[Step]:
+    """The decisions of every step, for `choices` (T, B, L, k) of the router; `wished` None: no prefetching."""
     steps, _, layers, _ = choices.shape
     caches = [LayerCache(layer, slots) for layer in range(layers)]
     decided = []
     for number in range(steps):
-        step = []
+        step, waiting = [], []
         for layer in range(layers):
-            prefetches, dropped = [], []
-            for target in _targets(layer, layers, lookahead) if predicted is not None else ():
-                ranked = dict.fromkeys(predicted[number, :, target].T.ravel().tolist())
-                copies, refused = caches[target].prefetch(list(ranked))
+            prefetches, late = [], []
+            for target, experts in enumerate(wished[number][layer] if wished else (), start=layer + 1):
+                copies, left = caches[target].prefetch(experts, prefetches_per_layer - len(prefetches))
                 prefetches += copies
-                dropped += [target] * refused
+                late += [(target, expert) for expert in left]
+            still = {*late, *((copy.layer, copy.expert) for copy in prefetches)}
+            dropped, waiting = [wish[0] for wish in waiting if wish not in still], late
             uses = caches[layer].request(sorted(set(choices[number, :, layer].ravel().tolist())))
             step.append(LayerWork(prefetches, dropped, uses))
         decided.append(step)
     return decided
-
-
-def _targets(layer: int, layers: int, lookahead: int) -> range:
-    """The layers that are prefetched for when `layer` has asked."""
-    return range(1 if layer == 0 else layer + lookahead, min(layer + lookahead + 1, layers))
 
 
 def contents(steps: Sequence[Step], layers: int, slots: int) -> list[list[int]]:
@@ -209,7 +243,8 @@ def contents(steps: Sequence[Step], layers: int, slots: int) -> list[list[int]]:
 def tallied(steps: Sequence[Step]) -> dict[str, NDArray[np.int64]]:
     """Numbers of experts per step and layer, each (T, L).
 
-    A prefetch belongs to the layer it is for; it is `wrong` if that layer does not ask for the expert in the same step.
+    A prefetch belongs to the layer it is for; it is `wrong` if that layer does not ask for the expert in the same step,
+    `dropped` if it was wished for and waited, but was not begun.
     """
     names = ("requests", "hits", "misses", "prefetches_used", "prefetches_wrong", "prefetches_dropped")
     numbers = {name: np.zeros((len(steps), len(steps[0])), np.int64) for name in names}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prophet_moe.checks import check_names, check_values, mistake
 
-ALL_RESIDENT, ON_DEMAND, PREVIOUS_TOKEN, PROPHET, ORACLE = POLICIES = (
+ALL_RESIDENT, ON_DEMAND, FREQUENCY, PROPHET, ORACLE = POLICIES = (
     "all_resident",
     "on_demand",
-    "previous_token",
+    "frequency",
     "prophet",
     "oracle",
 )
@@ -37,7 +37,7 @@ class Workload:
     predictor: str
     """Folder of the predictor that `prophet` asks; empty: there is none."""
     predicted_experts: int
-    """K of `prophet`: experts prefetched per token and layer."""
+    """K of `frequency`: experts wished for in every layer."""
     history_tokens: int
     """Of every sequence, decided on but not run: what they leave in the cache is there at the start."""
     warmup_tokens: int
@@ -81,7 +81,9 @@ class Plan:
     """Slots of a layer, as shares of E, but no fewer than k; `all_resident` always has E."""
     policies: list[str]
     lookahead: int
-    """Layers from the last one whose choices are known to the one that is prefetched for."""
+    """Layers from the last one whose choices are known to the farthest that is prefetched for."""
+    prefetches_per_layer: int
+    """Prefetches begun at most when a layer has asked; what waits is dropped unless the next wishes for it, too."""
     context: int
     """Tokens in the KV cache of every sequence."""
     sequence_tokens: int

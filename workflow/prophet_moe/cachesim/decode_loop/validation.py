@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prophet_moe.cachesim.decode_loop.clock import Tokens, step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import Step, decide, held_out, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.decisions import Step, decide, held_out, lanes, often_chosen, tallied, wishes
 from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
@@ -19,8 +19,8 @@ from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import AttentionShape, Profile
 from prophet_moe.hardware.recorded import Recording, again
 from prophet_moe.predict.context import context_of
-from prophet_moe.predict.network import read_network
-from prophet_moe.routing.store import TRACE
+from prophet_moe.predict.network import Network, read_trained
+from prophet_moe.routing.store import TRACE, read_trace
 from prophet_moe.routing.trace import Trace
 
 TOLERANCE_PCT = 10.0
@@ -110,9 +110,13 @@ def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per GPU, profile and policy: mean and largest absolute error, and whether all are within tolerance."""
+    """One row per GPU, profile and policy: mean and largest absolute error, and whether all are within tolerance.
+
+    All policies have the same `configurations` of workload, batch and slots: what `all_resident` takes with its E slots
+    stands beside every number of slots that the others were run with.
+    """
     rows = []
-    for (gpu, profile, policy), found in table.groupby(["gpu", "profile", "policy"], sort=False):
+    for (gpu, profile, policy), found in _of_equal_sets(table).groupby(["gpu", "profile", "policy"], sort=False):
         verdicts = set(found["verdict"])
         error = found["error_pct"].abs()
         rows.append(
@@ -132,17 +136,27 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def network_scores(folder: Path, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
-    """(L, N, E) scores of every expert for the tokens in `rows`, as the loop's predictor gives them.
+def _of_equal_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a row of `all_resident` for every number of slots of the other policies, if there are others."""
+    resident = table["policy"] == ALL_RESIDENT
+    keys = ["gpu", "profile", "workload", "batch"]
+    sets = table.loc[~resident, [*keys, "slots"]].drop_duplicates()
+    if sets.empty:
+        return table
+    return pd.concat([table[resident].drop(columns="slots").merge(sets, on=keys), table[~resident]])
 
-    0 for all other tokens, and in layer 0.
+
+def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
+    """(lookahead, L, T, B, E) scores of every expert for the tokens in `rows` (T, B), as the loop has them.
+
+    [d - 1, l] are those of layer l, made d layers before it; 0 where nothing of the token is known yet.
     """
-    network, context, layers = read_network(folder), context_of(trace), len(trace.router.layers)
-    scores = np.zeros((layers, len(trace), trace.router.experts), np.float32)
-    for layer in range(1, layers):
-        ahead = min(layer, lookahead)
-        scores[layer, rows] = network.scores(context.inputs(layer, ahead)[rows], layer, ahead)
-    return scores
+    context, layers = context_of(trace), len(trace.router.layers)
+    scores = np.zeros((lookahead, layers, rows.size, trace.router.experts), np.float32)
+    for ahead in range(1, lookahead + 1):
+        for layer in range(ahead, layers):
+            scores[ahead - 1, layer] = network.scores(context.inputs(layer, ahead)[rows.ravel()], layer, ahead)
+    return scores.reshape(lookahead, layers, *rows.shape, -1)
 
 
 def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, batch: int) -> Times:
@@ -176,18 +190,18 @@ def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines
     replayed = {
         batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
     }
-    scores = None
+    often, folder, network = often_chosen(workload), Path(workload.trace), None
     if PROPHET in plan.policies:
-        scored = np.unique(np.concatenate([rows.ravel() for rows in replayed.values()]))
-        scores = network_scores(Path(workload.predictor), trace, scored, plan.lookahead)
+        network = read_trained(Path(workload.predictor), read_trace(folder), folder)
     for batch, rows in replayed.items():
         choices = trace.experts[rows]
         tokens = tokens_of(choices[first:])
         clocks = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
         for policy in plan.policies:
-            guesses = predictions(policy, trace, rows, scores, workload.predicted_experts)
+            scores = network_scores(network, trace, rows, plan.lookahead) if policy == PROPHET else None
+            wished = wishes(policy, choices, plan.lookahead, often, scores)
             for slots in plan.slots(policy, trace.router.experts, trace.router.top_k):
-                steps = decide(choices, guesses, slots, plan.lookahead)[first:]
+                steps = decide(choices, wished, slots, plan.prefetches_per_layer)[first:]
                 seconds = [_mean_seconds(steps, tokens, clock, plan.miss_priority) for clock in clocks]
                 yield Run(batch, policy, slots, seconds, tallied(steps))
 

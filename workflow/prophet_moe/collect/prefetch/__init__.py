@@ -5,11 +5,11 @@ What is cached, copied and evicted is decided beforehand (see cachesim/decode_lo
     for every layer: norm, attention stand-in, the layer asks, demand copies and prefetches are issued, its experts
 
 on one compute stream. Copies run on two more streams, in the order of issue on each, none before the layer that issues
-it has asked. With `miss_priority` demand copies have a stream of their own and pass queued prefetches (both share the
-link), else all are in one queue. A copy waits for the last use of its slot and for the last copy to it, an expert for
-its copy. The host queues a whole step behind a kernel that holds the device back, so that it is never waited for, and
-synchronises once a step: copies that nobody waited for end within their step, and that time, `drain_seconds`, is part
-of the step's.
+it has asked, and no prefetch before the demand copies of that layer have ended, but for those of later waves. With
+`miss_priority` demand copies have a stream of their own and pass queued prefetches (both share the link), else all are
+in one queue. A copy waits for the last use of its slot and for the last copy to it, an expert for its copy. The host
+queues a whole step behind a kernel that holds the device back, so that it is never waited for, and synchronises once a
+step: copies that nobody waited for end within their step, and that time, `drain_seconds`, is part of the step's.
 
 `prophet` prefetches by scores that its predictor has given beforehand: no time of a step has the predictor's in it.
 `predictor_seconds` of a summary is what it takes for a step's tokens, measured by itself.
@@ -18,7 +18,7 @@ of the step's.
 from functools import partial
 from pathlib import Path
 
-from prophet_moe.cachesim.decode_loop.decisions import held_out
+from prophet_moe.cachesim.decode_loop.decisions import held_out, often_chosen
 from prophet_moe.cachesim.decode_loop.plan import KIND, PROPHET, Plan, check
 from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
@@ -34,6 +34,7 @@ def collect(plan: Plan, folder: Path) -> None:
     """Measure every workload, batch and policy and write prefetch.csv to `folder`; called again, it goes on."""
     check(plan)
     traces = {name: held_out(workload) for name, workload in plan.workloads.items()}
+    often = {name: often_chosen(workload) for name, workload in plan.workloads.items()}
     predictors = {}
     for name, workload in plan.workloads.items():
         check_workload(plan, name, traces[name])
@@ -48,9 +49,10 @@ def collect(plan: Plan, folder: Path) -> None:
             router = traces[name].router
             held[name] = Bench(plan, name, router.experts, len(router.layers))
         if policy != PROPHET:
-            return policy_rows(held[name], traces[name], batch, policy)
+            return policy_rows(held[name], traces[name], batch, policy, often[name])
         predictor = predictors[name]
-        return policy_rows(held[name], traces[name], batch, policy, predictor.scores, predictor.step_seconds(batch))
+        timed = predictor.step_seconds(batch)
+        return policy_rows(held[name], traces[name], batch, policy, often[name], predictor.scores, timed)
 
     parts = {
         f"{name}-b{batch}-{policy}": partial(part, name, batch, policy)

@@ -160,8 +160,11 @@ class Bench:
         asked, queues = marks.asked[layer], self.queues
         missing = [use.copy for use in work.uses if use.copy]
         in_waves = any(copy.recycled for copy in missing)
-        self._copy(DEMAND, [copy for copy in missing if not copy.recycled], asked, marks)
-        self._copy(PREFETCH, work.prefetches, asked, marks)
+        demanded = [copy for copy in missing if not copy.recycled]
+        self._copy(DEMAND, demanded, asked, marks)
+        # The last of them ends last: they are on one stream.
+        last = self._arrived[demanded[-1].layer, demanded[-1].slot] if demanded else asked
+        self._copy(PREFETCH, work.prefetches, last, marks)
         routed = state.index_select(0, batch.tokens[number, layer])
         results = torch.empty_like(routed)
         for use in work.uses:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.decisions import contents, decide, lanes, predictions, tallied
+from prophet_moe.cachesim.decode_loop.decisions import Scores, contents, decide, lanes, tallied, wishes
+from prophet_moe.cachesim.decode_loop.plan import PROPHET
 from prophet_moe.collect.measurement import Rows, spread
 from prophet_moe.collect.prefetch.bench import Bench, Replayed
 from prophet_moe.files import sha256
@@ -21,7 +22,8 @@ def policy_rows(
     trace: Trace,
     batch: int,
     policy: str,
-    scores: NDArray[np.float32] | None = None,
+    often: NDArray[np.int64],
+    scores: Scores | None = None,
     predictor_seconds: float | None = None,
 ) -> Rows:
     """Rows of one policy and batch: per capacity a `summary`, a `layer` row per layer, a `step` row per measured step.
@@ -29,17 +31,18 @@ def policy_rows(
     Seconds, counts and bytes are per step: of a summary and of a layer row the means over all repeats (`seconds` of
     a summary: median and quartiles of the repeats' means), of a step row those of the first repeat. Those of copies
     count from its turn on its stream to its end, added up, so that copies that share the link count twice. `requests`
-    are different experts, `hits` those that need no demand copy, whether they come late or not. `scores` are what
-    `prophet` goes by, see `predictions`; `predictor_seconds`, what they take per step, only stand in its summaries.
+    are different experts, `hits` those that need no demand copy, whether they come late or not. `often` is what
+    `frequency` goes by, `scores` what `prophet` does, see `wishes`; `predictor_seconds`, what they take per step, only
+    stand in its summaries.
     """
     plan, workload = bench.plan, bench.workload
     rows = lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed)
-    guesses = predictions(policy, trace, rows, scores, workload.predicted_experts)
     history, choices = workload.history_tokens, trace.experts[rows]
+    wished = wishes(policy, choices, plan.lookahead, often, scores(rows) if policy == PROPHET else None)
     inputs = bench.batch(choices[history:])
     made: Rows = []
     for slots in plan.slots(policy, bench.experts, trace.router.top_k):
-        steps = decide(choices, guesses, slots, plan.lookahead)
+        steps = decide(choices, wished, slots, plan.prefetches_per_layer)
         start = contents(steps[:history], bench.layers, slots)
         replays = [bench.replay(inputs, steps[history:], start, workload.warmup_tokens) for _ in range(plan.repeats)]
         labels = {"workload": bench.name, "policy": policy, "batch": batch, "slots": slots, "experts": bench.experts}
