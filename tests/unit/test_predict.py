@@ -21,6 +21,7 @@ from prophet_moe.predict.counting import BACKING, COUNTING
 from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE, PROPHET, Sequences, true_ranks
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
 from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
+from prophet_moe.present.prediction_summary import prediction_by_domain, prediction_summary
 from prophet_moe.routing import sequences, store
 from prophet_moe.routing.summary import cleaned
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
@@ -422,22 +423,25 @@ def determined() -> Trace:
     return replace(trace, phase=phase, router=replace(trace.router, layers=LAYERS))
 
 
-@pytest.fixture(scope="module")
-def judgements(determined) -> pd.DataFrame:
-    """Of a network that knows the rule, and of every third token's router inputs, which only tell the next layer."""
+def rule_network() -> Network:
+    """A network that knows the rule."""
     shape = (len(LOOKAHEADS), len(LAYERS))
     embedding = np.zeros((*shape, SOURCES * EXPERTS, EXPERTS), np.float32)
     embedding[:, :, :EXPERTS] = np.eye(EXPERTS)
     output = np.stack([[moved(lookahead, 40.0)] * len(LAYERS) for lookahead in LOOKAHEADS])
     bias = np.full((*shape, EXPERTS), -20, np.float32)
-    network = Network(embedding, np.zeros((*shape, EXPERTS), np.float32), output, bias, "none", "none")
+    return Network(embedding, np.zeros((*shape, EXPERTS), np.float32), output, bias, "none", "none")
 
+
+@pytest.fixture(scope="module")
+def judgements(determined) -> pd.DataFrame:
+    """Of a network that knows the rule, and of every third token's router inputs, which only tell the next layer."""
     sample = np.arange(len(determined)) % 3 == 0
     inputs = np.zeros((sample.sum(), len(LAYERS), EXPERTS), np.float32)
     np.put_along_axis(inputs, determined.experts[sample].astype(int), 1, axis=2)
     routers = np.stack([moved(1, 1.0).T] * len(LAYERS))
     recorded = RouterInputs(determined.sequence[sample], determined.position[sample], inputs, routers)
-    return pd.DataFrame(evaluate.evaluate("made", determined, network, recorded))
+    return pd.DataFrame(evaluate.evaluate("made", determined, rule_network(), recorded))
 
 
 def recall(judgements: pd.DataFrame, predictor: str, lookahead: int, rank: int, tokens: str = "held_out") -> pd.Series:
@@ -490,6 +494,35 @@ def test_recall_by_layer_is_that_of_decoded_tokens_of_the_other_half(judgements,
     rows = judgements.query("predictor == 'popularity' and lookahead == 1 and layer == 3 and x == @TOP_K")
     of_sample = rows[rows["tokens"] == "router_inputs"]["value"].item()
     assert of_sample == pytest.approx(np.isin(asked[:, 1], best).mean())
+
+
+def test_recall_by_domain_is_that_of_its_sequences(determined):
+    """Of two domains, one of the rule and one of noise, Prophet knows the first alone; together they are the whole."""
+    notes = [{"label": "rule" if number % 2 else "noise"} for number in range(41)]
+    noise = np.repeat(np.arange(41) % 2 == 0, 30)
+    mixed = uniform_trace([30] * 41, len(LAYERS), EXPERTS, TOP_K).experts
+    trace = replace(
+        determined,
+        experts=np.where(noise[:, None, None], mixed, determined.experts),
+        origin=Origin("made", "", notes={"sequences": notes}),
+    )
+    found = pd.DataFrame(evaluate.evaluate("made", trace, rule_network()))
+    of = {domain: recall(found, PROPHET, 1, TOP_K, f"domain:{domain}") for domain in ("rule", "noise")}
+    assert of["rule"]["value"] == of["rule"]["low"] == 1
+    assert of["noise"]["value"] == pytest.approx(TOP_K / EXPERTS, abs=0.05)
+    assert of["noise"]["low"] < of["noise"]["value"] < of["noise"]["high"]
+    count = sequences.notes_of(split(trace)[1], "label").count
+    whole = (count("rule") + of["noise"]["value"] * count("noise")) / (count("rule") + count("noise"))
+    assert recall(found, PROPHET, 1, TOP_K)["value"] == pytest.approx(whole)
+    metadata = {"experts": EXPERTS, "top_k": TOP_K, "layers": LAYERS, "plan": {"hidden": 1}, "training_loss": [1, 2, 3]}
+    latency = pd.DataFrame({"trace": ["made"], "batch": [1], "microseconds": [1.0], "cpu": ["any"]})
+    summary = prediction_summary(found, {"made": metadata}, latency)
+    table = prediction_by_domain(found, summary)
+    row = table[(table["domain"] == "noise") & (table["lookahead"] == 1) & (table["rank"] == TOP_K)].iloc[0]
+    assert (row["prophet_recall"], row["prophet_recall_low"]) == (of["noise"]["value"], of["noise"]["low"])
+    assert row["popularity_recall"] == recall(found, "popularity", 1, TOP_K, "domain:noise")["value"]
+    assert len(table) == 2 * len(LOOKAHEADS) * 2
+    assert prediction_by_domain(found[~found["tokens"].str.startswith("domain")], summary).empty
 
 
 def test_gains_are_differences_of_recalls(judgements):

@@ -43,6 +43,7 @@ CALIBRATION = (
     "tables/data/predicted_sets.csv",
     "tables/data/resident_rules.csv",
     "tables/data/headline_sensitivity.csv",
+    "tables/data/prediction_by_domain.csv",
     "tables/table5_routing_exponents.csv",
     "tables/table6_prediction.csv",
     "tables/table7_decode_steps.csv",

@@ -6,11 +6,12 @@ LAW_TRANSFER = "tables/data/routing_law_transfer.csv"
 VARIATION_TABLE = "tables/data/routing_variation.csv"
 TABLE5 = "tables/table5_routing_exponents.csv"
 PREDICTION_TABLE = "tables/data/prediction.csv"
+PREDICTION_BY_DOMAIN = "tables/data/prediction_by_domain.csv"
 TABLE6 = "tables/table6_prediction.csv"
 SETS_TABLE = "tables/data/predicted_sets.csv"
 
 CALIBRATION = [LAW_FITS, LAW_RESIDUALS, LAW_TRANSFER, VARIATION_TABLE, TABLE5]
-CALIBRATION += [PREDICTION_TABLE, TABLE6, SETS_TABLE] if PREDICTED else []
+CALIBRATION += [PREDICTION_TABLE, PREDICTION_BY_DOMAIN, TABLE6, SETS_TABLE] if PREDICTED else []
 
 
 rule fit_law:
@@ -158,7 +159,8 @@ rule prediction:
     output:
         judgements=data_report(PREDICTION_TABLE, "prediction"),
         summary=data_report(TABLE6, "table6_prediction"),
-        prov=sidecars(PREDICTION_TABLE, TABLE6),
+        by_domain=data_report(PREDICTION_BY_DOMAIN, "prediction_by_domain"),
+        prov=sidecars(PREDICTION_TABLE, TABLE6, PREDICTION_BY_DOMAIN),
     log:
         "logs/prediction.log",
     benchmark:
@@ -172,6 +174,7 @@ rule prediction:
         " --latency {input.latency:q}"
         " --judgements {output.judgements:q}"
         " --summary {output.summary:q}"
+        " --by_domain {output.by_domain:q}"
         " --rule prediction --code {input.code:q}"
         " > {log:q} 2>&1"
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from prophet_moe.predict.context import LOOKAHEADS, Context, context_of, split
 from prophet_moe.predict.counting import COUNTING
 from prophet_moe.predict.gate import RouterInputs
-from prophet_moe.predict.judgement import Judgement
+from prophet_moe.predict.judgement import DOMAIN, Judgement
 from prophet_moe.predict.network import Network
+from prophet_moe.routing.sequences import notes_of
 from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
 
 SEED = 0
@@ -43,6 +44,7 @@ def evaluate(name: str, trace: Trace, network: Network, recorded: RouterInputs |
     for lookahead in (steps for steps in LOOKAHEADS if _layers(seen, steps)):
         ranks, bins = _ranks_by_layer(learned, seen, rows, network, lookahead)
         judgements += _recalls(name, test, rows, lookahead, ranks, "held_out")
+        judgements += _recalls_by_domain(name, test, rows, lookahead, ranks)
         judgements += _gains(name, test, rows, lookahead, ranks)
         judgements += _calibration(name, lookahead, bins)
         sample, inputs = recorded.of_tokens(test, rows) if recorded else (rows[:0], None)
@@ -139,6 +141,17 @@ def _recalls(name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ra
             yield Judgement(name, predictor, tokens, lookahead, None, "recall", rank, mean, low, high)
             for layer, value in zip(layers, by_layer, strict=True):
                 yield Judgement(name, predictor, tokens, lookahead, layer, "recall", rank, value)
+
+
+def _recalls_by_domain(name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ranks: Ranks) -> Judgements:
+    """Means over layers for the held-out tokens of each domain, where the trace's source names domains."""
+    labels = np.repeat(notes_of(test, "label"), np.diff(sequence_starts(test)))[rows]
+    for domain in filter(None, dict.fromkeys(labels.tolist())):
+        at = np.flatnonzero(labels == domain)
+        among = {predictor: [layer[at] for layer in ranks[predictor]] for predictor in (*COUNTING, PROPHET)}
+        for judgement in _recalls(name, test, rows[at], lookahead, among, f"{DOMAIN}{domain}"):
+            if judgement.layer is None:
+                yield judgement
 
 
 def _gains(name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ranks: Ranks) -> Judgements:

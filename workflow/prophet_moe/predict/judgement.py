@@ -7,6 +7,9 @@ import pandas as pd
 
 from prophet_moe.routing.rows import read_rows
 
+DOMAIN = "domain:"
+"""Begins the `tokens` of what is judged on one domain alone."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -15,7 +18,8 @@ class Judgement:
     trace: str
     predictor: str
     tokens: str
-    """held_out: all held-out decoded tokens; router_inputs: those whose router inputs were recorded."""
+    """held_out: all held-out decoded tokens; domain:<label>: those of one domain; router_inputs: those whose router
+    inputs were recorded."""
     lookahead: int
     layer: int | None
     """Number of the layer in the model; None: the mean over the layers that this lookahead reaches."""

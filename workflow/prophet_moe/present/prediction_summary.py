@@ -1,4 +1,4 @@
-"""Table 6: what Prophet's predictor is worth."""
+"""Table 6: what Prophet's predictor is worth, and the same by domain of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,15 @@ from typing import Any
 import pandas as pd
 
 from prophet_moe.predict.context import network_bytes
+from prophet_moe.predict.judgement import DOMAIN
 from prophet_moe.units import MB
+
+ENDS = {"": "value", "_low": "low", "_high": "high"}
+"""Endings of a column's name, by the field of a judgement that they hold."""
+DOMAIN_COLUMNS = [
+    *("trace", "domain", "lookahead", "rank", "best_counting"),
+    *(f"{name}_recall{end}" for name in ("prophet", "best_counting", "popularity") for end in ENDS),
+]
 
 
 def prediction_summary(
@@ -31,6 +39,23 @@ def prediction_summary(
                 for rank in (metadata["top_k"], 2 * metadata["top_k"])
             ]
     return pd.DataFrame(rows)
+
+
+def prediction_by_domain(judgements: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Recall@k and @2k by trace, domain and lookahead: of Prophet, of popularity, and of the best that only counts.
+
+    The best that only counts is that of `summary`, table 6, chosen on all domains together; `_low` and `_high` are the
+    95 % interval over sequences of the domain. Traces whose source names no domains have no rows.
+    """
+    keys = ["trace", "lookahead", "rank"]
+    found = judgements[(judgements["statistic"] == "recall") & judgements["tokens"].str.startswith(DOMAIN)]
+    found = found.assign(domain=found["tokens"].str.removeprefix(DOMAIN), rank=found["x"].astype(int))
+    table = summary[[*keys, "best_counting"]].assign(prophet="prophet", popularity="popularity")
+    for name, shared in (("prophet", keys), ("best_counting", [*keys, "domain"]), ("popularity", [*keys, "domain"])):
+        renamed = {"predictor": name} | {value: f"{name}_recall{end}" for end, value in ENDS.items()}
+        wanted = found[[*keys, "domain", *renamed]].rename(columns=renamed)
+        table = table.merge(wanted, on=[*shared, name])
+    return table[DOMAIN_COLUMNS]
 
 
 def _gain(trace: str, lookahead: int, found: pd.DataFrame, metadata: Mapping[str, Any], rank: int) -> dict[str, Any]:
