@@ -351,7 +351,10 @@ def test_without_a_measurement_the_table_says_so(simulated):
 
 def test_summary_compares_equal_sets(simulated):
     """`all_resident` counts at batch 1 and 4 as often as the others do: with two numbers of slots, then with one."""
-    assert set(summary(simulated)["configurations"]) == {4}
+    twice = pd.concat([simulated, simulated.assign(gpu="another")])
+    order = twice[["gpu", "policy"]].drop_duplicates().to_numpy().tolist()
+    assert summary(twice)[["gpu", "policy"]].to_numpy().tolist() == order
+    assert set(summary(twice)["configurations"]) == {4}
     resident = simulated[simulated["policy"] == ALL_RESIDENT].set_index("batch")["simulated_ms_per_token"]
     told = summary(simulated).set_index("policy")["simulated_ms_per_token"]
     assert told[ALL_RESIDENT] == np.median([resident[1], resident[1], resident[4], resident[4]])

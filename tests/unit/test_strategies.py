@@ -203,7 +203,7 @@ def test_the_comparison_runs_everything_on_every_sample(recorded):
 
 def test_too_few_sequences_are_told(recorded):
     many = PLAN.model_copy(update={"sequences": 1000})
-    with pytest.raises(UserError, match="130 held-out sequences of 12 decoded tokens, expected 1000"):
+    with pytest.raises(UserError, match="140 held-out sequences of 12 decoded tokens, expected 1000"):
         next(samples(*recorded, many, (RECORDED,), 1))
 
 
@@ -372,7 +372,7 @@ def test_the_list_names_every_strategy(command):
         ),
         (["--capacity", "9"], "--capacity: got 9, expected 1 to 8 (experts of a layer) in each tier"),
         (["--capacity", "4,4", "--inclusive"], "expected each inclusive tier to be larger than the one it holds"),
-        (["--batch", "0"], "--batch: got 0, expected 1 to the 130 held-out sequences"),
+        (["--batch", "0"], "--batch: got 0, expected 1 to the 140 held-out sequences"),
         (["--trace", "none"], "none: holds no metadata.json"),
         (["--model", "OLMoE-1B-7B"], "experts is 64, expected 8"),
         (["--gpu", "A100"], "unknown GPU"),

@@ -143,7 +143,8 @@ def _of_equal_sets(table: pd.DataFrame) -> pd.DataFrame:
     sets = table.loc[~resident, [*keys, "slots"]].drop_duplicates()
     if sets.empty:
         return table
-    return pd.concat([table[resident].drop(columns="slots").merge(sets, on=keys), table[~resident]])
+    order = table[["gpu", "profile", "policy"]].drop_duplicates()
+    return order.merge(pd.concat([table[resident].drop(columns="slots").merge(sets, on=keys), table[~resident]]))
 
 
 def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:

@@ -41,7 +41,8 @@ def fitting(points: pd.DataFrame) -> pd.DataFrame:
 def selection(points: pd.DataFrame, limits: np.ndarray, slowdown: str = "slowdown") -> pd.DataFrame:
     """The most KV extension at each limit: a row per configuration whose baseline fits and strategy.
 
-    Read as table 11 is, by `capacity.limits.reach`; nothing is below 1, the baseline. Columns are the limits. `slowdown` is the column that is read: the estimate, or an end of its interval.
+    Read as table 11 is, by `capacity.limits.reach`; nothing is below 1, the baseline. Columns are the limits.
+    `slowdown` is the column that is read: the estimate, or an end of its interval.
     """
     ordered = fitting(points).sort_values("resident_experts", ascending=False, kind="stable")
     rows = {
