@@ -171,7 +171,7 @@ def test_the_title_of_figure_1_is_computed(scenario):
 def test_bars_of_figure_2_are_table_2(scenario):
     record, zero_fill, figures = scenario
     table = average_extension(record, zero_fill)
-    column = "mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"
+    column = "mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"
     bars = sorted(patch.get_width() for axes in figures["figure2"].axes for patch in axes.patches)
     assert bars == pytest.approx(sorted(table.loc[table["fitting_rows"] > 0, column]))
     texts = {text.get_text() for text in visible_texts(figures["figure2"])}

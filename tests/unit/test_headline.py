@@ -68,9 +68,9 @@ def test_summary_without_fitting_rows_is_undefined():
 
 def test_table_2_by_hand():
     (row,) = average_extension(two_rows(), zero_fill=False).to_dict("records")
-    assert row["median_extension_fitting"] == 2
-    assert row["geomean_extension_fitting"] == 0
-    assert row["native_extension_fitting"] == pytest.approx((1000 / 800 + 0) / 2)
+    assert row["median_floor_fitting"] == 2
+    assert row["geomean_floor_fitting"] == 0
+    assert row["native_floor_fitting"] == pytest.approx((1000 / 800 + 0) / 2)
     assert row["native_gain_rows"] == 1
 
 
@@ -85,9 +85,9 @@ def test_table_2_equals_plain_python(records):
         ]
         assert row.native_gain_rows == sum(factor > 1 for factor in cut)
         if factors:
-            assert row.median_extension_fitting == pytest.approx(statistics.median(factors))
-            assert row.geomean_extension_fitting == pytest.approx(statistics.geometric_mean(factors))
-            assert row.native_extension_fitting == pytest.approx(statistics.fmean(cut))
+            assert row.median_floor_fitting == pytest.approx(statistics.median(factors))
+            assert row.geomean_floor_fitting == pytest.approx(statistics.geometric_mean(factors))
+            assert row.native_floor_fitting == pytest.approx(statistics.fmean(cut))
 
 
 def test_rules_give_the_means_of_the_audit(rules):

@@ -106,8 +106,8 @@ def plain_mean_extension(frame: pd.DataFrame, **where) -> tuple[float, int, floa
 def test_average_extension_equals_plain_python(frame):
     for row in tables.average_extension(frame, zero_fill=False).itertuples():
         mean, count, zero_filled = plain_mean_extension(frame, model=row.model)
-        assert row.mean_extension_fitting == pytest.approx(mean, nan_ok=True)
-        assert (row.fitting_rows, row.mean_extension_zero_filled) == (count, pytest.approx(zero_filled))
+        assert row.mean_floor_fitting == pytest.approx(mean, nan_ok=True)
+        assert (row.fitting_rows, row.mean_floor_zero_filled) == (count, pytest.approx(zero_filled))
 
 
 def test_groups_by_expert_count_equal_plain_python(frame):
@@ -115,13 +115,13 @@ def test_groups_by_expert_count_equal_plain_python(frame):
     assert table["models"].sum() == 16
     for row in table.itertuples():
         mean, count, zero_filled = plain_mean_extension(frame, num_experts=row.num_experts)
-        assert row.mean_extension_fitting == pytest.approx(mean, nan_ok=True)
-        assert (row.fitting_rows, row.mean_extension_zero_filled) == (count, pytest.approx(zero_filled))
+        assert row.mean_floor_fitting == pytest.approx(mean, nan_ok=True)
+        assert (row.fitting_rows, row.mean_floor_zero_filled) == (count, pytest.approx(zero_filled))
 
 
 def test_ranking_follows_the_scenario(records):
-    zero_filled = tables.average_extension(records["reported"], zero_fill=True)["mean_extension_zero_filled"]
-    fitting = tables.average_extension(records["calibrated"], zero_fill=False)["mean_extension_fitting"].dropna()
+    zero_filled = tables.average_extension(records["reported"], zero_fill=True)["mean_floor_zero_filled"]
+    fitting = tables.average_extension(records["calibrated"], zero_fill=False)["mean_floor_fitting"].dropna()
     assert zero_filled.is_monotonic_decreasing
     assert fitting.is_monotonic_decreasing
 

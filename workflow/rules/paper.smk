@@ -52,6 +52,7 @@ rule numbers:
     input:
         code=code("workflow/scripts/write_numbers.py"),
         records=everywhere(RECORD),
+        gained=gained_by_default,
     output:
         macros=NUMBERS_TEX,
         headlines=HEADLINES,
@@ -67,6 +68,7 @@ rule numbers:
     shell:
         "python {input.code[0]}"
         " --records {input.records:q}"
+        " --gained {input.gained:q}"
         " --macros {output.macros:q}"
         " --headlines {output.headlines:q}"
         " --parameters {params.parameters:q}"

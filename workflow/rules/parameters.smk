@@ -62,6 +62,16 @@ def grid_of(wildcards):
     return f"results/{scenario_name(wildcards)}/grid.parquet"
 
 
+def gained_at(wildcards):
+    """Table 11, where time was simulated under the scenario whose outputs lie at {at}: the default one."""
+    return gained_by_default(wildcards) if wildcards.at == "" else []
+
+
+def gained_by_default(wildcards):
+    """Table 11, where time was simulated."""
+    return [TABLE11] if STAND_INS else []
+
+
 def table_parameters(wildcards):
     """The configuration that tables 1 and 4 show, and how a missing extension counts in the ranking of table 2."""
     return as_json(EXPERIMENT.reference.model_dump() | {"zero_fill": scenario_at(wildcards).zero_fill})
@@ -96,6 +106,8 @@ def figure_record(wildcards):
 
 def figure_also(wildcards):
     """What a figure shows besides: the frontier, the records of capacity where only memory counts."""
+    if wildcards.figure == "figure2_kv_extension_by_model":
+        return gained_at(wildcards)
     return [path for path in frontier_records().values() if path] if wildcards.figure == "frontier" else []
 
 
@@ -121,7 +133,11 @@ def figure_parameters(wildcards):
     swept = sizes[len(sizes) // 2]
     science = {
         "figure1_memory_breakdown": reference,
-        "figure2_kv_extension_by_model": {"zero_fill": scenario.zero_fill},
+        "figure2_kv_extension_by_model": {
+            "zero_fill": scenario.zero_fill,
+            "gained": "".join(gained_at(wildcards)),
+            "claimed_slowdown": slowdown,
+        },
         "figure3_context_scaling": {"gpu": reference["gpu"]},
         "figure4_batch_context_tradeoff": {"gpu": reference["gpu"]},
         "figure5_expert_count_analysis": {"zero_fill": scenario.zero_fill},

@@ -19,6 +19,7 @@ rule tables:
     input:
         code=code("workflow/scripts/compute_tables.py"),
         record=RECORD,
+        gained=gained_at,
     output:
         table1=table_report(TABLE1, TABLE_NAMES[0]),
         table2=table_report(TABLE2, TABLE_NAMES[1]),
@@ -36,6 +37,7 @@ rule tables:
     shell:
         "python {input.code[0]}"
         " --record {input.record:q}"
+        " --gained {input.gained:q}"
         " --table1 {output.table1:q}"
         " --table2 {output.table2:q}"
         " --table3 {output.table3:q}"

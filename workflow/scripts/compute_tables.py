@@ -1,5 +1,7 @@
 """Compute tables 1-4 from the record."""
 
+import pandas as pd
+
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_csv
 from prophet_moe.present.tables import tables
@@ -8,9 +10,10 @@ from prophet_moe.provenance.job import run
 
 def build(files, parameters):
     """Write the four tables as CSV."""
-    for name, table in tables(read_record(files.record), **parameters).items():
+    gained = pd.read_csv(files.gained[0]) if files.gained else None
+    for name, table in tables(read_record(files.record), **parameters, gained=gained).items():
         write_csv(getattr(files, name), table)
 
 
 if __name__ == "__main__":
-    run(build, reads=["record"], writes=["table1", "table2", "table3", "table4"])
+    run(build, reads=["record"], reads_any=["gained"], writes=["table1", "table2", "table3", "table4"])

@@ -14,7 +14,9 @@ def build(files, parameters):
     for name in NAMES:
         frame = pd.read_csv(getattr(files, name))
         label = parameters["label"] + name
-        body = latex.table(frame, latex.TABLES[name], parameters["captions"][name], label)
+        # Scenarios without simulated time have no columns of it.
+        columns = [column for column in latex.TABLES[name] if column.name in frame]
+        body = latex.table(frame, columns, parameters["captions"][name], label)
         write_text(getattr(files, f"{name}_tex"), latex.header(files.config_hash) + body)
 
 

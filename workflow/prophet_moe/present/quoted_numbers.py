@@ -6,6 +6,7 @@ import pandas as pd
 
 from prophet_moe.capacity.record import fit_state
 from prophet_moe.capacity.summary import extension_summary
+from prophet_moe.present.price import STRATEGIES, limits_of, summary
 from prophet_moe.present.tables import average_extension, native_extension, within
 
 
@@ -48,7 +49,7 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
             "BestExtensionGpu": best["gpu"],
             "BestExtensionBatch": str(best["batch_size"]),
             "TopModel": top["model"],
-            "TopModelMeanExtension": _factor(top["mean_extension_fitting"]),
+            "TopModelMeanExtension": _factor(top["mean_floor_fitting"]),
         }
     return {_in_letters(name) + key: value for key, value in numbers.items()}
 
@@ -60,15 +61,32 @@ def _in_letters(name: str) -> str:
     return "".join(part.capitalize() for part in spelt.split("_"))
 
 
-def headlines(records: Mapping[str, pd.DataFrame]) -> str:
-    """The three numbers that a reviewer looks for first, one column per scenario."""
+def price_numbers(gained: pd.DataFrame) -> dict[str, str]:
+    """KV extension within limits of slowdown: median and geometric mean over configurations, as PriceOnDemandAt..."""
+    numbers = {}
+    for (strategy, limit), row in summary(gained).iterrows():
+        key = f"Price{_in_letters(strategy)}At{_in_letters(f'{limit:g}'.replace('.', '_point_'))}"
+        numbers |= {f"{key}Median": _factor(row["median"]), f"{key}Geomean": _factor(row["geomean"])}
+        numbers |= {f"{key}Mean": _factor(row["mean"])}
+    return numbers
+
+
+def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None = None) -> str:
+    """What a reviewer looks for first, a column per scenario, and below it what of that a limit of slowdown leaves.
+
+    `gained` is table 11: the price in time, which only the default scenario models.
+    """
     rows = {
-        "mean KV extension, does-not-fit as 0": "{MeanExtensionZeroFilled}x",
-        "    over rows whose baseline fits": "{MeanExtensionFitting}x of {BothRows}",
-        "largest KV extension": "{BestExtension}x",
-        "    at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
+        "KV extension by memory alone (if every expert were there in time)": "",
+        "    median of the rows whose baseline fits": "{MedianExtensionFitting}x of {BothRows}",
+        "    KV bytes, summed over these rows": "{KvBytesRatio}x",
+        "    geometric mean": "{GeomeanExtensionFitting}x",
+        "    mean": "{MeanExtensionFitting}x",
+        "    mean with does-not-fit as 0, as the report counts": "{MeanExtensionZeroFilled}x",
+        "    largest": "{BestExtension}x",
+        "        at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
+        "rows longer within native context, both fit": "{NativeGainRows} of {BothRows}",
         "rows that only Prophet fits": "{ProphetOnlyRows} of {Rows}",
-        "rows longer within native context": "{UsefulRows} of {Rows}",
     }
     columns = {name: scenario_numbers("", record) | {"Rows": str(len(record))} for name, record in records.items()}
     none = dict.fromkeys(("BestExtension", "BestExtensionModel", "BestExtensionGpu", "BestExtensionBatch"), "-")
@@ -76,7 +94,26 @@ def headlines(records: Mapping[str, pd.DataFrame]) -> str:
         name: {label: text.format(**(none | numbers)) for label, text in rows.items()}
         for name, numbers in columns.items()
     }
-    return pd.DataFrame(table).to_string()
+    lines = [_left(pd.DataFrame(table))]
+    if gained is not None:
+        found = summary(gained)
+        limits = limits_of(gained)
+        cells = {
+            label: [f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x)" for limit in limits]
+            for name, label in STRATEGIES.items()
+            if name in found.index
+        }
+        count = int(found["configurations"].max())
+        price = pd.DataFrame(cells, [f"    at most {limit:g}x the time" for limit in limits])
+        lines += ["", f"What time leaves of it: median (geometric mean) of the {count} rows", _left(price)]
+    return "\n".join(lines)
+
+
+def _left(table: pd.DataFrame) -> str:
+    """The table as text, row labels flush left."""
+    labels = [str(label) for label in table.index]
+    width = max(map(len, labels))
+    return table.set_axis([label.ljust(width) for label in labels]).to_string(justify="right")
 
 
 def _factor(value: float) -> str:

@@ -7,16 +7,24 @@ import pandas as pd
 
 from prophet_moe.capacity.record import fit_state
 from prophet_moe.capacity.summary import geometric_mean
+from prophet_moe.present.price import by_model
 
+FLOOR = {"kv_extension_factor": "memory_floor_factor"}
+"""The record's KV extension in tables 1 and 4: what memory alone allows, if every expert were there in time."""
 SATURATES_BELOW_PCT = 20.0
 """Mean expert savings under which a group is said to saturate quickly."""
 
 
-def tables(record: pd.DataFrame, *, gpu: str, batch_size: int, zero_fill: bool) -> dict[str, pd.DataFrame]:
-    """Tables 1-4: 1 and 4 at one GPU and batch size, 2 ranked with missing extensions left out or as 0."""
+def tables(
+    record: pd.DataFrame, *, gpu: str, batch_size: int, zero_fill: bool, gained: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
+    """Tables 1-4: 1 and 4 at one GPU and batch size, 2 ranked with missing extensions left out or as 0.
+
+    `gained` is table 11, where time was simulated: table 2 sets what each limit of slowdown allows beside the floor.
+    """
     return {
         "table1": kv_extension(record, gpu, batch_size),
-        "table2": average_extension(record, zero_fill),
+        "table2": average_extension(record, zero_fill, gained),
         "table3": by_expert_count(record),
         "table4": max_context(record, gpu, batch_size),
     }
@@ -41,23 +49,24 @@ def kv_extension(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFram
         "kv_extension_factor",
         "kv_increase_tokens",
     ]
-    return at(record, gpu, batch_size)[columns]
+    return at(record, gpu, batch_size)[columns].rename(columns=FLOOR)
 
 
-def average_extension(record: pd.DataFrame, zero_fill: bool) -> pd.DataFrame:
+def average_extension(record: pd.DataFrame, zero_fill: bool, gained: pd.DataFrame | None = None) -> pd.DataFrame:
     """Table 2: models ranked by mean extension over all configurations.
 
-    Both means are given: over the rows where the baseline fits (with their count), and over all rows with 0 where it
-    does not, as the report does; `zero_fill` says which one ranks. Over the fitting rows there are also the median,
-    the geometric mean, the mean of the extension within the native context (contexts cut at it), and the number of
-    rows that gain anything within it.
+    A `floor` is the extension by memory alone, if every expert were there in time. Two means of it are given: over the
+    rows where the baseline fits (with their count), and over all rows with 0 where it does not, as the report does;
+    `zero_fill` says which one ranks. Over the fitting rows there are also the median, the geometric mean, the mean
+    within the native context (contexts cut at it), and the number of rows that gain anything within it. With `gained`,
+    table 11, columns mean_<strategy>_at_<limit>x say what a limit of slowdown leaves, over the fitting rows.
     """
     rows = record.assign(fit_state=fit_state(record))
     table = pd.DataFrame([_average(model, group) for model, group in rows.groupby("model", sort=True)])
-    by = "mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"
+    by = "mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"
     table = table.sort_values([by, "prophet_only_rows", "model"], ascending=[False, False, True], ignore_index=True)
     table.insert(0, "rank", table.index + 1)
-    return table
+    return table if gained is None else table.join(by_model(gained), on="model")
 
 
 def _average(model: str, rows: pd.DataFrame) -> dict:
@@ -67,18 +76,18 @@ def _average(model: str, rows: pd.DataFrame) -> dict:
     return {
         "model": model,
         "num_experts": rows["num_experts"].iloc[0],
-        "mean_extension_fitting": extension.mean(),
+        "mean_floor_fitting": extension.mean(),
         "fitting_rows": extension.count(),
         "prophet_only_rows": (rows["fit_state"] == "prophet_only").sum(),
         "rows": len(rows),
-        "mean_extension_zero_filled": extension.fillna(0).mean(),
-        "best_extension": extension.max(),
+        "mean_floor_zero_filled": extension.fillna(0).mean(),
+        "best_floor": extension.max(),
         "best_gpu": best["gpu"] if best is not None else None,
         "best_batch_size": best["batch_size"] if best is not None else pd.NA,
         "mean_expert_savings_pct": rows["expert_savings_pct"].mean(),
-        "median_extension_fitting": extension.median(),
-        "geomean_extension_fitting": geometric_mean(extension),
-        "native_extension_fitting": native.mean(),
+        "median_floor_fitting": extension.median(),
+        "geomean_floor_fitting": geometric_mean(extension),
+        "native_floor_fitting": native.mean(),
         "native_gain_rows": (native > 1).sum(),
     }
 
@@ -102,10 +111,10 @@ def _group(count: int, rows: pd.DataFrame) -> dict:
         "models": rows["model"].nunique(),
         "mean_expert_savings_pct": savings,
         "mean_dedup_factor": rows["dedup_factor"].mean(),
-        "mean_extension_fitting": extension.mean(),
+        "mean_floor_fitting": extension.mean(),
         "fitting_rows": extension.count(),
         "rows": len(rows),
-        "mean_extension_zero_filled": extension.fillna(0).mean(),
+        "mean_floor_zero_filled": extension.fillna(0).mean(),
         "pattern": pattern,
     }
 
@@ -123,7 +132,7 @@ def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame
             "prophet_max_context": rows["prophet_max_context"],
             "baseline_native_context": within(rows["baseline_max_context"], native),
             "prophet_native_context": within(rows["prophet_max_context"], native),
-            "kv_extension_factor": rows["kv_extension_factor"],
+            "memory_floor_factor": rows["kv_extension_factor"],
         }
     )
 
@@ -131,14 +140,14 @@ def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame
 AFFECTED = (
     "expert_savings_pct",
     "mean_expert_savings_pct",
-    "kv_extension_factor",
+    "memory_floor_factor",
     "kv_increase_tokens",
-    "mean_extension_fitting",
-    "mean_extension_zero_filled",
-    "best_extension",
-    "median_extension_fitting",
-    "geomean_extension_fitting",
-    "native_extension_fitting",
+    "mean_floor_fitting",
+    "mean_floor_zero_filled",
+    "best_floor",
+    "median_floor_fitting",
+    "geomean_floor_fitting",
+    "native_floor_fitting",
     "mean_dedup_factor",
     "prophet_max_context",
     "prophet_native_context",

@@ -32,7 +32,7 @@ def selection(record: pd.DataFrame, *, zero_fill: bool) -> pd.DataFrame:
         }
     )
     table = average_extension(record, zero_fill).set_index("model")
-    mean = table["mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"]
+    mean = table["mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"]
     models["factor"] = mean.where(table["fitting_rows"] > 0)
     return models.sort_values(["experts", "top_k"], kind="stable").reset_index()
 

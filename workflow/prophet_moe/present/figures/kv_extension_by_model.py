@@ -26,7 +26,7 @@ def selection(record: pd.DataFrame, *, zero_fill: bool) -> pd.DataFrame:
     """
     table = average_extension(record, zero_fill).set_index("model")
     fitting = table["fitting_rows"]
-    mean = table["mean_extension_zero_filled" if zero_fill else "mean_extension_fitting"]
+    mean = table["mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"]
     return pd.DataFrame(
         {
             "factor": mean.where(fitting > 0),

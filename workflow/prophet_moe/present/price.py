@@ -1,0 +1,47 @@
+"""What a longer context costs in time: table 11 in a few numbers, to stand beside the memory floor."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity.summary import geometric_mean
+
+STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
+"""Strategies of table 11 and what they are called in text; the oracle knows the routing of the next step."""
+GAIN = re.compile(r"kv_extension_at_([0-9.]+)x")
+
+
+def limits_of(gained: pd.DataFrame) -> list[float]:
+    """The limits of slowdown that a table 11 has columns for, ascending."""
+    return sorted(float(match[1]) for match in map(GAIN.fullmatch, gained.columns) if match)
+
+
+def gains(gained: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration whose baseline fits, strategy and limit: the columns of both and `extension`."""
+    columns = {f"kv_extension_at_{limit:g}x": limit for limit in limits_of(gained)}
+    long = gained.melt(["model", "gpu", "batch_size", "strategy"], list(columns), "limit", "extension")
+    return long.assign(limit=long["limit"].map(columns)).dropna(subset="extension")
+
+
+def by_model(gained: pd.DataFrame) -> pd.DataFrame:
+    """Mean KV extension at each limit by model (index), over the configurations whose baseline fits.
+
+    Columns are mean_<strategy>_at_<limit>x, strategy by strategy at the tightest limit first.
+    """
+    wide = gains(gained).pivot_table(index="model", columns=["strategy", "limit"], values="extension")
+    columns = {(name, limit): f"mean_{name}_at_{limit:g}x" for limit in limits_of(gained) for name in STRATEGIES}
+    return pd.DataFrame({column: wide.get(key, np.nan) for key, column in columns.items()}, wide.index)
+
+
+def summary(gained: pd.DataFrame) -> pd.DataFrame:
+    """By strategy and limit (index): median, geometric mean and mean of the KV extension, and the configurations."""
+    groups = gains(gained).groupby(["strategy", "limit"])["extension"]
+    return pd.DataFrame(
+        {
+            "median": groups.median(),
+            "geomean": groups.agg(geometric_mean),
+            "mean": groups.mean(),
+            "configurations": groups.size(),
+        }
+    )
