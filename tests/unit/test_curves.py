@@ -13,6 +13,7 @@ from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, si
 from prophet_moe.errors import UserError
 from prophet_moe.routing import calibrated, statistics, synthetic
 from prophet_moe.routing.law import dirichlet_occupancy
+from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.reuse import ask_hits
 from prophet_moe.routing.synthetic import Chains, Scalars, Setting, curve_fit, generate, hit_curve, rates_at
 from prophet_moe.routing.trace import Router, check
@@ -138,15 +139,14 @@ def test_parameters_serve_any_router():
     assert synthetic.Parameters.from_json(given.to_json()).router == router
 
 
-def test_nearest_goes_by_shape_and_then_by_name():
-    def nearest(experts, top_k):
-        return calibrated.nearest_calibrated(ROUTINGS.values(), experts, top_k).curve
-
-    assert nearest(512, 10) == "qwen3.8-flash-next"
-    assert nearest(128, 8) == "gemma-4-26b-a4b"
-    assert nearest(8, 2) == nearest(32, 4) == "gpt-oss-20b"
-    assert nearest(128, 1) == "gpt-oss-120b-top2"
-    assert nearest(256, 8) == "deepseek-v4-flash"
+def test_nearest_goes_by_shape_and_then_by_points():
+    routings = {
+        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out))
+        for each in ROUTINGS.values()
+    }
+    shapes = {(512, 10): "qwen3.8-flash-next", (128, 8): "qwen3-30b-a3b", (32, 4): "gpt-oss-20b"}
+    shapes |= {(8, 2): "gpt-oss-20b", (128, 1): "gpt-oss-120b-top2", (256, 8): "deepseek-v4-flash"}
+    assert {shape: source_of(*shape, {}, routings) for shape in shapes} == shapes
 
 
 def test_a_routing_is_written_and_read_again(tmp_path):

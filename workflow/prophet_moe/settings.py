@@ -293,7 +293,7 @@ class FigureModels(Strict):
     """Models of the frontier between KV extension and slowdown."""
 
 
-CALIBRATED = Scenario(title="calibrated: published architectures, routing fitted to traces")
+CALIBRATED = Scenario(title="calibrated: published architectures, routing pooled from other models' traces")
 REPORTED = Scenario(
     title="reported: the report's constants and formulas",
     architecture="reported",

@@ -53,6 +53,7 @@ rule numbers:
         code=code("workflow/scripts/write_numbers.py"),
         records=everywhere(RECORD),
         gained=gained_by_default,
+        prefill=PREFILL_TABLE,
     output:
         macros=NUMBERS_TEX,
         headlines=HEADLINES,
@@ -64,11 +65,12 @@ rule numbers:
     conda:
         "../../envs/analysis.yaml"
     params:
-        parameters=as_json({"scenarios": list(PLACES)}),
+        parameters=numbers_parameters,
     shell:
         "python {input.code[0]}"
         " --records {input.records:q}"
         " --gained {input.gained:q}"
+        " --prefill {input.prefill:q}"
         " --macros {output.macros:q}"
         " --headlines {output.headlines:q}"
         " --parameters {params.parameters:q}"
@@ -104,7 +106,7 @@ rule paper:
     input:
         code=code("workflow/scripts/compile_paper.py"),
         main="paper/main.tex",
-        generated=LATEX + everywhere("figures/{at}{figure}.pdf", figure=FIGURE_NAMES),
+        generated=LATEX + [f"figures/{at}{name}.pdf" for at in PLACES.values() for name in paper_figures(at)],
     output:
         pdf="paper/main.pdf",
         prov=sidecars("paper/main.pdf"),

@@ -67,6 +67,17 @@ def gained_at(wildcards):
     return gained_by_default(wildcards) if wildcards.at == "" else []
 
 
+def numbers_parameters(wildcards):
+    """The scenarios, in the order of their records, and the slowdown whose price the text quotes."""
+    claimed = EXPERIMENT.decode_step.claimed_slowdown
+    return as_json({"scenarios": list(PLACES), "claimed_slowdown": claimed})
+
+
+def paper_figures(at):
+    """Figures of the paper: 1-5 of each scenario, and the frontier where time was simulated."""
+    return [*FIGURE_NAMES, *(["frontier"] if at == "" and STAND_INS else [])]
+
+
 def gained_by_default(wildcards):
     """Table 11, where time was simulated."""
     return [TABLE11] if STAND_INS else []
@@ -195,7 +206,7 @@ def figures_tex_parameters(wildcards):
                     "label": f"fig:{label_prefix(wildcards)}{name.split('_')[0]}",
                     "width_in": getattr(SETTINGS.style.figures, name).width_in,
                 }
-                for name in FIGURE_NAMES
+                for name in paper_figures(place)
             ]
         }
     )

@@ -49,12 +49,22 @@ def precision():
     return asdict(EXPERIMENT.scenarios[EXPERIMENT.scenario].precision)
 
 
+def replay_record(name):
+    """The settings that what is recorded of a dataset's replays depends on."""
+    return {"compare_strategies": replay_settings(name), "count_deduplication": deduplication_settings(name)}
+
+
+def recorded_settings(wildcards):
+    """The settings to be recorded of every dataset that is here."""
+    return as_json({name: replay_record(name) for name in PRESENT})
+
+
 def replayed_alike(name):
     """Whether what was recorded of a dataset was computed with the settings of this run."""
     recorded = RECORDED_STATISTICS / name / "simulation.json"
-    own = {"compare_strategies": replay_settings(name), "count_deduplication": deduplication_settings(name)}
     # They rest on the GPU's datasheet: once it is measured, the dataset must be replayed again.
-    return recorded.exists() and read_json(recorded) == own and EXPERIMENT.reference.gpu not in MEASURED_GPUS
+    alike = recorded.exists() and read_json(recorded) == replay_record(name)
+    return alike and EXPERIMENT.reference.gpu not in MEASURED_GPUS
 
 
 REPLAYED_ELSEWHERE = [name for name in RECORDED if replayed_alike(name)]
@@ -202,6 +212,8 @@ def gained_parameters(wildcards):
     return as_json(
         {
             "scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json"),
-            "slowdown_limits": EXPERIMENT.simulation.slowdown_limits,
+            "slowdown_limits": sorted(
+                {*EXPERIMENT.simulation.slowdown_limits, EXPERIMENT.decode_step.claimed_slowdown}
+            ),
         }
     )

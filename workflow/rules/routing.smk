@@ -69,6 +69,25 @@ rule recorded_statistics:
         "cp {input.recorded:q} {output.statistics:q} 2> {log:q}"
 
 
+# No output that Snakemake would look for: it runs whenever it is asked for.
+rule record_statistics:
+    """Keep what was computed of the datasets that are here in resources/statistics/, for machines without them."""
+    input:
+        code=code("workflow/scripts/record_statistics.py"),
+        statistics=[f"results/routing/{name}/{kind}.csv" for name in PRESENT for kind in STATISTICS],
+    log:
+        "logs/record_statistics.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        parameters=recorded_settings,
+    shell:
+        "python {input.code[0]}"
+        " --statistics {input.statistics:q}"
+        " --parameters {params.parameters:q}"
+        " > {log:q} 2>&1"
+
+
 rule routing_statistics:
     """Put the statistics of all traces into one table."""
     input:

@@ -28,12 +28,19 @@ RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_S
 DATASETS = [name for name in ROUTING_DATA if name in (*PRESENT, *RECORDED)]
 
 
+STATISTICS = (
+    *("statistics", "law_fits", "law_residuals", "prediction", "predicted_sets", "discrimination"),
+    *("comparative", "comparative_layers", "strategy_sweeps", "deduplication"),
+)
+"""What is computed of a trace and can be recorded, so that machines without the data have it."""
+
+
 wildcard_constraints:
     trace="|".join(TRACES),
     dataset="|".join(PRESENT) or "none",
     described="|".join([*TRACES, *PRESENT]),
     recorded="|".join(RECORDED) or "none",
-    kind="statistics|law_fits|law_residuals|prediction|predicted_sets|discrimination|comparative|comparative_layers|strategy_sweeps|deduplication",
+    kind="|".join(STATISTICS),
 
 
 def trace_folder(name):

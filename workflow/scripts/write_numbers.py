@@ -5,7 +5,7 @@ import pandas as pd
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_text
 from prophet_moe.present import latex
-from prophet_moe.present.quoted_numbers import grid_numbers, headlines, price_numbers, scenario_numbers
+from prophet_moe.present.quoted_numbers import grid_numbers, headlines, prefill_numbers, price_numbers, scenario_numbers
 from prophet_moe.provenance.job import run
 
 
@@ -16,10 +16,11 @@ def build(files, parameters):
     for name, record in records.items():
         numbers |= scenario_numbers(name, record)
     gained = pd.read_csv(files.gained[0]) if files.gained else None
-    numbers |= {} if gained is None else price_numbers(gained)
+    numbers |= {} if gained is None else price_numbers(gained, parameters["claimed_slowdown"])
+    numbers |= prefill_numbers(pd.read_csv(files.prefill))
     write_text(files.macros, latex.header(files.config_hash) + latex.macros(numbers))
     write_text(files.headlines, headlines(records, gained) + "\n")
 
 
 if __name__ == "__main__":
-    run(build, reads_many=["records"], reads_any=["gained"], writes=["macros", "headlines"])
+    run(build, reads=["prefill"], reads_many=["records"], reads_any=["gained"], writes=["macros", "headlines"])

@@ -61,14 +61,36 @@ def _in_letters(name: str) -> str:
     return "".join(part.capitalize() for part in spelt.split("_"))
 
 
-def price_numbers(gained: pd.DataFrame) -> dict[str, str]:
-    """KV extension within limits of slowdown: median and geometric mean over configurations, as PriceOnDemandAt..."""
-    numbers = {}
-    for (strategy, limit), row in summary(gained).iterrows():
-        key = f"Price{_in_letters(strategy)}At{_in_letters(f'{limit:g}'.replace('.', '_point_'))}"
-        numbers |= {f"{key}Median": _factor(row["median"]), f"{key}Geomean": _factor(row["geomean"])}
-        numbers |= {f"{key}Mean": _factor(row["mean"])}
-    return numbers
+def price_numbers(gained: pd.DataFrame, claimed_slowdown: float) -> dict[str, str]:
+    """KV extension within limits of slowdown, from table 11: at the claimed slowdown, and the rows of a printed table.
+
+    Medians over the configurations whose baseline fits; the rows have geometric means in brackets.
+    """
+    found = summary(gained)
+    numbers = {"ClaimedSlowdown": f"{claimed_slowdown:g}"}
+    for strategy in STRATEGIES:
+        median = found["median"].get((strategy, claimed_slowdown))
+        if median is not None:
+            numbers[f"Price{_in_letters(strategy)}ClaimedMedian"] = _factor(median)
+    rows = [
+        " & ".join([rf"{limit:g}$\times$", *(_with_geomean(found, strategy, limit) for strategy in STRATEGIES)])
+        for limit in limits_of(gained)
+    ]
+    return numbers | {"PriceRows": r" \\ ".join([*rows, ""]).rstrip()}
+
+
+def _with_geomean(found: pd.DataFrame, strategy: str, limit: float) -> str:
+    """Median and, in brackets, geometric mean; a dash where the strategy was not simulated."""
+    if (strategy, limit) not in found.index:
+        return "--"
+    row = found.loc[(strategy, limit)]
+    return f"{row['median']:.2f} ({row['geomean']:.2f})"
+
+
+def prefill_numbers(prefill: pd.DataFrame) -> dict[str, str]:
+    """How much longer a prefill takes with experts streamed, median of the contexts that fit up to the native one."""
+    ratio = prefill.loc[prefill["limit"] == "prophet_native", "slowdown"]
+    return {"PrefillSlowdownMedian": f"{ratio.median():.1f}"}
 
 
 def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None = None) -> str:

@@ -4,7 +4,6 @@
 `resources/routing/<curve>.json` holds what was fitted to one curve and how far it is from every point.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -243,13 +242,3 @@ def calibrated_routings(folder: Path) -> list[Calibrated]:
 def read_calibrated(path: Path) -> Calibrated:
     """One routing from its file; a file that holds none is a UserError."""
     return validate(Calibrated, read_json(path), str(path), "Fit it again: prophet-moe trace fit-curve CURVE")
-
-
-def nearest_calibrated(routings: Iterable[Calibrated], experts: int, top_k: int) -> Calibrated:
-    """The routing whose model is nearest in E and k: least |log2 E/E'| + |log2 k/k'|; ties go by the curve's name."""
-
-    def distance(routing: Calibrated) -> tuple[float, str]:
-        shape = abs(math.log2(experts / routing.experts)) + abs(math.log2(top_k / routing.top_k))
-        return shape, routing.curve
-
-    return min(routings, key=distance)

@@ -1,0 +1,20 @@
+"""Keep what was computed of other people's data in resources/statistics/, and the settings that it depends on."""
+
+from pathlib import Path
+
+from prophet_moe.files import write_json, write_text
+from prophet_moe.provenance.job import run
+
+FOLDER = Path("resources/statistics")
+
+
+def build(files, parameters):
+    """Copy each table into the folder of its dataset, and write the settings of the replays beside them."""
+    for path in files.statistics:
+        write_text(FOLDER / path.parent.name / path.name, path.read_text())
+    for name, settings in parameters.items():
+        write_json(FOLDER / name / "simulation.json", settings)
+
+
+if __name__ == "__main__":
+    run(build, reads_any=["statistics"])
