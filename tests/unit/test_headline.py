@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe import params
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.headline import RULES, headline_sensitivity, resident_rules
 from prophet_moe.capacity.memory import device_bytes
@@ -15,19 +16,27 @@ from prophet_moe.present.quoted_numbers import scenario_numbers
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import CALIBRATED, REPORTED, Sensitivity
 
-BY_MEAN = CALIBRATED.model_copy(update={"resident": "mean"})
+AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2})
+"""What the audit recomputed: one size of predictor for all models, and (see below) an encoder like a decoder."""
+BY_MEAN = AUDITED.model_copy(update={"resident": "mean"})
 
 
-@pytest.fixture(scope="module")
-def rules(models, gpus, experiment, variations) -> pd.DataFrame:
-    """The table of rules for the resident experts, by rule."""
-    table = resident_rules(models, gpus, experiment.batch_sizes, CALIBRATED, variations)
+@pytest.fixture
+def encoders_as_decoders(monkeypatch):
+    """The audit's memory of encoder-decoders: their encoder keeps as many experts as their decoder."""
+    monkeypatch.setattr(params, "encoder_moe_layers", lambda arch: 0)
+
+
+@pytest.fixture
+def rules(models, gpus, experiment, variations, encoders_as_decoders) -> pd.DataFrame:
+    """The table of rules for the resident experts, by rule, as audited."""
+    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, variations)
     return table.set_index("resident")
 
 
-@pytest.fixture(scope="module")
-def by_mean(models, gpus, experiment, variations) -> pd.DataFrame:
-    """The record where the resident experts are those of the mean layer-step."""
+@pytest.fixture
+def by_mean(models, gpus, experiment, variations, encoders_as_decoders) -> pd.DataFrame:
+    """The record where the resident experts are those of the mean layer-step, as audited."""
     grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, variations)
     return record(grid[grid["case"] == ESTIMATE])
 
@@ -112,7 +121,7 @@ def test_rules_of_a_power_law_leave_the_quantile_out(models, gpus):
     assert found["mean_overflow_share"].isna().all()
 
 
-def test_sensitivity_is_the_audits(models, gpus, experiment, variations):
+def test_sensitivity_is_the_audits(models, gpus, experiment, variations, encoders_as_decoders):
     found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, variations, experiment.sensitivity)
     expected = {
         ("runtime_reserve_mib", 0): (108, 2.19, 1.28, 27.0, 52),

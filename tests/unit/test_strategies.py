@@ -170,7 +170,7 @@ def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name)
     learned, strategy = sample.forecast.learned, strategies()[name]
     whole = run(sample.parts(2), learned, strategy, HALF, times(1.0))
     monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
-    parts = list(parts_of(learned, sample.trace, 2))
+    parts = list(parts_of(learned, sample.trace, 2, "one_tenant_at_a_time"))
     assert len(parts) == 4
     pieces = run(iter(parts), learned, strategy, HALF, times(1.0))
     assert pieces.step_seconds.tolist() == pytest.approx(whole.step_seconds.tolist())
