@@ -1,51 +1,95 @@
-"""Figure 2: mean KV extension factor of every model."""
+"""Figure 2: the memory floor of every model, and what a limit of slowdown leaves of it."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from prophet_moe.present.style import BACKING, new_figure, settle, small_pt, styled
+from prophet_moe.present.price import STRATEGIES, by_model, gains, limits_of
+from prophet_moe.present.style import new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import Style
 
-COLUMN_EDGES_PT = (30, 62)
+COLUMN_EDGES_PT = (19, 52, 77)
 """Right edges of the printed columns, points from the axes' right edge."""
 
-ROW_IN = 0.135
-"""Least height of a row."""
-THICKEST_BAR_IN = 0.2
+ROW_IN, PRICED_ROW_IN, LISTED_ROW_IN = 0.17, 0.31, 0.125
+"""Height of a model's row in inches: with a bar alone, with a mark per strategy on it, and in the list below."""
+AROUND_ROWS_IN, HEADLINE_IN = 0.72, 0.28
+"""Height in inches of what stands around the bars, and of the statement above them."""
+KEY_IN, PRICED_KEY_IN = 0.19, 0.47
+"""Height in inches of the legend: of the bar alone, and with the marks."""
+AROUND_LIST_IN = 0.3
+"""Height in inches of the title of the list and of what parts it from the rest."""
+LANES = (-0.27, 0, 0.27)
+"""Places of the strategies across a row, in rows from its middle."""
 
 
-def selection(record: pd.DataFrame, *, zero_fill: bool) -> pd.DataFrame:
+def selection(record: pd.DataFrame, *, zero_fill: bool, gained: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per model, indexed by name, largest factor first, then the models whose baseline never fits.
 
-    Columns: factor (mean KV extension factor over the rows where the baseline fits, or over all rows with 0 where it
-    does not; NaN if it never fits), savings (mean expert savings, %), rows, fitting (rows where the baseline fits),
-    alone (rows where Prophet fits and the baseline does not).
+    Columns: factor (mean KV extension by memory alone over the rows where the baseline fits, or over all rows with 0
+    where it does not; NaN if it never fits), median (of the rows where the baseline fits; NaN with `zero_fill`),
+    savings (mean expert savings, %), rows, fitting (rows where the baseline fits), native (of these, rows that gain
+    within the native context), alone (rows where Prophet fits and the baseline does not). With `gained`, table 11,
+    also mean_<strategy>_at_<limit>x, means over the rows where the baseline fits; with `zero_fill` they would be of
+    other rows than the factor and are left out.
     """
     table = average_extension(record, zero_fill).set_index("model")
     fitting = table["fitting_rows"]
     mean = table["mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"]
-    return pd.DataFrame(
+    models = pd.DataFrame(
         {
             "factor": mean.where(fitting > 0),
+            "median": np.nan if zero_fill else table["median_floor_fitting"],
             "savings": table["mean_expert_savings_pct"],
             "rows": table["rows"],
             "fitting": fitting,
+            "native": table["native_gain_rows"],
             "alone": table["prophet_only_rows"],
         }
     )
+    return models.join(by_model(gained)) if gained is not None and not zero_fill else models
 
 
-def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
-    models = selection(record, zero_fill=zero_fill)
+def nearest_limit(gained: pd.DataFrame, slowdown: float) -> float:
+    """The limit of slowdown of table 11 that is nearest to `slowdown`."""
+    return min(limits_of(gained), key=lambda limit: abs(limit - slowdown))
+
+
+def headline(record: pd.DataFrame, gained: pd.DataFrame, claimed_slowdown: float) -> str:
+    """The figure's statement: what Prophet keeps of the memory floor within the slowdown, over all configurations."""
+    limit = nearest_limit(gained, claimed_slowdown)
+    reached = gains(gained).query("strategy == 'prophet' and limit == @limit")["extension"]
+    floor = record["kv_extension_factor"].where(record["baseline_fits"]).dropna()
+    return (
+        f"{limit:g}x the time buys Prophet {reached.mean():.2f}x the context;\n"
+        f"memory floor {floor.mean():.2f}x (means of {len(floor)} configurations)"
+    )
+
+
+def findings(
+    record: pd.DataFrame, *, zero_fill: bool, gained: pd.DataFrame | None = None, claimed_slowdown: float = 1
+) -> str:
+    """Say in Markdown what the figure shows; every number is computed from the record and, if given, from table 11."""
+    models = selection(record, zero_fill=zero_fill, gained=gained)
     fit, never = models[models["fitting"] > 0], models[models["fitting"] == 0]
     over = "all rows, with 0 where the baseline does not fit" if zero_fill else "the rows where the baseline fits"
-    lines = [f"The baseline fits in at least one row for {len(fit)} of {len(models)} models. Means are over {over}."]
+    lines = [
+        f"The baseline fits in at least one row for {len(fit)} of {len(models)} models. Means are over {over}. "
+        "The bars are the memory floor: what would be gained if every expert were there in time."
+    ]
     if len(fit):
-        lines += [f"Largest mean: {_one_mean(fit.iloc[0])}.", f"Smallest mean: {_one_mean(fit.iloc[-1])}."]
+        lines += [f"Largest mean floor: {_one_mean(fit.iloc[0])}.", f"Smallest: {_one_mean(fit.iloc[-1])}."]
+        lines.append(
+            f"{fit['native'].sum()} of the {fit['fitting'].sum()} rows whose baseline fits gain anything within the "
+            "model's native context."
+        )
+    if len(fit) and _priced(models):
+        lines += _prices(fit, limits_of(gained), nearest_limit(gained, claimed_slowdown))
     if len(never):
         best, most = never["alone"].idxmax(), never["alone"].max()
         line = (
@@ -66,80 +110,179 @@ def _one_mean(model: pd.Series) -> str:
     )
 
 
-def draw(record: pd.DataFrame, style: Style, *, zero_fill: bool) -> Figure:
-    """Horizontal bars of the mean factor, sorted; below them, as a list, the models whose baseline never fits."""
-    models = selection(record, zero_fill=zero_fill)
+def _priced(models: pd.DataFrame) -> bool:
+    return any(column.startswith("mean_") for column in models)
+
+
+def _prices(fit: pd.DataFrame, limits: list[float], marked: float) -> list[str]:
+    """What a limit of slowdown leaves of the floor, a sentence per model that is in table 11."""
+    lines = []
+    for name, model in fit.iterrows():
+        reached = {
+            label: [model[f"mean_{strategy}_at_{limit:g}x"] for limit in (marked, limits[0], limits[-1])]
+            for strategy, label in STRATEGIES.items()
+        }
+        told = ", ".join(
+            f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)" for label, (at, low, high) in reached.items() if at == at
+        )
+        if told:
+            lines.append(
+                f"**{name}**: of a floor of {model['factor']:.2f}×, at most {marked:g}× the time leaves {told}. In "
+                f"brackets: from {limits[0]:g}× to {limits[-1]:g}× the time."
+            )
+    return lines
+
+
+def draw(
+    record: pd.DataFrame,
+    style: Style,
+    *,
+    zero_fill: bool,
+    gained: pd.DataFrame | None = None,
+    claimed_slowdown: float = 1,
+) -> Figure:
+    """Bars of the mean memory floor by model, largest first; below, as a list, models whose baseline never fits.
+
+    With `gained`, table 11, each bar carries what no prediction, Prophet and an oracle keep of it: a mark at the limit
+    nearest to `claimed_slowdown`, on a line from the tightest limit to the loosest.
+    """
+    models = selection(record, zero_fill=zero_fill, gained=gained)
     fit, never = models[models["fitting"] > 0], models[models["fitting"] == 0]
+    priced = _priced(models)
+    heights = {}
+    if len(fit):
+        row_in, headline_in = (PRICED_ROW_IN, HEADLINE_IN) if priced else (ROW_IN, 0)
+        heights = {"bars": headline_in + AROUND_ROWS_IN + row_in * len(fit), "key": PRICED_KEY_IN if priced else KEY_IN}
+    if len(never):
+        heights["list"] = AROUND_LIST_IN + LISTED_ROW_IN * len(never)
     with styled(style):
-        figure = new_figure(style.figures.figure2_kv_extension_by_model, 1.1 + ROW_IN * len(models))
-        heights = [len(group) for group in (fit, never) if len(group)]
-        panels = list(figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0])
-        _head_columns(panels[0], style)
+        figure = new_figure(style.figures.figure2_kv_extension_by_model, sum(heights.values()))
+        figure.get_layout_engine().set(w_pad=0.03)
+        parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=list(heights.values()))[:, 0]
+        places = dict(zip(heights, parts, strict=True))
         if len(fit):
-            _draw_factors(panels[0], fit, (figure.get_figheight() - 1.1) / len(models), style)
-            over = "0 where the baseline does not fit" if zero_fill else "rows where the baseline fits"
-            panels[0].set_xlabel(f"Mean KV extension factor,\n{over}", loc="left", fontsize=style.font_size_pt - 0.5)
+            limits = limits_of(gained) if priced else []
+            marked = nearest_limit(gained, claimed_slowdown) if priced else None
+            ax = places["bars"].subplots()
+            _draw_floors(ax, fit, marked, style, zero_fill=zero_fill)
+            if priced:
+                _draw_prices(ax, fit, limits, marked, style)
+                statement = headline(record, gained, claimed_slowdown)
+                places["bars"].suptitle(statement, x=0.01, ha="left", fontsize=style.font_size_pt, linespacing=1.1)
+            _label_bars(ax, fit, marked, style, least=0 if zero_fill else 1)
+            _add_key(places["key"], limits, marked, style, median=not zero_fill)
         if len(never):
-            _list_never(panels[-1], never, style)
+            _list_never(places["list"].subplots(), never, style)
         settle(figure)
     return figure
 
 
-def _draw_factors(ax: Axes, rows: pd.DataFrame, row_in: float, style: Style) -> None:
-    # Few rows leave much room: a bar stays a bar.
-    thickness = min(0.7, THICKEST_BAR_IN / row_in)
-    ax.barh(range(len(rows)), rows["factor"], height=thickness, color=style.colours.prophet)
-    for place, factor in enumerate(rows["factor"]):
-        ax.annotate(
-            f"{factor:.2f}×",
-            (factor, place),
-            (2.5, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            bbox=BACKING,
-            zorder=2,  # over the line at 1, under the axis
-        )
-    # Room for the label of the longest bar, and for the line at 1.
-    ax.set_xlim(0, 1.4 * max(1, rows["factor"].max()))
+def _draw_floors(ax: Axes, rows: pd.DataFrame, marked: float | None, style: Style, *, zero_fill: bool) -> None:
+    """Bars from 1, where nothing is gained; from 0 where the mean counts rows that do not fit as 0."""
+    start, thickness = 0 if zero_fill else 1, 0.7 if marked is None else 0.86
+    ax.barh(range(len(rows)), rows["factor"] - start, left=start, height=thickness, **_floor_look(style))
+    ax.plot(rows["median"], np.arange(len(rows)) - thickness / 2, **_median_look(style))
     ax.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
-    ax.axvline(1, color=style.colours.text, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1.5)
+    ax.xaxis.set_major_formatter("{x:g}×")
+    ax.axvline(1, color=style.colours.text, linewidth=0.7, zorder=1.5)
     ax.annotate(
-        "1 = no gain", (1, 1), (0, 2), ax.get_xaxis_transform(), "offset points", ha="center", fontsize=small_pt(style)
+        "no gain", (1, 1), (0, 3), ax.get_xaxis_transform(), "offset points", ha="center", fontsize=small_pt(style)
     )
-    _list_models(ax, rows, style)
+    _name(ax, rows.index, style.font_size_pt - 1)
+    _print_columns(ax, rows, style)
+    heads = ("expert\nsavings", "baseline\nfits", "native\ngains")
+    for edge, text in zip(COLUMN_EDGES_PT, heads, strict=True):
+        _print_right(ax, (1, 1), "axes fraction", (edge, 3), text, "bottom", style)
+    over = "0 where the baseline does not fit" if zero_fill else "rows where the baseline fits"
+    ax.set_xlabel(f"Mean KV extension, {over}", fontsize=style.font_size_pt - 0.5)
+
+
+def _label_bars(ax: Axes, rows: pd.DataFrame, marked: float | None, style: Style, *, least: float) -> None:
+    """Print the floor right of all that is drawn in a row and, below it, what Prophet keeps at the `marked` limit."""
+    drawn = rows.filter(regex="^(factor|median|mean_.*)$")
+    for place, (ends, (_, row)) in enumerate(zip(drawn.max(axis=1).clip(lower=least), rows.iterrows(), strict=True)):
+        texts = [(row["factor"], style.colours.text)]
+        if marked is not None:
+            texts.append((row[f"mean_prophet_at_{marked:g}x"], style.colours.prophet))
+        for line, (value, colour) in enumerate(texts):
+            if value == value:
+                down = (line - (len(texts) - 1) / 2) * (style.font_size_pt + 0.5)
+                offset = {"xytext": (4, -down), "textcoords": "offset points", "va": "center_baseline"}
+                ax.annotate(f"{value:.2f}×", (ends, place), color=colour, fontsize=style.font_size_pt - 0.5, **offset)
+    low, high = min(least, drawn.min(axis=None)), max(1.1, drawn.max(axis=None))
+    # Room for the label of the longest bar, and for half a mark at the start.
+    ax.set_xlim(low - 0.04 * (high - low), low + 1.5 * (high - low))
+
+
+def _floor_look(style: Style) -> dict[str, object]:
+    return {"color": style.colours.grid, "linewidth": 0}
+
+
+def _median_look(style: Style) -> dict[str, object]:
+    return {"color": style.colours.text, "marker": "v", "markersize": 3, "linestyle": "none", "markeredgewidth": 0}
+
+
+def _draw_prices(ax: Axes, rows: pd.DataFrame, limits: list[float], marked: float, style: Style) -> None:
+    for lane, strategy in zip(LANES, STRATEGIES, strict=True):
+        look = _mark_look(style, strategy)
+        places = np.arange(len(rows)) + lane
+        low, at, high = (rows[f"mean_{strategy}_at_{limit:g}x"] for limit in (limits[0], marked, limits[-1]))
+        ax.hlines(places, low, high, color=look["color"], linewidth=look["linewidth"], zorder=3)
+        ax.plot(at, places, **look | {"linestyle": "none"}, zorder=4)
+
+
+def _mark_look(style: Style, strategy: str) -> dict[str, object]:
+    look = strategy_look(style, strategy)
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    return look | {"linestyle": "solid", "linewidth": 1.1, "markersize": 4.4} | edge
+
+
+def _add_key(part: SubFigure, limits: list[float], marked: float | None, style: Style, *, median: bool) -> None:
+    """The legend: the bar and its median and, where there is a `marked` limit, the marks."""
+    bar = [Patch(**_floor_look(style), label="memory floor: every expert there in time")]
+    if median:
+        bar.append(Line2D([], [], **_median_look(style), label="median"))
+    look = {"borderpad": 0, "handlelength": 1.3, "columnspacing": 1, "ncols": 3}
+    part.legend(handles=bar, loc="upper center", borderaxespad=0, fontsize=style.font_size_pt - 1, **look)
+    if marked is not None:
+        marks = [Line2D([], [], **_mark_look(style, strategy), label=label) for strategy, label in STRATEGIES.items()]
+        title = f"What {marked:g}× the time leaves (line: {limits[0]:g}× to {limits[-1]:g}×)"
+        size = {"fontsize": style.font_size_pt - 1, "title_fontsize": style.font_size_pt - 1}
+        part.legend(handles=marks, title=title, loc="lower center", borderaxespad=0.8, **size, **look)
 
 
 def _list_never(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
+    """Name the models in rows, with the number of rows that Prophet fits."""
+    look = strategy_look(style, "prophet") | {"linestyle": "none", "markersize": 3.6}
     for place, (alone, of) in enumerate(zip(rows["alone"], rows["rows"], strict=True)):
-        where = {"xy": (0, place), "textcoords": "offset points", "va": "center_baseline"}
-        ax.annotate("×", xytext=(2, 0), color=style.colours.does_not_fit, **where)
-        ax.annotate(f"{alone} of {of}", xytext=(11, 0), fontsize=small_pt(style), **where)
-    ax.set_title("Baseline never fits,\nProphet fits in", color=style.colours.does_not_fit, linespacing=1.1)
+        ax.plot(0.06, place, **look | ({} if alone else {"markerfacecolor": "none"}))
+        where = {"xy": (0.06, place), "textcoords": "offset points", "va": "center_baseline"}
+        ax.annotate(f"{alone} of {of}", xytext=(5, 0), fontsize=small_pt(style), **where)
+    ax.set_xlim(0, 1)
+    ax.set_title("Baseline never fits, Prophet fits in", fontsize=style.font_size_pt - 0.5)
     ax.xaxis.set_visible(False)
     ax.spines["bottom"].set_visible(False)
-    _list_models(ax, rows, style)
+    _name(ax, rows.index, small_pt(style))
+    _print_columns(ax, rows, style)
 
 
-def _list_models(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
-    """Name the rows on the left; on the right, print mean expert savings and the rows in which the baseline fits."""
-    ax.set_yticks(range(len(rows)), rows.index)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+def _name(ax: Axes, names: pd.Index, size_pt: float) -> None:
+    ax.set_yticks(range(len(names)), names, fontsize=size_pt)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    for place, (savings, fitting, of) in enumerate(zip(rows["savings"], rows["fitting"], rows["rows"], strict=True)):
-        for edge, text in zip(COLUMN_EDGES_PT, (f"{savings:.0f} %", f"{fitting}/{of}"), strict=True):
-            ax.annotate(
-                text,
-                (1, place),
-                (edge, 0),
-                ("axes fraction", "data"),
-                "offset points",
-                ha="right",
-                va="center_baseline",
-                fontsize=small_pt(style),
-            )
 
 
-def _head_columns(ax: Axes, style: Style) -> None:
-    for edge, text in zip(COLUMN_EDGES_PT, ("expert\nsavings", "baseline\nfits"), strict=True):
-        ax.annotate(text, (1, 1), (edge, 2), "axes fraction", "offset points", ha="right", fontsize=small_pt(style))
+def _print_columns(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
+    """Print beside the rows: mean expert savings, rows in which the baseline fits, and gains within native context."""
+    for place, row in enumerate(rows.itertuples()):
+        native = str(row.native) if row.fitting else "–"
+        cells = (f"{row.savings:.0f} %", f"{row.fitting}/{row.rows}", native)
+        for edge, text in zip(COLUMN_EDGES_PT, cells, strict=True):
+            _print_right(ax, (1, place), ("axes fraction", "data"), (edge, 0), text, "center_baseline", style)
+
+
+def _print_right(
+    ax: Axes, xy: tuple[float, float], coords: object, offset: tuple[float, float], text: str, va: str, style: Style
+) -> None:
+    ax.annotate(text, xy, offset, coords, "offset points", ha="right", va=va, fontsize=small_pt(style))
