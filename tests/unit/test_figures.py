@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from prophet_moe.present.figures import (
@@ -15,22 +16,47 @@ from prophet_moe.present.figures import (
     kv_extension_by_model,
     memory_breakdown,
 )
+from prophet_moe.present.price import STRATEGIES, by_model
+from prophet_moe.present.style import strategy_look
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import Experiment, Style
 
 SHOWN = Experiment().figure_models
 GPU, BATCH = Experiment().reference.gpu, Experiment().reference.batch_size
 STYLE = Style()
+CLAIMED = Experiment().decode_step.claimed_slowdown
+LIMITS = (1.05, 1.2, 2)
 SMALL = ["Mixtral-8x7B", "DeepSeek-MoE-16B", "Switch-Base-128"]
 
 
-def drawings(record: pd.DataFrame, zero_fill: bool, models: list[str] | None = None) -> dict:
+def table_11(record: pd.DataFrame) -> pd.DataFrame:
+    """Made gains of a table 11: a share of the floor's, more for a looser limit and a better strategy."""
+    rows = record[["model", "gpu", "batch_size"]]
+    floor = record["kv_extension_factor"].where(record["baseline_fits"])
+    made = [
+        rows.assign(
+            strategy=strategy,
+            **{
+                f"kv_extension_at_{limit:g}x": 1 + 0.1 * (better + 1) * (at + 1) * (floor - 1)
+                for at, limit in enumerate(LIMITS)
+            },
+        )
+        for better, strategy in enumerate(STRATEGIES)
+    ]
+    return pd.concat(made, ignore_index=True)
+
+
+def drawings(
+    record: pd.DataFrame, zero_fill: bool, gained: pd.DataFrame | None, models: list[str] | None = None
+) -> dict:
     """All five figures of one record."""
     one, three, four = models or SHOWN.figure1_memory_breakdown, models or SHOWN.figure3_context_scaling, models
     four = four or SHOWN.figure4_batch_context_tradeoff
     return {
         "figure1": memory_breakdown.draw(record, STYLE, models=one, gpu=GPU, batch_size=BATCH),
-        "figure2": kv_extension_by_model.draw(record, STYLE, zero_fill=zero_fill),
+        "figure2": kv_extension_by_model.draw(
+            record, STYLE, zero_fill=zero_fill, gained=gained, claimed_slowdown=CLAIMED
+        ),
         "figure3": context_scaling.draw(record, STYLE, models=three, gpu=GPU),
         "figure4": batch_context_tradeoff.draw(record, STYLE, models=four, gpu=GPU),
         "figure5": expert_count_analysis.draw(record, STYLE, zero_fill=zero_fill),
@@ -39,9 +65,9 @@ def drawings(record: pd.DataFrame, zero_fill: bool, models: list[str] | None = N
 
 @pytest.fixture(scope="module", params=["calibrated", "reported"])
 def scenario(request, records) -> tuple[pd.DataFrame, bool, dict]:
-    """A record, whether it counts misfits as zero, and its figures."""
+    """A record, whether it counts misfits as zero, and its figures; the calibrated one has a price in time."""
     record, zero_fill = records[request.param], request.param == "reported"
-    return record, zero_fill, drawings(record, zero_fill)
+    return record, zero_fill, drawings(record, zero_fill, None if zero_fill else table_11(record))
 
 
 def visible_texts(figure) -> list[Text]:
@@ -104,12 +130,12 @@ def test_no_text_is_clipped_or_too_small(scenario):
 
 
 def test_texts_of_redrawn_figures_do_not_touch(scenario):
-    assert_no_texts_touch({name: scenario[2][name] for name in ("figure1", "figure5")})
+    assert_no_texts_touch({name: scenario[2][name] for name in ("figure1", "figure2", "figure5")})
 
 
 def test_labels_of_redrawn_figures_keep_clear_of_the_edge(scenario):
     """A pixel of text at the edge is cut in print."""
-    for name in ("figure1", "figure5"):
+    for name in ("figure1", "figure2", "figure5"):
         figure = scenario[2][name]
         right = max(text.get_window_extent().x1 for text in visible_texts(figure))
         assert right <= figure.bbox.x1 - 1, name
@@ -117,13 +143,17 @@ def test_labels_of_redrawn_figures_keep_clear_of_the_edge(scenario):
 
 def test_a_small_selection_is_drawn_too(records):
     record = records["calibrated"].query("model in @SMALL and batch_size in (1, 16) and gpu in ('V100-32GB', @GPU)")
-    assert_nothing_is_clipped(drawings(record.reset_index(drop=True), False, SMALL))
+    record = record.reset_index(drop=True)
+    assert_nothing_is_clipped(drawings(record, False, table_11(record), SMALL))
 
 
 def test_figures_have_their_printed_size(scenario):
     for name, figure in scenario[2].items():
         style = next(value for key, value in STYLE.figures if key.startswith(name))
-        assert tuple(figure.get_size_inches()) == pytest.approx((style.width_in, style.height_in), abs=0.3)
+        width, height = figure.get_size_inches()
+        assert width == style.width_in
+        # The rows of figure 2 need more height where marks stand on the bars.
+        assert style.height_in <= height <= style.height_in + (1.4 if name == "figure2" else 0.3), name
 
 
 def test_bars_of_figure_1_are_the_record(scenario):
@@ -168,14 +198,107 @@ def test_the_title_of_figure_1_is_computed(scenario):
     assert f"{ratio.min():.0f} to {ratio.max():.0f} %" in title
 
 
+def bars_of(figure) -> dict[int, Rectangle]:
+    """The floors of figure 2 by the number of their row."""
+    return {round(bar.get_y() + bar.get_height() / 2): bar for bar in figure.axes[0].patches}
+
+
 def test_bars_of_figure_2_are_table_2(scenario):
+    """Floors begin where nothing is gained, or at 0 where the mean counts zeros."""
     record, zero_fill, figures = scenario
     table = average_extension(record, zero_fill)
     column = "mean_floor_zero_filled" if zero_fill else "mean_floor_fitting"
-    bars = sorted(patch.get_width() for axes in figures["figure2"].axes for patch in axes.patches)
-    assert bars == pytest.approx(sorted(table.loc[table["fitting_rows"] > 0, column]))
+    bars = bars_of(figures["figure2"]).values()
+    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(
+        table.loc[table["fitting_rows"] > 0, column].tolist()
+    )
+    assert {bar.get_x() for bar in bars} == {0 if zero_fill else 1}
     texts = {text.get_text() for text in visible_texts(figures["figure2"])}
     assert set(table["model"]) <= texts
+
+
+def test_marks_of_figure_2_are_table_11(records):
+    """A mark per strategy at the claimed slowdown, a line from the tightest limit to the loosest, in the bar's row."""
+    record = records["calibrated"]
+    gained = table_11(record)
+    figure = kv_extension_by_model.draw(record, STYLE, zero_fill=False, gained=gained, claimed_slowdown=1.19)
+    table = average_extension(record, zero_fill=False, gained=gained).query("fitting_rows > 0")
+    axes, bars = figure.axes[0], bars_of(figure)
+    spans = {
+        (round(float(y0), 6), round(float(x0), 6), round(float(x1), 6))
+        for lines in axes.collections
+        for (x0, y0), (x1, _) in lines.get_segments()
+    }
+    for strategy in STRATEGIES:
+        look = strategy_look(STYLE, strategy)
+        (marks,) = [line for line in axes.get_lines() if looks_of(line) == (look["color"], look["marker"])]
+        assert list(marks.get_xdata()) == pytest.approx(table[f"mean_{strategy}_at_1.2x"].tolist())
+        for row, (place, model) in enumerate(zip(marks.get_ydata(), table.to_dict("records"), strict=True)):
+            assert bars[row].get_y() < place < bars[row].get_y() + bars[row].get_height()
+            low, high = (model[f"mean_{strategy}_at_{limit}x"] for limit in ("1.05", "2"))
+            assert (round(place, 6), round(low, 6), round(high, 6)) in spans
+    (medians,) = [line for line in axes.get_lines() if line.get_marker() == "v"]
+    assert list(medians.get_xdata()) == pytest.approx(table["median_floor_fitting"].tolist())
+
+
+def test_figure_2_without_time_shows_the_floor_alone(scenario):
+    record, zero_fill, _ = scenario
+    figure = kv_extension_by_model.draw(record, STYLE, zero_fill=zero_fill)
+    assert not figure.axes[0].collections
+    texts = " ".join(text.get_text() for text in visible_texts(figure))
+    assert "memory floor" in texts and "the time" not in texts
+    assert "the time" not in kv_extension_by_model.findings(record, zero_fill=zero_fill)
+
+
+def test_the_statement_of_figure_2_is_computed(records):
+    record = records["calibrated"]
+    gained = table_11(record)
+    mine = gained.query("strategy == 'prophet'")["kv_extension_at_1.2x"].dropna()
+    floor = record.loc[record["baseline_fits"], "kv_extension_factor"]
+    said = kv_extension_by_model.headline(record, gained, 1.2)
+    for part in ("1.2x the time", f"{mine.mean():.2f}x", f"{floor.mean():.2f}x", f"{len(floor)} configurations"):
+        assert part in said
+    assert len(mine) == len(floor)
+
+
+def test_findings_of_figure_2_tell_the_price_of_each(records):
+    record = records["calibrated"]
+    gained = table_11(record)
+    said = kv_extension_by_model.findings(record, zero_fill=False, gained=gained, claimed_slowdown=1.2)
+    for model, prices in by_model(gained).iterrows():
+        (line,) = [line for line in said.splitlines() if line.startswith(f"* **{model}**")]
+        assert all(f"{price:.2f}×" in line for price in prices)
+
+
+def test_figure_2_counts_gains_within_native_context(scenario):
+    record, zero_fill, figures = scenario
+    table = average_extension(record, zero_fill).set_index("model").query("fitting_rows > 0")
+    axes = figures["figure2"].axes[0]
+    printed = [text for text in axes.texts if text.xy[0] == 1 and text.get_text().isdigit()]
+    found = [int(text.get_text()) for text in sorted(printed, key=lambda text: text.xy[1])]
+    assert found == table["native_gain_rows"].tolist()
+    assert f"{sum(found)} of the {table['fitting_rows'].sum()} rows" in kv_extension_by_model.findings(
+        record, zero_fill=zero_fill
+    )
+
+
+def test_models_that_only_prophet_fits_bear_its_mark(scenario):
+    """A disc in Prophet's colour before how often it fits, an open one where it never does; no cross."""
+    record, zero_fill, figures = scenario
+    never = average_extension(record, zero_fill).query("fitting_rows == 0")
+    axes = figures["figure2"].axes[1]
+    assert [line.get_marker() for line in axes.get_lines()] == ["o"] * len(never)
+    filled = [line.get_markerfacecolor() != "none" for line in axes.get_lines()]
+    assert filled == (never["prophet_only_rows"] > 0).tolist()
+    texts = [text.get_text() for text in visible_texts(figures["figure2"])]
+    assert "×" not in texts
+
+
+def test_axes_of_kv_extension_say_memory_floor(scenario):
+    """What is shown without its price in time is named so, in every scenario."""
+    for name in ("figure2", "figure3", "figure5"):
+        texts = [text.get_text() for text in visible_texts(scenario[2][name])]
+        assert any("memory floor" in text for text in texts), name
 
 
 def test_lines_of_figure_3_are_the_record(scenario):

@@ -80,7 +80,7 @@ def draw(record: pd.DataFrame, style: Style, *, models: list[str], gpu: str) -> 
         ax.grid(axis="y")
         ax.set_title(f"One {gpu}")
         ax.set_xlabel("Batch size B")
-        ax.set_ylabel("KV extension factor\n(max context, Prophet / baseline)")
+        ax.set_ylabel("KV extension factor, memory floor\n(max context, Prophet / baseline)")
         never = [model for model in models if factors[model].isna().all()]
         if never:
             note = f"No line, baseline does not fit: {', '.join(never)}"

@@ -8,7 +8,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.present.price import STRATEGIES, by_model, gains, limits_of
+from prophet_moe.present.select import where
 from prophet_moe.present.style import new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import Style
@@ -61,13 +63,13 @@ def nearest_limit(gained: pd.DataFrame, slowdown: float) -> float:
 
 
 def headline(record: pd.DataFrame, gained: pd.DataFrame, claimed_slowdown: float) -> str:
-    """The figure's statement: what Prophet keeps of the memory floor within the slowdown, over all configurations."""
+    """The figure's statement: Prophet's mean gain within the slowdown, and the mean floor of the same rows."""
     limit = nearest_limit(gained, claimed_slowdown)
-    reached = gains(gained).query("strategy == 'prophet' and limit == @limit")["extension"]
-    floor = record["kv_extension_factor"].where(record["baseline_fits"]).dropna()
+    within = where(gains(gained), strategy="prophet", limit=limit)
+    both = within.merge(record[record["baseline_fits"]], on=CONFIGURATION)
     return (
-        f"{limit:g}x the time buys Prophet {reached.mean():.2f}x the context;\n"
-        f"memory floor {floor.mean():.2f}x (means of {len(floor)} configurations)"
+        f"{limit:g}x the time buys Prophet {both['extension'].mean():.2f}x the context;\n"
+        f"memory floor {both['kv_extension_factor'].mean():.2f}x (means of {len(both)} configurations)"
     )
 
 
@@ -88,7 +90,7 @@ def findings(
             f"{fit['native'].sum()} of the {fit['fitting'].sum()} rows whose baseline fits gain anything within the "
             "model's native context."
         )
-    if len(fit) and _priced(models):
+    if _priced(models):
         lines += _prices(fit, limits_of(gained), nearest_limit(gained, claimed_slowdown))
     if len(never):
         best, most = never["alone"].idxmax(), never["alone"].max()
@@ -111,24 +113,23 @@ def _one_mean(model: pd.Series) -> str:
 
 
 def _priced(models: pd.DataFrame) -> bool:
-    return any(column.startswith("mean_") for column in models)
+    """Whether the price of any model is known."""
+    return bool(models.filter(regex="^mean_").notna().any(axis=None))
 
 
 def _prices(fit: pd.DataFrame, limits: list[float], marked: float) -> list[str]:
     """What a limit of slowdown leaves of the floor, a sentence per model that is in table 11."""
     lines = []
     for name, model in fit.iterrows():
-        reached = {
-            label: [model[f"mean_{strategy}_at_{limit:g}x"] for limit in (marked, limits[0], limits[-1])]
-            for strategy, label in STRATEGIES.items()
-        }
-        told = ", ".join(
-            f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)" for label, (at, low, high) in reached.items() if at == at
-        )
+        told = []
+        for strategy, label in STRATEGIES.items():
+            at, low, high = (model[f"mean_{strategy}_at_{limit:g}x"] for limit in (marked, limits[0], limits[-1]))
+            if pd.notna(at):
+                told.append(f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)")
         if told:
             lines.append(
-                f"**{name}**: of a floor of {model['factor']:.2f}×, at most {marked:g}× the time leaves {told}. In "
-                f"brackets: from {limits[0]:g}× to {limits[-1]:g}× the time."
+                f"**{name}**: of a floor of {model['factor']:.2f}×, at most {marked:g}× the time leaves "
+                f"{', '.join(told)}. In brackets: from {limits[0]:g}× to {limits[-1]:g}× the time."
             )
     return lines
 
@@ -205,7 +206,7 @@ def _label_bars(ax: Axes, rows: pd.DataFrame, marked: float | None, style: Style
         if marked is not None:
             texts.append((row[f"mean_prophet_at_{marked:g}x"], style.colours.prophet))
         for line, (value, colour) in enumerate(texts):
-            if value == value:
+            if pd.notna(value):
                 down = (line - (len(texts) - 1) / 2) * (style.font_size_pt + 0.5)
                 offset = {"xytext": (4, -down), "textcoords": "offset points", "va": "center_baseline"}
                 ax.annotate(f"{value:.2f}×", (ends, place), color=colour, fontsize=style.font_size_pt - 0.5, **offset)
@@ -256,8 +257,8 @@ def _list_never(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
     look = strategy_look(style, "prophet") | {"linestyle": "none", "markersize": 3.6}
     for place, (alone, of) in enumerate(zip(rows["alone"], rows["rows"], strict=True)):
         ax.plot(0.06, place, **look | ({} if alone else {"markerfacecolor": "none"}))
-        where = {"xy": (0.06, place), "textcoords": "offset points", "va": "center_baseline"}
-        ax.annotate(f"{alone} of {of}", xytext=(5, 0), fontsize=small_pt(style), **where)
+        beside = {"xy": (0.06, place), "textcoords": "offset points", "va": "center_baseline"}
+        ax.annotate(f"{alone} of {of}", xytext=(5, 0), fontsize=small_pt(style), **beside)
     ax.set_xlim(0, 1)
     ax.set_title("Baseline never fits, Prophet fits in", fontsize=style.font_size_pt - 0.5)
     ax.xaxis.set_visible(False)
