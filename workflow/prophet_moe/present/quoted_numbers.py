@@ -117,8 +117,8 @@ def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None =
         for name, numbers in columns.items()
     }
     lines = [_left(pd.DataFrame(table))]
-    if gained is not None:
-        found = summary(gained)
+    found = summary(gained) if gained is not None else pd.DataFrame()
+    if len(found):
         limits = limits_of(gained)
         cells = {
             label: [f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x)" for limit in limits]

@@ -1,0 +1,84 @@
+"""The numbers that a build prints at its end and that the paper quotes: the memory floor, and its price below it."""
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.present.price import STRATEGIES, summary
+from prophet_moe.present.quoted_numbers import headlines, price_numbers, scenario_numbers
+
+
+def prices(rows: pd.DataFrame) -> pd.DataFrame:
+    """A made table 11 of these rows: gains at 1.05x and 2x, none where the baseline does not fit."""
+    fits = rows["baseline_fits"].to_numpy(bool)
+    made = []
+    for better, strategy in enumerate(STRATEGIES):
+        gain = np.where(fits, 1.01 + 0.1 * better + 0.001 * np.arange(len(rows)), np.nan)
+        columns = {"kv_extension_at_1.05x": gain, "kv_extension_at_2x": gain**3}
+        made.append(rows[["model", "gpu", "batch_size"]].assign(strategy=strategy, **columns))
+    return pd.concat(made)
+
+
+def test_headlines_begin_with_the_memory_floor_in_words(records):
+    frame = records["calibrated"]
+    lines = headlines({"calibrated": frame, "reported": records["reported"]}).splitlines()
+    numbers = scenario_numbers("", frame)
+    expected = [
+        ("KV extension by memory alone (if every expert were there in time)", None),
+        ("median of the rows whose baseline fits", f"{numbers['MedianExtensionFitting']}x of {numbers['BothRows']}"),
+        ("KV bytes, summed over these rows", f"{numbers['KvBytesRatio']}x"),
+        ("geometric mean", f"{numbers['GeomeanExtensionFitting']}x"),
+        ("mean ", f"{numbers['MeanExtensionFitting']}x"),
+        ("mean with does-not-fit as 0, as the report counts", f"{numbers['MeanExtensionZeroFilled']}x"),
+        ("largest", f"{numbers['BestExtension']}x"),
+        ("at ", f"{numbers['BestExtensionModel']}, {numbers['BestExtensionGpu']}"),
+        ("rows longer within native context, both fit", f"{numbers['NativeGainRows']} of {numbers['BothRows']}"),
+        ("rows that only Prophet fits", f"{numbers['ProphetOnlyRows']} of {len(frame)}"),
+    ]
+    assert lines[0].split() == ["calibrated", "reported"]
+    for line, (label, value) in zip(lines[1:], expected, strict=True):
+        assert line.strip().startswith(label)
+        assert value is None or f" {value}" in line.removeprefix(label)
+
+
+def test_headlines_without_table_11_tell_no_price(records):
+    assert "time leaves" not in headlines({"calibrated": records["calibrated"]})
+
+
+def test_headlines_set_the_price_below_the_floor(records):
+    """A row per limit, a column per strategy: the median and the geometric mean of the rows whose baseline fits."""
+    frame = records["calibrated"]
+    gained = prices(frame)
+    floor = headlines({"calibrated": frame})
+    told = headlines({"calibrated": frame}, gained)
+    assert told.startswith(floor)
+    title, heads, *rows = told.removeprefix(floor).strip().splitlines()
+    assert title == f"What time leaves of it: median (geometric mean) of the {frame['baseline_fits'].sum()} rows"
+    assert heads.split() == " ".join(STRATEGIES.values()).split()
+    found = summary(gained)
+    for row, limit in zip(rows, (1.05, 2.0), strict=True):
+        assert row.strip().startswith(f"at most {limit:g}x the time")
+        cells = [f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x)" for name in STRATEGIES]
+        assert row.split("the time")[1].split() == " ".join(cells).split()
+
+
+def test_headlines_leave_out_a_strategy_not_simulated(records):
+    frame = records["calibrated"]
+    gained = prices(frame).query("strategy != 'perfect_prefetch'")
+    told = headlines({"calibrated": frame}, gained)
+    assert "Prophet" in told and "oracle" not in told
+
+
+def test_headlines_tell_no_price_where_nothing_fits(records):
+    never = records["calibrated"].query("model == 'Grok-1-314B'")
+    assert headlines({"never": never}, prices(never)) == headlines({"never": never})
+
+
+def test_price_numbers_are_those_of_the_summary(records):
+    gained = prices(records["calibrated"])
+    numbers = price_numbers(gained)
+    found = summary(gained)
+    assert all(name.isalpha() for name in numbers)
+    assert len(numbers) == 3 * len(found)
+    assert numbers["PriceOnDemandAtOnePointZeroFiveMedian"] == f"{found['median']['on_demand', 1.05]:.2f}"
+    assert numbers["PricePerfectPrefetchAtTwoGeomean"] == f"{found['geomean']['perfect_prefetch', 2.0]:.2f}"
+    assert numbers["PriceProphetAtTwoMean"] == f"{found['mean']['prophet', 2.0]:.2f}"
