@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.present.latex import TABLES, TexColumn, escape, macros, table
+from prophet_moe.present.latex import TABLES, TexColumn, columns_of, escape, macros, table
 from prophet_moe.present.quoted_numbers import headlines, scenario_numbers
 from tests.conftest import ROOT
 
@@ -84,8 +84,10 @@ def test_latex_columns_exist(records):
         "table4": tables.max_context(record, "A100-80GB", 16),
     }
     for name, frame in made.items():
-        body = table(frame, TABLES[name], "caption", "label")
+        body = table(frame, columns_of(name, frame, 1.2), "caption", "label")
         assert body.count(" \\\\\n") == len(frame) + 1
+        assert ("at 1.2$" in body) == (name == "table2")
+    assert columns_of("table2", made["table2"], 1.7) == TABLES["table2"], "no price was simulated at that limit"
 
 
 def test_macros_have_names_that_latex_allows(records):

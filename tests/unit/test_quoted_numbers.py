@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.present.price import STRATEGIES, summary
-from prophet_moe.present.quoted_numbers import headlines, price_numbers, scenario_numbers
+from prophet_moe.present.quoted_numbers import headlines, prefill_numbers, price_numbers, scenario_numbers
 
 
 def prices(rows: pd.DataFrame) -> pd.DataFrame:
@@ -23,7 +23,6 @@ def test_headlines_begin_with_the_memory_floor_in_words(records):
     lines = headlines({"calibrated": frame, "reported": records["reported"]}).splitlines()
     numbers = scenario_numbers("", frame)
     expected = [
-        ("KV extension by memory alone (if every expert were there in time)", None),
         ("median of the rows whose baseline fits", f"{numbers['MedianExtensionFitting']}x of {numbers['BothRows']}"),
         ("KV bytes, summed over these rows", f"{numbers['KvBytesRatio']}x"),
         ("geometric mean", f"{numbers['GeomeanExtensionFitting']}x"),
@@ -34,14 +33,15 @@ def test_headlines_begin_with_the_memory_floor_in_words(records):
         ("rows longer within native context, both fit", f"{numbers['NativeGainRows']} of {numbers['BothRows']}"),
         ("rows that only Prophet fits", f"{numbers['ProphetOnlyRows']} of {len(frame)}"),
     ]
-    assert lines[0].split() == ["calibrated", "reported"]
-    for line, (label, value) in zip(lines[1:], expected, strict=True):
+    assert lines[0] == "KV extension by memory alone, if every expert were there in time"
+    assert lines[1].split() == ["calibrated", "reported"]
+    for line, (label, value) in zip(lines[2:], expected, strict=True):
         assert line.strip().startswith(label)
-        assert value is None or f" {value}" in line.removeprefix(label)
+        assert f" {value}" in line.removeprefix(label)
 
 
 def test_headlines_without_table_11_tell_no_price(records):
-    assert "time leaves" not in headlines({"calibrated": records["calibrated"]})
+    assert "leaves of it" not in headlines({"calibrated": records["calibrated"]})
 
 
 def test_headlines_set_the_price_below_the_floor(records):
@@ -52,7 +52,8 @@ def test_headlines_set_the_price_below_the_floor(records):
     told = headlines({"calibrated": frame}, gained)
     assert told.startswith(floor)
     title, heads, *rows = told.removeprefix(floor).strip().splitlines()
-    assert title == f"What time leaves of it: median (geometric mean) of the {frame['baseline_fits'].sum()} rows"
+    count = frame["baseline_fits"].sum()
+    assert title == f"What a limit of slowdown leaves of it: median (geometric mean) of the {count} rows"
     assert heads.split() == " ".join(STRATEGIES.values()).split()
     found = summary(gained)
     for row, limit in zip(rows, (1.05, 2.0), strict=True):
@@ -75,10 +76,19 @@ def test_headlines_tell_no_price_where_nothing_fits(records):
 
 def test_price_numbers_are_those_of_the_summary(records):
     gained = prices(records["calibrated"])
-    numbers = price_numbers(gained)
+    numbers = price_numbers(gained, 2)
     found = summary(gained)
-    assert all(name.isalpha() for name in numbers)
-    assert len(numbers) == 3 * len(found)
-    assert numbers["PriceOnDemandAtOnePointZeroFiveMedian"] == f"{found['median']['on_demand', 1.05]:.2f}"
-    assert numbers["PricePerfectPrefetchAtTwoGeomean"] == f"{found['geomean']['perfect_prefetch', 2.0]:.2f}"
-    assert numbers["PriceProphetAtTwoMean"] == f"{found['mean']['prophet', 2.0]:.2f}"
+    assert all(name.isalpha() for name in numbers), "macros of LaTeX"
+    assert numbers["ClaimedSlowdown"] == "2"
+    assert numbers["PriceOnDemandClaimedMedian"] == f"{found['median']['on_demand', 2.0]:.2f}"
+    assert numbers["PricePerfectPrefetchClaimedMedian"] == f"{found['median']['perfect_prefetch', 2.0]:.2f}"
+    tight, loose, after = numbers["PriceRows"].split(r" \\")
+    assert after == ""
+    assert tight.split(" & ")[0] == r"1.05$\times$"
+    row = found.loc["prophet", 2.0]
+    assert loose.split(" & ")[2] == f"{row['median']:.2f} ({row['geomean']:.2f})"
+
+
+def test_prefill_number_is_the_median_up_to_native():
+    prefill = pd.DataFrame({"limit": ["prophet", *["prophet_native"] * 3], "slowdown": [99.0, 2.0, 3.0, 7.0]})
+    assert prefill_numbers(prefill) == {"PrefillSlowdownMedian": "3.0"}

@@ -191,7 +191,9 @@ def label_prefix(wildcards):
 def latex_table_parameters(wildcards):
     """Captions, and a label prefix that keeps scenarios apart."""
     captions = {name.split("_")[0]: caption(name, at=wildcards.at) for name in TABLE_NAMES}
-    return as_json({"captions": captions, "label": f"tab:{label_prefix(wildcards)}"})
+    claimed = EXPERIMENT.decode_step.claimed_slowdown
+    label = f"tab:{label_prefix(wildcards)}"
+    return as_json({"captions": captions, "label": label, "claimed_slowdown": claimed})
 
 
 def figures_tex_parameters(wildcards):

@@ -14,8 +14,7 @@ def build(files, parameters):
     for name in NAMES:
         frame = pd.read_csv(getattr(files, name))
         label = parameters["label"] + name
-        # Scenarios without simulated time have no columns of it.
-        columns = [column for column in latex.TABLES[name] if column.name in frame]
+        columns = latex.columns_of(name, frame, parameters["claimed_slowdown"])
         body = latex.table(frame, columns, parameters["captions"][name], label)
         write_text(getattr(files, f"{name}_tex"), latex.header(files.config_hash) + body)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from prophet_moe.present.price import STRATEGIES
+
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 
 
@@ -35,12 +37,10 @@ TABLES: dict[str, tuple[TexColumn, ...]] = {
         TexColumn("model", "Model"),
         TexColumn("fitting_rows", r"Fitting\\rows", 0, 2),
         TexColumn("prophet_only_rows", r"Prophet\\only", 0, 2),
-        TexColumn("mean_on_demand_at_1.2x", r"No prediction\\at 1.2$\times$ time", 2, 2),
-        TexColumn("mean_prophet_at_1.2x", r"Prophet\\at 1.2$\times$ time", 2, 2),
-        TexColumn("mean_perfect_prefetch_at_1.2x", r"Oracle\\at 1.2$\times$ time", 2, 2),
+        TexColumn("rows", r"All\\rows", 0, 2),
         TexColumn("median_floor_fitting", r"Memory floor,\\median ($\times$)", 2, 2),
         TexColumn("mean_floor_fitting", r"Memory floor,\\mean ($\times$)", 2, 2),
-        TexColumn("native_gain_rows", r"Gain within\\native (rows)", 0, 2),
+        TexColumn("best_floor", r"Memory floor,\\best ($\times$)", 2, 2),
         TexColumn("mean_floor_zero_filled", r"Mean with\\zeros ($\times$)", 2, 2),
     ),
     "table3": (
@@ -64,6 +64,32 @@ TABLES: dict[str, tuple[TexColumn, ...]] = {
         TexColumn("memory_floor_factor", r"Memory\\floor ($\times$)", 2, 2),
     ),
 }
+
+TABLE2_PRICED = (
+    *TABLES["table2"][:4],
+    TexColumn("median_floor_fitting", r"Memory floor,\\median ($\times$)", 2, 2),
+    TexColumn("mean_floor_fitting", r"Memory floor,\\mean ($\times$)", 2, 2),
+    TexColumn("native_gain_rows", r"Gain within\\native (rows)", 0, 2),
+)
+"""Table 2 where time was simulated, but for the columns of `price_columns`, which stand before the floor."""
+
+
+def columns_of(name: str, frame: pd.DataFrame, claimed_slowdown: float) -> tuple[TexColumn, ...]:
+    """What is printed of tables 1-4; of table 2 with the price in time, the means at the claimed slowdown."""
+    prices = [column.name for column in price_columns(claimed_slowdown)]
+    if name == "table2" and set(prices) <= set(frame.columns):
+        return (*TABLE2_PRICED[:4], *price_columns(claimed_slowdown), *TABLE2_PRICED[4:])
+    return TABLES[name]
+
+
+def price_columns(slowdown: float) -> list[TexColumn]:
+    """Means of the KV extension within a limit of slowdown, a column per strategy."""
+    return [
+        TexColumn(
+            f"mean_{name}_at_{slowdown:g}x", rf"{title[0].upper()}{title[1:]}\\at {slowdown:g}$\times$ time", 2, 2
+        )
+        for name, title in STRATEGIES.items()
+    ]
 
 
 def table(frame: pd.DataFrame, columns: Sequence[TexColumn], caption: str, label: str) -> str:

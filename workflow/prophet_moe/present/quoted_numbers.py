@@ -99,14 +99,13 @@ def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None =
     `gained` is table 11: the price in time, which only the default scenario models.
     """
     rows = {
-        "KV extension by memory alone (if every expert were there in time)": "",
-        "    median of the rows whose baseline fits": "{MedianExtensionFitting}x of {BothRows}",
-        "    KV bytes, summed over these rows": "{KvBytesRatio}x",
-        "    geometric mean": "{GeomeanExtensionFitting}x",
-        "    mean": "{MeanExtensionFitting}x",
-        "    mean with does-not-fit as 0, as the report counts": "{MeanExtensionZeroFilled}x",
-        "    largest": "{BestExtension}x",
-        "        at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
+        "median of the rows whose baseline fits": "{MedianExtensionFitting}x of {BothRows}",
+        "KV bytes, summed over these rows": "{KvBytesRatio}x",
+        "geometric mean": "{GeomeanExtensionFitting}x",
+        "mean": "{MeanExtensionFitting}x",
+        "mean with does-not-fit as 0, as the report counts": "{MeanExtensionZeroFilled}x",
+        "largest": "{BestExtension}x",
+        "    at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
         "rows longer within native context, both fit": "{NativeGainRows} of {BothRows}",
         "rows that only Prophet fits": "{ProphetOnlyRows} of {Rows}",
     }
@@ -116,7 +115,7 @@ def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None =
         name: {label: text.format(**(none | numbers)) for label, text in rows.items()}
         for name, numbers in columns.items()
     }
-    lines = [_left(pd.DataFrame(table))]
+    lines = ["KV extension by memory alone, if every expert were there in time", _left(pd.DataFrame(table))]
     found = summary(gained) if gained is not None else pd.DataFrame()
     if len(found):
         limits = limits_of(gained)
@@ -126,8 +125,12 @@ def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None =
             if name in found.index
         }
         count = int(found["configurations"].max())
-        price = pd.DataFrame(cells, [f"    at most {limit:g}x the time" for limit in limits])
-        lines += ["", f"What time leaves of it: median (geometric mean) of the {count} rows", _left(price)]
+        price = pd.DataFrame(cells, [f"at most {limit:g}x the time" for limit in limits])
+        lines += [
+            "",
+            f"What a limit of slowdown leaves of it: median (geometric mean) of the {count} rows",
+            _left(price),
+        ]
     return "\n".join(lines)
 
 

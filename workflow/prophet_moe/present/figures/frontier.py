@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.summary import geometric_mean
+from prophet_moe.present.price import STRATEGIES
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings import Style
@@ -21,8 +23,6 @@ INTERVAL = ["slowdown_low", "slowdown_high"]
 """The interval of the slowdown over sequences, drawn where the table has it."""
 MEMORY_COLUMNS = [*CONFIGURATION, "kv_extension_factor"]
 """Of the record of capacity: those that are read."""
-STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
-"""Strategies in the order in which they are drawn, and what they are called in the figure."""
 ORACLE = "perfect_prefetch"
 FLOOR = "memory floor: if every expert were there in time"
 LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
@@ -66,11 +66,6 @@ def memory_floor(memory: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
     """KV extension where only memory counts, of the configurations whose baseline fits."""
     wanted = pd.MultiIndex.from_frame(fitting(points)[CONFIGURATION].drop_duplicates()).sort_values()
     return memory.set_index(CONFIGURATION)["kv_extension_factor"].reindex(wanted)
-
-
-def geometric_mean(values: pd.Series) -> float:
-    """Geometric mean of positive ratios, such as KV extensions of configurations."""
-    return float(np.exp(np.log(values).mean()))
 
 
 def findings(
