@@ -176,9 +176,10 @@ def edited(path: Path, old: str, new: str):
         path.write_text(before)
 
 
-def test_the_essentials_need_the_fitted_law_and_no_replay(project):
-    """Figures 1-5 and tables 1-4 of every scenario, and of the studies only what the calibrated one rests on."""
-    made = {"catalog", "numbers", "routing_law", "routing_variation"} | SWEEPS | trace_jobs("fit_law", "described")
+def test_the_essentials_need_the_fitted_law_and_the_frontier(project):
+    """Figures 1-5 and tables 1-4 of every scenario, what the calibrated one rests on, and its price in time."""
+    made = {"catalog", "prefill", "routing_law", "routing_variation"} | SWEEPS | trace_jobs("fit_law", "described")
+    made |= FRONTIER - figure_jobs("frontier")
     made |= {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables", "figures_tex") for at in PLACES}
     made |= FIGURE_JOBS
     jobs = project.jobs("essentials")
@@ -256,6 +257,7 @@ def test_an_edit_of_the_statistics_describes_the_traces_again(built):
     described, fitted = (trace_jobs(rule, "described") for rule in ("describe_trace", "fit_law"))
     with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
         again = described | fitted | {"routing_statistics", STATISTICS_FIGURE, "routing_law", LAW_FIGURE}
+        again |= PREDICTED | {"prediction", PREDICTION_FIGURE} | trace_jobs("count_deduplication", "simulated")
         assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS | PREDICTED_SETS
 
 
@@ -312,5 +314,5 @@ def test_the_report_builds_offline(built):
     done = built.snakemake("--report", "report.html")
     assert done.returncode == 0, done.stdout
     page = (built.root / "report.html").read_text()
-    assert "Mean KV extension of every model" in page
+    assert "Memory floor of every model" in page
     (built.root / "report.html").unlink()

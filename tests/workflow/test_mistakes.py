@@ -105,7 +105,7 @@ def test_a_broken_record_is_told_and_leaves_no_table(small_project):
     done = small_project.snakemake("tables/table2_average_extension.csv", "--cores", "1", *SMALL)
     assert done.returncode != 0
     assert "line 6: total_params_b: got 'many', expected a value of type number" in only_error(done.stdout)
-    assert not list((small_project.root / "tables").glob("table[1-4]*.csv"))
+    assert not list((small_project.root / "tables").glob("table[1-4]_*.csv"))
     assert only_error(done.stdout) in done.stdout.splitlines()[-8:], "the clear line is repeated at the end"
 
 
