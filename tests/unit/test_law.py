@@ -19,6 +19,7 @@ from prophet_moe.routing.law import (
     uniform_occupancy,
     unique_experts,
 )
+from prophet_moe.routing.sequences import popularity
 from prophet_moe.settings import Routing
 from tests.unit.test_statistics import make_trace, uniform_trace
 
@@ -149,7 +150,7 @@ def distinct_of(trace, rows) -> float:
 def test_skewed_occupancy_is_exact_for_sequences_drawn_at_random():
     """Over all batches of a trace's tokens, drawn with replacement, the mean is exactly the law's."""
     trace = uniform_trace([1] * 6, 2, 7, 2, seed=4)
-    skewed = clustered_occupancy(statistics.popularity(trace), 0.0, (1, 2, 3, 4))
+    skewed = clustered_occupancy(popularity(trace), 0.0, (1, 2, 3, 4))
     for batch, law in zip((1, 2, 3, 4), skewed, strict=True):
         outcomes = [distinct_of(trace, rows) for rows in product(range(6), repeat=batch)]
         assert law == pytest.approx(np.mean(outcomes), rel=1e-12)
@@ -163,10 +164,10 @@ def test_staggered_batches_of_one_token_sequences_follow_skewed_occupancy():
     """
     sequences, experts, batches = 3000, 24, (1, 2, 8, 32)
     rng = np.random.default_rng(1)
-    popularity = rng.dirichlet(np.full(experts, 0.7), 3)
-    choices = np.stack([rng.choice(experts, sequences, p=shares) for shares in popularity], axis=1)[:, :, None]
+    drawn = rng.dirichlet(np.full(experts, 0.7), 3)
+    choices = np.stack([rng.choice(experts, sequences, p=shares) for shares in drawn], axis=1)[:, :, None]
     trace = make_trace(choices, [1] * sequences, experts)
-    chosen = np.rint(statistics.popularity(trace) * sequences).astype(int)
+    chosen = np.rint(popularity(trace) * sequences).astype(int)
 
     missed = [
         np.sum([comb(sequences - n, batch) / comb(sequences, batch) for n in chosen.ravel().tolist()]) / 3
@@ -180,7 +181,7 @@ def test_staggered_batches_of_one_token_sequences_follow_skewed_occupancy():
     assert draws[:, 0].tolist() == [1] * len(draws)
     assert (np.abs(draws.mean(axis=0) - exact)[1:] < 4 * error[1:]).all()
     assert error.max() < 0.05
-    skewed = clustered_occupancy(statistics.popularity(trace), 0.0, batches)
+    skewed = clustered_occupancy(popularity(trace), 0.0, batches)
     np.testing.assert_allclose(skewed, exact, rtol=max(batches) / sequences)
     assert (uniform(experts, 1, batches)[1:] > skewed[1:] + 10 * error[1:]).all()
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing import law, law_fit, statistics
+from prophet_moe.routing import law, law_fit
 from prophet_moe.routing.law_fit import BATCHES, BATCHINGS, LAWS, SATURATION_SHARE, Observed
-from prophet_moe.routing.sequences import divisible, split_by_sequence
+from prophet_moe.routing.sequences import divisible, popularity, split_by_sequence
 from prophet_moe.routing.trace import Trace, sequence_starts
 from tests.unit.test_statistics import make_trace, traces, uniform_trace
 
@@ -91,7 +91,7 @@ def test_choices_by_sequence(trace):
                 expected[numbers[sequence], layer, expert] += 1
     np.testing.assert_array_equal(found, expected)
     assert found.shape == (len(sequence_starts(trace)) - 1, len(trace.router.layers), trace.router.experts)
-    np.testing.assert_allclose(statistics.popularity(trace), found.sum(axis=0) / len(trace))
+    np.testing.assert_allclose(popularity(trace), found.sum(axis=0) / len(trace))
 
 
 def observed(unique, experts=64, top_k=2, batches=BATCHES) -> Observed:
@@ -198,9 +198,9 @@ def test_predictions_come_from_one_half_and_are_judged_on_the_other(clustered):
     learned, held_out = split_by_sequence(clustered_trace(), law_fit.TRAINING_SHARE, law_fit.SEED)
     rows = residuals[residuals["batching"] == "prefill"].set_index("law")
     for part, column, name in ((learned, "predicted", "empirical"), (held_out, "held_out", "uniform_occupancy")):
-        seen = law_fit.observe(part, "prefill", statistics.popularity(part), 4 * law_fit.SAMPLES, law_fit.SEED)
+        seen = law_fit.observe(part, "prefill", popularity(part), 4 * law_fit.SAMPLES, law_fit.SEED)
         np.testing.assert_array_equal(rows.loc[name, column], seen.unique)
-    skewed = law.clustered_occupancy(statistics.popularity(learned), 0.0, BATCHES)
+    skewed = law.clustered_occupancy(popularity(learned), 0.0, BATCHES)
     np.testing.assert_allclose(rows.loc["skewed_occupancy", "predicted"], skewed)
 
 
@@ -226,7 +226,7 @@ def test_a_power_law_is_fitted_below_saturation_alone():
     trace = uniform_trace([20] * 130, 2, 24, 3)
     fits, _ = fitted(trace)
     for batching in BATCHINGS:
-        seen = law_fit.observe(trace, batching, statistics.popularity(trace), 4 * law_fit.SAMPLES, law_fit.SEED)
+        seen = law_fit.observe(trace, batching, popularity(trace), 4 * law_fit.SAMPLES, law_fit.SEED)
         below = [(b, u) for b, u in zip(seen.batches, seen.unique, strict=True) if u <= SATURATION_SHARE * 24]
         x, y = np.log(np.array(below) / [1, 3]).T
         expected = np.linalg.lstsq(x[:, None], y)[0][0]

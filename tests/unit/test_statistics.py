@@ -87,7 +87,7 @@ def test_load(trace):
         counts = Counter(trace.experts[:, layer].ravel().tolist())
         total = len(trace) * trace.router.top_k
         assert shares.tolist() == pytest.approx([counts[e] / total for e in range(trace.router.experts)])
-        assert statistics.popularity(trace)[layer].tolist() == [counts[e] / len(trace) for e in range(len(shares))]
+        assert sequences.popularity(trace)[layer].tolist() == [counts[e] / len(trace) for e in range(len(shares))]
         entropy = -sum(n / total * math.log2(n / total) for n in counts.values())
         assert statistics.load_entropy(load)[layer] == pytest.approx(entropy, abs=1e-12)
         assert statistics.load_skew(load)[layer] == pytest.approx(max(counts.values()) / total * trace.router.experts)

@@ -15,7 +15,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.predict.context import Context, Ids, context_of
 from prophet_moe.predict.counting import conditional, transitions
 from prophet_moe.predict.network import Network
-from prophet_moe.routing import statistics
+from prophet_moe.routing.sequences import popularity
 from prophet_moe.routing.trace import Trace
 
 Probabilities = NDArray[np.float32]
@@ -38,7 +38,7 @@ class Learned:
     @cached_property
     def popularity(self) -> NDArray[np.float64]:
         """(L, E): share of the tokens that choose each expert."""
-        return statistics.popularity(self.trace)
+        return popularity(self.trace)
 
     def transitions(self, layer: int, lookahead: int, order: int) -> Callable[[Ids], Probabilities]:
         """From the inputs of `layer`, as Context gives them, to probabilities (n, E)."""

@@ -108,8 +108,8 @@ RECORD_COLUMNS = (
     _number(
         "kv_extension_factor",
         "",
-        "prophet_max_context / baseline_max_context by memory alone, if every expert were there in time: a floor, whose "
-        "price in time is in table 11; empty where the baseline does not fit (reported: 0).",
+        "prophet_max_context / baseline_max_context by memory alone, if every expert were there in time: a floor, "
+        "whose price in time is in table 11; empty where the baseline does not fit (reported: 0).",
     ),
     _integer("kv_increase_tokens", "tokens", "prophet_max_context - baseline_max_context."),
 )

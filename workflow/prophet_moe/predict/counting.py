@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.predict.context import LAYERS_BEFORE, SOURCES, Ids
 from prophet_moe.routing import statistics
+from prophet_moe.routing.sequences import chosen_share
 
 Floats = NDArray[np.float32]
 Scores = Callable[[Ids], Floats]
@@ -23,13 +24,13 @@ BACKING = np.float32(4.0)
 
 def popularity(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
     """Rank by how often each expert is chosen."""
-    often = statistics.chosen_share(chosen, experts)
+    often = chosen_share(chosen, experts)
     return lambda seen: np.broadcast_to(often, (len(seen), experts)).astype(np.float32)
 
 
 def previous_token(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
     """First what the token before chose at this layer, then by popularity."""
-    often = statistics.chosen_share(chosen, experts)
+    often = chosen_share(chosen, experts)
 
     def scores(seen: Ids) -> Floats:
         ranked = np.zeros((len(seen), experts + 1), np.float32)
@@ -64,7 +65,7 @@ def conditional(
     contexts: Sequence[NDArray[np.integer]], chosen: NDArray[np.uint16], experts: int
 ) -> Callable[[Sequence[NDArray[np.integer]]], Floats]:
     """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it."""
-    often = statistics.chosen_share(chosen, experts).astype(np.float32)
+    often = chosen_share(chosen, experts).astype(np.float32)
     tables = [_transition_counts(context, chosen, experts) for context in contexts]
 
     def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:

@@ -147,7 +147,7 @@ def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
     halves = sequences.split_by_sequence(trace, TRAINING_SHARE, SEED)
     for batching in BATCHINGS:
         everything, *split = (
-            observe(part, batching, statistics.popularity(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
+            observe(part, batching, sequences.popularity(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
         )
         train, test = _to_common_batches(*split)
         anew = list(_resampled(trace, batching))

@@ -154,6 +154,16 @@ def _components(count: int, links: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique([root(node) for node in range(count)], return_inverse=True)[1].astype(np.int64)
 
 
+def popularity(trace: Trace) -> NDArray[np.float64]:
+    """(L, E): share of the tokens that choose each expert; each layer sums to k."""
+    return np.array([chosen_share(chosen, trace.router.experts) for chosen in trace.experts.swapaxes(0, 1)])
+
+
+def chosen_share(chosen: NDArray[np.uint16], experts: int) -> NDArray[np.float64]:
+    """(E,): share of the tokens of one layer that choose each expert, from their choices (n, k)."""
+    return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
+
+
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
     """Two traces of whole sequences, the first of about `share` of them, that share no text: `text_groups` stay whole.
 

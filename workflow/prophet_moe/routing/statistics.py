@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prophet_moe.routing.sequences import follows
+from prophet_moe.routing.sequences import follows, popularity
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 Floats = NDArray[np.float64]
@@ -22,16 +22,6 @@ Batching = Literal["decode_step", "staggered", "prefill"]
 def load(trace: Trace) -> Floats:
     """(L, E): share of all choices that fall on each expert; each layer sums to 1."""
     return popularity(trace) / trace.router.top_k
-
-
-def popularity(trace: Trace) -> Floats:
-    """(L, E): share of the tokens that choose each expert; each layer sums to k."""
-    return np.array([chosen_share(chosen, trace.router.experts) for chosen in trace.experts.swapaxes(0, 1)])
-
-
-def chosen_share(chosen: NDArray[np.uint16], experts: int) -> Floats:
-    """(E,): share of the tokens of one layer that choose each expert, from their choices (n, k)."""
-    return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
 
 
 def load_skew(load: Floats) -> Floats:

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from prophet_moe.cachesim.decode_loop.plan import FREQUENCY, ORACLE, PROPHET, Workload
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LIKELY, split
+from prophet_moe.routing.sequences import popularity
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
 
@@ -144,9 +145,7 @@ def held_out(workload: Workload) -> Trace:
 def often_chosen(workload: Workload) -> NDArray[np.int64]:
     """(L, K) the `predicted_experts` that the other sequences choose most often in each layer, equal ones by number."""
     learned = split(read_trace(Path(workload.trace)))[0]
-    experts, layers = learned.router.experts, range(len(learned.router.layers))
-    counts = np.array([np.bincount(learned.experts[:, layer].ravel(), minlength=experts) for layer in layers])
-    return np.argsort(-counts, axis=1, kind="stable")[:, : workload.predicted_experts]
+    return np.argsort(-popularity(learned), axis=1, kind="stable")[:, : workload.predicted_experts]
 
 
 def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int) -> NDArray[np.int64]:

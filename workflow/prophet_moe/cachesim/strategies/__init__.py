@@ -35,8 +35,9 @@ class Strategy:
     """Where it is described."""
     rank: int
     """Place in tables and figures."""
-    role: Literal["strategy", "bound"] = "strategy"
-    """A strategy of the comparison, or a bound or control beside it."""
+    role: Literal["strategy", "bound", "oracle", "control"] = "strategy"
+    """A strategy of the comparison, or beside it a bound, an oracle (which knows the future and bounds nothing), or a
+    control."""
     wishes: Wishing = nothing
     """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
     urgent first, ended by -1, or what `wishes.ahead` makes. Per layer at most what the nearest tier holds."""

@@ -3,5 +3,5 @@
 from prophet_moe.cachesim.strategies import Strategy
 
 STRATEGY = Strategy(
-    title="Random eviction", source="control", rank=15, role="bound", eviction="random", deduplicated=True
+    title="Random eviction", source="control", rank=15, role="control", eviction="random", deduplicated=True
 )

@@ -6,7 +6,7 @@ STRATEGY = Strategy(
     title="Static most popular",
     source="control",
     rank=14,
-    role="bound",
+    role="control",
     eviction="popularity",
     deduplicated=True,
 )
