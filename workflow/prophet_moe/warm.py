@@ -12,6 +12,7 @@ import numpy as np
 from prophet_moe.cachesim.experiments import comparative_results
 from prophet_moe.cachesim.policies import POLICIES, misses
 from prophet_moe.cachesim.simulation import Times
+from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.network import Network
@@ -19,6 +20,7 @@ from prophet_moe.routing.distinct import deviation
 from prophet_moe.routing.law_fit import fit_laws
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.summary import cleaned, summarise
+from prophet_moe.routing.synthetic import Scalars, generate
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 from prophet_moe.settings import Simulation
 
@@ -40,7 +42,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _judge, _fit, _describe)]:
+        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _judge, _fit, _describe, _stand_in)]:
             compiled.result()
 
 
@@ -66,6 +68,13 @@ def _describe(folder: Path) -> None:
     summarise("none", trace)
     for policy in POLICIES:
         misses(policy, trace.experts.ravel(), trace.router.experts, 2)
+
+
+def _stand_in(folder: Path) -> None:
+    trace = read_trace(folder)
+    power = discrimination.measure(trace.decoded(), _network(trace.router))
+    made = generate(Scalars(0.1, 1.0, 0.5, 4.0, 0.5).parameters(trace.router), 2, 8, 0)
+    discrimination.transferred(power, discrimination.prior(made), made, 0)
 
 
 def _times(batch: int) -> Times:
