@@ -16,8 +16,8 @@ from prophet_moe.present.quoted_numbers import scenario_numbers
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import CALIBRATED, REPORTED, Sensitivity
 
-AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2})
-"""What the audit recomputed: one size of predictor for all models, and (see below) an encoder like a decoder."""
+AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2, "lookahead_layers": 3})
+"""What the audit recomputed: one size of predictor for all models, a staging buffer, and an encoder like a decoder."""
 BY_MEAN = AUDITED.model_copy(update={"resident": "mean"})
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from prophet_moe.present.price import STRATEGIES, by_model, gains, limits_of, summary
+from prophet_moe.present.price import STRATEGIES, by_model, gains, limits_of, native_gain_rows, summary
 
 LIMITS = (1.05, 1.2, 2.0)
 EXTENSION = some.one_of(some.just(float("nan")), some.floats(1, 50))
@@ -110,3 +110,19 @@ def test_price_where_no_baseline_fits_is_empty():
     table = made([[np.nan] * 9, [np.nan] * 9])
     assert gains(table).empty and by_model(table).empty and summary(table).empty
     assert list(by_model(table).columns) == list(by_model(made([[1.0] * 9])).columns)
+
+
+def test_native_gains_are_counted_row_by_row():
+    gained = pd.DataFrame(
+        {
+            "model": ["M", "M", "M", "N"],
+            "gpu": ["a", "b", "c", "a"],
+            "batch_size": 1,
+            "strategy": "prophet",
+            "baseline_max_context": [100, 900, 0, 500],
+            "max_context_at_2x": [150, 1200, 300, 500],
+            "kv_extension_at_2x": [1.5, 4 / 3, np.nan, 1.0],
+        }
+    )
+    assert native_gain_rows(gained, {"M": 800, "N": 800})["prophet", 2.0] == 1
+    assert native_gain_rows(gained, {"M": 1000, "N": 800})["prophet", 2.0] == 2

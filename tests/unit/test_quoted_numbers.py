@@ -3,8 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from prophet_moe.present.price import STRATEGIES, summary
-from prophet_moe.present.quoted_numbers import headlines, prefill_numbers, price_numbers, scenario_numbers
+from prophet_moe.present.price import STRATEGIES, native_gain_rows, summary
+from prophet_moe.present.quoted_numbers import (
+    headlines,
+    predicted_set_numbers,
+    prefill_numbers,
+    price_numbers,
+    rule_numbers,
+    scenario_numbers,
+)
 
 
 def prices(rows: pd.DataFrame) -> pd.DataFrame:
@@ -14,6 +21,9 @@ def prices(rows: pd.DataFrame) -> pd.DataFrame:
     for better, strategy in enumerate(STRATEGIES):
         gain = np.where(fits, 1.01 + 0.1 * better + 0.001 * np.arange(len(rows)), np.nan)
         columns = {"kv_extension_at_1.05x": gain, "kv_extension_at_2x": gain**3}
+        baseline = rows["baseline_max_context"].to_numpy(float)
+        columns |= {"baseline_max_context": baseline, "max_context_at_1.05x": np.nan_to_num(gain * baseline)}
+        columns |= {"max_context_at_2x": np.nan_to_num(gain**3 * baseline)}
         made.append(rows[["model", "gpu", "batch_size"]].assign(strategy=strategy, **columns))
     return pd.concat(made)
 
@@ -35,13 +45,14 @@ def test_headlines_begin_with_the_memory_floor_in_words(records):
     ]
     assert lines[0] == "KV extension by memory alone, if every expert were there in time"
     assert lines[1].split() == ["calibrated", "reported"]
-    for line, (label, value) in zip(lines[2:], expected, strict=True):
+    for line, (label, value) in zip(lines[2:-1], expected, strict=True):
         assert line.strip().startswith(label)
         assert f" {value}" in line.removeprefix(label)
+    assert lines[-1].startswith("(*) not comparable between scenarios")
 
 
 def test_headlines_without_table_11_tell_no_price(records):
-    assert "leaves of it" not in headlines({"calibrated": records["calibrated"]})
+    assert "within a limit" not in headlines({"calibrated": records["calibrated"]})
 
 
 def test_headlines_set_the_price_below_the_floor(records):
@@ -51,14 +62,18 @@ def test_headlines_set_the_price_below_the_floor(records):
     floor = headlines({"calibrated": frame})
     told = headlines({"calibrated": frame}, gained)
     assert told.startswith(floor)
-    title, heads, *rows = told.removeprefix(floor).strip().splitlines()
+    title, more, heads, *rows = told.removeprefix(floor).strip().splitlines()
     count = frame["baseline_fits"].sum()
-    assert title == f"What a limit of slowdown leaves of it: median (geometric mean) of the {count} rows"
+    assert title == f"KV extension within a limit of slowdown: median (geometric mean) of the {count} rows,"
+    assert more == "and how many of them are longer within native context"
     assert heads.split() == " ".join(STRATEGIES.values()).split()
-    found = summary(gained)
+    found, native = summary(gained), native_gain_rows(gained, dict(zip(frame["model"], frame["seq_len"], strict=True)))
     for row, limit in zip(rows, (1.05, 2.0), strict=True):
         assert row.strip().startswith(f"at most {limit:g}x the time")
-        cells = [f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x)" for name in STRATEGIES]
+        cells = [
+            f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x), {native[name, limit]}"
+            for name in STRATEGIES
+        ]
         assert row.split("the time")[1].split() == " ".join(cells).split()
 
 
@@ -75,8 +90,9 @@ def test_headlines_tell_no_price_where_nothing_fits(records):
 
 
 def test_price_numbers_are_those_of_the_summary(records):
-    gained = prices(records["calibrated"])
-    numbers = price_numbers(gained, 2)
+    frame = records["calibrated"]
+    gained = prices(frame)
+    numbers = price_numbers(gained, frame, 2)
     found = summary(gained)
     assert all(name.isalpha() for name in numbers), "macros of LaTeX"
     assert numbers["ClaimedSlowdown"] == "2"
@@ -89,6 +105,45 @@ def test_price_numbers_are_those_of_the_summary(records):
     assert loose.split(" & ")[2] == f"{row['median']:.2f} ({row['geomean']:.2f})"
 
 
-def test_prefill_number_is_the_median_up_to_native():
-    prefill = pd.DataFrame({"limit": ["prophet", *["prophet_native"] * 3], "slowdown": [99.0, 2.0, 3.0, 7.0]})
-    assert prefill_numbers(prefill) == {"PrefillSlowdownMedian": "3.0"}
+def test_price_share_is_that_of_the_logarithms(records):
+    """Of a gain of 4 by memory alone, one of 2 within the limit is half."""
+    frame = records["calibrated"].assign(kv_extension_factor=4.0)
+    gained = prices(frame)
+    for name in [column for column in gained if column.startswith("kv_extension")]:
+        gained[name] = gained[name].where(gained[name].isna(), 2.0)
+    assert price_numbers(gained, frame, 2)["PriceProphetClaimedShare"] == "50"
+
+
+def test_prefill_number_is_of_rows_whose_baseline_fits():
+    rows = [("A", "baseline", 9.0), ("A", "prophet_native", 2.0), ("B", "baseline", 9.0), ("B", "prophet_native", 3.0)]
+    rows += [("C", "baseline", 9.0), ("C", "prophet_native", 7.0), ("only Prophet fits", "prophet_native", 99.0)]
+    prefill = pd.DataFrame(rows, columns=["model", "limit", "slowdown"]).assign(gpu="G", batch_size=1)
+    assert prefill_numbers(prefill) == {"PrefillSlowdownMedian": "3.0", "PrefillRows": "3"}
+
+
+def test_rule_numbers_name_every_rule_there_is():
+    rules = pd.DataFrame(
+        {"resident": ["mean", "never_overflows"], "mean_extension": [1.5, 1.25], "median_extension": 1.125}
+    )
+    found = rule_numbers(rules)
+    assert (found["RuleMeanExtension"], found["RuleNeverExtension"], found["RuleMeanMedian"]) == (
+        "1.50",
+        "1.25",
+        "1.12",
+    )
+    assert "RuleQuantileExtension" not in found
+
+
+def test_predicted_set_numbers_are_of_the_widest_set():
+    sets = pd.DataFrame(
+        {
+            "trace": ["a", "a", "b"],
+            "num_experts": [8, 8, 64],
+            "batch_size": [1, 4, 4],
+            "mean_distinct": [1.0, 5.0, 10.0],
+            "predicted_set_p90": [8, 8, 40],
+            "predicted_set_p99": [8, 8, 60],
+        }
+    )
+    found = predicted_set_numbers(sets)
+    assert (found["SetTrace"], found["SetNinety"], found["SetNinetyNine"]) == ("b", "40", "60")

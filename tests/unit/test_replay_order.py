@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from prophet_moe.cachesim.experiments import draw, parts_of
@@ -10,6 +11,7 @@ from prophet_moe.cachesim.forecast import Learned
 from prophet_moe.cachesim.rounds import rounds
 from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.predict.context import split
+from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, notes_of
 from prophet_moe.routing.statistics import bootstrap_distinct
 from prophet_moe.routing.store import read_trace
@@ -78,3 +80,19 @@ def test_a_whole_trace_is_replayed_mixed_unless_asked_otherwise(held_out):
     (shuffled, _), *_ = parts_of(learned, held_out, 8)
     assert ordered.choices[:8].tobytes() == held_out.experts[:8].tobytes()
     assert shuffled.choices[:8].tobytes() != held_out.experts[:8].tobytes()
+
+
+def test_replays_of_table_8_deduplicate_as_table_9():
+    """On every trace, gpt-oss-20b included, and at every batch size: within both 95 % intervals over sequences."""
+    drawn = pd.read_csv(ROOT / "tables/table9_expert_deduplication.csv").set_index(["trace", "batch"])
+    replayed = pd.read_csv(ROOT / "tables/data/comparative_results.csv")
+    runs = replayed[
+        (replayed["strategy"] == "on_demand") & replayed["deduplicated"] & (replayed["routing"] == "recorded")
+    ]
+    groups = runs.groupby(["trace", "batch"])
+    mean, share = groups["request_dedup"].mean(), groups["sampled_share"].first()
+    own = half_width(groups["request_dedup"].std(), groups.size(), beyond_sample(share))
+    assert len(mean) == len(drawn)
+    apart = (mean - drawn["request_dedup"].reindex(mean.index)).abs()
+    allowed = (drawn["request_dedup_high"] - drawn["request_dedup_low"]).reindex(mean.index) / 2 + own
+    assert (apart <= allowed + 1e-12).all(), (apart - allowed)[apart > allowed]

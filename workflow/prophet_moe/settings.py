@@ -87,8 +87,9 @@ class Scenario(Strict):
     """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
     predictor_hidden: int = Field(default=96, gt=0)
     """Hidden units per layer of a predictor whose size is its own; config/predictor.yaml trains as many."""
-    lookahead_layers: int = Field(default=3, ge=0)
-    """Layers whose top-k experts are in flight: the staging buffer (report 000:69)."""
+    lookahead_layers: int = Field(default=0, ge=0)
+    """Layers whose top-k experts have a staging buffer of their own (the report looks 3 ahead, 000:69). 0: what is
+    prefetched goes into the slots of resident experts, as in the simulator."""
     undefined_extension: Literal["empty", "zero"] = "empty"
     """What kv_extension_factor holds where the baseline does not fit; with zero, means run over all rows."""
 
@@ -305,7 +306,6 @@ REPORTED = Scenario(
     runtime_reserve="assumed",
     runtime_reserve_mib=0,
     predictor_mb=7.2,
-    lookahead_layers=0,
     undefined_extension="zero",
 )
 

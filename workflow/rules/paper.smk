@@ -54,6 +54,8 @@ rule numbers:
         records=everywhere(RECORD),
         gained=gained_by_default,
         prefill=PREFILL_TABLE,
+        rules=RULES_TABLE,
+        sets=[SETS_TABLE] if PREDICTED else [],
     output:
         macros=NUMBERS_TEX,
         headlines=HEADLINES,
@@ -71,6 +73,8 @@ rule numbers:
         " --records {input.records:q}"
         " --gained {input.gained:q}"
         " --prefill {input.prefill:q}"
+        " --rules {input.rules:q}"
+        " --sets {input.sets:q}"
         " --macros {output.macros:q}"
         " --headlines {output.headlines:q}"
         " --parameters {params.parameters:q}"

@@ -5,7 +5,15 @@ import pandas as pd
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_text
 from prophet_moe.present import latex
-from prophet_moe.present.quoted_numbers import grid_numbers, headlines, prefill_numbers, price_numbers, scenario_numbers
+from prophet_moe.present.quoted_numbers import (
+    grid_numbers,
+    headlines,
+    predicted_set_numbers,
+    prefill_numbers,
+    price_numbers,
+    rule_numbers,
+    scenario_numbers,
+)
 from prophet_moe.provenance.job import run
 
 
@@ -15,12 +23,20 @@ def build(files, parameters):
     numbers = grid_numbers(next(iter(records.values())))
     for name, record in records.items():
         numbers |= scenario_numbers(name, record)
-    gained = pd.read_csv(files.gained[0]) if files.gained else None
-    numbers |= {} if gained is None else price_numbers(gained, parameters["claimed_slowdown"])
-    numbers |= prefill_numbers(pd.read_csv(files.prefill))
+    default = next(iter(records.values()))
+    gained, prefill = (pd.read_csv(files.gained[0]) if files.gained else None), pd.read_csv(files.prefill)
+    numbers |= {} if gained is None else price_numbers(gained, default, parameters["claimed_slowdown"])
+    numbers |= prefill_numbers(prefill) | rule_numbers(pd.read_csv(files.rules))
+    numbers |= predicted_set_numbers(pd.read_csv(files.sets[0])) if files.sets else {}
     write_text(files.macros, latex.header(files.config_hash) + latex.macros(numbers))
-    write_text(files.headlines, headlines(records, gained) + "\n")
+    write_text(files.headlines, headlines(records, gained, prefill) + "\n")
 
 
 if __name__ == "__main__":
-    run(build, reads=["prefill"], reads_many=["records"], reads_any=["gained"], writes=["macros", "headlines"])
+    run(
+        build,
+        reads=["prefill", "rules"],
+        reads_many=["records"],
+        reads_any=["gained", "sets"],
+        writes=["macros", "headlines"],
+    )

@@ -1,8 +1,8 @@
 """What a saved gigabyte costs: KV extension against slowdown, as fewer experts stay on the GPU.
 
 Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying routing with the
-times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: there is no
-staging buffer beside them, neither in memory nor in the simulation.
+times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: the simulator
+has no staging buffer beside them, and memory has one only where a scenario asks for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd
         {name: columns[name].to_numpy() for name in INPUTS},
         scenario,
         resident=rows["resident_experts"].to_numpy(float),
-        staging_kept=False,
+        staging_kept=(rows["strategy"] != "on_demand").to_numpy(),
         predictor_kept=(rows["strategy"] == "prophet").to_numpy(),
     )
     free = memory["prophet_free_bytes"]
@@ -160,7 +160,7 @@ def _gained(curve: pd.DataFrame, limits: Sequence[float]) -> dict[str, object]:
     sampled = np.maximum([reach(found, gained, limits) for found in by_sample.to_numpy().T], baseline)
     half = half_width(sampled.std(axis=0, ddof=1), len(sampled), beyond_sample(share))
     one = baseline if baseline else np.nan
-    row = {"trace": curve["trace"].iloc[0]}
+    row = {"trace": curve["trace"].iloc[0], "baseline_max_context": baseline}
     for limit, context, resident, aside in zip(limits, contexts, held, half, strict=True):
         at = f"at_{limit:g}x"
         row |= {f"resident_experts_{at}": resident, f"max_context_{at}": max(0.0, np.floor(context + ROUNDING_GUARD))}

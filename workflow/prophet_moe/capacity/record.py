@@ -84,7 +84,11 @@ RECORD_COLUMNS = (
     ),
     _number("unique_experts", "", "Distinct experts per layer that a batch activates, u(B), not rounded."),
     _gigabytes("baseline_expert_gb", "Routed experts with every expert resident.", "baseline_expert_bytes"),
-    _gigabytes("prophet_expert_gb", "Routed experts with the predicted-active ones resident.", "prophet_expert_bytes"),
+    _gigabytes(
+        "prophet_expert_gb",
+        "Routed experts with those resident that Prophet keeps (docs/model.md, Resident experts).",
+        "prophet_expert_bytes",
+    ),
     _gigabytes("baseline_total_gb", "All of the baseline's memory at seq_len.", "baseline_total_bytes"),
     _gigabytes(
         "prophet_total_gb", "All of Prophet's memory at seq_len, predictor and staging included.", "prophet_total_bytes"

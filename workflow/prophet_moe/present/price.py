@@ -1,6 +1,7 @@
 """What a longer context costs in time: table 11 in a few numbers, to stand beside the memory floor."""
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -45,3 +46,28 @@ def summary(gained: pd.DataFrame) -> pd.DataFrame:
             "configurations": groups.size(),
         }
     )
+
+
+def native_gain_rows(gained: pd.DataFrame, native: Mapping[str, float]) -> pd.Series:
+    """By strategy and limit (index): configurations whose baseline fits that gain context within the native one.
+
+    `native` is the native context of each model, tokens.
+    """
+    fits = gained[gained["baseline_max_context"] > 0]
+    most = fits["model"].map(native)
+    before = np.minimum(fits["baseline_max_context"], most)
+    counts = {
+        (strategy, limit): int((np.minimum(fits[f"max_context_at_{limit:g}x"], most) > before)[mine].sum())
+        for strategy, mine in fits.groupby("strategy").groups.items()
+        for limit in limits_of(gained)
+    }
+    return pd.Series(counts, dtype=int)
+
+
+def share_kept(gained: pd.DataFrame, floor: pd.Series) -> pd.Series:
+    """By strategy and limit (index): the logarithm of the gain within the limit, over that by memory alone, both means.
+
+    `floor` is the KV extension by memory alone of the same configurations.
+    """
+    logs = np.log(gains(gained).set_index(["strategy", "limit"])["extension"])
+    return logs.groupby(level=["strategy", "limit"]).mean() / np.log(floor.dropna()).mean()

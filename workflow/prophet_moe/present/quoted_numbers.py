@@ -6,8 +6,8 @@ import pandas as pd
 
 from prophet_moe.capacity.record import fit_state
 from prophet_moe.capacity.summary import extension_summary
-from prophet_moe.present.price import STRATEGIES, limits_of, summary
-from prophet_moe.present.tables import average_extension, native_extension, within
+from prophet_moe.present.price import STRATEGIES, limits_of, native_gain_rows, share_kept, summary
+from prophet_moe.present.tables import average_extension, native_extension
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
@@ -24,14 +24,12 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
     """Headline numbers of one scenario; names start with the scenario's, in letters."""
     states = fit_state(record)
     extension = record["kv_extension_factor"].where(record["baseline_fits"])
-    useful = {name: within(record[f"{name}_max_context"], record["seq_len"]) for name in ("baseline", "prophet")}
     ranking = average_extension(record, zero_fill=False)
     summary, native = extension_summary(record), native_extension(record)
     numbers = {
         "BothRows": str((states == "both").sum()),
         "ProphetOnlyRows": str((states == "prophet_only").sum()),
         "NeitherRows": str((states == "neither").sum()),
-        "UsefulRows": str((useful["prophet"] > useful["baseline"]).sum()),
         "FittingModels": str((ranking["fitting_rows"] > 0).sum()),
         "MeanExtensionFitting": _factor(extension.mean()),
         "MeanExtensionZeroFilled": _factor(extension.fillna(0).mean()),
@@ -61,22 +59,35 @@ def _in_letters(name: str) -> str:
     return "".join(part.capitalize() for part in spelt.split("_"))
 
 
-def price_numbers(gained: pd.DataFrame, claimed_slowdown: float) -> dict[str, str]:
+def price_numbers(gained: pd.DataFrame, record: pd.DataFrame, claimed_slowdown: float) -> dict[str, str]:
     """KV extension within limits of slowdown, from table 11: at the claimed slowdown, and the rows of a printed table.
 
-    Medians over the configurations whose baseline fits; the rows have geometric means in brackets.
+    Medians over the configurations whose baseline fits; the rows have geometric means in brackets. `record` is that of
+    the same scenario.
     """
-    found = summary(gained)
-    numbers = {"ClaimedSlowdown": f"{claimed_slowdown:g}"}
+    found, native = summary(gained), native_gain_rows(gained, _native(record))
+    kept = share_kept(gained, record["kv_extension_factor"].where(record["baseline_fits"]).astype(float))
+    loosest = max(limits_of(gained))
+    numbers = {"ClaimedSlowdown": f"{claimed_slowdown:g}", "LoosestSlowdown": f"{loosest:g}"}
     for strategy in STRATEGIES:
-        median = found["median"].get((strategy, claimed_slowdown))
-        if median is not None:
-            numbers[f"Price{_in_letters(strategy)}ClaimedMedian"] = _factor(median)
+        at, name = (strategy, claimed_slowdown), _in_letters(strategy)
+        if at in found.index:
+            numbers |= {
+                f"Price{name}ClaimedMedian": _factor(found["median"][at]),
+                f"Price{name}ClaimedNativeRows": str(native[at]),
+                f"Price{name}ClaimedShare": f"{100 * kept[at]:.0f}",
+                f"Price{name}LoosestShare": f"{100 * kept[strategy, loosest]:.0f}",
+            }
     rows = [
         " & ".join([rf"{limit:g}$\times$", *(_with_geomean(found, strategy, limit) for strategy in STRATEGIES)])
         for limit in limits_of(gained)
     ]
     return numbers | {"PriceRows": r" \\ ".join([*rows, ""]).rstrip()}
+
+
+def _native(record: pd.DataFrame) -> dict[str, float]:
+    """The native context of each model."""
+    return dict(zip(record["model"], record["seq_len"].astype(float), strict=True))
 
 
 def _with_geomean(found: pd.DataFrame, strategy: str, limit: float) -> str:
@@ -87,23 +98,65 @@ def _with_geomean(found: pd.DataFrame, strategy: str, limit: float) -> str:
     return f"{row['median']:.2f} ({row['geomean']:.2f})"
 
 
+def prefill_slowdown(prefill: pd.DataFrame) -> pd.Series:
+    """Time to prefill with experts streamed over that with all resident, of decoder-only models whose baseline fits.
+
+    Of the contexts that fit with Prophet, up to the native one; one value per configuration.
+    """
+    key = ["model", "gpu", "batch_size"]
+    both = prefill.loc[prefill["limit"] == "baseline", key]
+    return prefill[prefill["limit"] == "prophet_native"].merge(both, on=key)["slowdown"]
+
+
 def prefill_numbers(prefill: pd.DataFrame) -> dict[str, str]:
-    """How much longer a prefill takes with experts streamed, median of the contexts that fit up to the native one."""
-    ratio = prefill.loc[prefill["limit"] == "prophet_native", "slowdown"]
-    return {"PrefillSlowdownMedian": f"{ratio.median():.1f}"}
+    """How much longer a prefill takes with experts streamed, the median, and of how many configurations."""
+    ratio = prefill_slowdown(prefill)
+    return {"PrefillSlowdownMedian": f"{ratio.median():.1f}", "PrefillRows": str(len(ratio))}
 
 
-def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None = None) -> str:
-    """What a reviewer looks for first, a column per scenario, and below it what of that a limit of slowdown leaves.
+def rule_numbers(rules: pd.DataFrame) -> dict[str, str]:
+    """KV extension by memory alone, mean and median, under each rule of resident_rules.csv for the resident experts."""
+    names = {"mean": "RuleMean", "quantile 0.99": "RuleQuantile", "never_overflows": "RuleNever"}
+    found = rules.set_index("resident")
+    return {
+        f"{name}{measure}": _factor(found.loc[rule, column])
+        for rule, name in names.items()
+        if rule in found.index
+        for measure, column in (("Extension", "mean_extension"), ("Median", "median_extension"))
+    }
 
-    `gained` is table 11: the price in time, which only the default scenario models.
+
+def predicted_set_numbers(sets: pd.DataFrame) -> dict[str, str]:
+    """Experts that the predictor must name to name all of a layer-step, where these are most beside what is needed.
+
+    Of the trace and batch size, above 1, with the largest set for 90 % of the layer-steps over the mean of distinct
+    experts.
+    """
+    several = sets[sets["batch_size"] > 1]
+    row = several.loc[(several["predicted_set_p90"] / several["mean_distinct"]).idxmax()]
+    return {
+        "SetTrace": str(row["trace"]),
+        "SetBatch": str(row["batch_size"]),
+        "SetExperts": str(row["num_experts"]),
+        "SetDistinct": f"{row['mean_distinct']:.1f}",
+        "SetNinety": str(row["predicted_set_p90"]),
+        "SetNinetyNine": str(row["predicted_set_p99"]),
+    }
+
+
+def headlines(
+    records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None = None, prefill: pd.DataFrame | None = None
+) -> str:
+    """What a reviewer looks for first, a column per scenario, and below it what limits of slowdown allow.
+
+    `gained` is table 11 and `prefill` the time of prompts: what the first of the `records` costs in time.
     """
     rows = {
         "median of the rows whose baseline fits": "{MedianExtensionFitting}x of {BothRows}",
         "KV bytes, summed over these rows": "{KvBytesRatio}x",
         "geometric mean": "{GeomeanExtensionFitting}x",
         "mean": "{MeanExtensionFitting}x",
-        "mean with does-not-fit as 0, as the report counts": "{MeanExtensionZeroFilled}x",
+        "mean with does-not-fit as 0, as the report counts (*)": "{MeanExtensionZeroFilled}x",
         "largest": "{BestExtension}x",
         "    at": "{BestExtensionModel}, {BestExtensionGpu}, B={BestExtensionBatch}",
         "rows longer within native context, both fit": "{NativeGainRows} of {BothRows}",
@@ -116,22 +169,35 @@ def headlines(records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None =
         for name, numbers in columns.items()
     }
     lines = ["KV extension by memory alone, if every expert were there in time", _left(pd.DataFrame(table))]
+    lines.append("(*) not comparable between scenarios: other rows fit, and other models make up the sums")
     found = summary(gained) if gained is not None else pd.DataFrame()
     if len(found):
-        limits = limits_of(gained)
-        cells = {
-            label: [f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x)" for limit in limits]
-            for name, label in STRATEGIES.items()
-            if name in found.index
-        }
-        count = int(found["configurations"].max())
-        price = pd.DataFrame(cells, [f"at most {limit:g}x the time" for limit in limits])
-        lines += [
-            "",
-            f"What a limit of slowdown leaves of it: median (geometric mean) of the {count} rows",
-            _left(price),
-        ]
+        lines += ["", *_price(gained, found, next(iter(records.values())))]
+    if prefill is not None and len(ratio := prefill_slowdown(prefill)):
+        lines += ["", f"Prompts with experts streamed for every chunk: {ratio.median():.1f}x the time of all resident,"]
+        lines.append(
+            f"median of {len(ratio)} rows of decoder-only models, of the context that fits up to the native one"
+        )
     return "\n".join(lines)
+
+
+def _price(gained: pd.DataFrame, found: pd.DataFrame, record: pd.DataFrame) -> list[str]:
+    """What limits of slowdown allow: a title and a table, a row per limit, a column per strategy."""
+    native, limits = native_gain_rows(gained, _native(record)), limits_of(gained)
+    cells = {
+        label: [
+            f"{found['median'][name, limit]:.2f}x ({found['geomean'][name, limit]:.2f}x), {native[name, limit]}"
+            for limit in limits
+        ]
+        for name, label in STRATEGIES.items()
+        if name in found.index
+    }
+    count = int(found["configurations"].max())
+    return [
+        f"KV extension within a limit of slowdown: median (geometric mean) of the {count} rows,",
+        "and how many of them are longer within native context",
+        _left(pd.DataFrame(cells, [f"at most {limit:g}x the time" for limit in limits])),
+    ]
 
 
 def _left(table: pd.DataFrame) -> str:
