@@ -280,14 +280,48 @@ def test_lines_by_layer_are_the_table(tables, figures):
     for row, name, batch in zip(panels, layer_detail.QUANTITIES, batches, strict=True):
         for axes, trace in zip(row, SHOWN, strict=True):
             for strategy in layer_detail.SHOWN:
-                rows = where(tables["layers"], trace=trace, batch=batch, strategy=strategy)
+                rows = where(tables["layers"], trace=trace, batch=batch, strategy=strategy, deduplicated=True)
                 assert_drawn(axes, rows["layer"], rows[name])
+                colour = strategy_look(STYLE, strategy)["color"]
+                lines = [line for line in axes.get_lines() if line.get_color() == colour]
+                assert [len(line.get_xdata()) for line in lines] == [len(rows)], "nothing but deduplicated runs"
     assert_legend_is_what_is_drawn(figure)
+
+
+def test_layers_are_told_of_deduplicated_runs_too(tables):
+    """Of every strategy; as described as well, where that is item by item."""
+    layers, results = tables["layers"], tables["results"]
+    assert set(where(layers, deduplicated=True)["strategy"]) == set(results["strategy"])
+    item_by_item = where(results, deduplicated=False, as_described=True, routing="recorded")["strategy"]
+    assert set(where(layers, deduplicated=False)["strategy"]) == set(item_by_item)
+    assert not layers.duplicated(["trace", "strategy", "deduplicated", "batch", "layer"]).any()
+
+
+def test_layers_of_strategies_shown_ask_for_the_same(tables):
+    """Prophet's stalls were once held against those of On-Demand that serves a batch item by item."""
+    shown = layer_detail.selection(tables["layers"])
+    asked = shown.pivot_table(index=["trace", "batch", "layer"], columns="strategy", values="unique_experts")
+    assert set(asked) == set(layer_detail.SHOWN)
+    assert asked.notna().all(axis=None)
+    for name in layer_detail.SHOWN:
+        np.testing.assert_allclose(asked[name], asked[BASE])
+
+
+def test_findings_count_layers_that_stall_less_and_more(tables):
+    rows = where(tables["layers"], trace=SHOWN[0], batch=BATCH, deduplicated=True).set_index(["strategy", "layer"])
+    base, prophet = rows.loc[BASE], rows.loc["prophet"]
+    fewer = (prophet["stall_ms_high"] < base["stall_ms_low"]).sum()
+    more = (prophet["stall_ms_low"] > base["stall_ms_high"]).sum()
+    told = layer_detail.findings(tables["layers"], traces=SHOWN[:1])
+    assert told.endswith(
+        f"Prophet stalls less than On-Demand in {fewer} of {len(base)} layers and more in {more} (intervals apart)."
+    )
+    assert f"On-Demand {base['stall_ms'].sum():.2f}, Prophet {prophet['stall_ms'].sum():.2f}" in told
 
 
 def test_whether_layers_differ_is_computed(tables):
     layers = tables["layers"]
-    hits = where(layers, trace=SHOWN[0], batch=1, strategy=BASE)["hit_rate"]
+    hits = where(layers, trace=SHOWN[0], batch=1, strategy=BASE, deduplicated=True)["hit_rate"]
     told = layer_detail.headline(layers, traces=SHOWN[:1], batch=1)
     assert told.endswith(f"by {hits.max() - hits.min():.2f} ({SHOWN[0]})")
     alike = layers.assign(hit_rate=0.5)

@@ -177,7 +177,7 @@ def comparative_results(
     """Every strategy at every batch size on every sample, and the same by layer, means over samples.
 
     A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
-    all tokens of a batch, whatever it does about caching.
+    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
     """
     rows, by_layer = [], []
     hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
@@ -192,7 +192,8 @@ def comparative_results(
                 mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
                 described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
                 rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
-                if sample.routing == RECORDED and described["as_described"] and batch in plan.sweep_batch_sizes:
+                told = described["as_described"] or deduplicated
+                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
     keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)

@@ -1,4 +1,7 @@
-"""Where in a model an expert cache misses: hits and stalls of every layer, and whether layers differ."""
+"""Where in a model an expert cache misses: hits and stalls of every layer, and whether layers differ.
+
+All strategies are deduplicated, so that they ask for the same experts and their hits and stalls can be compared.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,8 +18,6 @@ from prophet_moe.settings import Style
 
 QUANTITIES = {"hit_rate": "Hit rate", "stall_ms": "Stall (ms/step)"}
 """Columns in the order of the rows, and what they are called in the figure."""
-DISTINCT = "belady"
-"""A strategy that asks for each expert of a batch once."""
 TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 SHOWN = (BASE, "prophet", "belady")
@@ -31,9 +32,15 @@ COLUMNS = [
 """Of the table of layers, as `cachesim.experiments.comparative_results` makes them."""
 
 
+def selection(layers: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the deduplicated runs of the strategies shown: each expert of a batch is asked for once."""
+    return layers[layers["deduplicated"] & layers["strategy"].isin(SHOWN)]
+
+
 def findings(layers: pd.DataFrame, *, traces: list[str]) -> str:
     """Say in Markdown what the layers show; every number is computed from them."""
-    return "\n".join(f"* **{trace}**: {_of_trace(where(layers, trace=trace))}" for trace in traces)
+    found = selection(layers)
+    return "\n".join(f"* **{trace}**: {_of_trace(where(found, trace=trace))}" for trace in traces)
 
 
 def _of_trace(layers: pd.DataFrame) -> str:
@@ -44,24 +51,26 @@ def _of_trace(layers: pd.DataFrame) -> str:
         hits = {name: rows["hit_rate"][name] for name in shown}
         spread = ", ".join(f"{name_of(name)} {hit.min():.2f} to {hit.max():.2f}" for name, hit in hits.items())
         stalls = ", ".join(f"{name_of(name)} {rows['stall_ms'][name].sum():.2f}" for name in shown)
-        asked = rows["unique_experts"]
         text = (
-            f"at batch {batch} On-Demand asks for {asked[BASE].mean():.1f} experts per layer and step, of which "
-            f"{asked[DISTINCT].mean():.1f} are distinct; hit rates of the layers: {spread}; stalls of all layers in "
-            f"ms: {stalls}"
+            f"at batch {batch} a step needs {rows['unique_experts'][BASE].mean():.1f} distinct experts of a layer; hit "
+            f"rates of the layers: {spread}; stalls of all layers in ms: {stalls}"
         )
         if "prophet" in shown:
-            fewer = int((rows["stall_ms_high"]["prophet"] < rows["stall_ms_low"][BASE]).sum())
-            text += f"; Prophet stalls less than On-Demand in {fewer} of {len(hits[BASE])} layers (intervals apart)"
+            low, high = rows["stall_ms_low"], rows["stall_ms_high"]
+            fewer, more = int((high["prophet"] < low[BASE]).sum()), int((low["prophet"] > high[BASE]).sum())
+            text += (
+                f"; Prophet stalls less than On-Demand in {fewer} of {len(hits[BASE])} layers and more in {more} "
+                "(intervals apart)"
+            )
         told.append(text)
     return f"{'. '.join(told)}."
 
 
 def spans(layers: pd.DataFrame, *, traces: list[str], batch: int) -> pd.DataFrame:
     """How much On-Demand's hit rate differs between layers: one row per trace with layers, low, high and span."""
-    rows = []
+    rows, found = [], selection(layers)
     for trace in traces:
-        hits = where(layers, trace=trace, batch=batch, strategy=BASE)["hit_rate"]
+        hits = where(found, trace=trace, batch=batch, strategy=BASE)["hit_rate"]
         rows.append({"trace": trace, "layers": len(hits), "low": hits.min(), "high": hits.max()})
     table = pd.DataFrame(rows)
     return table.assign(span=table["high"] - table["low"])
@@ -76,7 +85,8 @@ def headline(layers: pd.DataFrame, *, traces: list[str], batch: int) -> str:
 
 def draw(layers: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """A column per trace; rows: hit rate by layer in the smallest batch, stall by layer in the largest."""
-    found = layers[layers["trace"].isin(traces)]
+    found = selection(layers)
+    found = found[found["trace"].isin(traces)]
     small, large = found["batch"].min(), found["batch"].max()
     shown = [name for name in SHOWN if name in set(found["strategy"])]
     with styled(style):
