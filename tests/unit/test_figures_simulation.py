@@ -356,6 +356,29 @@ def test_sweeps_draw_the_same_series_in_every_panel(tables, figures):
     assert told[0] != told[1]
 
 
+@pytest.mark.parametrize(
+    ("slowdowns", "expected"),
+    [
+        ([9.0, 3.0, 1.3, 1.0], "between 87.5 % and 100 %"),
+        ([9.0, 1.2, 1.1, 1.0], "between 12.5 % and 50 %"),
+        ([1.2, 1.1, 1.1, 1.0], "at most 12.5 %"),
+        ([9.0, 3.0, 1.3, 1.21], "more than 100 %"),
+    ],
+)
+def test_a_limit_is_met_between_two_values_tried(slowdowns, expected):
+    """The sweep tried 7/8 of the experts and all: that all are needed was never measured."""
+    rows = pd.DataFrame({"capacity_share": [0.125, 0.5, 0.875, 1.0], "slowdown": slowdowns})
+    assert strategy_sweeps.needed(rows.sample(frac=1), "capacity_share", 1.2, "{:.4g} %", 100) == expected
+
+
+def test_findings_of_sweeps_tell_both_ends_of_a_limit(tables):
+    sweeps = where(tables["sweeps"], trace=SHOWN[0], batch=BATCH)
+    waits = sweeps.assign(slowdown=np.where((sweeps["capacity_share"] < 1) & (sweeps["link_speedup"] < 4), 9.0, 1.0))
+    told = strategy_sweeps.findings(waits, traces=SHOWN[:1], batch=BATCH, claimed_slowdown=1.2)
+    assert "Prophet needs between 50 % and 100 % of the experts, or between 1x and 4x the link" in told
+    assert "100.0%" not in told
+
+
 def test_the_reports_ratio_is_computed_from_its_own_times(tables):
     text = comparative_evaluation.findings(tables["results"], traces=SHOWN, claimed=CLAIMED)
     assert "77,882 / 61,542 = 1.27" in text

@@ -77,14 +77,14 @@ def _of_trace(sweeps: pd.DataFrame, claimed_slowdown: float) -> str:
     text = f"with {100 * share_of_links(sweeps):.0f} % of the experts on the GPU a step takes "
     reached = where(links, link_speedup=links["link_speedup"].min()).set_index("strategy")["slowdown"]
     text += ", ".join(f"{reached[name]:.1f} ({name_of(name)})" for name in SHOWN if name in reached)
-    text += " times as long as with all. At most the report's "
+    text += f" times as long as with all. To take at most the report's {claimed_slowdown:g} times as long, "
     told = []
     for name in ("prophet", "perfect_prefetch"):
         if name in set(sweeps["strategy"]):
-            enough = _first(where(shares, strategy=name), "capacity_share", claimed_slowdown, "{:.1%} of the experts")
-            fast = _first(where(links, strategy=name), "link_speedup", claimed_slowdown, "a link {:g}x as fast")
-            told.append(f"{name_of(name)} needs {enough}, or {fast}")
-    text += f"{claimed_slowdown:g}: {'; '.join(told)}."
+            experts = needed(where(shares, strategy=name), "capacity_share", claimed_slowdown, "{:.4g} %", 100)
+            link = needed(where(links, strategy=name), "link_speedup", claimed_slowdown, "{:g}x")
+            told.append(f"{name_of(name)} needs {experts} of the experts, or {link} the link")
+    text += f"{'; '.join(told)}."
     for what, rows, x in (("share of the experts", shares, "capacity_share"), ("link", links, "link_speedup")):
         text += f" Speedup over On-Demand, by the {what}: {_spans(selection(rows, x))}."
     return text
@@ -101,10 +101,18 @@ def _spans(speedups: pd.DataFrame) -> str:
     return "; ".join(told)
 
 
-def _first(rows: pd.DataFrame, column: str, most: float, form: str) -> str:
-    """The smallest value of `column` at which the mean slowdown is at most `most`, in words."""
+def needed(rows: pd.DataFrame, column: str, most: float, form: str, unit: float = 1) -> str:
+    """Between which two values tried of `column` the mean slowdown of a strategy comes down to `most`, in words.
+
+    Beyond the values tried: "at most" the smallest, "more than" the largest. `form` prints a value times `unit`.
+    """
+    tried = sorted(rows[column].unique())
     enough = rows.loc[rows["slowdown"] <= most, column]
-    return form.format(enough.min()) if len(enough) else f"more than {form.format(rows[column].max())}"
+    if enough.empty:
+        return f"more than {form.format(unit * tried[-1])}"
+    at = tried.index(enough.min())
+    least = form.format(unit * tried[at])
+    return f"between {form.format(unit * tried[at - 1])} and {least}" if at else f"at most {least}"
 
 
 def headline(speedups: pd.DataFrame) -> str:
