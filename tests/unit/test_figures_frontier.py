@@ -93,8 +93,10 @@ def test_the_memory_floor_is_at_no_slowdown(figure, memory):
 def test_the_title_is_computed(points, memory):
     told = frontier.headline(points, memory, 1.2)
     found = frontier.selection(points, np.array([1.2]))[1.2].groupby("strategy").median()
-    assert f"{found[['on_demand', 'prophet']].max():.2f}x the context" in told
+    assert f"1.2x the time buys Prophet {found['prophet']:.2f}x the context" in told
     assert f"oracle {found['perfect_prefetch']:.2f}x" in told
+    floor = frontier.memory_floor(memory, points)
+    assert f"by memory alone {floor.median():.2f}x (medians of {len(floor)})" in told
     longer = points.assign(kv_extension_factor=2 * points["kv_extension_factor"])
     assert frontier.headline(longer, memory, 1.2) != told
 

@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from prophet_moe.capacity.limits import CONFIGURATION
+from prophet_moe.present.figures.frontier import statement
 from prophet_moe.present.price import STRATEGIES, by_model, gains, limits_of
 from prophet_moe.present.select import where
 from prophet_moe.present.style import new_figure, settle, small_pt, strategy_look, styled
@@ -63,14 +64,12 @@ def nearest_limit(gained: pd.DataFrame, slowdown: float) -> float:
 
 
 def headline(record: pd.DataFrame, gained: pd.DataFrame, claimed_slowdown: float) -> str:
-    """The figure's statement: Prophet's mean gain within the slowdown, and the mean floor of the same rows."""
+    """The figure's statement, as the frontier's: what the slowdown buys, and the memory floor of the same rows."""
     limit = nearest_limit(gained, claimed_slowdown)
-    within = where(gains(gained), strategy="prophet", limit=limit)
-    both = within.merge(record[record["baseline_fits"]], on=CONFIGURATION)
-    return (
-        f"{limit:g}x the time buys Prophet {both['extension'].mean():.2f}x the context;\n"
-        f"memory floor {both['kv_extension_factor'].mean():.2f}x (means of {len(both)} configurations)"
-    )
+    within = where(gains(gained), limit=limit)
+    floor = record[record["baseline_fits"]].set_index(CONFIGURATION)["kv_extension_factor"]
+    both = floor[floor.index.isin(pd.MultiIndex.from_frame(within[CONFIGURATION]))]
+    return statement(limit, within.groupby("strategy")["extension"].median(), both)
 
 
 def findings(
