@@ -1,5 +1,6 @@
 """The frontier's figure shows what the points say, whichever models, limits and claims it is given."""
 
+import re
 import subprocess
 import sys
 
@@ -165,6 +166,47 @@ def test_findings_are_computed(points, memory):
     assert frontier.findings(halved, memory, **SHOWN) != text
     elsewhere = frontier.findings(points, memory, **SHOWN | {"models": ["Mixtral-8x7B"]})
     assert "no baseline fits" in elsewhere
+
+
+def test_who_gains_more_than_by_memory_alone_is_counted(points, memory):
+    """A floor is no bound: one that keeps nearly all experts of a large batch is below what time buys."""
+    text = frontier.findings(points, memory, **SHOWN)
+    alone = memory.set_index(CONFIGURATION)["kv_extension_factor"]
+    for limit in SHOWN["limits"]:
+        reached = frontier.selection(points, np.array([limit]))[limit]
+        counts = {name: 0 for name in STRATEGIES}
+        for (*configuration, strategy), gained in reached.items():
+            counts[strategy] += gained > 1.0001 * max(1, alone[tuple(configuration)])
+        told = ", ".join(f"{counts[name]} ({label})" for name, label in STRATEGIES.items())
+        assert f"within {limit:g}: {told}" in text
+    never = frontier.findings(points, memory.assign(kv_extension_factor=1e9), **SHOWN)
+    assert "Within none of these limits any strategy gains more than by memory alone" in never
+
+
+def test_a_floor_below_the_baseline_is_none_to_exceed():
+    keys = [("a", "gpu", 1), ("b", "gpu", 1), ("c", "gpu", 1)]
+    floor = pd.Series([0.9, 1.2, 1.2], pd.MultiIndex.from_tuples(keys, names=CONFIGURATION))
+    index = pd.MultiIndex.from_tuples([(*key, "prophet") for key in keys], names=[*CONFIGURATION, "strategy"])
+    gains = pd.DataFrame({1.2: [1.0, 1.2, 1.3]}, index)
+    assert frontier.above_floor(gains, floor)[1.2].tolist() == [False, False, True]
+
+
+PARTS = re.compile(
+    r"leaves? of it|the time leaves|is left over|rise above it|limits? of slowdown leaves?"
+)
+"""Words that make the memory floor a bound of which time leaves a part."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "workflow/report/figure.rst",
+        *(f"notebooks/{name}.ipynb" for name in ("figure2_kv_extension_by_model", "frontier")),
+        *(f"workflow/prophet_moe/present/{name}.py" for name in ("tables", "figures/kv_extension_by_model")),
+    ],
+)
+def test_no_text_says_that_time_leaves_part_of_a_floor(path):
+    assert not PARTS.findall((ROOT / path).read_text())
 
 
 def test_strategies_have_the_colours_of_other_figures():

@@ -59,7 +59,7 @@ def average_extension(record: pd.DataFrame, zero_fill: bool, gained: pd.DataFram
     rows where the baseline fits (with their count), and over all rows with 0 where it does not, as the report does;
     `zero_fill` says which one ranks. Over the fitting rows there are also the median, the geometric mean, the mean
     within the native context (contexts cut at it), and the number of rows that gain anything within it. With `gained`,
-    table 11, columns mean_<strategy>_at_<limit>x say what a limit of slowdown leaves, over the fitting rows.
+    table 11, columns mean_<strategy>_at_<limit>x say what is gained within a limit of slowdown, over the fitting rows.
     """
     rows = record.assign(fit_state=fit_state(record))
     table = pd.DataFrame([_average(model, group) for model, group in rows.groupby("model", sort=True)])

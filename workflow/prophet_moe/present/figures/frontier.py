@@ -29,6 +29,8 @@ LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
 """Limits of slowdown at which lines are read, a fine grid of the axis."""
 TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
 """Slowdowns named on an axis."""
+ROUNDING = 1e-4
+"""Share by which a gain must exceed another to be more, beyond the digits that tables keep."""
 NEAR_ONE = 0.05
 """Time lost, as a share, up to which the axis is nearly linear; beyond it is logarithmic."""
 
@@ -87,9 +89,11 @@ def findings(
     floor = memory_floor(memory, points)
     lines = [_of_all(gains[limit], limit) for limit in told]
     lines.append(
-        f"The memory floor, which is what would be gained if every expert were there in time, has a median of "
-        f"{floor.median():.2f} and a geometric mean of {geometric_mean(floor):.2f}. It belongs to no slowdown."
+        f"By memory alone, which is what would be gained if every expert were there in time, the median is "
+        f"{floor.median():.2f} and the geometric mean {geometric_mean(floor):.2f}. This memory floor belongs to no "
+        "slowdown."
     )
+    lines += _above_floor(gains, floor)
     for model in models:
         key = (model, gpu, batch_size)
         if key not in floor.index:
@@ -106,6 +110,34 @@ def findings(
     return "\n".join(f"* {line}" for line in lines)
 
 
+def above_floor(gains: pd.DataFrame, floor: pd.Series) -> pd.DataFrame:
+    """Whether a strategy gains more within each limit than by memory alone: the rows and columns of `selection`.
+
+    A floor below the baseline counts as 1, as what is gained within a limit does.
+    """
+    alone = floor.clip(lower=1).reindex(gains.index.droplevel("strategy"))
+    return gains.gt((1 + ROUNDING) * alone.to_numpy(), axis=0)
+
+
+def _above_floor(gains: pd.DataFrame, floor: pd.Series) -> list[str]:
+    """In how many configurations time buys more than memory alone, by limit and strategy, and why it can."""
+    more = above_floor(gains, floor)
+    if not more.any(axis=None):
+        return ["Within none of these limits any strategy gains more than by memory alone."]
+    counts = more.groupby("strategy").sum()
+    labels = {name: label for name, label in STRATEGIES.items() if name in counts.index}
+    told = [
+        f"within {limit:g}: {', '.join(f'{counts.loc[name, limit]} ({label})' for name, label in labels.items())}"
+        for limit in more
+    ]
+    batches = more.index[more.any(axis=1)].get_level_values("batch_size")
+    return [
+        f"Configurations of {len(floor)} that gain more with time than by memory alone, {'; '.join(told)}. Their "
+        f"batches are of {batches.min()} to {batches.max()}. The memory floor keeps every expert that nearly all steps need, "
+        "which in large batches is nearly every one; a step within a limit may miss a few and fetch them."
+    ]
+
+
 def _of_all(gained: pd.Series, limit: float) -> str:
     by_strategy = dict(list(gained.groupby("strategy")))
     told = "; ".join(
@@ -115,7 +147,7 @@ def _of_all(gained: pd.Series, limit: float) -> str:
         if name in by_strategy
     )
     return (
-        f"At a slowdown of at most **{limit:g}** a context is so many times as long, median (geometric mean) of "
+        f"Within a slowdown of **{limit:g}** a context is so many times as long, median (geometric mean) of "
         f"{gained.index.droplevel('strategy').nunique()} configurations: {told}."
     )
 
@@ -259,7 +291,7 @@ def _draw_lines(
 
 
 def _draw_floor(ax: Axes, floor: float | None, style: Style) -> None:
-    """A line across the whole panel: a floor belongs to no slowdown."""
+    """A line across the whole panel: what memory alone gives belongs to no slowdown."""
     if floor is not None and np.isfinite(floor):
         ax.axhline(floor, zorder=1, **_floor_look(style))
 

@@ -1,4 +1,4 @@
-"""Figure 2: the memory floor of every model, and what a limit of slowdown leaves of it."""
+"""Figure 2: the memory floor of every model, and what is gained within a limit of slowdown."""
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def _priced(models: pd.DataFrame) -> bool:
 
 
 def _prices(fit: pd.DataFrame, limits: list[float], marked: float) -> list[str]:
-    """What a limit of slowdown leaves of the floor, a sentence per model that is in table 11."""
+    """What is gained within a limit of slowdown, beside the floor, a sentence per model that is in table 11."""
     lines = []
     for name, model in fit.iterrows():
         told = []
@@ -127,8 +127,8 @@ def _prices(fit: pd.DataFrame, limits: list[float], marked: float) -> list[str]:
                 told.append(f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)")
         if told:
             lines.append(
-                f"**{name}**: of a floor of {model['factor']:.2f}×, at most {marked:g}× the time leaves "
-                f"{', '.join(told)}. In brackets: from {limits[0]:g}× to {limits[-1]:g}× the time."
+                f"**{name}**: memory floor {model['factor']:.2f}×; within {marked:g}× the time {', '.join(told)}. "
+                f"In brackets: within {limits[0]:g}× to within {limits[-1]:g}× the time."
             )
     return lines
 
@@ -143,8 +143,8 @@ def draw(
 ) -> Figure:
     """Bars of the mean memory floor by model, largest first; below, as a list, models whose baseline never fits.
 
-    With `gained`, table 11, each bar carries what no prediction, Prophet and an oracle keep of it: a mark at the limit
-    nearest to `claimed_slowdown`, on a line from the tightest limit to the loosest.
+    With `gained`, table 11, each bar carries what no prediction, Prophet and an oracle gain with time: a mark at the
+    limit nearest to `claimed_slowdown`, on a line from the tightest limit to the loosest.
     """
     models = selection(record, zero_fill=zero_fill, gained=gained)
     fit, never = models[models["fitting"] > 0], models[models["fitting"] == 0]
@@ -198,7 +198,7 @@ def _draw_floors(ax: Axes, rows: pd.DataFrame, marked: float | None, style: Styl
 
 
 def _label_bars(ax: Axes, rows: pd.DataFrame, marked: float | None, style: Style, *, least: float) -> None:
-    """Print the floor right of all that is drawn in a row and, below it, what Prophet keeps at the `marked` limit."""
+    """Print the floor right of all that is drawn in a row and, below it, Prophet's gain within the `marked` limit."""
     drawn = rows.filter(regex="^(factor|median|mean_.*)$")
     for place, (ends, (_, row)) in enumerate(zip(drawn.max(axis=1).clip(lower=least), rows.iterrows(), strict=True)):
         texts = [(row["factor"], style.colours.text)]
@@ -246,7 +246,7 @@ def _add_key(part: SubFigure, limits: list[float], marked: float | None, style: 
     part.legend(handles=bar, loc="upper center", borderaxespad=0, fontsize=style.font_size_pt - 1, **look)
     if marked is not None:
         marks = [Line2D([], [], **_mark_look(style, strategy), label=label) for strategy, label in STRATEGIES.items()]
-        title = f"What {marked:g}× the time leaves (line: {limits[0]:g}× to {limits[-1]:g}×)"
+        title = f"Within {marked:g}× the time (line: {limits[0]:g}× to {limits[-1]:g}×)"
         size = {"fontsize": style.font_size_pt - 1, "title_fontsize": style.font_size_pt - 1}
         part.legend(handles=marks, title=title, loc="lower center", borderaxespad=0.8, **size, **look)
 
