@@ -191,9 +191,7 @@ def test_a_floor_below_the_baseline_is_none_to_exceed():
     assert frontier.above_floor(gains, floor)[1.2].tolist() == [False, False, True]
 
 
-PARTS = re.compile(
-    r"leaves? of it|the time leaves|is left over|rise above it|limits? of slowdown leaves?"
-)
+PARTS = re.compile(r"leaves? of it|the time leaves|is left over|rise above it|limits? of slowdown leaves?")
 """Words that make the memory floor a bound of which time leaves a part."""
 
 
