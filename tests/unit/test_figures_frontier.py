@@ -73,6 +73,17 @@ def test_lines_by_model_are_the_selection(figure, points):
         assert all(np.all(np.diff(line) >= 0) for line in drawn), "a looser limit gains no less"
 
 
+def test_the_axis_names_its_scale(figure):
+    """Equal factors of the time lost, and 0.05, are equally far apart: neither a linear axis nor one of slowdowns."""
+    texts = [text.get_text() for text in visible_texts(figure)]
+    assert texts.count(frontier.AXIS) == 2, "one below the wide panel, one below the others"
+    assert not [text for text in texts if text.startswith("Slowdown") and "log of time lost" not in text]
+    lost = np.array([0.05, 0.15, 0.35, 0.75, 1.55])
+    for axes in figure.axes:
+        places = axes.transData.transform(np.column_stack([1 + lost, np.ones(len(lost))]))[:, 0]
+        np.testing.assert_allclose(np.diff(places), np.diff(places)[0])
+
+
 def test_the_wide_panel_is_the_median(figure, points):
     found = frontier.selection(points, LIMITS).groupby("strategy").median()
     drawn = [line.get_ydata() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == len(LIMITS)]

@@ -27,6 +27,8 @@ ORACLE = "perfect_prefetch"
 FLOOR = "memory floor: if every expert were there in time"
 LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
 """Limits of slowdown at which lines are read, a fine grid of the axis."""
+AXIS = "Slowdown at most (log of time lost)"
+"""The axis of limits and its scale, which `_place_of` makes."""
 TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
 """Slowdowns named on an axis."""
 ROUNDING = 1e-4
@@ -133,8 +135,8 @@ def _above_floor(gains: pd.DataFrame, floor: pd.Series) -> list[str]:
     batches = more.index[more.any(axis=1)].get_level_values("batch_size")
     return [
         f"Configurations of {len(floor)} that gain more with time than by memory alone, {'; '.join(told)}. Their "
-        f"batches are of {batches.min()} to {batches.max()}. The memory floor keeps every expert that nearly all steps need, "
-        "which in large batches is nearly every one; a step within a limit may miss a few and fetch them."
+        f"batches are of {batches.min()} to {batches.max()}. The memory floor keeps every expert that nearly all "
+        "steps need, which in large batches is nearly every one; a step within a limit may miss a few and fetch them."
     ]
 
 
@@ -192,7 +194,8 @@ def draw(
         ax = left.subplots()
         _draw_all(ax, points, floor, claimed_slowdown, style)
         if floor.size:
-            ax.set_title(headline(points, memory, claimed_slowdown), fontsize=style.font_size_pt)
+            title = headline(points, memory, claimed_slowdown)
+            left.suptitle(title, x=0.01, ha="left", fontsize=style.font_size_pt)
         rows = 1 if len(models) <= 2 else 2
         panels = right.subplots(rows, -(-len(models) // rows), sharex=True, squeeze=False)
         for number, (panel, model) in enumerate(zip(panels.flat, models, strict=False)):
@@ -207,11 +210,11 @@ def draw(
             if number % panels.shape[1] == 0:
                 panel.set_ylabel("KV extension")
             if number + panels.shape[1] >= len(models):
-                panel.set_xlabel("Slowdown at most")
                 panel.tick_params(labelbottom=True)
         for spare in panels.flat[len(models) :]:
             spare.remove()
         right.suptitle(f"{gpu}, batch {batch_size}", fontsize=style.font_size_pt)
+        right.supxlabel(AXIS, fontsize=style.font_size_pt)
         claims = any(claimed_extension.get(model) is not None for model in models)
         _add_legend(figure, points, claims, claimed_slowdown, style)
         settle(figure)
@@ -265,7 +268,7 @@ def _draw_all(ax: Axes, points: pd.DataFrame, floor: pd.Series, claimed_slowdown
     _draw_lines(ax, median, ends, claimed_slowdown, style)
     _draw_floor(ax, floor.median(), style)
     _label(ax, style, small=False)
-    ax.set_xlabel(f"Slowdown at most ({len(floor)} configurations)")
+    ax.set_xlabel(AXIS)
     ax.set_ylabel("Median KV extension")
 
 

@@ -21,6 +21,8 @@ QUANTITIES = {"hit_rate": "Hit rate", "stall_ms": "Stall (ms/step)"}
 TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 SHOWN = (BASE, "prophet", "belady")
+ROOM = 1.08
+"""Factor by which the axis of stalls goes on beyond the largest, so that no mark is cut."""
 COLUMNS = [
     *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),
     *(
@@ -104,7 +106,7 @@ def draw(layers: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
                 f"{row.trace}:\n{row.layers} layers, {row.low:.2f} to {row.high:.2f}", fontsize=small_pt(style)
             )
             column[0].set_ylim(0, 1.02)
-            column[1].set_ylim(bottom=0)
+            column[1].set_ylim(0, ROOM * column[1].dataLim.ymax)
             column[1].xaxis.set_major_locator(MaxNLocator(**TICKS, integer=True))
             column[1].set_xlabel("Layer")
         for ax, label, batch in zip(panels[:, 0], QUANTITIES.values(), (small, large), strict=True):
