@@ -1,9 +1,12 @@
 """Figures show what the record holds, and no text is clipped, for both scenarios and for other selections."""
 
 import math
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -18,7 +21,7 @@ from prophet_moe.present.figures import (
     memory_breakdown,
 )
 from prophet_moe.present.price import STRATEGIES, by_model
-from prophet_moe.present.style import strategy_look
+from prophet_moe.present.style import contrast, luminance, strategy_look, text_on
 from prophet_moe.present.tables import average_extension
 from prophet_moe.settings import Experiment, Style
 from tests.conftest import ROOT
@@ -333,6 +336,33 @@ def test_cells_of_figure_4_are_the_record(scenario):
         assert f"{value:.0f}" in texts
     cells = [text for text in figures["figure4"].axes[0].texts if text.get_text().isdigit()]
     assert len(cells) == len(rows)
+
+
+def test_figure_4_can_be_read_in_greyscale(scenario):
+    """Its map once ran from red to green, whose greys are alike; numbers stand out from their cells."""
+    shades = [luminance(colour) for colour in colormaps[STYLE.heatmap](np.linspace(0, 1, 21))]
+    assert all(lighter > darker for lighter, darker in pairwise(shades))
+    assert shades[0] > 5 * shades[-1]
+    axes = scenario[2]["figure4"].axes[0]
+    cells = axes.collections[0]
+    texts = [text for text in axes.texts if text.get_text().isdigit()]
+    assert len(texts) == len(cells.get_facecolors())
+    for text, colour in zip(texts, cells.get_facecolors(), strict=True):
+        assert contrast(text.get_color(), colour) > 3.9
+    for corner in axes.patches:
+        assert contrast(corner.get_edgecolor(), corner.get_facecolor()) > 3, "seen on any ground"
+
+
+@pytest.mark.parametrize(
+    ("ground", "expected"), [("white", STYLE.colours.text), ("black", "white"), ("#41b6c4", "#222222")]
+)
+def test_text_on_a_ground_is_what_stands_out_more(ground, expected):
+    assert text_on(STYLE, ground) == expected
+
+
+def test_contrast_of_black_and_white_is_21():
+    assert contrast("black", "white") == contrast("white", "black") == pytest.approx(21)
+    assert contrast("#777777", "white") == pytest.approx(4.48, abs=0.005), "WCAG's well-known example"
 
 
 def test_points_of_figure_5_are_the_means(scenario):

@@ -450,8 +450,8 @@ class Style(Strict):
     png_dpi: int = Field(default=200, gt=0)
     """Resolution of the PNG copies, dots per inch."""
     colours: Colours = OKABE_ITO
-    heatmap: str = "RdYlGn"
-    """Colour map of figure 4: red is low and green high, as in the report; numbers in the cells are the second cue."""
+    heatmap: str = "YlGnBu"
+    """Colour map of figure 4, from low savings to high. Choose a sequential one: its greys tell the ends apart."""
     traces: list[str] = KNOWN_TRACES
     """Routing traces in the order of their colours and markers, which a trace keeps in every figure. Append others."""
     figures: FigureStyles = FigureStyles()

@@ -10,6 +10,7 @@ from zlib import crc32
 import matplotlib.style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from prophet_moe.settings import FigureStyle, Style
@@ -128,6 +129,23 @@ def legend_in_rows(figure: Figure, handles: dict[str, Artist], columns: int) -> 
     grid = [(names + blanks)[row * columns : (row + 1) * columns] for row in range(rows)]
     ordered = [name for column in zip(*grid, strict=True) for name in column if name is not None]
     figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=columns)
+
+
+def luminance(colour: Any) -> float:
+    """Relative luminance of a Matplotlib colour, from 0 (black) to 1 (white), as WCAG 2 defines it."""
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+
+def contrast(one: Any, other: Any) -> float:
+    """Contrast ratio of two Matplotlib colours, from 1 (alike) to 21 (black and white), as WCAG 2 defines it."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def text_on(style: Style, background: Any) -> str:
+    """The colour of text on a coloured ground: the text's own or white, whichever stands out more."""
+    return max((style.colours.text, "white"), key=lambda colour: contrast(colour, background))
 
 
 def series_look(style: Style, index: int) -> dict[str, str]:

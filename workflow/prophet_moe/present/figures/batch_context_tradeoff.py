@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from prophet_moe.present.style import new_figure, settle, small_pt, styled, turn_crowded_ticks
+from prophet_moe.present.style import new_figure, settle, small_pt, styled, text_on, turn_crowded_ticks
 from prophet_moe.settings import Style
 
 CORNER = {"marker": [(-1, 1), (1, 1), (1, -1), (-1, 1)], "markersize": 5, "markeredgewidth": 0, "linestyle": ""}
@@ -84,7 +84,10 @@ def draw(record: pd.DataFrame, style: Style, *, models: list[str], gpu: str) -> 
             yticklabels=[f"{model}  ({experts}, {top_k})" for model, experts, top_k in savings.index],
             ax=ax,
         )
-        bar = ax.collections[0].colorbar
+        cells = ax.collections[0]
+        for text, colour in zip(ax.texts, cells.get_facecolors(), strict=True):
+            text.set_color(text_on(style, colour))
+        bar = cells.colorbar
         bar.set_label("Expert savings (%)")
         bar.outline.set_visible(False)
         ax.tick_params(length=0)
@@ -95,7 +98,7 @@ def draw(record: pd.DataFrame, style: Style, *, models: list[str], gpu: str) -> 
         )
         _mark_misfits(ax, fits, style)
         if not fits.to_numpy(bool).all():
-            mark = Line2D([], [], color=style.colours.text, **CORNER)
+            mark = Line2D([], [], color=style.colours.does_not_fit, **CORNER)
             note = f"does not fit on one {gpu}, even with Prophet"
             figure.legend([mark], [note], loc="outside lower center", handlelength=0.8)
         turn_crowded_ticks(figure, ax)
@@ -107,4 +110,4 @@ def _mark_misfits(ax: Axes, fits: pd.DataFrame, style: Style) -> None:
     """Fill a corner of every cell in which the model does not fit, even with Prophet."""
     for row, column in np.argwhere(~fits.to_numpy(bool)):
         corner = [(column + 1, row), (column + 1, row + 0.42), (column + 0.66, row)]
-        ax.add_patch(Polygon(corner, facecolor=style.colours.text, edgecolor="white", linewidth=0.5))
+        ax.add_patch(Polygon(corner, facecolor=style.colours.does_not_fit, edgecolor="white", linewidth=0.8))
