@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from scipy import stats
 
 from prophet_moe.present.figures import (
     batch_context_tradeoff,
@@ -391,6 +392,34 @@ def test_figure_5_has_a_row_per_model_in_order_of_experts(scenario):
     never = [text for text in extension.texts if text.get_text() == expert_count_analysis.NEVER]
     assert len(never) == shown["factor"].isna().sum()
     assert not [text for axes in (extension, dedup) for text in axes.texts if text.get_bbox_patch()], "no boxes"
+
+
+def test_figure_5_claims_no_law_of_the_number_of_experts(scenario):
+    """128 experts top-1 save four times as much as 256 top-8: a power of E alone once stood in the title."""
+    record, zero_fill, figures = scenario
+    shown = expert_count_analysis.selection(record, zero_fill=zero_fill)
+    texts = [text.get_text() for text in visible_texts(figures["figure5"])]
+    texts += [expert_count_analysis.findings(record, zero_fill=zero_fill)]
+    assert not any("power" in text for text in texts)
+    (title,) = [text for text in texts if text.startswith("(b)")]
+    alike = shown.loc[shown["experts"] == 128, "dedup"]
+    assert f"{shown['dedup'].min():.1f} to {shown['dedup'].max():.0f}" in title
+    assert title.endswith(f" (E = 128: {alike.min():.1f} to {alike.max():.0f})")
+
+
+def test_figure_5_ranks_by_experts_and_by_experts_over_top_k(scenario):
+    record, zero_fill, _ = scenario
+    shown = expert_count_analysis.selection(record, zero_fill=zero_fill)
+    found = expert_count_analysis.rank_correlations(shown)
+    ratio = shown["experts"] / shown["top_k"]
+    expected = [stats.spearmanr(shown["dedup"], x).statistic for x in (shown["experts"], ratio)]
+    assert found == pytest.approx(expected)
+    told = expert_count_analysis.findings(record, zero_fill=zero_fill)
+    assert f"with E is {expected[0]:.2f}, with E / top-k {expected[1]:.2f}" in told
+    alike = shown[shown["model"] == "Mixtral-8x7B"]
+    assert expert_count_analysis.rank_correlations(alike) is None
+    assert expert_count_analysis.widest_group(alike) is None
+    assert "E =" not in expert_count_analysis.headlines(alike)[1]
 
 
 def test_findings_are_text_with_numbers(scenario):

@@ -57,18 +57,27 @@ def _geometric_mean(values: pd.Series) -> float:
     return float(np.exp(np.log(values).mean()))
 
 
-def power_law(models: pd.DataFrame) -> tuple[float, float] | None:
-    """Scale c and exponent a of dedup = c E^a by least squares on logarithms; None for a single expert count."""
-    if models["experts"].min() == models["experts"].max():
+def rank_correlations(models: pd.DataFrame) -> tuple[float, float] | None:
+    """Spearman's rank correlation of the dedup factor with E, and with E / top-k; None where one is constant."""
+    ranks = pd.DataFrame(
+        {"dedup": models["dedup"], "experts": models["experts"], "ratio": models["experts"] / models["top_k"]}
+    ).rank()
+    if (ranks.max() == ranks.min()).any():
         return None
-    exponent, logarithm = np.polyfit(np.log(models["experts"]), np.log(models["dedup"]), 1)
-    return float(np.exp(logarithm)), float(exponent)
+    found = ranks.corr()["dedup"]
+    return float(found["experts"]), float(found["ratio"])
+
+
+def widest_group(models: pd.DataFrame) -> pd.DataFrame | None:
+    """The models of the number of experts at which the dedup factor differs most; None where it differs at none."""
+    spans = models.groupby("experts")["dedup"].agg(lambda dedup: dedup.max() / dedup.min())
+    return models[models["experts"] == spans.idxmax()] if spans.max() > 1 else None
 
 
 def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
     """Say in Markdown what the figure shows; every number is computed from the record."""
     models = selection(record, zero_fill=zero_fill)
-    means, law = group_means(models), power_law(models)
+    means, ranks, alike = group_means(models), rank_correlations(models), widest_group(models)
     never = models[models["factor"].isna()]
     lines = []
     if len(means):
@@ -79,11 +88,16 @@ def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
         lines.append(f"{len(never)} of {len(models)} models have no factor: their baseline never fits (E = {counts}).")
     top = models.loc[models["dedup"].idxmax()]
     lines.append(f"Panel (b): the largest mean dedup factor is {top['dedup']:.1f}, for {_described(top)}.")
-    if law:
-        rival = models.loc[models["experts"].idxmax()]
+    if alike is not None:
+        most, least = (alike.loc[getattr(alike["dedup"], end)()] for end in ("idxmax", "idxmin"))
         lines.append(
-            f"The fitted line is E to the power {law[1]:.2f}. Top-k matters too: {_described(rival)} reaches "
-            f"{rival['dedup']:.1f}."
+            f"Top-k matters as well as E: of {most['experts']} experts each, {_described(most)} has a dedup factor of "
+            f"{most['dedup']:.1f}, {_described(least)} of {least['dedup']:.1f}."
+        )
+    if ranks:
+        lines.append(
+            f"Rank correlation of the dedup factor with E is {ranks[0]:.2f}, with E / top-k {ranks[1]:.2f}, over "
+            f"{len(models)} models."
         )
     return "\n".join(f"* {line}" for line in lines)
 
@@ -98,12 +112,21 @@ def _described(model: pd.Series) -> str:
 
 
 def headlines(models: pd.DataFrame) -> tuple[str, str]:
-    """The statements of the two panels: the span of KV extensions, and how deduplication goes with E."""
-    fit, law = models["factor"].dropna(), power_law(models)
+    """The statements of the two panels: the span of KV extensions, and that of dedup factors, at one E as well."""
+    fit, dedup, alike = models["factor"].dropna(), models["dedup"], widest_group(models)
     extension = f"(a) {len(fit)} of {len(models)} models fit" + (
         f": {fit.min():.2f} to {fit.max():.2f}x" if len(fit) else ""
     )
-    return extension, "(b) Dedup factor" + (f" goes as E to the power {law[1]:.2f}" if law else "")
+    spread = f"(b) Dedup factor {_brief(dedup.min())} to {_brief(dedup.max())}"
+    if alike is not None:
+        mine = alike["dedup"]
+        spread += f" (E = {alike['experts'].iloc[0]}: {_brief(mine.min())} to {_brief(mine.max())})"
+    return extension, spread
+
+
+def _brief(factor: float) -> str:
+    """A dedup factor to two figures."""
+    return f"{factor:.0f}" if factor >= 9.95 else f"{factor:.1f}"
 
 
 def draw(record: pd.DataFrame, style: Style, *, zero_fill: bool) -> Figure:
