@@ -339,6 +339,18 @@ def test_cells_of_figure_4_are_the_record(scenario):
     assert len(cells) == len(rows)
 
 
+def test_notebook_of_figure_4_tells_which_experts_stay(scenario):
+    """Savings are of all routed experts: the formula for one layer would be twice as much for Switch."""
+    record, reports_formula, _ = scenario
+    of_all = (100 * (1 - record["prophet_expert_gb"] / record["baseline_expert_gb"])).dropna()
+    assert record.loc[of_all.index, "expert_savings_pct"].tolist() == pytest.approx(of_all.tolist(), abs=1e-3)
+    largest = record[record["model"] == "Switch-Base-128"]["expert_savings_pct"].max()
+    assert (largest > 99) if reports_formula else (49 < largest < 50)
+    text = (ROOT / "notebooks/figure4_batch_context_tradeoff.ipynb").read_text()
+    for part in ("share of the bytes of all routed experts", "An encoder needs all of its experts", "*reported*"):
+        assert part in text
+
+
 def test_figure_4_can_be_read_in_greyscale(scenario):
     """Its map once ran from red to green, whose greys are alike; numbers stand out from their cells."""
     shades = [luminance(colour) for colour in colormaps[STYLE.heatmap](np.linspace(0, 1, 21))]

@@ -288,6 +288,14 @@ def test_lines_by_layer_are_the_table(tables, figures):
     assert_legend_is_what_is_drawn(figure)
 
 
+def test_marks_of_the_layers_are_not_cut(figures):
+    """The axis of stalls once ended where the largest stall is."""
+    for axes in figures["layers"].axes[len(SHOWN) :]:
+        largest = max(max(line.get_ydata()) for line in axes.get_lines())
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 1.04 * largest
+
+
 def test_layers_are_told_of_deduplicated_runs_too(tables):
     """Of every strategy; as described as well, where that is item by item."""
     layers, results = tables["layers"], tables["results"]
