@@ -1,4 +1,4 @@
-"""What a limit of slowdown leaves of the memory floor: table 11 in a few numbers, against plain loops."""
+"""The KV extension within a limit of slowdown: table 11 in a few numbers, against plain loops."""
 
 import statistics
 
