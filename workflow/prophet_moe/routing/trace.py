@@ -151,6 +151,23 @@ def check_counts(counts: Counts, where: str | Path, next_step: str = "Import the
         raise UserError(str(where), problem, next_step)
     if not np.issubdtype(counts.counts.dtype, np.integer) or counts.counts.size == 0 or counts.counts.min() < 0:
         raise UserError(str(where), "holds counts that are not whole numbers from 0 on", next_step)
+    router = counts.router
+    if counts.counts.sum(dtype=float) >= 2**53 or counts.counts.max() >= 2**53 // router.top_k:
+        raise UserError(str(where), "counts add up to more than 2^53 choices, expected a number of choices", next_step)
+    choices = counts.counts.sum(axis=2)
+    empty = choices.sum(axis=0) == 0
+    if empty.any():
+        problem = f"layer {router.layers[np.argmax(empty)]} has no count, expected some in each of the MoE layers"
+        raise UserError(str(where), problem, next_step)
+    impossible = counts.counts * router.top_k > choices[:, :, None]
+    if impossible.any():
+        window, layer, expert = np.argwhere(impossible)[0]
+        most = counts.counts[window, layer, expert]
+        problem = (
+            f"window {window}, layer {router.layers[layer]}: expert {expert} has {most} of {choices[window, layer]} "
+            f"choices, expected at most 1/{router.top_k} of them: a token chooses {router.top_k} different experts"
+        )
+        raise UserError(str(where), problem, next_step)
     return counts
 
 

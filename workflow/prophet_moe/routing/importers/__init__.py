@@ -2,11 +2,14 @@
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.trace import Counts, Origin, Router, Trace
+from prophet_moe.routing.counted import doubts
+from prophet_moe.routing.importers.reading import NEXT_STEP, with_remarks
+from prophet_moe.routing.trace import Counts, Origin, Router, Trace, check_counts
 
 FORMATS: dict[str, str] = {
     "arrays": "numpy_arrays",
@@ -16,6 +19,7 @@ FORMATS: dict[str, str] = {
     "sglang_routed_experts": "sglang_routed_experts",
     "vllm_routed_experts": "vllm_routed_experts",
     "transformers_logits": "transformers_logits",
+    "counts": "counts",
 }
 """Names of the formats and of the modules that read them."""
 
@@ -28,4 +32,10 @@ def import_source(name: str, source: Path, router: Router, origin: Origin, **opt
     unknown = sorted(set(options) - set(inspect.signature(read).parameters))
     if unknown:
         raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")
-    return read(source, router, origin, **options)
+    found = read(source, router, origin, **options)
+    return with_doubts(check_counts(found, source, NEXT_STEP)) if isinstance(found, Counts) else found
+
+
+def with_doubts(counts: Counts) -> Counts:
+    """`counts` with what of them looks wrong among the remarks of their origin."""
+    return replace(counts, origin=with_remarks(counts.origin, doubts(counts)))

@@ -22,7 +22,7 @@ from prophet_moe.routing.importers.reading import (
     fault,
     logical_ids,
     member,
-    read_arrays,
+    read_named_arrays,
     with_notes,
 )
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
@@ -42,7 +42,7 @@ COLUMNS = [
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:
     """Read one .npz file."""
-    arrays = read_arrays(source)
+    arrays = read_named_arrays(source)
     _check_layers(arrays, router, source)
     experts = logical_ids(
         member(arrays, "expert_ids", source, (None, len(router.layers), router.top_k)), router, source

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, ch
 NEXT_STEP = "Name another file, format or model."
 POSITIONS = 2**31
 """Positions are below this."""
+DAMAGED_ARRAYS = (ValueError, EOFError, NotImplementedError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise at files that are damaged, encrypted or hold Python objects."""
+REMARKS = "remarks"
+"""The note with sentences for the user: what a file leaves out, and what of it looks wrong."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,27 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """All arrays of an .npz file."""
+    """All arrays of an .npz file by name; the one array of an .npy file has the name ""."""
     try:
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
-            raise fault(path, "holds one array, expected an .npz file of named arrays")
+            return {"": arrays}
         with arrays:
             return {name: arrays[name] for name in arrays.files}
+    except MemoryError:
+        raise fault(path, "holds arrays that do not fit into this machine's memory") from None
     except OSError as error:
         raise from_os_error(path, error) from None
-    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        raise fault(path, "truncated, or no .npz file of plain arrays") from None
+    except DAMAGED_ARRAYS:
+        raise fault(path, f"truncated, or no {path.suffix or '.npz'} file of plain arrays") from None
+
+
+def read_named_arrays(path: Path) -> dict[str, NDArray]:
+    """All arrays of an .npz file; an .npy file, whose array has no name, is refused."""
+    arrays = read_arrays(path)
+    if "" in arrays:
+        raise fault(path, f"holds one array {arrays[''].shape} without a name, expected an .npz file of named arrays")
+    return arrays
 
 
 def member(arrays: dict[str, NDArray], name: str, path: Path, shape: tuple[int | None, ...]) -> NDArray[np.integer]:
@@ -99,6 +114,51 @@ def moe_layers(ids: NDArray[np.integer], router: Router, where: str | Path) -> N
     return logical_ids(ids[:, list(router.layers)], router, where)
 
 
+def whole_numbers(values: Any, name: str, where: str | Path) -> NDArray[np.int64]:
+    """A tensor or nested lists of whole numbers below 2^53 in size, perhaps written as floats."""
+    try:
+        array = np.asarray(values)
+        array = array.astype(np.int64) if array.size == 0 else array
+    except (ValueError, TypeError, RuntimeError):
+        raise fault(where, f"{name} is no array of numbers") from None
+    if array.dtype.kind not in "iuf":
+        raise fault(where, f"{name} is no array of numbers")
+    if not ((array >= -(2**53)) & (array <= 2**53)).all():
+        raise fault(where, f"{name} holds numbers that are not finite or too large to be counted")
+    if array.dtype.kind == "f" and (array != np.rint(array)).any():
+        raise fault(where, f"{name} holds numbers that are not whole")
+    return array.astype(np.int64)
+
+
+def moe_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np.int64]:
+    """(S, L, E) of counts of windows, layers and experts; one window needs no axis of its own.
+
+    The layers are the model's MoE layers in order, or hidden layers from 0 on, of which dense ones are 0.
+    """
+    found = whole_numbers(counts, "counts", where)
+    found = found[None] if found.ndim == 2 else found
+    deepest, layers = max(router.layers), len(router.layers)
+    enough = found.ndim == 3 and (found.shape[1] > deepest or found.shape[1] == layers)
+    if not enough or found.shape[2] != router.experts:
+        rows = f"{layers} MoE or at least {deepest + 1} hidden"
+        expected = f"(windows, {rows} layers, {router.experts} experts)"
+        raise fault(where, f"counts have shape {found.shape}, expected {expected}")
+    if (found < 0).any():
+        raise fault(where, f"counts hold {found.min()}, expected none below 0")
+    if found.shape[1] <= deepest:
+        return found
+    check_dense((found != 0).any(axis=(0, 2)), router, where)
+    return found[:, list(router.layers)]
+
+
+def check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) -> None:
+    """Refuse a record (hidden layers,) of layers that are not among the model's MoE layers."""
+    wrong = set(np.flatnonzero(recorded).tolist()) - set(router.layers)
+    if wrong:
+        layers = ", ".join(map(str, router.layers))
+        raise fault(where, f"layer {min(wrong)} has recorded experts, expected MoE layers {layers} only")
+
+
 def phases(prompt_tokens: int, tokens: int) -> NDArray[np.uint8]:
     """(tokens,): PREFILL for the first `prompt_tokens`, then DECODE."""
     return np.where(np.arange(tokens) < prompt_tokens, PREFILL, DECODE).astype(np.uint8)
@@ -121,6 +181,12 @@ def trace_of(sequences: list[Sequence], router: Router, origin: Origin, source: 
     number = np.repeat(np.arange(len(sequences), dtype=np.int32), lengths)
     trace = Trace(router, number, position.astype(np.int32), phase, experts, ranked, origin)
     return check(trace, source, NEXT_STEP)
+
+
+def with_remarks(origin: Origin, remarks: Iterable[str]) -> Origin:
+    """`origin` with sentences for the user added to its notes, each once."""
+    told = [*origin.notes.get(REMARKS, []), *remarks]
+    return with_notes(origin, **{REMARKS: list(dict.fromkeys(told))}) if told else origin
 
 
 def with_notes(origin: Origin, **notes: Any) -> Origin:

@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 
 from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError
-from prophet_moe.routing.importers.reading import NEXT_STEP, POSITIONS, fault, files_of, logical_ids, with_notes
+from prophet_moe.routing.importers.reading import (
+    NEXT_STEP,
+    POSITIONS,
+    check_dense,
+    fault,
+    files_of,
+    logical_ids,
+    moe_counts,
+    whole_numbers,
+    with_notes,
+)
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 
 EMPTY = -1
@@ -103,29 +113,12 @@ def _same(records: list[Mapping], others: list[Mapping]) -> bool:
 
 
 def _window_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np.int64]:
-    """(S, L, E) of counts (S, hidden layers, E) or (hidden layers, E): MoE layers and windows that counted anything."""
-    found = _numbers(counts, "counts", where)
-    found = found[None] if found.ndim == 2 else found
-    deepest = max(router.layers)
-    if found.ndim != 3 or found.shape[1] <= deepest or found.shape[2] != router.experts:
-        expected = f"(windows, more than {deepest} layers, {router.experts} experts)"
-        raise fault(where, f"counts have shape {found.shape}, expected {expected}")
-    if (found < 0).any():
-        raise fault(where, f"counts hold {found.min()}, expected none below 0")
-    _check_dense((found != 0).any(axis=(0, 2)), router, where)
-    moe = found[:, list(router.layers)]
+    """(S, L, E): the windows that counted anything."""
+    moe = moe_counts(counts, router, where)
     used = moe.any(axis=(1, 2))
     if not used.any():
         raise UserError(str(where), "all counts are 0: the recorder was not started", RECORD_AGAIN)
     return moe[used]
-
-
-def _check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) -> None:
-    """Refuse a record (hidden layers,) of layers that are not among the model's MoE layers."""
-    wrong = set(np.flatnonzero(recorded).tolist()) - set(router.layers)
-    if wrong:
-        layers = ", ".join(map(str, router.layers))
-        raise fault(where, f"layer {min(wrong)} has recorded experts, expected MoE layers {layers} only")
 
 
 def _pass_counts(ranks: dict[Path, Any], router: Router, origin: Origin, source: Path) -> Counts:
@@ -190,7 +183,7 @@ def _slots(record: Mapping, layers: int, router: Router, where: str) -> NDArray[
     ids = _field(record, "topk_ids_of_layer", where, ndim=3)
     if len(ids) != layers:
         raise fault(where, f"topk_ids_of_layer has {len(ids)} layers, last_physical_to_logical_map has {layers}")
-    _check_dense((ids != EMPTY).any(axis=(1, 2)), router, where)
+    check_dense((ids != EMPTY).any(axis=(1, 2)), router, where)
     return ids[list(router.layers)].transpose(1, 0, 2)
 
 
@@ -252,24 +245,10 @@ def _place(
 def _field(record: Mapping, name: str, where: str | Path, ndim: int) -> NDArray[np.int64]:
     if name not in record:
         raise fault(where, f"has no {name}")
-    values = _numbers(record[name], name, where)
+    values = whole_numbers(record[name], name, where)
     if values.ndim != ndim:
         raise fault(where, f"{name} has {values.ndim} dimensions, expected {ndim}")
     return values
-
-
-def _numbers(values: Any, name: str, where: str | Path) -> NDArray[np.int64]:
-    """A tensor or nested lists of whole numbers, perhaps written as floats."""
-    try:
-        array = np.asarray(values)
-        array = array.astype(np.int64) if array.size == 0 else array
-    except (ValueError, TypeError, RuntimeError):
-        raise fault(where, f"{name} is no array of numbers") from None
-    if array.dtype.kind not in "iuf":
-        raise fault(where, f"{name} is no array of numbers")
-    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.rint(array)) & (abs(array) < 2**53)).all():
-        raise fault(where, f"{name} holds numbers that are not whole")
-    return array.astype(np.int64)
 
 
 @dataclass(eq=False)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.importers.reading import NEXT_STEP, fault, read_arrays, scalar
+from prophet_moe.routing.importers.reading import NEXT_STEP, fault, read_named_arrays, scalar
 from prophet_moe.routing.trace import PREFILL, Origin, Router, Trace, check
 
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:
     """Read one .npz file; every row of the batch is a sequence."""
-    arrays = read_arrays(source)
+    arrays = read_named_arrays(source)
     layers = _layers(arrays, router, source)
     if any(layer.shape != layers[0].shape for layer in layers):
         raise fault(source, f"layers have shapes {', '.join(str(s) for s in sorted({x.shape for x in layers}))}")

@@ -17,7 +17,7 @@ from prophet_moe.routing.importers.reading import (
     files_of,
     member,
     moe_layers,
-    read_arrays,
+    read_named_arrays,
     scalar,
     trace_of,
     whole_sequence,
@@ -35,7 +35,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 def _sequence(path: Path, router: Router) -> Sequence:
     """One request's tokens; how many of them are generated is never assumed."""
-    arrays = read_arrays(path)
+    arrays = read_named_arrays(path)
     ids = moe_layers(member(arrays, "routed_experts", path, (None, None, None)), router, path)
     if "prompt_routed_experts" in arrays:
         recorded = member(arrays, "prompt_routed_experts", path, (None, None, None))

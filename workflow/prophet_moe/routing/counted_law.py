@@ -1,0 +1,95 @@
+"""The law for u(B) beside what counts say: measured popularity gives u(B) of independent tokens without any law."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.routing import law
+from prophet_moe.routing.counted import overall, popularity, variation
+from prophet_moe.routing.law_fit import Observed, dirichlet, fit_variation
+from prophet_moe.routing.law_rows import BATCHES
+from prophet_moe.routing.trace import Counts
+from prophet_moe.routing.variation import Variation
+
+BATCHING = "staggered"
+"""The batches that counts speak for: tokens of different sequences, which choose independently."""
+FEWEST_WINDOWS = 20
+"""Fewer windows give no interval."""
+BLOCKS, RESAMPLES = 200, 200
+"""Of the bootstrap: consecutive windows are joined to at most so many blocks, and drawn so often."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """u(B) at one batch size, mean over layers; errors are relative to `skewed`."""
+
+    batch: int
+    skewed: float
+    at_measured: float
+    measured_error: float
+    at_effective: float
+    effective_error: float
+    uniform: float
+
+
+@dataclass(frozen=True)
+class BesideLaw:
+    """What counts say about the variation of popularity, and the law for u(B) at it."""
+
+    measured: float
+    """Standard deviation over mean, root mean square over layers."""
+    effective: float
+    """The variation at which the law is nearest to u(B), as it is fitted to traces."""
+    interval: tuple[float, float] | None
+    """95 % interval of `effective` over windows (bootstrap)."""
+    no_interval: str
+    """Why there is none, else empty."""
+    rows: list[Row]
+
+
+def beside_law(counts: Counts) -> BesideLaw:
+    """Hold the law for u(B) against the measured popularity of all windows together."""
+    shares = popularity(counts)
+    observed = _observed(shares, counts.router.top_k)
+    measured, effective = overall(variation(shares)), fit_variation(observed)
+    found = [dirichlet(observed, value) for value in (measured, effective, 0.0)]
+    rows = [
+        Row(batch, skewed, first, first / skewed - 1, second, second / skewed - 1, uniform)
+        for batch, skewed, first, second, uniform in zip(BATCHES, observed.unique, *found, strict=True)
+    ]
+    windows = len(counts.counts)
+    if windows < FEWEST_WINDOWS:
+        reason = f"it takes counts of {FEWEST_WINDOWS} windows or more, here are {windows}"
+        return BesideLaw(measured, effective, None, reason, rows)
+    return BesideLaw(measured, effective, _interval(counts), "", rows)
+
+
+def variation_of(counts: Counts, name: str) -> Variation:
+    """The effective variation of the model that `counts`, called `name`, are of; its ends are NaN without interval."""
+    found = beside_law(counts)
+    low, high = found.interval or (np.nan, np.nan)
+    source = f"counts of {name}" + (f", no interval: {found.no_interval}" if found.no_interval else "")
+    return Variation(counts.router.model, BATCHING, found.effective, low, high, source)
+
+
+def _observed(shares: NDArray[np.float64], top_k: int) -> Observed:
+    """u(B) of tokens that choose independently by popularity (L, E)."""
+    return Observed(shares.shape[1], top_k, BATCHES, law.clustered_occupancy(shares, 0.0, BATCHES), shares)
+
+
+def _interval(counts: Counts) -> tuple[float, float]:
+    """95 % interval of the effective variation: blocks of consecutive windows drawn anew with replacement."""
+    windows = len(counts.counts)
+    edges = np.unique(np.linspace(0, windows, BLOCKS + 1).astype(int))[:-1]
+    blocks = np.add.reduceat(counts.counts, edges, axis=0).astype(float)
+    rng = np.random.default_rng(SEED)
+    copies = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), RESAMPLES)
+    top_k, values = counts.router.top_k, []
+    for chosen in np.tensordot(copies, blocks, 1):
+        totals = chosen.sum(axis=1, keepdims=True)
+        if totals.all():
+            values.append(fit_variation(_observed(top_k * chosen / totals, top_k)))
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
