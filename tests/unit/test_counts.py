@@ -326,3 +326,10 @@ def test_published_prefill_traces_are_read(task):
         pytest.skip("PROPHET_DATA does not name a folder with these traces")
     trace = import_source("arrays", path, Router("DeepSeek-V2-Lite", 64, 6, tuple(range(1, 27))), ORIGIN)
     assert 8_000 < len(trace) < 9_000 and not trace.ranked
+
+
+def test_a_head_of_an_array_that_is_no_python_is_one_line(tmp_path):
+    np.save(tmp_path / "a.npy", drawn(1))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"'fortran_order':", b"'fortran_order'("))
+    assert "truncated, or no .npy file of plain arrays" in refused(tmp_path / "a.npy")

@@ -9,6 +9,7 @@ from typing import Any
 from prophet_moe.errors import UserError
 from prophet_moe.routing.counted import doubts
 from prophet_moe.routing.importers.reading import NEXT_STEP, with_remarks
+from prophet_moe.routing.importers.sniffing import mistaken
 from prophet_moe.routing.trace import Counts, Origin, Router, Trace, check_counts
 
 FORMATS: dict[str, str] = {
@@ -32,7 +33,13 @@ def import_source(name: str, source: Path, router: Router, origin: Origin, **opt
     unknown = sorted(set(options) - set(inspect.signature(read).parameters))
     if unknown:
         raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")
-    found = read(source, router, origin, **options)
+    try:
+        found = read(source, router, origin, **options)
+    except UserError:
+        other = mistaken(source, name)
+        if other is None:
+            raise
+        raise other from None
     return with_doubts(check_counts(found, source, NEXT_STEP)) if isinstance(found, Counts) else found
 
 

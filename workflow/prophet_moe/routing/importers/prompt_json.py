@@ -1,7 +1,8 @@
 """Routing as a tree of JSON: one object per prompt, with the decode tokens and the experts of every layer.
 
 `{"row_index": ..., "dataset": ..., "router_data": [{"token_<position>": {"layer_<i>": {"selected_experts": [k ids],
-"selected_probs": [k weights]}}}, ...]}`; a file holds one such object or a list of them, a folder such files.
+"selected_probs": [k weights]}}}, ...]}`; a file holds one such object, a list of them, or one a line; a folder holds
+such files.
 Positions are the numbers in the file. The experts are ranked if their weights descend in every token and layer.
 """
 
@@ -12,8 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from prophet_moe.documents import read_json
-from prophet_moe.routing.importers.reading import Sequence, fault, files_of, logical_ids, trace_of, with_notes
+from prophet_moe.routing.importers.reading import (
+    Sequence,
+    documents_of,
+    fault,
+    files_of,
+    logical_ids,
+    trace_of,
+    with_notes,
+)
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 
 ABOUT = ("row_index", "dataset", "category", "has_repetition", "finished_successfully")
@@ -21,11 +29,10 @@ ABOUT = ("row_index", "dataset", "category", "has_repetition", "finished_success
 
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:
-    """Read one .json file or a folder of them."""
+    """Read one .json or .jsonl file or a folder of them."""
     sequences, about, ranked = [], [], True
-    for path in files_of(source, ".json"):
-        content = read_json(path)
-        for prompt in content if isinstance(content, list) else [content]:
+    for path in files_of(source, ".json", ".jsonl"):
+        for _, prompt in documents_of(path):
             where = f"{path}: sequence {len(sequences)}"
             if not isinstance(prompt, dict):
                 raise fault(where, f"is {type(prompt).__name__}, expected an object with router_data")

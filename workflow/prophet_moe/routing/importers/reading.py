@@ -1,8 +1,7 @@
 """What the importers share: finding files, reading arrays, and checks that name the file."""
 
-import zipfile
-import zlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
 
 NEXT_STEP = "Name another file, format or model."
 POSITIONS = 2**31
 """Positions are below this."""
-DAMAGED_ARRAYS = (ValueError, EOFError, NotImplementedError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile raise at files that are damaged, encrypted or hold Python objects."""
 REMARKS = "remarks"
 """The note with sentences for the user: what a file leaves out, and what of it looks wrong."""
 
@@ -51,6 +49,37 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
     return files
 
 
+def documents_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """The JSON documents of a file, each with its place: those of one list, or JSON lines by content or as .jsonl."""
+    if path.suffix != ".jsonl" and not _begins_with_lines(path):
+        content = read_json(path)
+        documents = content if isinstance(content, list) else [content]
+        yield from ((f"{path}: response {number}", document) for number, document in enumerate(documents))
+        return
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise from_os_error(path, error) from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise fault(where, f"malformed JSON: {error}") from None
+
+
+def _begins_with_lines(path: Path) -> bool:
+    """Whether the first line is a JSON document of its own that another line follows."""
+    try:
+        with path.open("rb") as stream:
+            first, second = stream.readline(), stream.readline()
+        return bool(second.strip()) and isinstance(json.loads(first), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def read_arrays(path: Path) -> dict[str, NDArray]:
     """All arrays of an .npz file by name; the one array of an .npy file has the name ""."""
     try:
@@ -63,7 +92,8 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
         raise fault(path, "holds arrays that do not fit into this machine's memory") from None
     except OSError as error:
         raise from_os_error(path, error) from None
-    except DAMAGED_ARRAYS:
+    except Exception:
+        # A damaged file raises whatever NumPy and zipfile stumble over, errors of Python's tokenizer included.
         raise fault(path, f"truncated, or no {path.suffix or '.npz'} file of plain arrays") from None
 
 

@@ -8,18 +8,15 @@ physical ones and the response does not tell the logical: run it without.
 
 import base64
 import binascii
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prophet_moe.documents import read_json
-from prophet_moe.errors import from_os_error
 from prophet_moe.routing.importers.reading import (
     POSITIONS,
     Sequence,
+    documents_of,
     fault,
     files_of,
     moe_layers,
@@ -37,30 +34,9 @@ def read(source: Path, router: Router, origin: Origin, hidden_layers: int | None
     layers = max(router.layers) + 1 if hidden_layers is None else hidden_layers
     if layers <= max(router.layers):
         raise fault(source, f"hidden_layers is {layers}, expected more than the last MoE layer, {max(router.layers)}")
-    responses = [found for path in files_of(source, ".json", ".jsonl") for found in _responses(path)]
+    responses = [found for path in files_of(source, ".json", ".jsonl") for found in documents_of(path)]
     sequences = [_sequence(response, layers, router, where) for where, response in responses]
     return trace_of(sequences, router, origin, source, ranked=False)
-
-
-def _responses(path: Path) -> Iterator[tuple[str, Any]]:
-    """The responses of a file, each with its place."""
-    if path.suffix != ".jsonl":
-        content = read_json(path)
-        responses = content if isinstance(content, list) else [content]
-        yield from ((f"{path}: response {number}", response) for number, response in enumerate(responses))
-        return
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise from_os_error(path, error) from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            yield where, json.loads(line)
-        except ValueError as error:
-            raise fault(where, f"malformed JSON: {error}") from None
 
 
 def _sequence(response: Any, layers: int, router: Router, where: str) -> Sequence:
