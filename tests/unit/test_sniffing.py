@@ -152,7 +152,7 @@ def test_prompt_json_takes_one_document_a_line(tmp_path):
 def test_a_broken_line_of_json_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n\n{\n" + LINES)
     assert "a.jsonl: line 3: malformed JSON" in refused("prompt_json", tmp_path / "a.jsonl")
-    (tmp_path / "a.jsonl").write_text("[" * 100_000)
+    (tmp_path / "a.jsonl").write_text('{"a":' * 100_000)
     assert "a.jsonl: line 1: malformed JSON" in refused("prompt_json", tmp_path / "a.jsonl")
 
 
