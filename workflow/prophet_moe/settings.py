@@ -23,9 +23,9 @@ class Routing(Strict):
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
     """dirichlet_occupancy: experts differ in popularity by `variation`; uniform_occupancy: E (1 - (1 - k/E)^B);
     power_law: min(E, k B^exponent)."""
-    variation: Literal["fitted"] | Annotated[float, Field(ge=0)] = "fitted"
+    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0)] = "fitted"
     """Of dirichlet_occupancy: standard deviation of the experts' popularity over its mean; fitted: to the model's own
-    traces, else pooled from those of other models."""
+    traces, else pooled from those of other models; counts: to the model's own folder of `counts`, else as fitted."""
     batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
     """Which batches `variation` is fitted to: each sequence at a token of its own (continuous batching), all at the
     same step since their prompts, or consecutive tokens of one sequence."""
@@ -96,7 +96,12 @@ class Scenario(Strict):
     @property
     def fits_routing(self) -> bool:
         """Whether the routing law rests on traces."""
-        return self.routing.law == "dirichlet_occupancy" and self.routing.variation == "fitted"
+        return self.routing.law == "dirichlet_occupancy" and isinstance(self.routing.variation, str)
+
+    @property
+    def fits_counts(self) -> bool:
+        """Whether the routing law rests on counts where a model has some."""
+        return self.fits_routing and self.routing.variation == "counts"
 
     @property
     def precision(self) -> Precision:
@@ -115,6 +120,16 @@ class Scenario(Strict):
                 ("routing", "law"),
                 f"got power_law, which gives no quantile ({self.resident.quantile:g}) of distinct experts; "
                 "expected another law, or resident mean, fractional or never_overflows",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_know_no_order(self) -> "Scenario":
+        if self.fits_counts and self.routing.batching != "staggered":
+            raise inconsistent(
+                ("routing", "batching"),
+                f"got {self.routing.batching}, expected staggered with variation counts: "
+                "counts do not tell which tokens follow each other",
             )
         return self
 
@@ -340,6 +355,9 @@ class Experiment(Strict):
     """Sequences decoded together."""
     traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]
     """Folders of resources/traces/; where traces are collected afresh, models of the plan."""
+    counts: list[str] = []
+    """Folders of resources/traces/ that hold counts instead of a trace (`prophet-moe trace import counts`), one of each
+    model, for scenarios with `routing.variation: counts`."""
     collect: Collect = Collect()
     reported_exponents: dict[str, float] = {
         "Switch-Base-128": 0.934,
@@ -371,7 +389,10 @@ class Experiment(Strict):
                 )
         if self.scenario not in self.scenarios:
             raise inconsistent(("scenario",), f"got {self.scenario!r}, expected one of {', '.join(self.scenarios)}")
-        for key in ("gpus", "batch_sizes"):
+        resting = [name for name, scenario in self.scenarios.items() if scenario.fits_counts]
+        if resting and not self.counts:
+            raise inconsistent(("counts",), f"got [], expected folders: variation of scenario {resting[0]} is counts")
+        for key in ("gpus", "batch_sizes", "counts"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise inconsistent((key,), f"got {values}, expected every value once")
@@ -481,8 +502,9 @@ def resolve(
     models: Collection[str],
     gpus: Collection[str],
     traces: Callable[[Collect], Collection[str]] | None = None,
+    counts: Collection[str] | None = None,
 ) -> Settings:
-    """Validate a merged configuration against the names of the catalogue's `models` and `gpus`, and of the `traces`.
+    """Validate a merged configuration against the names of the catalogue's `models` and `gpus`, `traces` and `counts`.
 
     `files` are the files it was merged from, in that order; an error names the last one that holds the key.
     """
@@ -502,6 +524,12 @@ def resolve(
 
     check_names("models", experiment.selected_models() or (), models, file_of)
     check_names("gpus", experiment.gpus, gpus, file_of)
+    if counts is not None:
+        for number, name in enumerate(experiment.traces):
+            if name in counts:
+                problem = f"traces[{number}]: {name!r} holds counts, expected a trace"
+                raise UserError(file_of(("traces", number)), problem, "List it under counts instead.")
+        check_names("counts", experiment.counts, counts, file_of)
     if traces is not None:
         check_names("traces", experiment.traces, traces(experiment.collect), file_of)
     for key, allowed in (("gpu", experiment.gpus), ("batch_size", experiment.batch_sizes)):

@@ -4,6 +4,7 @@ LAW_FITS = "tables/data/routing_law_fits.csv"
 LAW_RESIDUALS = "tables/data/routing_law_residuals.csv"
 LAW_TRANSFER = "tables/data/routing_law_transfer.csv"
 VARIATION_TABLE = "tables/data/routing_variation.csv"
+COUNTS_TABLE = "results/routing/counts_variation.csv"
 TABLE5 = "tables/table5_routing_exponents.csv"
 PREDICTION_TABLE = "tables/data/prediction.csv"
 PREDICTION_BY_DOMAIN = "tables/data/prediction_by_domain.csv"
@@ -146,6 +147,30 @@ rule routing_variation:
         " --exponents {output.exponents:q}"
         " --parameters {params.parameters:q}"
         " --rule routing_variation --code {input.code:q}"
+        " > {log:q} 2>&1"
+
+
+rule counts_variation:
+    """Fit the law for u(B) to the counts of the models that have some."""
+    input:
+        code=code("workflow/scripts/write_counts_variation.py"),
+        counts=[TRACE_FOLDER / name / "counts.npz" for name in EXPERIMENT.counts],
+        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+    output:
+        variation=COUNTS_TABLE,
+        prov=sidecars(COUNTS_TABLE),
+    log:
+        "logs/counts_variation.log",
+    benchmark:
+        "benchmarks/counts_variation.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    shell:
+        "python {input.code[0]}"
+        " --counts {input.counts:q}"
+        " --models {input.models:q}"
+        " --variation {output.variation:q}"
+        " --rule counts_variation --code {input.code:q}"
         " > {log:q} 2>&1"
 
 

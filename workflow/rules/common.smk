@@ -24,12 +24,19 @@ def known_traces(collect):
     """Names of the traces that there are: the recorded ones, or the models that can be trained and traced."""
     if collect.afresh:
         return list(read_plan(Path(collect.plan)).models)
-    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/metadata.json"))
+    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/trace.parquet"))
+
+
+def known_counts():
+    """Names of the folders that hold counts instead of a trace."""
+    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/counts.npz"))
 
 
 # Every mistake in a configuration file ends here, in one line, before any job starts.
 with ends_in_one_line():
-    SETTINGS = resolve(config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces)
+    SETTINGS = resolve(
+        config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces, known_counts()
+    )
     EXPERIMENT = SETTINGS.experiment
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)

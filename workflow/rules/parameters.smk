@@ -31,8 +31,13 @@ def sensitivity_parameters(wildcards):
 
 
 def variations_for(wildcards):
-    """The table of fitted routing, where a scenario's routing is fitted."""
-    return [VARIATION_TABLE] if EXPERIMENT.scenarios[wildcards.scenario].fits_routing else []
+    """The tables of fitted routing, where a scenario's routing is fitted."""
+    return variation_tables(EXPERIMENT.scenarios[wildcards.scenario])
+
+
+def variation_tables(scenario):
+    """What a scenario's routing is fitted to: traces, and counts where a model has its own."""
+    return [VARIATION_TABLE] * scenario.fits_routing + [COUNTS_TABLE] * scenario.fits_counts
 
 
 def measured_reserves_for(wildcards):
@@ -53,8 +58,8 @@ def reserve_files(scenario):
 
 
 def variations_for_default(wildcards):
-    """The table of fitted routing, where the default scenario's routing is fitted."""
-    return [VARIATION_TABLE] if EXPERIMENT.scenarios[EXPERIMENT.scenario].fits_routing else []
+    """The tables of fitted routing, where the default scenario's routing is fitted."""
+    return variation_tables(EXPERIMENT.scenarios[EXPERIMENT.scenario])
 
 
 def grid_of(wildcards):

@@ -32,7 +32,7 @@ def decode_steps(
     rows = []
     for model, spec in models.items():
         variation = variations[model].value if variations else scenario.routing.variation
-        unique = _unique(spec.architecture, batch_sizes, scenario, 0.0 if variation == "fitted" else variation)
+        unique = _unique(spec.architecture, batch_sizes, scenario, 0.0 if isinstance(variation, str) else variation)
         for profile in profiles.values():
             for batch, needed in zip(batch_sizes, unique, strict=True):
                 rows.append({"model": model} | _row(spec.architecture, profile, batch, needed, scenario, step))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from math import isnan
 
 import numpy as np
 import pandas as pd
@@ -44,12 +45,17 @@ def _cases(scenario: Scenario, variations: Mapping[str, Variation]) -> dict[str,
     """By case, the variation of a model."""
     if not scenario.fits_routing:
         given = scenario.routing.variation
-        return {ESTIMATE: lambda _: 0 if given == "fitted" else given}
+        return {ESTIMATE: lambda _: 0 if isinstance(given, str) else given}
     return {
         ESTIMATE: lambda name: variations[name].value,
-        FEWEST: lambda name: variations[name].high,
-        MOST: lambda name: variations[name].low,
+        FEWEST: lambda name: _end(variations[name], variations[name].high),
+        MOST: lambda name: _end(variations[name], variations[name].low),
     }
+
+
+def _end(variation: Variation, end: float) -> float:
+    """An end of the interval; without interval the estimate, from which `with_intervals` tells that there is none."""
+    return variation.value if isnan(end) else end
 
 
 def _grid(

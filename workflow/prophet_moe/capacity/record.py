@@ -163,12 +163,17 @@ def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, cas
 
 
 def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
-    """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases."""
+    """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
+
+    They are empty where the cases have one variation: a scenario, or a model's counts, without interval.
+    """
     cases = grid["case"].unique()
+    given = np.array([grid.loc[grid["case"] == case, "variation"].to_numpy(float) for case in cases])
+    told = np.ptp(given, axis=0) > 0
     ends = {}
     for metric in INTERVALS:
         values = np.array([grid.loc[grid["case"] == case, metric].to_numpy(float) for case in cases])
-        fitted = values if len(cases) > 1 else np.full_like(values, np.nan)
+        fitted = np.where(told, values, np.nan)
         ends[f"{metric}_low"], ends[f"{metric}_high"] = np.fmin.reduce(fitted), np.fmax.reduce(fitted)
     rows = {name: np.tile(end, len(cases)) for name, end in ends.items()}
     return grid.assign(**rows)

@@ -19,12 +19,14 @@ from prophet_moe.documents import read_yaml
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.present.documentation import documents
+from prophet_moe.routing.datasets import router_in
 from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings import resolve
 from prophet_moe.units import GB
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
 VARIATIONS, MEMORY = Path("tables/data/routing_variation.csv"), Path("resources/memory")
+TRACES = Path("resources/traces")
 
 
 def add_commands(commands: Any) -> None:
@@ -95,8 +97,15 @@ def show_capacity(arguments: argparse.Namespace) -> None:
         raise UserError(arguments.model, "the report does not cover it", "Use --scenario calibrated.")
 
     if scenario.fits_routing:
-        variation = read_variations(VARIATIONS, scenario.routing.batching)[arguments.model]
-        memory = replace(memory, variation=variation.value)
+        variations = read_variations(VARIATIONS, scenario.routing.batching)
+        if scenario.fits_counts:
+            # Fitting needs Numba and SciPy, whose imports take half a second.
+            from prophet_moe.routing.counted_law import own_variations
+
+            routers = {arguments.model: router_in(arguments.model, models[arguments.model])}
+            own = own_variations([TRACES / name for name in experiment.counts], routers)
+            variations |= {variation.model: variation for variation in own}
+        memory = replace(memory, variation=variations[arguments.model].value)
     here = with_reserve(scenario, measured_reserves(MEMORY, gpus).get(arguments.gpu))
     metrics = evaluate(memory, device_bytes(gpus[arguments.gpu], scenario), arguments.batch, here)
     table = Table(

@@ -1,15 +1,19 @@
 """The law for u(B) beside what counts say: measured popularity gives u(B) of independent tokens without any law."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.errors import UserError
 from prophet_moe.routing import law
 from prophet_moe.routing.counted import overall, popularity, variation
 from prophet_moe.routing.law_fit import Observed, dirichlet, fit_variation
 from prophet_moe.routing.law_rows import BATCHES
-from prophet_moe.routing.trace import Counts
+from prophet_moe.routing.store import read_counts
+from prophet_moe.routing.trace import Counts, Router
 from prophet_moe.routing.variation import Variation
 
 BATCHING = "staggered"
@@ -72,6 +76,31 @@ def variation_of(counts: Counts, name: str) -> Variation:
     low, high = found.interval or (np.nan, np.nan)
     source = f"counts of {name}" + (f", no interval: {found.no_interval}" if found.no_interval else "")
     return Variation(counts.router.model, BATCHING, found.effective, low, high, source)
+
+
+def own_variations(folders: Sequence[Path], models: Mapping[str, Router]) -> list[Variation]:
+    """The variations of the models that counts in `folders` are of, each of which must have the router of its model.
+
+    Counts of other models are left out; two folders of one model are a UserError.
+    """
+    found: dict[str, Variation] = {}
+    for folder in folders:
+        counts = read_counts(folder)
+        router = counts.router
+        if router.model not in models:
+            continue
+        if router != models[router.model]:
+            problem = f"is of {router.model} with {_told(router)}, expected {_told(models[router.model])}"
+            raise UserError(str(folder), problem, "Import it again.")
+        if router.model in found:
+            problem = f"is of {router.model}, as another folder is: {found[router.model].source}"
+            raise UserError(str(folder), problem, "List one of them under counts, or import all from one folder.")
+        found[router.model] = variation_of(counts, folder.name)
+    return list(found.values())
+
+
+def _told(router: Router) -> str:
+    return f"{router.experts} experts, top-{router.top_k}, {len(router.layers)} MoE layers"
 
 
 def _observed(shares: NDArray[np.float64], top_k: int) -> Observed:

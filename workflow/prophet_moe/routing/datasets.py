@@ -100,8 +100,7 @@ def load_datasets(path: Path) -> DatasetFile:
 def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router:
     """The router of a model of the catalogue or of the list; of an encoder-decoder, the decoder's."""
     if name in models:
-        arch = models[name].architecture
-        return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
+        return router_in(name, models[name])
     if name in listed.routers:
         spec = listed.routers[name]
         return Router(name, spec.experts, spec.top_k, tuple(range(spec.first, spec.layers)))
@@ -109,6 +108,12 @@ def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile
     near = difflib.get_close_matches(name, known, n=1)
     expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
     raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")
+
+
+def router_in(name: str, model: ModelSpec) -> Router:
+    """The router of a model of the catalogue; of an encoder-decoder, the decoder's."""
+    arch = model.architecture
+    return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
 
 
 def located(name: str, dataset: Dataset) -> list[Path] | None:
