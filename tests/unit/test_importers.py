@@ -551,11 +551,15 @@ WRONG = {
         "line 2: routed_experts has 198 bytes, expected a multiple of 40",
     ),
     "sglang: no prompt": ("sglang_routed_experts", _response(prompt_tokens=None), "meta_info.prompt_tokens is None"),
-    "sglang: long prompt": ("sglang_routed_experts", _response(prompt_tokens=6), "expected the 6 of the prompt"),
+    "sglang: long prompt": (
+        "sglang_routed_experts",
+        _response(prompt_tokens=7, completion_tokens=None),
+        "expected the 7 of the prompt",
+    ),
     "sglang: wrong length": (
         "sglang_routed_experts",
-        _response(completion_tokens=4),
-        "line 2: routed_experts has 5 tokens, expected 6 or 7",
+        _response(completion_tokens=1),
+        "line 2: routed_experts has 5 tokens, expected 3 or 4",
     ),
     "sglang: dense layer as MoE layer": (
         "sglang_routed_experts",

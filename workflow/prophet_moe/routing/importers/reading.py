@@ -1,6 +1,7 @@
 """What the importers share: finding files, reading arrays, and checks that name the file."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, ch
 NEXT_STEP = "Name another file, format or model."
 POSITIONS = 2**31
 """Positions are below this."""
+SHARED_SLOTS_SURE = 64
+"""Tokens times layers in which one id in the same slot is no chance."""
+UNFUSED = "Serve it with --disable-shared-experts-fusion and record again."
 REMARKS = "remarks"
 """The note with sentences for the user: what a file leaves out, and what of it looks wrong."""
 
@@ -189,15 +193,78 @@ def check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) 
         raise fault(where, f"layer {min(wrong)} has recorded experts, expected MoE layers {layers} only")
 
 
-def phases(prompt_tokens: int, tokens: int) -> NDArray[np.uint8]:
-    """(tokens,): PREFILL for the first `prompt_tokens`, then DECODE."""
-    return np.where(np.arange(tokens) < prompt_tokens, PREFILL, DECODE).astype(np.uint8)
+def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | Path) -> NDArray[np.integer]:
+    """Expert ids (T, hidden layers, k) of (T, hidden layers, slots), whose further slots are of fused shared experts.
+
+    Such a slot holds one id in all tokens and MoE layers, and is no routing. Among k slots it is refused.
+    """
+    slots = ids.shape[2]
+    moe = ids[:, list(router.layers)].reshape(-1, slots)
+    same = (moe == moe[:1]).all(axis=0) if len(moe) else np.zeros(slots, bool)
+    told = ", ".join(map(str, np.unique(moe[:1, same])))
+    if slots > router.top_k:
+        if same.sum() != slots - router.top_k:
+            problem = f"a token has {slots} experts, expected {router.top_k}, or {slots - router.top_k} slots of one id"
+            raise fault(where, f"{problem} each that fused shared experts leave; there are {same.sum()} such slots")
+        return ids[:, :, ~same]
+    if same.all():
+        return ids
+    if (moe[:1, same] >= router.experts).any() or (same.any() and len(moe) >= SHARED_SLOTS_SURE):
+        problem = f"id {told} in the same slot of every token and layer is of a fused shared expert, no routing"
+        raise UserError(str(where), f"{problem}; expected {router.top_k} routed experts", UNFUSED)
+    return ids
 
 
-def whole_sequence(experts: NDArray[np.uint16], prompt_tokens: int) -> Sequence:
-    """A sequence recorded from its first token on, of which `prompt_tokens` are the prompt."""
-    tokens = len(experts)
-    return Sequence(np.arange(tokens), phases(prompt_tokens, tokens), experts)
+def first_position(
+    tokens: int, prompt: int, generated: int | None, start: int | None, where: str | Path
+) -> tuple[int, str]:
+    """Position of the first of `tokens` with routing of a request, and what is missing: "", "last" or "first".
+
+    Of the `prompt` and `generated` tokens the last has no routing, where it was never fed back; of a prompt alone
+    SGLang loses that of its last token ("last"). Tokens before `start` were not asked for, or were cached ("first");
+    a start that is not told (None) follows from the number of tokens, where `generated` is told.
+    """
+    first = start or 0
+    if generated is None:
+        if first + tokens >= prompt:
+            return first, "first" if first else ""
+        if first + tokens == prompt - 1:
+            return first, "last"
+        raise fault(where, f"routed_experts has {tokens} tokens, expected the {prompt - first} of the prompt at least")
+    both = prompt + generated
+    if first + tokens in (both - 1, both):
+        lost = generated == 0 and first + tokens == both - 1
+        return first, "last" if lost else "first" if first else ""
+    inferred = both - 1 - tokens
+    if start is None and 0 < inferred <= prompt:
+        return inferred, "first"
+    expected = (
+        f"{max(both - 1 - first, 0)} or {both - first} (prompt + completion{f' - start {first}' if first else ''})"
+    )
+    raise fault(where, f"routed_experts has {tokens} tokens, expected {expected}")
+
+
+def missing_told(missing: Iterable[str]) -> list[str]:
+    """Sentences for the user about requests that lack routing of some tokens, of `first_position`'s words for each."""
+    found = Counter(missing)
+    told = {
+        "first": "of {} of {} requests the first tokens have no routing: not asked for (routed_experts_start_len), "
+        "cached, or lost",
+        "last": "of {} of {} requests the last token of the prompt has no routing: SGLang loses it where nothing is "
+        "generated (sgl-project/sglang issue 20964)",
+    }
+    return [text.format(found[word], found.total()) for word, text in told.items() if found[word]]
+
+
+def phases(position: NDArray[np.integer], prompt_tokens: int) -> NDArray[np.uint8]:
+    """(T,): PREFILL for positions among the first `prompt_tokens`, then DECODE."""
+    return np.where(position < prompt_tokens, PREFILL, DECODE).astype(np.uint8)
+
+
+def whole_sequence(experts: NDArray[np.uint16], prompt_tokens: int, first: int = 0) -> Sequence:
+    """A sequence recorded from the position `first` on, of which `prompt_tokens` are the prompt."""
+    position = np.arange(first, first + len(experts))
+    return Sequence(position, phases(position, prompt_tokens), experts)
 
 
 def trace_of(sequences: list[Sequence], router: Router, origin: Origin, source: Path, *, ranked: bool) -> Trace:

@@ -1,27 +1,38 @@
 """What vLLM returns with enable_return_routed_experts=True, saved as one .npz file per request.
 
 `routed_experts` (T, hidden layers, k) is that of the CompletionOutput; `prompt_routed_experts`, if there, that of the
-RequestOutput; `prompt_len`, if there, the number of prompt tokens. Dense layers hold zeros and are left out by the
-model's list of MoE layers. vLLM does not always sort the experts. To save a request:
+RequestOutput; `prompt_len`, if there, the number of prompt tokens, and `generated_len` that of generated ones. Dense
+layers hold zeros and are left out by the model's list of MoE layers. vLLM does not always sort the experts. To save a
+request:
 
-    np.savez(path, routed_experts=output.outputs[0].routed_experts, prompt_len=len(output.prompt_token_ids))
+    np.savez(path, routed_experts=output.outputs[0].routed_experts, prompt_len=len(output.prompt_token_ids),
+             generated_len=len(output.outputs[0].token_ids))
+
+vLLM may omit the tokens of a prefix that it had cached: `generated_len` shows it, or a `prompt_routed_experts` that is
+shorter than `prompt_len`. The others then keep their positions, and the note `remarks` says so. Slots beyond k that
+hold one id everywhere are of fused shared experts and left out; among k they are refused.
 """
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prophet_moe.routing.importers.reading import (
     Sequence,
     fault,
     files_of,
+    first_position,
     member,
+    missing_told,
     moe_layers,
     read_named_arrays,
     scalar,
     trace_of,
     whole_sequence,
     with_notes,
+    with_remarks,
+    without_shared_slots,
 )
 from prophet_moe.routing.trace import Origin, Router, Trace
 
@@ -29,26 +40,38 @@ from prophet_moe.routing.trace import Origin, Router, Trace
 def read(source: Path, router: Router, origin: Origin) -> Trace:
     """Read one .npz file or a folder of them; the files' names are kept in the notes, under "sequences"."""
     files = files_of(source, ".npz")
+    found = [_sequence(path, router) for path in files]
     origin = with_notes(origin, sequences=[{"file": path.name} for path in files])
-    return trace_of([_sequence(path, router) for path in files], router, origin, source, ranked=False)
+    origin = with_remarks(origin, missing_told(missing for _, missing in found))
+    return trace_of([sequence for sequence, _ in found], router, origin, source, ranked=False)
 
 
-def _sequence(path: Path, router: Router) -> Sequence:
-    """One request's tokens; how many of them are generated is never assumed."""
+def _sequence(path: Path, router: Router) -> tuple[Sequence, str]:
+    """One request's tokens, and which are missing; how many of them are generated is never assumed."""
     arrays = read_named_arrays(path)
-    ids = moe_layers(member(arrays, "routed_experts", path, (None, None, None)), router, path)
+    ids = _routed(arrays, "routed_experts", router, path)
+    told = scalar(arrays, "prompt_len", path) if "prompt_len" in arrays else None
+    generated = scalar(arrays, "generated_len", path) if "generated_len" in arrays else None
     if "prompt_routed_experts" in arrays:
-        recorded = member(arrays, "prompt_routed_experts", path, (None, None, None))
-        prompt_ids = moe_layers(recorded, router, f"{path}: prompt_routed_experts")
-        prompt = len(prompt_ids)
-        if "prompt_len" in arrays and scalar(arrays, "prompt_len", path) != prompt:
-            raise fault(path, f"prompt_len is {scalar(arrays, 'prompt_len', path)}, prompt_routed_experts has {prompt}")
-        if not np.array_equal(ids[:prompt], prompt_ids):
+        prompt_ids = _routed(arrays, "prompt_routed_experts", router, path)
+        prompt = len(prompt_ids) if told is None else told
+        if prompt < len(prompt_ids):
+            raise fault(path, f"prompt_len is {prompt}, prompt_routed_experts has {len(prompt_ids)}")
+        if not np.array_equal(ids[: len(prompt_ids)], prompt_ids):
             ids = np.concatenate([prompt_ids, ids])
-    elif "prompt_len" in arrays:
-        prompt = scalar(arrays, "prompt_len", path)
-        if prompt > len(ids):
-            raise fault(path, f"prompt_len is {prompt}, routed_experts has only {len(ids)} tokens")
-    else:
+        first = prompt - len(prompt_ids)
+        return whole_sequence(ids, prompt, first), "first" if first else ""
+    if told is None:
         raise fault(path, "does not tell prompt from generated tokens, expected prompt_len or prompt_routed_experts")
-    return whole_sequence(ids, prompt)
+    if generated is None and told > len(ids):
+        raise fault(path, f"prompt_len is {told}, routed_experts has only {len(ids)} tokens, and no generated_len")
+    first, missing = first_position(len(ids), told, generated, None, path)
+    return whole_sequence(ids, told, first), missing
+
+
+def _routed(arrays: dict[str, NDArray], name: str, router: Router, path: Path) -> NDArray[np.uint16]:
+    """(T, L, k): the MoE layers of one of the arrays, without slots of shared experts."""
+    where = f"{path}: {name}"
+    ids = member(arrays, name, path, (None, None, None))
+    wide = ids.shape[1] > max(router.layers) and ids.shape[2] >= router.top_k
+    return moe_layers(without_shared_slots(ids, router, where) if wide else ids, router, where)
