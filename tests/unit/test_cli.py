@@ -121,6 +121,35 @@ def test_a_record_is_imported_and_described(arrays, tmp_path):
         assert statistic in shown
 
 
+def test_counts_are_imported_and_described(tmp_path):
+    out = str(tmp_path / "counts")
+    np.save(tmp_path / "a.npy", np.tile(np.where(np.arange(64) % 2, 150, 50), (16, 1)))
+    done = run("trace", "import", "counts", str(tmp_path / "a.npy"), "--model", "OLMoE-1B-7B", "--out", out)
+    assert done.stdout.split(": ", 1)[1] == "counts only (the source has no token order), windows: 1\n"
+    shown = run("trace", "describe", out).stdout
+    assert "variation (std/mean)" in shown and "law at 0.500 (std/mean)" in shown
+    assert "no interval: it takes counts of 20 windows or more, here are 1." in shown
+
+
+def test_counts_that_are_doubted_are_told_twice(tmp_path):
+    out, counts = str(tmp_path / "counts"), np.full((16, 64), 800)
+    counts[3, 5] += 1
+    np.save(tmp_path / "a.npy", counts)
+    done = run("trace", "import", "counts", str(tmp_path / "a.npy"), "--model", "OLMoE-1B-7B", "--out", out)
+    assert "note: window 0, layer 3 has 51201 choices, no multiple of top-k 8" in done.stdout
+    assert "layer 3 has 51201 choices" in run("trace", "describe", out).stdout
+
+
+def test_impossible_counts_leave_nothing_behind(tmp_path):
+    counts = np.zeros((16, 64), int)
+    counts[:, 0] = 800
+    np.save(tmp_path / "a.npy", counts)
+    out = tmp_path / "counts"
+    done = run("trace", "import", "counts", str(tmp_path / "a.npy"), "--model", "OLMoE-1B-7B", "--out", str(out))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and not out.exists()
+    assert "expert 0 has 800 of 800 choices, expected at most 1/8 of them" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

@@ -11,7 +11,7 @@ from prophet_moe.cli.terminal import console
 from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, sha256
 from prophet_moe.routing import datasets, store
-from prophet_moe.routing.importers import FORMATS, import_source
+from prophet_moe.routing.importers import FORMATS, about, import_source
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
@@ -24,7 +24,13 @@ def add_commands(commands: Any) -> None:
     trace = commands.add_parser("trace", help="read, describe routing traces").add_subparsers(
         required=True, metavar="ACTION"
     )
-    imported = trace.add_parser("import", help="turn a routing record of another program into a trace folder")
+    imported = trace.add_parser(
+        "import",
+        help="turn a routing record of another program into a trace folder",
+        epilog="prophet-moe trace import FORMAT --help shows the format with an example.",
+        add_help=False,
+    )
+    imported.add_argument("-h", "--help", action=FormatHelp, nargs=0, help="show this, or a named format, and exit")
     imported.add_argument("format", choices=list(FORMATS))
     imported.add_argument("source", type=Path, help="a file or a folder")
     imported.add_argument("--model", required=True, help="a model of config/models/ or of config/datasets.yaml")
@@ -48,6 +54,20 @@ def add_commands(commands: Any) -> None:
     fetched.set_defaults(run=fetch_data)
 
 
+class FormatHelp(argparse.Action):
+    """Prints the help of a parser; after a format, what that format is."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Print and exit."""
+        parser.print_help()
+        named = getattr(namespace, "format", None)
+        if named in FORMATS:
+            print(f"\nformat {named}:\n\n{about(named)}")
+        parser.exit()
+
+
 def import_trace(arguments: argparse.Namespace) -> None:
     """Import a record and write it as a trace folder, or as counts where the source has no token order."""
     if not arguments.source.exists():
@@ -62,7 +82,7 @@ def import_trace(arguments: argparse.Namespace) -> None:
         console().print(f"{arguments.out}: {len(read):,} tokens x {len(router.layers)} layers x {router.top_k}")
     else:
         store.write_counts(arguments.out, read)
-        console().print(f"{arguments.out}: counts only (the source has no token order), {len(read.counts):,} windows")
+        console().print(f"{arguments.out}: counts only (the source has no token order), windows: {len(read.counts):,}")
     for remark in read.origin.notes.get(REMARKS, []):
         console().print(f"note: {remark}.", soft_wrap=True)
 

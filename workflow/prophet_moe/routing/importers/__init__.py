@@ -4,6 +4,7 @@ import importlib
 import inspect
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from prophet_moe.errors import UserError
@@ -25,11 +26,20 @@ FORMATS: dict[str, str] = {
 """Names of the formats and of the modules that read them."""
 
 
+def about(name: str) -> str:
+    """What the format `name` is, what it leaves open, and an example: the head of the module that reads it."""
+    return inspect.cleandoc(_module(name).__doc__ or "")
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{FORMATS[name]}")
+
+
 def import_source(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace | Counts:
     """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`."""
     if name not in FORMATS:
         raise UserError(str(source), f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
-    read = importlib.import_module(f"{__name__}.{FORMATS[name]}").read
+    read = _module(name).read
     unknown = sorted(set(options) - set(inspect.signature(read).parameters))
     if unknown:
         raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")

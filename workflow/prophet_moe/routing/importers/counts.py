@@ -12,6 +12,18 @@ Layers are the model's MoE layers in order, or all hidden layers from 0 on, dens
 left out. Left open: which tokens ran together and in which order, so that nothing follows about reuse or prediction.
 An expert with more than 1/k of a layer's choices is refused. Warned of, in the note `remarks`: totals that are no
 multiple of k or differ between layers, a collapsed router, and tokens too few to tell popularity from chance.
+
+docs/samples/counts.csv (model made-up) holds
+
+    layer,expert,count
+    0,0,300
+    0,1,100
+    0,2,200
+    0,3,200
+    1,0,200
+    1,1,200
+    1,2,100
+    1,3,300
 """
 
 import csv

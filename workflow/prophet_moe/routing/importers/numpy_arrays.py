@@ -8,6 +8,15 @@
 
 `layer_ids` (L,), if there, must be the model's MoE layers. A file <name>_sequences.csv beside <name>.npz, with a row
 for each sequence, goes into the notes.
+
+docs/samples/arrays.npz (model made-up) is written by
+
+    import numpy as np
+    np.savez(
+        "arrays.npz",
+        expert_ids=np.array([[[0, 1], [2, 3]], [[1, 3], [0, 2]], [[0, 2], [1, 3]]], np.uint8),  # tokens, layers, k
+        seq_len=np.array([2, 1]), prompt_len=np.array([5, 7]),  # decoded tokens and prompt of each sequence
+    )
 """
 
 from pathlib import Path

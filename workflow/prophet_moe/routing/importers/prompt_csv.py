@@ -3,6 +3,14 @@
 Columns `Layer ID,Batch Number,Token,Activated Expert IDs`; others, such as the collector's embeddings, are passed
 over. Rows of one layer are in token order. `Token` is the token's text. The collector runs one prompt at a time, so
 that `Batch Number` is 0, and its gate does not sort the experts.
+
+docs/samples/prompt_csv.csv (model made-up) holds
+
+    Layer ID,Batch Number,Token,Activated Expert IDs
+    0,0,The,"[0, 1]"
+    0,0,end,"[1, 3]"
+    1,0,The,"[2, 3]"
+    1,0,end,"[0, 2]"
 """
 
 import csv

@@ -4,6 +4,15 @@
 "selected_probs": [k weights]}}}, ...]}`; a file holds one such object, a list of them, or one a line; a folder holds
 such files.
 Positions are the numbers in the file. The experts are ranked if their weights descend in every token and layer.
+
+docs/samples/prompt_json.json (model made-up) holds
+
+    {"row_index": 0, "router_data": [
+      {"token_5": {"layer_0": {"selected_experts": [0, 1], "selected_probs": [0.7, 0.3]},
+                   "layer_1": {"selected_experts": [2, 3], "selected_probs": [0.6, 0.4]}}},
+      {"token_6": {"layer_0": {"selected_experts": [1, 3], "selected_probs": [0.8, 0.2]},
+                   "layer_1": {"selected_experts": [0, 2], "selected_probs": [0.9, 0.1]}}}
+    ]}
 """
 
 import re

@@ -12,6 +12,13 @@ is ambiguous where one request ends and another, at the same position, goes on i
 length change places in the batch, and where a cached prefix ends at the position that another request has reached.
 Expert ids are physical and are mapped by the last map of the recording; where experts moved meanwhile (EPLB), earlier
 ids are mapped wrongly, and SGLang keeps nothing to mend that. The gate does not sort the experts.
+
+docs/samples/sglang_recorder.json (model made-up) holds
+
+    {"logical_count": [
+      [300, 100, 200, 200],
+      [200, 200, 100, 300]
+    ]}
 """
 
 import pickle

@@ -11,6 +11,13 @@ that number is taken from the response or from beside it, where it was saved the
 tokens. Where nothing is generated, SGLang loses the routing of the last token of the prompt (sgl-project/sglang issue
 20964).
 Fused shared experts leave slots that hold one id, such as 255: beyond k they are left out, among k they are refused.
+
+docs/samples/sglang_routed_experts.json (model made-up) holds
+
+    [{"meta_info": {"prompt_tokens": 2, "completion_tokens": 2,
+       "routed_experts": "AAAAAAEAAAACAAAAAwAAAAEAAAADAAAAAAAAAAIAAAAAAAAAAgAAAAEAAAADAAAA"}},
+     {"usage": {"prompt_tokens": 2, "completion_tokens": 2}, "choices": [{"sgl_ext":
+       {"routed_experts": "AAAAAAEAAAACAAAAAwAAAAEAAAADAAAAAAAAAAIAAAAAAAAAAgAAAAEAAAADAAAA"}}]}]
 """
 
 import base64

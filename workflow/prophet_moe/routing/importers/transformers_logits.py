@@ -7,6 +7,15 @@ layer's id. Layers are (batch, seq, E), or (batch x seq, E) with the number `bat
 The experts are the k largest logits of a token, which is what Mixtral, Qwen-MoE, OLMoE and gpt-oss choose; routers
 that choose by group or by a corrected score (DeepSeek-V3) choose otherwise, and their logits do not tell. Among equal
 logits the lower id comes first; torch.topk promises no order there.
+
+docs/samples/transformers_logits.npz (model made-up) is written by
+
+    import numpy as np
+    np.savez(
+        "transformers_logits.npz",
+        router_logits=np.random.default_rng(0).normal(size=(2, 1, 3, 4)),  # layers x batch x tokens x experts
+        attention_mask=np.array([[0, 1, 1]]),  # padding is 0
+    )
 """
 
 import re

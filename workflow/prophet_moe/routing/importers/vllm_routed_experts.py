@@ -11,6 +11,15 @@ request:
 vLLM may omit the tokens of a prefix that it had cached: `generated_len` shows it, or a `prompt_routed_experts` that is
 shorter than `prompt_len`. The others then keep their positions, and the note `remarks` says so. Slots beyond k that
 hold one id everywhere are of fused shared experts and left out; among k they are refused.
+
+docs/samples/vllm_routed_experts.npz (model made-up) is written by
+
+    import numpy as np
+    np.savez(
+        "vllm_routed_experts.npz",
+        routed_experts=np.array([[[0, 1], [2, 3]], [[1, 3], [0, 2]], [[0, 2], [1, 3]]], np.int32),  # tokens, layers, k
+        prompt_len=2, generated_len=2,
+    )
 """
 
 from pathlib import Path
