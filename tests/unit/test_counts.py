@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prophet_moe.errors import UserError
 from prophet_moe.routing import counted, law, store
 from prophet_moe.routing.counted_law import beside_law, variation_of
-from prophet_moe.routing.importers import import_source
+from prophet_moe.routing.importers import import_source, import_trace
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.law_rows import BATCHES
 from prophet_moe.routing.trace import Counts, Origin, Router, check_counts
@@ -172,6 +172,12 @@ def test_wrong_files_of_counts_are_one_line(case, tmp_path):
     name, content, problem = FILES[case]
     (tmp_path / name).write_text(content)
     assert problem in refused(tmp_path / name)
+
+
+def test_counts_where_a_trace_is_needed_are_refused(tmp_path):
+    """Of a dataset of config/datasets.yaml, for example."""
+    with pytest.raises(UserError, match="holds counts, expected routing token by token"):
+        import_trace("counts", written(tmp_path, "npy, MoE layers", drawn(1)), ROUTER, ORIGIN)
 
 
 def test_an_array_larger_than_memory_is_one_line(tmp_path):

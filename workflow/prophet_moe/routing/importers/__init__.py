@@ -53,6 +53,16 @@ def import_source(name: str, source: Path, router: Router, origin: Origin, **opt
     return with_doubts(check_counts(found, source, NEXT_STEP)) if isinstance(found, Counts) else found
 
 
+def import_trace(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace:
+    """Read `source` as `import_source` does; counts, which have no order of tokens, are a UserError."""
+    found = import_source(name, source, router, origin, **options)
+    if isinstance(found, Counts):
+        problem = "holds counts, expected routing token by token"
+        advice = "Import it with prophet-moe trace import, and list its folder under counts in config/experiment.yaml."
+        raise UserError(str(source), problem, advice)
+    return found
+
+
 def with_doubts(counts: Counts) -> Counts:
     """`counts` with what of them looks wrong among the remarks of their origin."""
     return replace(counts, origin=with_remarks(counts.origin, doubts(counts)))
