@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe.routing import store
+from prophet_moe.routing.trace import Counts, Origin, Router
 from tests.conftest import ROOT
 from tests.workflow.conftest import Project
 
@@ -187,6 +190,22 @@ def test_the_essentials_need_the_fitted_law_and_the_frontier(project):
     made |= FIGURE_JOBS
     jobs = project.jobs("essentials")
     assert {job for job in jobs if not job.startswith("recorded_statistics ")} == made
+
+
+def test_counts_of_a_model_take_the_place_of_pooled_routing(project, tmp_path):
+    router = Router("OLMoE-1B-7B", 64, 8, tuple(range(16)))
+    popular = np.where(np.arange(64) % 2, 150, 50)
+    counts = Counts(router, np.tile(popular, (1, 16, 1)), Origin("a test", "CC0-1.0"))
+    store.write_counts(project.root / "resources/traces/olmoe-counts", counts)
+    overlay = tmp_path / "counts.yaml"
+    overlay.write_text("counts: [olmoe-counts]\nscenarios: {calibrated: {routing: {variation: counts}}}\n")
+    jobs = project.jobs("results/calibrated/grid.parquet", "--configfile", str(overlay))
+    assert {"counts_variation", "routing_variation", "sweep scenario=calibrated"} <= jobs
+    project.build("results/routing/counts_variation.csv", "--configfile", str(overlay))
+    found = pd.read_csv(project.root / "results/routing/counts_variation.csv")
+    assert found["model"].tolist() == ["OLMoE-1B-7B"] and found["low"].isna().all()
+    assert found["value"][0] == pytest.approx(0.5, abs=0.1)
+    assert "counts_variation" not in project.jobs("results/calibrated/grid.parquet")
 
 
 def test_a_style_change_redraws_only_that_figure(built):
