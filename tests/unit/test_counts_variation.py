@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from prophet_moe.capacity.grid import capacity_grid
-from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, with_intervals
+from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, with_intervals, without_interval
 from prophet_moe.errors import UserError
+from prophet_moe.present.tables import with_intervals as with_ends
 from prophet_moe.routing import store
 from prophet_moe.routing.counted_law import own_variations
 from prophet_moe.routing.datasets import router_in
@@ -79,6 +80,21 @@ def test_a_model_without_interval_has_empty_ends(models, gpus):
     assert ends.loc["OLMoE-1B-7B", "unique_experts"].notna().all()
     assert ends.loc["OLMoE-1B-7B", ["unique_experts_low", "unique_experts_high"]].isna().all(axis=None)
     assert (ends.loc["Mixtral-8x7B", "unique_experts_low"] < ends.loc["Mixtral-8x7B", "unique_experts_high"]).all()
+
+
+def test_tables_of_a_model_without_interval_have_empty_ends():
+    table, low = (
+        pd.DataFrame({"model": ["A", "B"], "memory_floor_factor": values}) for values in ([2.0, 3.0], [2, 2.5])
+    )
+    shown = with_ends(table, [low], {"A"})
+    assert shown["memory_floor_factor_low"].fillna(0).tolist() == [0, 2.5]
+    assert shown["memory_floor_factor_high"].fillna(0).tolist() == [0, 3]
+    assert with_ends(table, [low])["memory_floor_factor_low"].tolist() == [2, 2.5]
+
+
+def test_without_interval_names_models_of_one_routing():
+    grid = pd.DataFrame({"model": ["A", "B", "A", "B"], "variation": [0.5, 0.5, 0.5, 0.75]})
+    assert without_interval(grid) == {"A"}
 
 
 def complaint(content: dict, **known) -> str:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from prophet_moe.capacity.record import ESTIMATE, record
+from prophet_moe.capacity.record import ESTIMATE, record, without_interval
 from prophet_moe.files import write_csv
 from prophet_moe.present.tables import tables, with_intervals
 from prophet_moe.provenance.job import run
@@ -12,8 +12,9 @@ def build(files, parameters):
     """Write the four tables as CSV, low and high beside every column that depends on the routing."""
     grid = pd.read_parquet(files.grid)
     found = {case: tables(record(grid, case=case), **parameters) for case in grid["case"].unique()}
+    without = without_interval(grid)
     for name, table in found.pop(ESTIMATE).items():
-        write_csv(getattr(files, name), with_intervals(table, [other[name] for other in found.values()]))
+        write_csv(getattr(files, name), with_intervals(table, [other[name] for other in found.values()], without))
 
 
 if __name__ == "__main__":

@@ -162,14 +162,20 @@ def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, cas
     return pd.DataFrame({column.name: _convert(rows[column.source], column) for column in columns})
 
 
+def without_interval(grid: pd.DataFrame) -> set[str]:
+    """The models whose routing is the same in all cases of the grid: that of the scenario, or of a total of counts."""
+    variation = grid.groupby("model")["variation"]
+    same = variation.min() == variation.max()
+    return set(same.index[same])
+
+
 def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
     """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
 
-    They are empty where the cases have one variation: a scenario, or a model's counts, without interval.
+    They are empty for models without interval.
     """
     cases = grid["case"].unique()
-    given = np.array([grid.loc[grid["case"] == case, "variation"].to_numpy(float) for case in cases])
-    told = np.ptp(given, axis=0) > 0
+    told = ~grid.loc[grid["case"] == cases[0], "model"].isin(without_interval(grid)).to_numpy()
     ends = {}
     for metric in INTERVALS:
         values = np.array([grid.loc[grid["case"] == case, metric].to_numpy(float) for case in cases])

@@ -1,6 +1,6 @@
 """Tables 1-4: pure functions of the record."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -155,10 +155,13 @@ AFFECTED = (
 """Columns of tables 1-4 that depend on how many experts a batch needs."""
 
 
-def with_intervals(table: pd.DataFrame, ends: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def with_intervals(
+    table: pd.DataFrame, ends: Sequence[pd.DataFrame], without: Collection[str] = frozenset()
+) -> pd.DataFrame:
     """`table` with <column>_low and _high after every AFFECTED column: the ends over the same table of other routings.
 
-    Rows are matched by the first column that names them, `model` or `num_experts`. Without `ends` the cells are empty.
+    Rows are matched by the first column that names them, `model` or `num_experts`. Without `ends`, and for the models
+    `without` interval, the cells are empty.
     """
     key = "model" if "model" in table else "num_experts"
     columns = {}
@@ -167,7 +170,7 @@ def with_intervals(table: pd.DataFrame, ends: Sequence[pd.DataFrame]) -> pd.Data
         if name in AFFECTED:
             others = [end.set_index(key)[name].reindex(table[key]).to_numpy(float, na_value=np.nan) for end in ends]
             values = np.array([table[name].to_numpy(float, na_value=np.nan), *others])
-            shown = values if ends else np.full_like(values, np.nan)
+            shown = np.where(table[key].isin(without) | (not ends), np.nan, values)
             columns[f"{name}_low"], columns[f"{name}_high"] = np.fmin.reduce(shown), np.fmax.reduce(shown)
     return pd.DataFrame(columns)
 
