@@ -51,12 +51,12 @@ WRONG = {
         "prompt_json",
         binary("a.jsonl.gz", gzip.compress(LINES.encode())),
         "is a gzip file that holds JSON lines with router_data, expected format prompt_json. "
-        "Decompress it first: gunzip a.jsonl.gz. Import it as prompt_json.",
+        "Decompress it first: gunzip {path}. Import it as prompt_json.",
     ),
     "gzip of CSV": (
         "prompt_csv",
         binary("a.csv.gz", gzip.compress(CSV.encode())),
-        "gunzip a.csv.gz. Import it as prompt_csv",
+        "gunzip {path}. Import it as prompt_csv",
     ),
     "gzip of nothing": ("arrays", binary("a.gz", gzip.compress(b"")), "is a gzip file, expected format arrays"),
     "other compression": ("counts", binary("a.csv", b"BZh91AY&SY"), "is a file compressed with bzip2"),
@@ -118,7 +118,7 @@ def test_a_mistaken_file_is_told_with_its_format(case, tmp_path):
     name, write, problem = WRONG[case]
     path = write(tmp_path)
     line = refused(name, path)
-    assert line.startswith(str(path)) and problem in line
+    assert line.startswith(str(path)) and problem.replace("{path}", str(path)) in line
 
 
 def refused(name: str, path: Path) -> str:

@@ -92,7 +92,7 @@ def recognise(path: Path) -> Found | None:
             head = stream.read(HEAD)
         if head.startswith(ZIP):
             return _archive(path)
-        return _recognised(head, path.name)
+        return _recognised(head, str(path))
     except Exception:
         # A damaged archive or head of an array raises whatever zipfile and NumPy stumble over: it tells nothing.
         return None
