@@ -11,7 +11,7 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.documents import read_json, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
-from prophet_moe.settings import Experiment, Style, resolve
+from prophet_moe.settings import Experiment, FigureModels, Style, resolve
 from tests.conftest import ROOT
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
@@ -76,9 +76,35 @@ BAD_SETTINGS = {
         {"gpus": ["A100-80GB", "B200"]},
         "gpus[1]: unknown name 'B200'; expected one of V100-32GB, A100-40GB, A100-80GB, H100-80GB, H200-141GB",
     ),
-    "figure of a model left out": (
-        {"models": ["DBRX-132B"], "figure_models": {"figure1_memory_breakdown": ["DBRX-132B", "Grok-1-314B"]}},
-        "figure_models.figure1_memory_breakdown[1]: unknown name 'Grok-1-314B'; expected one of DBRX-132B",
+    "figure of a model that is none": (
+        {"figure_models": {"figure1_memory_breakdown": ["DBRX-132B", "Grok-1-315B"]}},
+        "figure_models.figure1_memory_breakdown[1]: unknown name 'Grok-1-315B'; did you mean 'Grok-1-314B'",
+    ),
+    "unknown scenario to build": (
+        {"build_scenarios": ["calibrated", "calibratd"]},
+        "build_scenarios[1]: unknown name 'calibratd'; did you mean 'calibrated'",
+    ),
+    "default scenario not built": (
+        {"build_scenarios": ["reported"]},
+        "build_scenarios: got reported, expected the default scenario, calibrated, among them",
+    ),
+    "a word or a list": ({"models": None}, "models: got None, expected 'all' or a valid list"),
+    "a word or a number": (
+        {"scenarios": {"calibrated": {"predictor_mb": -1}}},
+        "scenarios.calibrated.predictor_mb: got -1, expected 'own' or greater than or equal to 0",
+    ),
+    "no scenario": ({"scenarios": {"reported": None}}, "scenarios.reported: got None, expected a mapping of keys"),
+    "no style": ({"style": None}, "style: got None, expected a mapping of keys"),
+    "no GPU": ({"gpus": []}, "gpus: got [], expected a list of at least 1"),
+    "no truth value": ({"collect": {"afresh": 1}}, "collect.afresh: got 1, expected true or false"),
+    "GPUs without the reference": (
+        {"gpus": ["H100-80GB"]},
+        "reference.gpu: got 'A100-80GB', expected one of H100-80GB",
+    ),
+    "scenarios without the default": ({"scenario": "mine"}, "scenario: got 'mine', expected one of"),
+    "fewer sequences than a batch": (
+        {"simulation": {"sweep_batch_sizes": [128]}},
+        "simulation.sequences: got 64, expected at least the largest batch, 128",
     ),
     "unknown model to time a trace with": (
         {"simulation": {"timed_as": {"small-6x8-top2": "Mixtral-8x7b"}}},
@@ -93,7 +119,7 @@ BAD_SETTINGS = {
         "scenarios.calibrated.resident.quantile: got 99, expected less than 1",
     ),
     "quantile of a law without distribution": (
-        {"scenarios": {"calibrated": {"title": "x", "routing": {"law": "power_law"}}}},
+        {"scenarios": {"calibrated": {"routing": {"law": "power_law"}}}},
         "scenarios.calibrated.routing.law: got power_law, which gives no quantile (0.99) of distinct experts",
     ),
     "bad colour": ({"style": {"colours": {"baseline": "red"}}}, "colours.baseline: got 'red'"),
@@ -105,13 +131,45 @@ def test_bad_settings_are_one_line(case, tmp_path):
     content, problem = BAD_SETTINGS[case]
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(content))
+    merged = _merged(_merged(read_yaml(EXPERIMENT), read_yaml(STYLE)), content)
     with pytest.raises(UserError) as raised:
-        resolve(content, [EXPERIMENT, overlay], MODELS, GPUS)
+        resolve(merged, [EXPERIMENT, STYLE, overlay], MODELS, GPUS)
     line = str(raised.value)
     assert problem in line
     assert "\n" not in line
     assert line.startswith(str(overlay)), "the line names the file that holds the key"
     assert line.endswith("docs/configuration.md.")
+
+
+def test_a_wrong_value_of_the_command_line_names_it():
+    merged = _merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
+    with pytest.raises(UserError, match=r"^--config: batch_sizes\[0\]: got 'one'"):
+        resolve(merged, [EXPERIMENT], MODELS, GPUS)
+
+
+def test_the_last_overlay_of_two_is_named(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("batch_sizes: [16, -1]\n")
+    second.write_text("simulation: {seeds: 0}\n")
+    for files in ([first, second], [second, first]):
+        merged = read_yaml(EXPERIMENT)
+        for file in files:
+            merged = _merged(merged, read_yaml(file))
+        with pytest.raises(UserError, match=f"^{first}: batch_sizes"):
+            resolve(merged, [EXPERIMENT, *files], MODELS, GPUS)
+
+
+def test_a_figure_draws_those_of_its_models_that_are_there():
+    shown = FigureModels(figure3_context_scaling=["DBRX-132B", "Mixtral-8x7B"])
+    assert shown.drawn("figure3_context_scaling", ["Mixtral-8x7B", "Grok-1-314B"]) == ["Mixtral-8x7B"]
+    assert shown.drawn("figure3_context_scaling", ["Grok-1-314B", "OLMoE-1B-7B"]) == ["OLMoE-1B-7B"]
+    assert shown.drawn("figure3_context_scaling", ["Grok-1-314B"]) == ["Grok-1-314B"]
+    assert shown.drawn("figure1_memory_breakdown", MODELS) == FigureModels().figure1_memory_breakdown
+
+
+def test_built_scenarios_are_all_or_those_chosen():
+    assert list(Experiment().built_scenarios()) == ["calibrated", "reported"]
+    assert list(Experiment(build_scenarios=["calibrated"]).built_scenarios()) == ["calibrated"]
 
 
 BAD_MODELS = {
@@ -175,6 +233,7 @@ def test_a_model_file_must_bear_the_models_name(tmp_path):
 BROKEN_FILES = {
     "malformed YAML": (read_yaml, "a: [1, 2\nb: 3\n", "malformed YAML"),
     "a key twice": (read_yaml, "a: 1\na: 2\n", "key 'a' is given twice"),
+    "a list as a key": (read_yaml, "? [1]\n: 2\n", "a list or mapping cannot be a key"),
     "not a mapping": (read_yaml, "- 1\n- 2\n", "holds list, expected a mapping"),
     "malformed JSON": (read_json, '{"a": 1,}', "malformed JSON"),
     "binary": (read_yaml, b"\xff\xfe\x00", "not a text file"),

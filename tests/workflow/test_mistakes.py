@@ -98,6 +98,27 @@ def test_a_mistake_in_a_file_ends_before_any_job(project, mistake):
     assert project.outputs() == {}
 
 
+def test_an_overlays_wrong_value_names_the_overlay(project):
+    (project.root / "mine.yaml").write_text("batch_sizes: [one]")
+    done = project.snakemake("--cores", "1", "--configfile", "mine.yaml")
+    assert done.returncode != 0
+    assert "error: mine.yaml: batch_sizes[0]: got 'one', expected a valid integer" in only_error(done.stdout)
+    assert project.outputs() == {}
+
+
+def test_a_scenario_without_any_model_ends_before_any_job(project):
+    model = project.root / "config/models/DBRX-132B.yaml"
+    model.write_text(model.read_text().partition("\nreported:")[0] + "\n")
+    (project.root / "mine.yaml").write_text("models: [DBRX-132B]")
+    done = project.snakemake("--cores", "1", "--dry-run", "--configfile", "mine.yaml")
+    assert done.returncode != 0
+    assert "error: mine.yaml: scenarios.reported: has none of the models, DBRX-132B" in only_error(done.stdout)
+    (project.root / "mine.yaml").write_text("models: [DBRX-132B]\nbuild_scenarios: [calibrated]\n")
+    jobs = project.jobs("--configfile", "mine.yaml")
+    assert "sweep scenario=calibrated" in jobs
+    assert [job for job in jobs if "reported" in job.replace("recorded", "")] == []
+
+
 def test_a_broken_record_is_told_and_leaves_no_table(small_project):
     small_project.build("tables/data/prophet_kv_extension_data.csv", *SMALL)
     record = small_project.root / "tables/data/prophet_kv_extension_data.csv"

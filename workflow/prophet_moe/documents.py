@@ -6,7 +6,8 @@ This is the only place that knows how a pydantic complaint is told.
 import csv
 import difflib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ class _UniqueKeyLoader(yaml.CSafeLoader):
 
 def _mapping(loader: yaml.Loader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key) for key, _ in node.value]
+    if not all(isinstance(key, Hashable) for key in keys):
+        raise yaml.constructor.ConstructorError(None, None, "a list or mapping cannot be a key", node.start_mark)
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
         raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
@@ -103,23 +106,27 @@ def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
     return rows
 
 
-def inconsistent(key: tuple[str | int, ...], problem: str) -> PydanticCustomError:
-    """The error that a validator of several keys raises; `key` is the path of the one to blame."""
-    return PydanticCustomError("inconsistent", "{problem}", {"problem": problem, "key": key})
+def inconsistent(
+    key: tuple[str | int, ...], problem: str, others: Sequence[tuple[str | int, ...]] = ()
+) -> PydanticCustomError:
+    """The error of a validator of several keys; `key` is the path of the one to blame, `others` are those of the rest."""
+    return PydanticCustomError("inconsistent", "{problem}", {"problem": problem, "key": key, "others": tuple(others)})
 
 
-def validate(model: type[Document], content: Any, where: str | Callable[[tuple], str], next_step: str) -> Document:
+def validate(model: type[Document], content: Any, where: str | Callable[..., str], next_step: str) -> Document:
     """Check `content` against the typed `model`; the first complaint becomes one line.
 
-    `where` names the file, or finds it for a key path; the key path is added from the complaint.
+    `where` names the file, or finds it for the key paths that do not agree; the first is added from the complaint.
     """
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = _to_be_told(error.errors())
-        location = _keys_of(first["loc"]) + tuple(first.get("ctx", {}).get("key", ()))
-        file = where if isinstance(where, str) else where(location)
-        raise UserError(file, _problem(first, location, model), next_step) from None
+        at, context = _keys_of(first["loc"]), first.get("ctx", {})
+        location = at + tuple(context.get("key", ()))
+        others = [at + tuple(other) for other in context.get("others", ())]
+        file = where if isinstance(where, str) else where(location, *others)
+        raise UserError(file, _problem(first, error.errors(), location, model), next_step) from None
 
 
 def _to_be_told(complaints: list[Any]) -> Any:
@@ -130,19 +137,22 @@ def _to_be_told(complaints: list[Any]) -> Any:
     unknown = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), None)
     first = unknown or complaints[0]
     keys = _keys_of(first["loc"])
-    inside = (other for other in complaints if _keys_of(other["loc"])[:-1] == keys and first["loc"] != other["loc"])
+    inside = (other for other in complaints if _keys_of(other["loc"])[: len(keys)] == keys != _keys_of(other["loc"]))
     return first if unknown else next(inside, first)
 
 
+BRANCH = re.compile(r"(literal|list|dict|tuple)\[.*\]|(constrained|function)-.*|\[key\]")
+"""What pydantic puts into the place of a complaint beside its keys: a branch of a union, or the word for a key."""
+
+
 def _keys_of(location: tuple) -> tuple:
-    """The keys of a complaint's place: pydantic also names the branch of a union there."""
-    branches = {subclass.__name__ for subclass in Strict.__subclasses__()}
-    built_in = ("literal[", "constrained-")
-    return tuple(part for part in location if part not in branches and not str(part).startswith(built_in))
+    """The keys of a complaint's place, without the branches of unions."""
+    models = {subclass.__name__ for subclass in Strict.__subclasses__()}
+    return tuple(part for part in location if part not in models and not BRANCH.fullmatch(str(part)))
 
 
-def _problem(first: Any, location: tuple, model: type[BaseModel]) -> str:
-    """One pydantic complaint in the form `key: value, expectation`."""
+def _problem(first: Any, complaints: list[Any], location: tuple, model: type[BaseModel]) -> str:
+    """One pydantic complaint in the form `key: value, expectation`; of a union, what each branch expects."""
     key = _key_path(location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
@@ -153,7 +163,26 @@ def _problem(first: Any, location: tuple, model: type[BaseModel]) -> str:
         return f"{key}: missing"
     if first["type"] == "inconsistent":
         return f"{key}: {first['msg']}"
-    return f"{key}: got {first['input']!r}, {first['msg'].replace('Input should be', 'expected')}"
+    alike = [_expected(other) for other in complaints if _keys_of(other["loc"]) == location]
+    return f"{key}: got {shortened(repr(first['input']))}, expected {' or '.join(dict.fromkeys(alike))}"
+
+
+def _expected(complaint: Any) -> str:
+    """What a complaint expected, without pydantic's words for types."""
+    context = complaint.get("ctx", {})
+    told = {
+        "model_type": "a mapping of keys",
+        "dict_type": "a mapping of keys",
+        "bool_type": "true or false",
+        "too_short": f"a list of at least {context.get('min_length')}",
+        "string_pattern_mismatch": f"text of the form {context.get('pattern')}",
+    }
+    return told.get(complaint["type"]) or complaint["msg"].replace("Input should be ", "")
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """The text, cut where it has more than `most` characters: a message stays one line."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _key_path(location: tuple) -> str:

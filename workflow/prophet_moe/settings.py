@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
+from prophet_moe.documents import Strict, inconsistent, validate
 from prophet_moe.errors import UserError
 from prophet_moe.precision import MlaCache, Precision
+from prophet_moe.sources import Sources
 
 
 class Routing(Strict):
@@ -120,6 +121,7 @@ class Scenario(Strict):
                 ("routing", "law"),
                 f"got power_law, which gives no quantile ({self.resident.quantile:g}) of distinct experts; "
                 "expected another law, or resident mean, fractional or never_overflows",
+                [("resident",)],
             )
         return self
 
@@ -242,7 +244,11 @@ class Simulation(Strict):
     def _batches_fit(self) -> "Simulation":
         largest = max(self.batch_sizes + self.sweep_batch_sizes)
         if largest > self.sequences:
-            raise inconsistent(("sequences",), f"got {self.sequences}, expected at least the largest batch, {largest}")
+            raise inconsistent(
+                ("sequences",),
+                f"got {self.sequences}, expected at least the largest batch, {largest}",
+                [("batch_sizes",), ("sweep_batch_sizes",)],
+            )
         return self
 
 
@@ -282,7 +288,7 @@ class ReportedComparison(Strict):
 
 
 class FigureModels(Strict):
-    """Which models a figure shows, in order (report 000:490-582)."""
+    """Which models a figure shows, in order (report 000:490-582), of those that `models` selects and a scenario has."""
 
     figure1_memory_breakdown: Names = [
         "Mixtral-8x7B",
@@ -307,6 +313,17 @@ class FigureModels(Strict):
     """Models of figure 4."""
     frontier: Names = ["Switch-Large-128", "DeepSeek-MoE-16B", "Qwen1.5-MoE-A2.7B", "Switch-Base-128"]
     """Models of the frontier between KV extension and slowdown."""
+
+    def drawn(self, figure: str, available: Sequence[str]) -> list[str]:
+        """The models that a figure draws where only those `available` are there, in order.
+
+        Those of its own list; where none of these is there, those of its default list; else the first ones available.
+        """
+        default = type(self).model_fields[figure].default
+        for wanted in (getattr(self, figure), default):
+            if found := [name for name in wanted if name in available]:
+                return found
+        return list(available[: len(default)])
 
 
 CALIBRATED = Scenario(title="calibrated: published architectures, routing pooled from other models' traces")
@@ -374,7 +391,14 @@ class Experiment(Strict):
     sensitivity: Sensitivity = Sensitivity()
     figure_models: FigureModels = FigureModels()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
-    """Scenarios by name; every one is built."""
+    """Scenarios by name."""
+    build_scenarios: Literal["all"] | Names = "all"
+    """All of `scenarios`, or a list of names, the default scenario among them: only their outputs are built."""
+
+    def built_scenarios(self) -> dict[str, Scenario]:
+        """The scenarios to build, by name, in the order of their definition."""
+        chosen = self.scenarios if self.build_scenarios == "all" else self.build_scenarios
+        return {name: scenario for name, scenario in self.scenarios.items() if name in chosen}
 
     def selected_models(self) -> list[str] | None:
         """Names of the models to read, None for all."""
@@ -388,10 +412,20 @@ class Experiment(Strict):
                     ("scenarios", name), "this name cannot be a folder beside data/; expected letters, digits and _"
                 )
         if self.scenario not in self.scenarios:
-            raise inconsistent(("scenario",), f"got {self.scenario!r}, expected one of {', '.join(self.scenarios)}")
+            known = ", ".join(self.scenarios)
+            raise inconsistent(("scenario",), f"got {self.scenario!r}, expected one of {known}", [("scenarios",)])
+        chosen = [] if self.build_scenarios == "all" else self.build_scenarios
+        for number, name in enumerate(chosen):
+            if name not in self.scenarios:
+                at = ("build_scenarios", number)
+                raise inconsistent(at, unknown_name(name, self.scenarios), [("scenarios",)])
+        if chosen and self.scenario not in chosen:
+            problem = f"got {', '.join(chosen)}, expected the default scenario, {self.scenario}, among them"
+            raise inconsistent(("build_scenarios",), problem, [("scenario",)])
         resting = [name for name, scenario in self.scenarios.items() if scenario.fits_counts]
         if resting and not self.counts:
-            raise inconsistent(("counts",), f"got [], expected folders: variation of scenario {resting[0]} is counts")
+            problem = f"got [], expected folders: variation of scenario {resting[0]} is counts"
+            raise inconsistent(("counts",), problem, [("scenarios", resting[0])])
         for key in ("gpus", "batch_sizes", "counts"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
@@ -508,66 +542,52 @@ def resolve(
 
     `files` are the files it was merged from, in that order; an error names the last one that holds the key.
     """
-    contents = [(str(file), read_yaml(Path(file))) for file in files]
-
-    def file_of(key: tuple) -> str:
-        depths = [(_depth(content, key), name) for name, content in contents]
-        deepest = max((depth for depth, _ in depths), default=0)
-        return next((name for depth, name in reversed(depths) if depth == deepest and depth), "--config")
-
-    def style_file_of(key: tuple) -> str:
-        return file_of(("style", *key))
+    sources = Sources(config, files)
 
     science = {key: value for key, value in config.items() if key != "style"}
-    experiment = validate(Experiment, science, file_of, SEE_KEYS)
-    style = validate(Style, config.get("style", {}), style_file_of, SEE_KEYS)
+    experiment = validate(Experiment, science, sources.of, SEE_KEYS)
+    style = validate(StyleFile, {"style": config.get("style", {})}, sources.of, SEE_KEYS).style
 
-    check_names("models", experiment.selected_models() or (), models, file_of)
-    check_names("gpus", experiment.gpus, gpus, file_of)
+    check_names("models", experiment.selected_models() or (), models, sources.of)
+    check_names("gpus", experiment.gpus, gpus, sources.of)
     if counts is not None:
         for number, name in enumerate(experiment.traces):
             if name in counts:
                 problem = f"traces[{number}]: {name!r} holds counts, expected a trace"
-                raise UserError(file_of(("traces", number)), problem, "List it under counts instead.")
-        check_names("counts", experiment.counts, counts, file_of)
+                raise UserError(sources.of(("traces", number)), problem, "List it under counts instead.")
+        check_names("counts", experiment.counts, counts, sources.of)
     if traces is not None:
-        check_names("traces", experiment.traces, traces(experiment.collect), file_of)
+        check_names("traces", experiment.traces, traces(experiment.collect), sources.of)
     for key, allowed in (("gpu", experiment.gpus), ("batch_size", experiment.batch_sizes)):
         value = getattr(experiment.reference, key)
         if value not in allowed:
+            where = sources.of(("reference", key), (f"{key}s",))
             shown = ", ".join(map(str, allowed))
-            raise UserError(
-                file_of(("reference", key)), f"reference.{key}: got {value!r}, expected one of {shown}", SEE_KEYS
-            )
+            raise UserError(where, f"reference.{key}: got {value!r}, expected one of {shown}", SEE_KEYS)
     for trace, model in experiment.simulation.timed_as.items():
-        _check_name(("simulation", "timed_as", trace), model, models, file_of)
+        _check_name(("simulation", "timed_as", trace), model, models, sources.of)
     for figure, shown in experiment.figure_models:
-        check_names(f"figure_models.{figure}", shown, experiment.selected_models() or models, file_of)
+        check_names(f"figure_models.{figure}", shown, models, sources.of)
     return Settings(experiment=experiment, style=style)
 
 
 SEE_KEYS = "Every key is explained in docs/configuration.md."
 
 
-def check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+def check_names(key: str, names: Sequence[str], known: Collection[str], file_of: Callable[..., str]) -> None:
     """Refuse a name under `key` that is not `known`; `file_of` finds the file that holds it."""
     for number, name in enumerate(names):
         _check_name((*key.split("."), number), name, known, file_of)
 
 
-def _check_name(at: tuple, name: str, known: Collection[str], file_of: Callable[[tuple], str]) -> None:
+def _check_name(at: tuple, name: str, known: Collection[str], file_of: Callable[..., str]) -> None:
     if name not in known:
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
-        near = difflib.get_close_matches(name, known, n=1)
-        expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
-        raise UserError(file_of(at), f"{key}: unknown name {name!r}; {expected}", SEE_KEYS)
+        raise UserError(file_of(at), f"{key}: {unknown_name(name, known)}", SEE_KEYS)
 
 
-def _depth(content: Any, key: tuple) -> int:
-    """How many leading parts of the key path `content` has."""
-    if not key:
-        return 0
-    try:
-        return 1 + _depth(content[key[0]], key[1:])
-    except (KeyError, IndexError, TypeError):
-        return 0
+def unknown_name(name: str, known: Collection[str]) -> str:
+    """Say that a name is not `known`, and which one may have been meant."""
+    near = difflib.get_close_matches(name, known, n=1)
+    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+    return f"unknown name {name!r}; {expected}"

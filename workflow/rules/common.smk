@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_plan
+from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
 from prophet_moe.settings import resolve
+from prophet_moe.sources import Sources
 
 MODEL_FOLDER = Path("config/models")
 GPU_FILE = Path("config/gpus.yaml")
@@ -32,10 +34,13 @@ def known_counts():
     return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/counts.npz"))
 
 
+# In the order of merging; Snakemake itself lists the overlays of the command line first.
+MERGED_FILES = [*CONFIG_FILES, *workflow.overwrite_configfiles]
+
 # Every mistake in a configuration file ends here, in one line, before any job starts.
 with ends_in_one_line():
     SETTINGS = resolve(
-        config, workflow.configfiles, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces, known_counts()
+        config, MERGED_FILES, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces, known_counts()
     )
     EXPERIMENT = SETTINGS.experiment
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
@@ -45,10 +50,17 @@ with ends_in_one_line():
         if model not in EXPERIMENT.too_large:
             advice = "Choose a larger GPU, leave the model out, or list it under too_large to show it all the same."
             raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), problem, advice)
+    BUILT = EXPERIMENT.built_scenarios()
+    COVERED = {name: [model for model in MODELS if covers(scenario, MODELS[model])] for name, scenario in BUILT.items()}
+    for name in BUILT:
+        if not COVERED[name]:
+            where = Sources(config, MERGED_FILES).of(("models",), ("scenarios", name))
+            advice = "Leave the scenario out of build_scenarios, or add a model that the report covers to models."
+            raise UserError(where, f"scenarios.{name}: has none of the models, {', '.join(MODELS)}", advice)
 
 # Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
 # in a folder of its name. `{at}` is that place: empty, or "reported/".
-PLACES = {name: "" if name == EXPERIMENT.scenario else f"{name}/" for name in EXPERIMENT.scenarios}
+PLACES = {name: "" if name == EXPERIMENT.scenario else f"{name}/" for name in BUILT}
 
 # Captions (workflow/report/*.rst) read the resolved settings, defaults included, and the title of the scenario.
 config.update(EXPERIMENT.model_dump(mode="json"))
@@ -56,7 +68,7 @@ config["title_at"] = {at: EXPERIMENT.scenarios[name].title for name, at in PLACE
 
 
 wildcard_constraints:
-    at="|".join(PLACES.values()),
+    at=f"(?:{'|'.join(PLACES.values())})",  # an empty pattern would be none
     scenario="|".join(PLACES),
 
 

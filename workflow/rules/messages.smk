@@ -9,7 +9,22 @@ STARTED = time.time()
 def notes():
     """What a user should know before the build: models that no GPU can hold, missing data, how long training takes."""
     unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in TOO_LARGE.items()]
-    return unfit + missing_datasets() + without_predictor() + without_times() + unmeasured() + expected_minutes()
+    missing = missing_datasets() + without_predictor() + without_times() + unmeasured()
+    return unfit + other_models() + missing + expected_minutes() + without_paper()
+
+
+def other_models():
+    """One line for each figure that does not draw all models of its list, since a scenario lacks them."""
+    lines = []
+    for scenario, covered in COVERED.items():
+        for figure, listed in EXPERIMENT.figure_models:
+            lacking = [name for name in listed if name in MODELS and name not in covered]
+            drawn = EXPERIMENT.figure_models.drawn(figure, covered)
+            of_scenario = figure in FIGURE_NAMES or scenario == EXPERIMENT.scenario
+            if of_scenario and (lacking or not set(drawn) & set(listed)):
+                why = f"lacks {', '.join(lacking)}" if lacking else "has none of its models"
+                lines.append(f"note: {figure} of scenario {scenario} shows {', '.join(drawn)}: the scenario {why}")
+    return lines
 
 
 def failures():

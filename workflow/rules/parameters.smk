@@ -143,7 +143,6 @@ def figure_parameters(wildcards):
     """The parameters of one figure: its own science, and the looks that concern it."""
     scenario = scenario_at(wildcards)
     reference = EXPERIMENT.reference.model_dump()
-    models = EXPERIMENT.figure_models.model_dump()
     claimed = EXPERIMENT.reported_comparison.model_dump(mode="json")
     sizes, slowdown = EXPERIMENT.simulation.sweep_batch_sizes, EXPERIMENT.decode_step.claimed_slowdown
     swept = sizes[len(sizes) // 2]
@@ -168,8 +167,9 @@ def figure_parameters(wildcards):
         | frontier_records()
         | {"limits": EXPERIMENT.simulation.slowdown_limits, "claimed_slowdown": slowdown},
     }[wildcards.figure]
-    if models.get(wildcards.figure):
-        science = science | {"models": models[wildcards.figure]}
+    if wildcards.figure in type(EXPERIMENT.figure_models).model_fields:
+        shown = EXPERIMENT.figure_models.drawn(wildcards.figure, COVERED[scenario_name(wildcards)])
+        science = science | {"models": shown}
     of_scenario = wildcards.figure in FIGURE_NAMES or wildcards.figure == "frontier"
     title = scenario.title if of_scenario else "recorded traces"
     return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})

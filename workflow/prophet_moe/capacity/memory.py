@@ -46,11 +46,16 @@ def device_bytes(gpu: GpuSpec, scenario: Scenario) -> int:
     return math.floor(gpu.memory_bytes(scenario.device_memory) * scenario.usable_memory_share)
 
 
+def covers(scenario: Scenario, spec: ModelSpec) -> bool:
+    """Whether a scenario has a model: those with reported architectures lack what the report does not cover."""
+    return scenario.architecture == "published" or spec.reported is not None
+
+
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
-    """Constants of `spec` under `scenario`; None when the report does not cover the model."""
-    if scenario.architecture == "reported":
-        return _reported(spec, scenario) if spec.reported else None
-    return _published(spec, scenario)
+    """Constants of `spec` under `scenario`; None when the scenario does not cover the model."""
+    if not covers(scenario, spec):
+        return None
+    return _reported(spec, scenario) if scenario.architecture == "reported" else _published(spec, scenario)
 
 
 def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
