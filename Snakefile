@@ -25,6 +25,14 @@ configfile: CONFIG_FILES[1]
 
 
 include: "workflow/rules/common.smk"
+
+
+# A run by name works in a folder of its own, with the same paths below it.
+if EXPERIMENT.name:
+
+    workdir: str(prepare(EXPERIMENT.name))
+
+
 include: "workflow/rules/traces.smk"
 include: "workflow/rules/measured.smk"
 include: "workflow/rules/replayed.smk"

@@ -109,7 +109,7 @@ def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
 def inconsistent(
     key: tuple[str | int, ...], problem: str, others: Sequence[tuple[str | int, ...]] = ()
 ) -> PydanticCustomError:
-    """The error of a validator of several keys; `key` is the path of the one to blame, `others` are those of the rest."""
+    """The error of a validator of several keys; `key` is the path of the one to blame."""
     return PydanticCustomError("inconsistent", "{problem}", {"problem": problem, "key": key, "others": tuple(others)})
 
 

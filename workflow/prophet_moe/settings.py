@@ -360,6 +360,8 @@ class Collect(Strict):
 class Experiment(Strict):
     """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
 
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")
+    """Of this run, for overlays: its outputs lie in results/runs/<name>/, beside nobody else's; empty: in place."""
     scenario: str = "calibrated"
     """The default scenario: its outputs lie at the top of figures/, tables/ and paper/generated/."""
     models: Literal["all"] | list[str] = "all"

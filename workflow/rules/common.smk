@@ -13,6 +13,7 @@ from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
+from prophet_moe.runs import folder_of, prepare
 from prophet_moe.settings import resolve
 from prophet_moe.sources import Sources
 

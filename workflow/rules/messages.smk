@@ -30,10 +30,11 @@ def other_models():
 def failures():
     """The lines in which failed jobs told what was wrong."""
     lines = []
+    folder = folder_of(EXPERIMENT.name) if EXPERIMENT.name else Path()
     for path in sorted(Path("logs").rglob("*.log")):
         text = path.read_text() if path.stat().st_mtime >= STARTED else ""
         told = [line for line in text.splitlines() if line.startswith("error: ")]
-        unexpected = [f"see {path}: {text.splitlines()[-1]}"] if "Traceback (most recent call last)" in text else []
+        unexpected = [f"see {folder / path}: {text.splitlines()[-1]}"] if "Traceback (most recent call last)" in text else []
         lines += told or unexpected
     return lines
 
@@ -44,5 +45,9 @@ def summary():
     lines = ["", f"Outputs: figures/, tables/, paper/generated/, results/notebooks/. Scenarios: {places}.", ""]
     if Path(HEADLINES).exists():
         lines += [Path(HEADLINES).read_text()]
-    lines += ["Compare with the committed outputs: snakemake verify --cores 2"]
+    if EXPERIMENT.name:
+        lines += [f"All of them below {folder_of(EXPERIMENT.name)}/; the committed outputs are as they were."]
+        lines += [f"What differs from these: prophet-moe compare {EXPERIMENT.name}"]
+    else:
+        lines += ["Compare with the committed outputs: snakemake --cores 2 verify"]
     return "\n".join(lines + ([] if TEX_IS_INSTALLED else [HOW_TO_GET_TEX]))

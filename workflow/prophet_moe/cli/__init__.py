@@ -2,7 +2,7 @@
 
 import argparse
 
-from prophet_moe.cli import catalog, sim, trace
+from prophet_moe.cli import catalog, compare, sim, trace
 from prophet_moe.errors import ends_in_one_line
 
 
@@ -13,6 +13,7 @@ def main() -> None:
     catalog.add_commands(commands)
     trace.add_commands(commands)
     sim.add_commands(commands)
+    compare.add_commands(commands)
     arguments = parser.parse_args()
     with ends_in_one_line():
         arguments.run(arguments)

@@ -59,12 +59,19 @@ def _against_sidecar(output: Path) -> str:
 
 
 def _against_commit(output: Path) -> str:
-    shown = subprocess.run(["git", "show", f"HEAD:./{output}"], capture_output=True, check=False)
-    if shown.returncode != 0:
+    theirs = committed(output)
+    if theirs is None:
         return "no committed copy"
-    if shown.stdout == output.read_bytes():
-        return "identical"
-    return compare(output, shown.stdout)
+    return "identical" if theirs == output.read_bytes() else compare(output, theirs)
+
+
+def committed(output: Path) -> bytes | None:
+    """The content of a file in the commit checked out; None where it holds none, or this is no git repository."""
+    try:
+        shown = subprocess.run(["git", "show", f"HEAD:./{output}"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return shown.stdout if shown.returncode == 0 else None
 
 
 def compare(output: Path, committed: bytes) -> str:
@@ -114,18 +121,23 @@ def _compare_text(ours: str, theirs: str) -> str:
 
 
 def _compare_images(ours: Path, theirs: bytes) -> str:
-    a, b = (
-        np.asarray(Image.open(ours).convert("RGB"), float),
-        np.asarray(Image.open(io.BytesIO(theirs)).convert("RGB"), float),
-    )
-    if a.shape != b.shape:
-        return f"FAIL: {a.shape[1]}x{a.shape[0]} pixels, committed {b.shape[1]}x{b.shape[0]}"
-    distance = float(np.sqrt(np.mean((a - b) ** 2)))
-    return (
-        f"FAIL: drawn differently, RMS {distance:.1f} of 255"
-        if distance > PIXEL_TOLERANCE
-        else f"ok, RMS {distance:.2f} of 255"
-    )
+    distance = _distance(ours, theirs)
+    return f"FAIL: {drawn(ours, theirs)}" if distance > PIXEL_TOLERANCE else f"ok, RMS {distance:.2f} of 255"
+
+
+def drawn(ours: Path, theirs: bytes) -> str:
+    """Say how a drawing differs from the bytes of another: in its size, or by the root mean square of its pixels."""
+    distance = _distance(ours, theirs)
+    if np.isinf(distance):
+        a, b = Image.open(ours), Image.open(io.BytesIO(theirs))
+        return f"{a.width}x{a.height} pixels, committed {b.width}x{b.height}"
+    return f"drawn differently, RMS {distance:.1f} of 255"
+
+
+def _distance(ours: Path, theirs: bytes) -> float:
+    """Root mean square difference of two drawings, out of 255; infinite where their sizes differ."""
+    a, b = (np.asarray(Image.open(image).convert("RGB"), float) for image in (ours, io.BytesIO(theirs)))
+    return float(np.sqrt(np.mean((a - b) ** 2))) if a.shape == b.shape else np.inf
 
 
 def failures(checks: Sequence[Check]) -> list[Check]:

@@ -1,0 +1,36 @@
+"""Compare the outputs of a run by name with the committed ones."""
+
+import argparse
+from typing import Any
+
+from rich.table import Table
+
+from prophet_moe.cli.terminal import console
+from prophet_moe.provenance.compare import cells, compare_run, write_page
+
+
+def add_commands(commands: Any) -> None:
+    """Add `compare`."""
+    compare = commands.add_parser(
+        "compare",
+        help="what a run by name changes, beside the committed outputs",
+        epilog="example: prophet-moe compare talk, after a build with an overlay that holds `name: talk`",
+    )
+    compare.add_argument("name", help="the `name` of the run's overlay; its outputs lie in results/runs/NAME/")
+    compare.set_defaults(run=compare_with_committed)
+
+
+def compare_with_committed(arguments: argparse.Namespace) -> None:
+    """Print what differs by table and column, and write a page with the figures side by side."""
+    differences = compare_run(arguments.name)
+    changed = [difference for difference in differences if difference.verdict != "the same"]
+    table = Table("output", "column", "rows that differ", "largest relative difference")
+    for difference in changed:
+        table.add_row(difference.output, difference.verdict)
+        for column in difference.columns:
+            table.add_row("", *cells(column))
+    console().print(table)
+    print(
+        f"{len(differences)} figures and tables built by this run, {len(differences) - len(changed)} of them the same."
+    )
+    print(f"Side by side: {write_page(arguments.name, differences)}")
