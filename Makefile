@@ -62,10 +62,11 @@ bench: setup
 verify: setup
 	snakemake --cores 2 verify
 
+# From afar: make lab LAB_ARGS="--no-browser --ip 0.0.0.0 --port 8899". Root, as in containers, has to be allowed.
 lab: setup
-	jupyter lab notebooks
+	jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-report: setup
+report: all
 	snakemake --report results/report.html
 
 clean:

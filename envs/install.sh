@@ -6,6 +6,8 @@ venv=$1 requirements=$2
 shift 2
 
 python=${PYTHON:-python3}
+command -v "$python" >/dev/null ||
+    { echo "error: $python: not found. Run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "error: $("$python" --version) is too old: expected Python 3.11 or newer. Run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 

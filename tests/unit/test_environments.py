@@ -1,6 +1,9 @@
 """The locked requirements, the conda file and pyproject.toml agree, and no address is recorded."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 
 import yaml
@@ -47,3 +50,43 @@ def test_the_conda_file_has_the_locked_versions():
 def test_the_development_packages_agree_with_the_locked_ones():
     main, dev = pins("analysis.txt"), pins("dev.txt")
     assert {name: dev[name] for name in dev if name in main} == {name: main[name] for name in dev if name in main}
+
+
+def test_a_python_that_is_not_there_is_one_line(tmp_path):
+    command = ["bash", ENVS / "install.sh", tmp_path / "venv", ENVS / "analysis.txt"]
+    done = subprocess.run(command, env=os.environ | {"PYTHON": "/none"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: /none: not found. Run: make PYTHON=/path/to/python3.11\n"
+
+
+def test_measuring_without_torch_is_one_line(tmp_path):
+    """As in an environment that has the analysis packages alone."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    command = [sys.executable, "-m", "prophet_moe.collect", "hardware", "--out", str(tmp_path / "out")]
+    path = f"{tmp_path}{os.pathsep}{ROOT / 'workflow'}"
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {sys.executable}: has no package 'torch'. Run: make gpu")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def make(*arguments: str) -> str:
+    """The commands that make would run."""
+    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_lab_takes_options_and_lets_root_in():
+    told = make("lab", "LAB_ARGS=--no-browser --port 8999").splitlines()[-1]
+    assert told.startswith("jupyter lab notebooks")
+    assert told.endswith("--no-browser --port 8999")
+    assert ("--allow-root" in told) is (os.geteuid() == 0)
+
+
+def test_make_report_builds_first():
+    told = make("report").splitlines()
+    assert [line for line in told if line.startswith("snakemake")] == [
+        "snakemake --cores 8",
+        "snakemake --report results/report.html",
+    ]

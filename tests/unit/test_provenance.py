@@ -16,7 +16,7 @@ from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
-from prophet_moe.provenance.verify import compare, verify
+from prophet_moe.provenance.verify import compare, remedies, verify
 from tests.conftest import ROOT
 
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
@@ -79,7 +79,20 @@ def test_an_edited_output_fails(project):
 
 def test_a_missing_sidecar_fails(project):
     sidecar_of(Path("out.csv")).unlink()
-    assert verify(Path("out.csv")).sidecar == "FAIL: no sidecar"
+    check = verify(Path("out.csv"))
+    assert check.sidecar == "FAIL: no sidecar"
+    assert remedies([check, check]) == ["snakemake --cores 8 --force out.csv"]
+
+
+def test_a_missing_input_fails_and_says_how_to_make_it(project):
+    Path("input.txt").unlink()
+    check = verify(Path("out.csv"))
+    assert check.sidecar == "FAIL: input.txt is missing"
+    assert remedies([check]) == ["snakemake --cores 8 input.txt"]
+
+
+def test_an_output_that_holds_needs_no_remedy(project):
+    assert remedies([verify(Path("out.csv"))]) == []
 
 
 TABLE = b"model,batch_size,kv_extension_factor\nx,4,1.25\ny,8,\n"

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from PIL import Image
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
+from prophet_moe.present.notebook import enter_project
 from prophet_moe.provenance.compare import compare_run, differing, write_page
 from prophet_moe.runs import built_by, folder_of, prepare
 
@@ -35,6 +37,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "results/routing/fits.csv").write_text("a\n1\n")
     (tmp_path / "results/notebooks/page.html").write_text("")
     (tmp_path / "tables/data/fits.csv").write_text("a\n1\n")
+    (tmp_path / "Snakefile").write_text("")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "figures", "tables"], ["commit", "-qm", "Add"]):
         subprocess.run([*git, *command], check=True)
@@ -53,6 +56,12 @@ def test_prepare_links_inputs_and_takes_over_results(project):
     (folder / "results/routing/fits.csv").write_text("changed")
     assert (prepare("talk") / "results/routing/fits.csv").read_text() == "changed", "it is taken over only once"
     assert (project / "results/routing/fits.csv").read_text() == "a\n1\n"
+
+
+def test_enter_project_stays_in_the_folder_of_a_run(project, monkeypatch):
+    monkeypatch.chdir(prepare("talk"))
+    enter_project()
+    assert Path.cwd() == project / "results/runs/talk"
 
 
 def test_prepare_begins_again_after_an_interruption(project):

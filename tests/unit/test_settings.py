@@ -2,16 +2,20 @@
 
 import copy
 from pathlib import Path
+from typing import get_args
 
+import matplotlib
 import pytest
 import yaml
+from matplotlib.font_manager import get_font
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.documents import read_json, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
-from prophet_moe.settings import Experiment, FigureModels, Style, resolve
+from prophet_moe.present.style import MARKERS, series_look
+from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, resolve
 from tests.conftest import ROOT
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
@@ -122,7 +126,20 @@ BAD_SETTINGS = {
         {"scenarios": {"calibrated": {"routing": {"law": "power_law"}}}},
         "scenarios.calibrated.routing.law: got power_law, which gives no quantile (0.99) of distinct experts",
     ),
-    "bad colour": ({"style": {"colours": {"baseline": "red"}}}, "colours.baseline: got 'red'"),
+    "bad colour": (
+        {"style": {"colours": {"baseline": "rd"}}},
+        "style.colours.baseline: got 'rd', expected a colour that Matplotlib knows",
+    ),
+    "bad colour of a series": (
+        {"style": {"colours": {"series": ["red", "#12"]}}},
+        "style.colours.series[1]: got '#12'",
+    ),
+    "no colour of a series": ({"style": {"colours": {"series": []}}}, "style.colours.series: got [], expected a list"),
+    "unknown font": (
+        {"style": {"font": "Comic Sans"}},
+        "style.font: got 'Comic Sans', expected 'DejaVu Sans', 'DejaVu Sans Mono', 'DejaVu Serif' or 'STIXGeneral'",
+    ),
+    "unknown colour map": ({"style": {"heatmap": "RdYlGrn"}}, "style.heatmap: got 'RdYlGrn'; did you mean 'RdYlGn'"),
 }
 
 
@@ -170,6 +187,26 @@ def test_a_figure_draws_those_of_its_models_that_are_there():
 def test_built_scenarios_are_all_or_those_chosen():
     assert list(Experiment().built_scenarios()) == ["calibrated", "reported"]
     assert list(Experiment(build_scenarios=["calibrated"]).built_scenarios()) == ["calibrated"]
+
+
+def test_colours_are_those_of_matplotlib():
+    given = {"baseline": "blue", "prophet": "#0072B2", "does_not_fit": "tab:orange", "text": "0.5", "grid": "#00000080"}
+    colours = Colours(**given, series=["k", "w"])
+    assert colours.model_dump() == {
+        **{"baseline": "#0000ff", "prophet": "#0072b2", "does_not_fit": "#ff7f0e", "text": "#808080"},
+        **{"grid": "#00000080", "series": ["#000000", "#ffffff"]},
+    }
+
+
+def test_fonts_are_those_that_matplotlib_ships():
+    shipped = Path(matplotlib.get_data_path(), "fonts/ttf").glob("*.ttf")
+    assert set(get_args(Style.model_fields["font"].annotation)) <= {get_font(str(path)).family_name for path in shipped}
+
+
+def test_one_colour_does_for_several_series():
+    style = Style(colours=OKABE_ITO.model_copy(update={"series": ["#000000"]}))
+    looks = [series_look(style, number) for number in range(len(MARKERS))]
+    assert len({look["marker"] for look in looks}) == len(MARKERS)
 
 
 BAD_MODELS = {

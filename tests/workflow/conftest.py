@@ -111,5 +111,7 @@ def built(tmp_path_factory) -> Project:
     """A copy with the main job done, in other surroundings than usual; tests leave it as they found it."""
     project = copy_project(tmp_path_factory.mktemp("built") / "a folder with spaces")
     home = tmp_path_factory.mktemp("home")
-    project.build(HOME=str(home), TZ="Asia/Tokyo", LC_ALL="C", PYTHONHASHSEED="7")
+    # Python itself does not start in locale C where its environment lies in a folder whose name is not ASCII.
+    locale = "C" if f"{ROOT}{sys.prefix}".isascii() else "C.UTF-8"
+    project.build(HOME=str(home), TZ="Asia/Tokyo", LC_ALL=locale, PYTHONHASHSEED="7")
     return project

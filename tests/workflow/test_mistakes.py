@@ -106,6 +106,14 @@ def test_an_overlays_wrong_value_names_the_overlay(project):
     assert project.outputs() == {}
 
 
+def test_collecting_without_its_python_ends_before_any_job(project):
+    done = project.snakemake("--cores", "1", "--configfile", "config/overlays/collect_quick.yaml")
+    assert done.returncode != 0
+    told = "config/overlays/collect_quick.yaml: collect.python: got '.venv-gpu/bin/python', which is no program here"
+    assert told in only_error(done.stdout)
+    assert "Run: make gpu" in only_error(done.stdout)
+
+
 def test_a_scenario_without_any_model_ends_before_any_job(project):
     model = project.root / "config/models/DBRX-132B.yaml"
     model.write_text(model.read_text().partition("\nreported:")[0] + "\n")

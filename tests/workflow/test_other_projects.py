@@ -1,8 +1,10 @@
-"""Builds of other copies from nothing: with another model and GPU."""
+"""Builds of other copies: with another model and GPU, and beside the outputs that are there."""
 
 import shutil
 
 import pandas as pd
+
+from tests.workflow.conftest import SMALL
 
 
 def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
@@ -39,3 +41,17 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
     assert "Mixtral-tiny" in (project.root / "tables/table2_average_extension.csv").read_text()
     assert "Mixtral-tiny" in (project.root / "paper/generated/table1.tex").read_text()
     assert "Mixtral-tiny" in (project.root / "results/notebooks/figure2_kv_extension_by_model.ipynb").read_text()
+
+
+def test_a_run_by_name_leaves_the_outputs_in_place_alone(small_project):
+    table, figure = "tables/table1_kv_extension_a100_80gb.csv", "figures/figure1_memory_breakdown.png"
+    small_project.build(table, *SMALL)
+    before = small_project.outputs()
+    (small_project.root / "talk.yaml").write_text("name: talk\nreference: {batch_size: 1}\n")
+    again = {"frontier", "tables at="}
+    assert small_project.jobs(table, *SMALL, "talk.yaml") == again, "what has equal parameters is taken over"
+    small_project.build(table, figure, *SMALL, "talk.yaml")
+    assert small_project.outputs() == before
+    assert (small_project.root / "results/runs/talk" / table).read_bytes() != before[table]
+    assert (small_project.root / "results/runs/talk" / figure).exists()
+    assert small_project.jobs(table, *SMALL) == set(), "the way back is the command without the overlay"

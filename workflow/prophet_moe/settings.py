@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from prophet_moe.documents import Strict, inconsistent, validate
 from prophet_moe.errors import UserError
@@ -435,24 +435,49 @@ class Experiment(Strict):
         return self
 
 
-Colour = Field(pattern=r"^#[0-9a-f]{6}$")
+def _colour(given: str) -> str:
+    """The colour as Matplotlib understands it, as #rrggbb, or #rrggbbaa where it is not opaque."""
+    if re.fullmatch(r"#[0-9a-f]{6}", given):
+        return given
+    from matplotlib import colors  # slow to import, and only needed for what is no plain value
+
+    if not colors.is_color_like(given):
+        expected = "expected a colour that Matplotlib knows, such as '#0072b2', 'tab:blue' or 'navy'"
+        raise inconsistent((), f"got {given!r}, {expected}")
+    return colors.to_hex(given, keep_alpha=colors.to_rgba(given)[3] < 1)
+
+
+def _colour_map(given: str) -> str:
+    """The name of a colour map that Matplotlib has."""
+    if given == "RdYlGn":
+        return given
+    from matplotlib import colormaps  # slow to import
+
+    if given not in colormaps:
+        near = difflib.get_close_matches(given, colormaps, n=1)
+        expected = f"did you mean {near[0]!r}" if near else "expected a colour map of Matplotlib, such as 'viridis'"
+        raise inconsistent((), f"got {given!r}; {expected}")
+    return given
+
+
+Colour = Annotated[str, AfterValidator(_colour)]
 
 
 class Colours(Strict):
-    """Colour-blind-safe colours (Okabe and Ito 2008, and greys)."""
+    """Colours as Matplotlib takes them; the defaults are safe for the colour-blind (Okabe and Ito 2008, and greys)."""
 
-    baseline: str = Colour
+    baseline: Colour
     """Bars of the baseline."""
-    prophet: str = Colour
+    prophet: Colour
     """Bars of Prophet."""
-    does_not_fit: str = Colour
+    does_not_fit: Colour
     """Marks of what does not fit."""
-    text: str = Colour
+    text: Colour
     """Text and axes."""
-    grid: str = Colour
+    grid: Colour
     """Grid lines."""
-    series: list[Annotated[str, Colour]] = Field(min_length=4)
-    """Series in figures with several models."""
+    series: Annotated[list[Colour], Field(min_length=1)]
+    """Series in figures with several models; more series than colours take them in turn, told apart by markers."""
 
 
 OKABE_ITO = Colours(
@@ -498,7 +523,7 @@ class FigureStyles(Strict):
 class Style(Strict):
     """Looks, apart from science: a change here redraws figures and recomputes nothing."""
 
-    font: str = "DejaVu Sans"
+    font: Literal["DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "STIXGeneral"] = "DejaVu Sans"
     """A font that Matplotlib ships, so that every machine draws the same."""
     font_size_pt: float = Field(default=8, gt=0)
     """Size of text in a printed figure, points."""
@@ -507,7 +532,7 @@ class Style(Strict):
     png_dpi: int = Field(default=200, gt=0)
     """Resolution of the PNG copies, dots per inch."""
     colours: Colours = OKABE_ITO
-    heatmap: str = "YlGnBu"
+    heatmap: Annotated[str, AfterValidator(_colour_map)] = "YlGnBu"
     """Colour map of figure 4, from low savings to high. Choose a sequential one: its greys tell the ends apart."""
     traces: list[str] = KNOWN_TRACES
     """Routing traces in the order of their colours and markers, which a trace keeps in every figure. Append others."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prophet_moe.errors import ends_in_one_line
-from prophet_moe.provenance.verify import failures, verify
+from prophet_moe.provenance.verify import failures, remedies, verify
 
 
 def main():
@@ -24,6 +24,8 @@ def main():
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     failed = failures(checks)
     print(f"{len(checks) - len(failed)} PASS, {len(failed)} FAIL")
+    for command in remedies(checks):
+        print(f"To mend what failed by its sidecar: {command}")
     sys.exit(1 if failed else 0)
 
 

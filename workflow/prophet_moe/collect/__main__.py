@@ -73,7 +73,16 @@ def main() -> None:
 
     arguments = parser.parse_args()
     with ends_in_one_line():
-        arguments.run(arguments)
+        try:
+            arguments.run(arguments)
+        except ModuleNotFoundError as error:
+            raise _without(error) from None
+
+
+def _without(error: ModuleNotFoundError) -> UserError:
+    """Say which package this Python lacks, and which Python has it."""
+    advice = "Run: make gpu; then use .venv-gpu/bin/python, or another Python with PyTorch and Transformers."
+    return UserError(sys.executable, f"has no package {error.name!r}", advice)
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

@@ -33,6 +33,8 @@ class Check:
     output: str
     sidecar: str
     committed: str
+    remedy: str = ""
+    """The command that mends a failure, where there is one."""
 
     @property
     def passed(self) -> bool:
@@ -42,20 +44,26 @@ class Check:
 
 def verify(output: Path) -> Check:
     """Recompute every hash that the sidecar of `output` holds, and compare `output` with the commit checked out."""
-    return Check(str(output), _against_sidecar(output), _against_commit(output))
+    told, remedy = _against_sidecar(output)
+    return Check(str(output), told, _against_commit(output), remedy)
 
 
-def _against_sidecar(output: Path) -> str:
+def _against_sidecar(output: Path) -> tuple[str, str]:
+    """What the sidecar says of the output, and the command that mends it."""
+    again = f"snakemake --cores 8 --force {output}"
     if not sidecar_of(output).exists():
-        return "FAIL: no sidecar"
+        return "FAIL: no sidecar", again
     told = read_json(sidecar_of(output))
     if sha256(output) != told["sha256"]:
-        return "FAIL: the file was changed after it was made"
+        return "FAIL: the file was changed after it was made", again
     recorded = told["inputs"] | told["code"]
-    stale = [path for path, digest in recorded.items() if not Path(path).exists() or sha256(Path(path)) != digest]
+    missing = [path for path in recorded if not Path(path).exists()]
+    if missing:
+        return f"FAIL: {', '.join(missing[:3])} is missing", f"snakemake --cores 8 {' '.join(missing)}"
+    stale = [path for path, digest in recorded.items() if sha256(Path(path)) != digest]
     if stale:
-        return f"FAIL: made from another version of {', '.join(stale[:3])}"
-    return f"ok, {len(recorded)} inputs"
+        return f"FAIL: made from another version of {', '.join(stale[:3])}", "snakemake --cores 8"
+    return f"ok, {len(recorded)} inputs", ""
 
 
 def _against_commit(output: Path) -> str:
@@ -138,6 +146,11 @@ def _distance(ours: Path, theirs: bytes) -> float:
     """Root mean square difference of two drawings, out of 255; infinite where their sizes differ."""
     a, b = (np.asarray(Image.open(image).convert("RGB"), float) for image in (ours, io.BytesIO(theirs)))
     return float(np.sqrt(np.mean((a - b) ** 2))) if a.shape == b.shape else np.inf
+
+
+def remedies(checks: Sequence[Check]) -> list[str]:
+    """The commands that mend the failures, each once, in order."""
+    return list(dict.fromkeys(check.remedy for check in checks if check.remedy))
 
 
 def failures(checks: Sequence[Check]) -> list[Check]:
