@@ -7,6 +7,8 @@ from typing import get_args
 import matplotlib
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.font_manager import get_font
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
@@ -15,11 +17,12 @@ from prophet_moe.documents import read_json, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
-from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, resolve
+from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, StyleFile, resolve
 from tests.conftest import ROOT
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
 EXPERIMENT, STYLE = ROOT / "config/experiment.yaml", ROOT / "config/style.yaml"
+DEFAULTS = {"experiment": read_yaml(EXPERIMENT), **read_yaml(STYLE)}
 
 
 def test_the_files_hold_the_defaults():
@@ -293,3 +296,33 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     (tmp_path / "experiment.yaml").write_text("a: 1\n")
     with pytest.raises(UserError, match=r"no such file. Did you mean .*experiment.yaml"):
         read_yaml(tmp_path / "experimnt.yaml")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**13) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(choices=st.lists(st.integers(0, 99), min_size=1, max_size=5), value=VALUES, key=st.none() | st.text(max_size=6))
+def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
+    """Whatever stands at a key, or at a key that is none: settings, or a line without pydantic's own words."""
+    content = copy.deepcopy(DEFAULTS)
+    place, name = content, "experiment"
+    for number in choices:
+        name = list(place)[number % len(place)]
+        if not isinstance(place[name], dict) or not place[name]:
+            break
+        place, name = place[name], next(iter(place[name]))
+    place[key if key is not None else name] = value
+    try:
+        validate(Experiment, content["experiment"], "overlay.yaml", "Mend that key.")
+        validate(StyleFile, {"style": content["style"]}, "overlay.yaml", "Mend that key.")
+    except UserError as error:
+        line = str(error)
+        assert line.startswith("overlay.yaml: ")
+        assert len(line.splitlines()) == 1
+        for words in ("Input should", "literal[", "list[", "instance of", "constrained", "validation"):
+            assert words not in line.replace(repr(value), "")

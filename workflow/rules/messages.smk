@@ -27,6 +27,13 @@ def other_models():
     return lines
 
 
+def without_paper():
+    """One line where the paper is left out because a scenario that it speaks of is not built."""
+    if PAPER_IS_TOLD:
+        return []
+    return ["note: paper/main.pdf is left out: it needs scenario calibrated as the default one, and reported beside it"]
+
+
 def failures():
     """The lines in which failed jobs told what was wrong."""
     lines = []

@@ -17,13 +17,6 @@ HOW_TO_GET_TEX = (
 )
 
 
-def without_paper():
-    """One line where the paper is left out because a scenario that it speaks of is not built."""
-    if PAPER_IS_TOLD:
-        return []
-    return ["note: paper/main.pdf is left out: it needs scenario calibrated as the default one, and reported beside it"]
-
-
 rule latex_tables:
     """Typeset tables 1-4 with booktabs and siunitx."""
     input:

@@ -15,10 +15,10 @@ from prophet_moe.provenance.verify import committed, drawn
 from prophet_moe.runs import BEGUN, RUNS, built_by, folder_of
 
 KEYS = (
-    *("model", "quantity", "gpu", "profile", "workload", "policy", "batch_size", "batch", "context", "limit"),
+    *("name", "basis", "model", "quantity", "gpu", "profile", "workload", "policy", "batch_size", "batch", "context"),
     *("trace", "predictor", "strategy", "role", "routing", "mode", "deduplicated", "as_described", "capacity", "layer"),
     *("lookahead", "statistic", "x", "law", "parameter", "batching", "assumption", "resident", "num_experts", "domain"),
-    *("capacity_share", "link_speedup", "resident_experts", "seed", "sample"),
+    *("limit", "capacity_share", "link_speedup", "resident_experts", "seed", "sample"),
 )
 """Columns whose values say which row of a table is which; rows that are alike in them are paired in their order."""
 
