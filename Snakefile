@@ -28,9 +28,9 @@ include: "workflow/rules/common.smk"
 
 
 # A run by name works in a folder of its own, with the same paths below it.
-if EXPERIMENT.name:
+if RUN_FOLDER:
 
-    workdir: str(prepare(EXPERIMENT.name))
+    workdir: str(RUN_FOLDER)
 
 
 include: "workflow/rules/traces.smk"

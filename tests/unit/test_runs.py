@@ -71,6 +71,12 @@ def test_prepare_begins_again_after_an_interruption(project):
     assert not (project / "results/runs/.partial.talk").exists()
 
 
+def test_prepare_where_no_folder_can_be_is_one_line(project):
+    (project / "results/runs").write_text("")
+    with pytest.raises(UserError, match="results/runs/talk: could not be used"):
+        prepare("talk")
+
+
 def test_built_by_leaves_out_what_was_taken_over(project):
     folder = prepare("talk")
     write_csv(folder / "tables/table.csv", RECORD)

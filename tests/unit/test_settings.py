@@ -7,7 +7,7 @@ from typing import get_args
 import matplotlib
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.font_manager import get_font
 
@@ -95,6 +95,7 @@ BAD_SETTINGS = {
         {"build_scenarios": ["reported"]},
         "build_scenarios: got reported, expected the default scenario, calibrated, among them",
     ),
+    "a name that is a path": ({"name": "../talk"}, "name: got '../talk', expected text of the form"),
     "a word or a list": ({"models": None}, "models: got None, expected 'all' or a valid list"),
     "a word or a number": (
         {"scenarios": {"calibrated": {"predictor_mb": -1}}},
@@ -306,6 +307,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
+@example(choices=[0], value=None, key="Mamba")
 @given(choices=st.lists(st.integers(0, 99), min_size=1, max_size=5), value=VALUES, key=st.none() | st.text(max_size=6))
 def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
     """Whatever stands at a key, or at a key that is none: settings, or a line without pydantic's own words."""

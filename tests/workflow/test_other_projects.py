@@ -14,7 +14,8 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
         .read_text()
         .replace("name: Mixtral-8x7B\n", "name: Mixtral-tiny\n", 1)
     )
-    (project.root / "config/models/Mixtral-tiny.yaml").write_text(model.replace("layers: 32", "layers: 8"))
+    model = model.replace("layers: 32", "layers: 8").partition("\nreported:")[0]  # the report does not cover it
+    (project.root / "config/models/Mixtral-tiny.yaml").write_text(f"{model}\n")
     gpus = project.root / "config/gpus.yaml"
     gpus.write_text(
         gpus.read_text() + "L40S-48GB: {memory_nominal_gb: 48, memory_visible_gib: 44.4, hbm_gb_per_s: 864,"
@@ -29,9 +30,18 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
     kept = [
         line for line in text if not line.startswith(("models: [DeepSeek-MoE-16B, Mixtral-8x7B, Switch", "gpus: [V100"))
     ]
-    (project.root / "mine.yaml").write_text("\n".join(kept))
+    small = "figure3_context_scaling: [Switch-Base-128, DeepSeek-MoE-16B]"
+    assert f"  {small}" in kept
+    mine = "\n".join(kept).replace(small, "figure3_context_scaling: [Mixtral-tiny]")
+    (project.root / "mine.yaml").write_text(mine)
     shown = ("paper/generated/table1.tex", "results/notebooks/figure2_kv_extension_by_model.ipynb")
-    project.build(*shown, "tables/table11_context_gained.csv", "--configfile", "mine.yaml")
+    scaling = [f"figures/{at}figure3_context_scaling.png" for at in ("", "reported/")]
+    done = project.snakemake(
+        *shown, *scaling, "tables/table11_context_gained.csv", "--cores", "2", "--configfile", "mine.yaml"
+    )
+    assert done.returncode == 0, done.stdout
+    shows = "Switch-Base-128, DeepSeek-MoE-16B: the scenario lacks Mixtral-tiny"
+    assert f"note: figure3_context_scaling of scenario reported shows {shows}" in done.stdout
 
     gained = pd.read_csv(project.root / "tables/table11_context_gained.csv")
     assert {("Mixtral-tiny", "L40S-48GB")} <= set(zip(gained["model"], gained["gpu"], strict=True))

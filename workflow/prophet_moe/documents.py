@@ -6,8 +6,7 @@ This is the only place that knows how a pydantic complaint is told.
 import csv
 import difflib
 import json
-import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,37 +120,44 @@ def validate(model: type[Document], content: Any, where: str | Callable[..., str
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = _to_be_told(error.errors())
-        at, context = _keys_of(first["loc"]), first.get("ctx", {})
+        complaints = [(_keys_of(complaint, content), complaint) for complaint in error.errors()]
+        at, first = _to_be_told(complaints)
+        context = first.get("ctx", {})
         location = at + tuple(context.get("key", ()))
         others = [at + tuple(other) for other in context.get("others", ())]
         file = where if isinstance(where, str) else where(location, *others)
-        raise UserError(file, _problem(first, error.errors(), location, model), next_step) from None
+        alike = [_expected(complaint) for keys, complaint in complaints if keys == location]
+        raise UserError(file, _problem(first, location, alike, model), next_step) from None
 
 
-def _to_be_told(complaints: list[Any]) -> Any:
+def _to_be_told(complaints: list[tuple[tuple, Any]]) -> tuple[tuple, Any]:
     """An unknown key first: it often is the misspelling that makes the right key "missing".
 
     Of a value that may be a word or a mapping, the complaint about the inside of the mapping where one was given.
     """
-    unknown = next((complaint for complaint in complaints if complaint["type"] == "extra_forbidden"), None)
-    first = unknown or complaints[0]
-    keys = _keys_of(first["loc"])
-    inside = (other for other in complaints if _keys_of(other["loc"])[: len(keys)] == keys != _keys_of(other["loc"]))
-    return first if unknown else next(inside, first)
+    unknown = next((told for told in complaints if told[1]["type"] == "extra_forbidden"), None)
+    keys = complaints[0][0]
+    inside = (told for told in complaints if told[0][: len(keys)] == keys != told[0])
+    return unknown or next(inside, complaints[0])
 
 
-BRANCH = re.compile(r"(literal|list|dict|tuple)\[.*\]|(constrained|function)-.*|\[key\]")
-"""What pydantic puts into the place of a complaint beside its keys: a branch of a union, or the word for a key."""
+def _keys_of(complaint: Any, content: Any) -> tuple:
+    """The keys of a complaint's place in `content`; pydantic also names the branches of unions there."""
+    keys = []
+    for part in complaint["loc"]:
+        if _holds(content, part):
+            content = content[part]
+            keys.append(part)
+    return tuple(keys) + (complaint["loc"][-1:] if complaint["type"] == "missing" else ())
 
 
-def _keys_of(location: tuple) -> tuple:
-    """The keys of a complaint's place, without the branches of unions."""
-    models = {subclass.__name__ for subclass in Strict.__subclasses__()}
-    return tuple(part for part in location if part not in models and not BRANCH.fullmatch(str(part)))
+def _holds(content: Any, part: str | int) -> bool:
+    return part in (
+        content if isinstance(content, Mapping) else range(len(content)) if isinstance(content, list) else ()
+    )
 
 
-def _problem(first: Any, complaints: list[Any], location: tuple, model: type[BaseModel]) -> str:
+def _problem(first: Any, location: tuple, alike: list[str], model: type[BaseModel]) -> str:
     """One pydantic complaint in the form `key: value, expectation`; of a union, what each branch expects."""
     key = _key_path(location)
     if first["type"] == "extra_forbidden":
@@ -163,7 +169,6 @@ def _problem(first: Any, complaints: list[Any], location: tuple, model: type[Bas
         return f"{key}: missing"
     if first["type"] == "inconsistent":
         return f"{key}: {first['msg']}"
-    alike = [_expected(other) for other in complaints if _keys_of(other["loc"]) == location]
     return f"{key}: got {shortened(repr(first['input']))}, expected {' or '.join(dict.fromkeys(alike))}"
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from prophet_moe.errors import from_os_error
 from prophet_moe.files import partial_of
 
 RUNS = Path("results/runs")
@@ -26,7 +27,13 @@ def folder_of(name: str) -> Path:
 
 def prepare(name: str) -> Path:
     """Make the folder of a run, relative to the project's root, unless it is there: whole or not at all."""
-    folder = folder_of(name)
+    try:
+        return _prepared(folder_of(name))
+    except OSError as error:
+        raise from_os_error(folder_of(name), error) from None
+
+
+def _prepared(folder: Path) -> Path:
     if not (folder / BEGUN).exists():
         partial = partial_of(folder)
         for unfinished in (partial, folder):

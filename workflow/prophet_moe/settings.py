@@ -360,7 +360,7 @@ class Collect(Strict):
 class Experiment(Strict):
     """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
 
-    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]*)?$")
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
     """Of this run, for overlays: its outputs lie in results/runs/<name>/, beside nobody else's; empty: in place."""
     scenario: str = "calibrated"
     """The default scenario: its outputs lie at the top of figures/, tables/ and paper/generated/."""

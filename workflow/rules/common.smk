@@ -13,7 +13,7 @@ from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
-from prophet_moe.runs import folder_of, prepare
+from prophet_moe.runs import prepare
 from prophet_moe.settings import resolve
 from prophet_moe.sources import Sources
 
@@ -62,6 +62,7 @@ with ends_in_one_line():
             where = Sources(config, MERGED_FILES).of(("models",), ("scenarios", name))
             advice = "Leave the scenario out of build_scenarios, or add a model that the report covers to models."
             raise UserError(where, f"scenarios.{name}: has none of the models, {', '.join(MODELS)}", advice)
+    RUN_FOLDER = prepare(EXPERIMENT.name) if EXPERIMENT.name else None
 
 # Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
 # in a folder of its name. `{at}` is that place: empty, or "reported/".

@@ -37,7 +37,7 @@ def without_paper():
 def failures():
     """The lines in which failed jobs told what was wrong."""
     lines = []
-    folder = folder_of(EXPERIMENT.name) if EXPERIMENT.name else Path()
+    folder = RUN_FOLDER or Path()
     for path in sorted(Path("logs").rglob("*.log")):
         text = path.read_text() if path.stat().st_mtime >= STARTED else ""
         told = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -52,8 +52,8 @@ def summary():
     lines = ["", f"Outputs: figures/, tables/, paper/generated/, results/notebooks/. Scenarios: {places}.", ""]
     if Path(HEADLINES).exists():
         lines += [Path(HEADLINES).read_text()]
-    if EXPERIMENT.name:
-        lines += [f"All of them below {folder_of(EXPERIMENT.name)}/; the committed outputs are as they were."]
+    if RUN_FOLDER:
+        lines += [f"All of them below {RUN_FOLDER}/; the committed outputs are as they were."]
         lines += [f"What differs from these: prophet-moe compare {EXPERIMENT.name}"]
     else:
         lines += ["Compare with the committed outputs: snakemake --cores 2 verify"]
