@@ -152,9 +152,9 @@ def _keys_of(complaint: Any, content: Any) -> tuple:
 
 
 def _holds(content: Any, part: str | int) -> bool:
-    return part in (
-        content if isinstance(content, Mapping) else range(len(content)) if isinstance(content, list) else ()
-    )
+    if isinstance(content, list):
+        return part in range(len(content))
+    return isinstance(content, Mapping) and part in content
 
 
 def _problem(first: Any, location: tuple, alike: list[str], model: type[BaseModel]) -> str:
