@@ -11,7 +11,7 @@ from prophet_moe.cli.terminal import console
 from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, sha256
 from prophet_moe.routing import datasets, store
-from prophet_moe.routing.importers import FORMATS, about, import_source
+from prophet_moe.routing.importers import FORMATS, SELF_DESCRIBED, about, import_source
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
@@ -37,6 +37,17 @@ def add_commands(commands: Any) -> None:
     imported.add_argument("--out", required=True, type=Path, metavar="DIR")
     imported.add_argument("--licence", default="unstated", help="of the source; kept in the metadata")
     imported.add_argument("--hidden-layers", type=int, metavar="N", help="layers of the model, dense ones included")
+    told = imported.add_argument_group("for the format lines, where the file does not say it")
+    told.add_argument(
+        "--columns",
+        metavar="NAME=COLUMN,...",
+        help="such as token=pos,layer=il,experts=e0..e5; without a header 1, 2, ...",
+    )
+    told.add_argument("--experts", type=int, metavar="E", help="routed experts of a layer")
+    told.add_argument(
+        "--top-k", type=int, metavar="K", help="experts of a token, where the run used fewer than the model"
+    )
+    told.add_argument("--prompt-tokens", type=int, metavar="N", help="first tokens of every sequence (default 0)")
     imported.set_defaults(run=import_trace)
     described = trace.add_parser("describe", help="what a trace says about its model's routing")
     described.add_argument("folder", type=Path)
@@ -73,13 +84,20 @@ def import_trace(arguments: argparse.Namespace) -> None:
     if not arguments.source.exists():
         raise UserError(str(arguments.source), "no such file or folder", "Check the path.")
     listed = datasets.load_datasets(DATASETS)
-    router = datasets.router_named(arguments.model, load_models(MODELS), listed)
+    models = load_models(MODELS)
+    router = datasets.known_router(arguments.model, models, listed) or arguments.model
+    if isinstance(router, str) and arguments.format not in SELF_DESCRIBED:
+        router = datasets.router_named(arguments.model, models, listed)
     origin = Origin(arguments.source.name, arguments.licence, _source_sha256(arguments.source))
-    options = {} if arguments.hidden_layers is None else {"hidden_layers": arguments.hidden_layers}
+    names = ("hidden_layers", "columns", "experts", "top_k", "prompt_tokens")
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     read = import_source(arguments.format, arguments.source, router, origin, **options)
     if isinstance(read, Trace):
         store.write_trace(arguments.out, read)
-        console().print(f"{arguments.out}: {len(read):,} tokens x {len(router.layers)} layers x {router.top_k}")
+        shape = f"{len(read):,} tokens x {len(read.router.layers)} layers x {read.router.top_k}"
+        console().print(f"{arguments.out}: {shape}")
+        for line in read.origin.notes.get("told", []):
+            console().print(line)
     else:
         store.write_counts(arguments.out, read)
         console().print(f"{arguments.out}: counts only (the source has no token order), windows: {len(read.counts):,}")

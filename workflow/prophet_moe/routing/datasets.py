@@ -97,13 +97,20 @@ def load_datasets(path: Path) -> DatasetFile:
     return validate(DatasetFile, read_yaml(path), str(path), "Mend that entry.")
 
 
-def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router:
-    """The router of a model of the catalogue or of the list; of an encoder-decoder, the decoder's."""
+def known_router(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router | None:
+    """The router of a model of the catalogue or of the list, an encoder-decoder's decoder; None for other names."""
     if name in models:
         return router_in(name, models[name])
     if name in listed.routers:
         spec = listed.routers[name]
         return Router(name, spec.experts, spec.top_k, tuple(range(spec.first, spec.layers)))
+    return None
+
+
+def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router:
+    """Like `known_router`, but an unknown name is a UserError that names the nearest."""
+    if router := known_router(name, models, listed):
+        return router
     known = [*models, *listed.routers]
     near = difflib.get_close_matches(name, known, n=1)
     expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"

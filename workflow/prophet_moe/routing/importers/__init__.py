@@ -22,8 +22,11 @@ FORMATS: dict[str, str] = {
     "vllm_routed_experts": "vllm_routed_experts",
     "transformers_logits": "transformers_logits",
     "counts": "counts",
+    "lines": "lines",
 }
 """Names of the formats and of the modules that read them."""
+SELF_DESCRIBED = ("lines",)
+"""Formats that can state experts, k and layers themselves: `read` takes a model's name in place of its router."""
 
 
 def about(name: str) -> str:
@@ -35,8 +38,11 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{FORMATS[name]}")
 
 
-def import_source(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace | Counts:
-    """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`."""
+def import_source(name: str, source: Path, router: Router | str, origin: Origin, **options: Any) -> Trace | Counts:
+    """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`.
+
+    `router` may be the name of a model that nothing is known of, for the formats in SELF_DESCRIBED.
+    """
     if name not in FORMATS:
         raise UserError(str(source), f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
     read = _module(name).read

@@ -1,0 +1,183 @@
+"""Routing as lines, one for a choice of one token in one layer, as engines with expert caches log it.
+
+CSV (commas, semicolons, tabs or spaces) and JSON lines have named columns: a token's position (or tokens in the order
+of the lines), the layer, and the experts in one cell, in k columns or in k rows; perhaps a phase, ranks, weights, a hit
+flag and a sequence or turn. `columns.KNOWN` lists the names; others are given on the command line. A `#` header as
+BigMoeOnEdge writes it states model, layers, experts, k and the bytes of an expert by layer.
+
+Read without named columns: the logs of GGML_MOE_LOG and of colibri, imp's JSON, binary records of llama-moe-trace, and
+routing atlases. Any of them may be compressed with gzip. Where no phase is stated, tokens are decode tokens but for the
+first `prompt_tokens`.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prophet_moe.errors import from_os_error
+from prophet_moe.routing.importers.lines import forms
+from prophet_moe.routing.importers.lines.entries import (
+    EXPERTS,
+    Entries,
+    Stated,
+    router_of,
+    sequences_of,
+)
+from prophet_moe.routing.importers.lines.tables import Lines, csv_entries, json_entries, lines_of
+from prophet_moe.routing.importers.reading import Sequence, fault, files_of, trace_of, with_notes
+from prophet_moe.routing.trace import Origin, Router, Trace
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json", ".bin", ".gz")
+STATED = {"n_layer": "hidden_layers", "n_expert": "experts", "n_expert_used": "top_k"}
+"""Names in a header, and what they state."""
+PER_LAYER = ("layer", "expert_bytes", "dense_bytes")
+PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)")
+
+
+def read(
+    source: Path,
+    router: Router | str,
+    origin: Origin,
+    *,
+    columns: str | None = None,
+    experts: int | None = None,
+    top_k: int | None = None,
+    prompt_tokens: int | None = None,
+) -> Trace:
+    """Read one file or a folder of them; of a model that only has a name, the file or `experts` states E."""
+    for name, value in (("--experts", experts), ("--top-k", top_k), ("--prompt-tokens", prompt_tokens)):
+        if value is not None and not (0 if name == "--prompt-tokens" else 1) <= value <= EXPERTS:
+            raise fault(name, f"got {value}, expected a whole number up to {EXPERTS}")
+    asked = Stated(experts, top_k, usual_top_k=router.top_k if isinstance(router, Router) else None)
+    sequences: list[Sequence] = []
+    about: list[dict[str, str]] = []
+    notes: dict[str, Any] = {}
+    told: list[str] = []
+    ranked, run = True, None
+    for path in files_of(source, *SUFFIXES):
+        entries, stated = entries_of(path, columns, asked)
+        found = router_of(entries, router, stated)
+        if run is not None and found != run:
+            raise fault(path, f"is of k = {found.top_k}, layers {list(found.layers)}; the files before it are not")
+        run = found
+        parts, left_out = sequences_of(entries, run, prompt_tokens or 0)
+        sequences += parts
+        about += [{"file": path.name}] * len(parts)
+        ranked &= entries.ranked
+        told += _told(entries, left_out, router, run)
+        notes[path.name] = dict(stated.notes) | dict(entries.notes)
+    origin = with_notes(origin, sequences=about, lines=notes, told=told)
+    return trace_of(sequences, run, origin, source, ranked=ranked)
+
+
+def _told(entries: Entries, left_out: int, router: Router | str, run: Router) -> list[str]:
+    """What the user should know was made of one file."""
+    name, told = entries.path.name, []
+    if isinstance(router, str):
+        layers = f"{len(run.layers)} MoE layers ({run.layers[0]} to {run.layers[-1]})"
+        told.append(f"{name}: model {router!r} is not in config/; taken from the file: E = {run.experts}, {layers}")
+    elif router.top_k != run.top_k:
+        told.append(f"{name}: the run used {run.top_k} experts of a token, {router.model} has {router.top_k}")
+    if left_out:
+        told.append(f"{name}: {left_out} prompt tokens left out: the last MoE layer was not run for them")
+    if unnumbered := entries.notes.get("lines_without_token"):
+        told.append(f"{name}: {unnumbered} lines left out: prompt tokens without a position")
+    if entries.phase is None:
+        told.append(f"{name}: no phase is stated: decode tokens, but for --prompt-tokens")
+    if recorded := entries.notes.get("recorded_cache"):
+        phases = recorded.get("by_phase", {}).items()
+        rates = "".join(f", {phase} {found['hit_rate']:.1%}" for phase, found in phases)
+        told.append(f"{name}: the run's own cache: {recorded['hit_rate']:.1%} of {recorded['requests']:,} hit{rates}")
+    return told
+
+
+def entries_of(path: Path, columns: str | None, told: Stated) -> tuple[Entries, Stated]:
+    """The entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
+    content = _content(path)
+    if b"\0" in content[:64]:
+        return forms.binary_entries(content, path, told)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise fault(path, f"neither text (byte {error.start} is not UTF-8) nor records of int32") from None
+    return _of_text(text, path, columns, _header(text, path, told))
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, decompressed."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise fault(path, "truncated or damaged gzip file") from None
+    except OSError as error:
+        raise from_os_error(path, error) from None
+
+
+def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
+    """The entries of a text, in whatever form."""
+    lines = lines_of(text, path)
+    first = lines.text[0].lstrip()
+    if first[0] == "[" or (first[0] == "{" and not _is_line(lines)):
+        return forms.document_entries(forms.parsed(text, path), path, stated)
+    if first[0] == "{":
+        return json_entries(lines, columns, stated)
+    if columns is None and forms.COLIBRI.fullmatch(first):
+        return forms.colibri_entries(lines, stated)
+    if columns is None and forms.TENSOR_LOG.fullmatch(first):
+        return forms.tensor_log_entries(lines, stated)
+    return csv_entries(lines, columns, stated)
+
+
+def _is_line(lines: Lines) -> bool:
+    """Whether the first line is a JSON object of its own, and no document on one line."""
+    try:
+        found = json.loads(lines.text[0])
+    except (ValueError, RecursionError):
+        return len(lines.text) > 1 and lines.text[1].lstrip()[0] == "{"
+    return len(lines.text) > 1 or not forms.DOCUMENT.intersection(found)
+
+
+def _header(text: str, path: Path, told: Stated) -> Stated:
+    """What the `#` lines state, besides what the command line does."""
+    notes: dict[str, Any] = {}
+    layers: dict[int, dict[str, int]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.startswith("#"):
+            if line.strip():
+                break
+            continue
+        values = dict(PAIR.findall(line))
+        where = f"{path}: line {number}"
+        if "layer" in values:
+            numbers = {name: _number(values[name], name, where) for name in PER_LAYER if name in values}
+            layer = numbers.pop("layer")
+            if layer in layers:
+                raise fault(where, f"layer {layer} is stated twice")
+            layers[layer] = numbers
+        for name in ("model", "arch", *STATED):
+            if name in values:
+                notes[name] = _number(values[name], name, where) if name in STATED else values[name]
+    found = {STATED[name]: notes[name] for name in STATED if name in notes}
+    with_experts = tuple(layer for layer in sorted(layers) if layers[layer].get("expert_bytes"))
+    if with_experts:
+        found["layers"] = with_experts
+        notes |= {
+            name: {str(layer): layers[layer][name] for layer in sorted(layers) if name in layers[layer]}
+            for name in PER_LAYER[1:]
+        }
+    for name in ("experts", "top_k"):
+        said, asked = found.get(name), getattr(told, name)
+        if None not in (said, asked) and said != asked:
+            raise fault(path, f"states {name} {said}, the command line {asked}")
+    return replace(told, **found, notes=notes)
+
+
+def _number(value: str, name: str, where: str) -> int:
+    if not re.fullmatch("[0-9]{1,15}", value):
+        raise fault(where, f"{name}={value[:60]}, expected a whole number")
+    return int(value)
