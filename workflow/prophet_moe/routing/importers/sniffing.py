@@ -27,6 +27,7 @@ KINDS = {
     "vllm_routed_experts": ("npz",),
     "transformers_logits": ("npz",),
     "counts": ("csv", "npy", "npz", "json"),
+    "lines": ("csv", "json", "compressed"),
 }
 """The kinds of file that each format comes in."""
 GZIP, ZIP, NPY, PICKLE, PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"\x93NUMPY", b"\x80", b"PAR1"

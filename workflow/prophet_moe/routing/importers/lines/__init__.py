@@ -8,6 +8,14 @@ BigMoeOnEdge writes it states model, layers, experts, k and the bytes of an expe
 Read without named columns: the logs of GGML_MOE_LOG and of colibri, imp's JSON, binary records of llama-moe-trace, and
 routing atlases. Any of them may be compressed with gzip. Where no phase is stated, tokens are decode tokens but for the
 first `prompt_tokens`.
+
+docs/samples/lines.csv (model made-up) holds
+
+    pos,layer,e0,e1
+    0,0,0,1
+    0,1,2,3
+    1,0,1,3
+    1,1,0,2
 """
 
 import gzip
@@ -34,8 +42,11 @@ from prophet_moe.routing.trace import Origin, Router, Trace
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json", ".bin", ".gz")
 STATED = {"n_layer": "hidden_layers", "n_expert": "experts", "n_expert_used": "top_k"}
 """Names in a header, and what they state."""
+TOLD = 12
+"""Lines that are told at most."""
 PER_LAYER = ("layer", "expert_bytes", "dense_bytes")
-PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*$)")
+PAIR = re.compile(r"(?<!\w)(\w+)=([^=]*)(?=\s\w|$)")
+"""A name and its value, which may hold spaces."""
 
 
 def read(
@@ -68,13 +79,13 @@ def read(
         sequences += parts
         about += [{"file": path.name}] * len(parts)
         ranked &= entries.ranked
-        told += _told(entries, left_out, router, run)
+        told += _told(entries, len(parts), left_out, router, run)
         notes[path.name] = dict(stated.notes) | dict(entries.notes)
-    origin = with_notes(origin, sequences=about, lines=notes, told=told)
+    origin = with_notes(origin, sequences=about, lines=notes, told=_few(told))
     return trace_of(sequences, run, origin, source, ranked=ranked)
 
 
-def _told(entries: Entries, left_out: int, router: Router | str, run: Router) -> list[str]:
+def _told(entries: Entries, sequences: int, left_out: int, router: Router | str, run: Router) -> list[str]:
     """What the user should know was made of one file."""
     name, told = entries.path.name, []
     if isinstance(router, str):
@@ -82,10 +93,14 @@ def _told(entries: Entries, left_out: int, router: Router | str, run: Router) ->
         told.append(f"{name}: model {router!r} is not in config/; taken from the file: E = {run.experts}, {layers}")
     elif router.top_k != run.top_k:
         told.append(f"{name}: the run used {run.top_k} experts of a token, {router.model} has {router.top_k}")
+    if entries.sequence is None and sequences > 1:
+        told.append(f"{name}: {sequences} sequences, as positions start anew {sequences - 1} times")
     if left_out:
         told.append(f"{name}: {left_out} prompt tokens left out: the last MoE layer was not run for them")
     if unnumbered := entries.notes.get("lines_without_token"):
         told.append(f"{name}: {unnumbered} lines left out: prompt tokens without a position")
+    if together := entries.notes.get("lines_of_many_tokens"):
+        told.append(f"{name}: {together} lines left out: they name the experts of many tokens together")
     if entries.phase is None:
         told.append(f"{name}: no phase is stated: decode tokens, but for --prompt-tokens")
     if recorded := entries.notes.get("recorded_cache"):
@@ -93,6 +108,11 @@ def _told(entries: Entries, left_out: int, router: Router | str, run: Router) ->
         rates = "".join(f", {phase} {found['hit_rate']:.1%}" for phase, found in phases)
         told.append(f"{name}: the run's own cache: {recorded['hit_rate']:.1%} of {recorded['requests']:,} hit{rates}")
     return told
+
+
+def _few(told: list[str]) -> list[str]:
+    """The first lines of what there is to tell of many files."""
+    return told if len(told) <= TOLD else [*told[:TOLD], f"and {len(told) - TOLD} lines more of this kind"]
 
 
 def entries_of(path: Path, columns: str | None, told: Stated) -> tuple[Entries, Stated]:
@@ -128,7 +148,7 @@ def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tupl
         return json_entries(lines, columns, stated)
     if columns is None and forms.COLIBRI.fullmatch(first):
         return forms.colibri_entries(lines, stated)
-    if columns is None and forms.TENSOR_LOG.fullmatch(first):
+    if columns is None and forms.is_tensor_log(first):
         return forms.tensor_log_entries(lines, stated)
     return csv_entries(lines, columns, stated)
 

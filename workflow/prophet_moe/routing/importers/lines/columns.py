@@ -1,6 +1,7 @@
 """Named columns: which of a file's columns say what, by a table of known names or by the command line."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from prophet_moe.routing.importers.reading import fault
@@ -29,6 +30,8 @@ KNOWN = {
 """Names of columns by what they say, all in lower case."""
 NUMBERED = {"experts": ("e", "expert", "expert_", "id", "id_"), "weights": ("w", "weight", "weight_", "p", "prob_")}
 """What stands before the number in the names of k columns, e0 to e7."""
+COLUMNS = 10_000
+"""Columns that a file may have."""
 MOST = 1024
 """Columns that one range may name."""
 
@@ -38,8 +41,10 @@ Roles = dict[str, list[str]]
 
 def roles_of(names: list[str], chosen: str | None, where: str | Path) -> Roles:
     """What the columns `names` say; `chosen` such as token=pos,experts=e0..e5 goes before the table of known names."""
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise fault(where, f"has the column {twice!r} twice")
+    if len(names) > COLUMNS:
+        raise fault(where, f"has {len(names)} columns, expected at most {COLUMNS}")
+    if twice := next((name for name, times in Counter(names).items() if times > 1), None):
+        raise fault(where, f"has the column {twice[:40]!r} twice")
     roles = {role: found for role in KNOWN if (found := _found(role, names, where if not chosen else None))}
     for item in (chosen or "").split(",") if chosen else []:
         role, equals, wanted = item.partition("=")

@@ -77,6 +77,10 @@ def router_of(entries: Entries, router: Router | str, stated: Stated) -> Router:
     path, top_k = entries.path, entries.experts.shape[1]
     if stated.top_k is not None and stated.top_k != top_k:
         raise entries.fault(0, f"has {top_k} experts of one token, where k is stated as {stated.top_k}")
+    outside = (entries.layer < 0) | (entries.layer >= EXPERTS)
+    if outside.any():
+        row = np.argmax(outside)
+        raise entries.fault(row, f"layer {entries.layer[row]}, expected a number from 0 to {EXPERTS - 1}")
     if isinstance(router, str):
         if stated.experts is None:
             problem = f"says nothing of the number of experts, and model {router!r} is not known"
@@ -168,8 +172,10 @@ def _tokens(entries: Entries, layers: tuple[int, ...]) -> tuple[Integers, Intege
     begins |= (step == 0) & (np.diff(entries.token, prepend=-1) <= 0)
     starts = np.flatnonzero(begins)
     lowest, highest = (ends.reduceat(entries.token, starts) for ends in (np.minimum, np.maximum))
-    back = (lowest <= np.concatenate([[-1], highest[:-1]])) & ~_changes(named[starts])
-    unexpected = back & ((entries.layer[starts] != layers[0]) | (entries.sequence is not None))
+    before = np.concatenate([[-1], highest[:-1]])
+    back = (lowest <= before) & ~_changes(named[starts])
+    anew = (lowest < before) & (entries.layer[starts] == layers[0]) & (entries.sequence is None)
+    unexpected = back & ~anew
     if unexpected.any():
         row = starts[np.argmax(unexpected)]
         here, before = (f"token {entries.token[at]}, layer {entries.layer[at]}" for at in (row, row - 1))
@@ -221,7 +227,7 @@ def _complete(
     if wrong.any():
         token = np.argmax(wrong)
         found = entries.layer[starts[token] : starts[token] + held[token]]
-        missing = next(layer for layer in layers if layer not in found)
+        missing = np.setdiff1d(layers, found)[0]
         last = starts[token] + held[token] - 1
         raise entries.fault(last, f"its token has {held[token]} of {len(layers)} layers, layer {missing} is missing")
     return whole, int((~whole).sum())

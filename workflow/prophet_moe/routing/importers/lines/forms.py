@@ -22,7 +22,6 @@ LISTS = ("trace", "entries", "data")
 DOCUMENT = {*LISTS, "schema"}
 """Keys of a document, as opposed to a JSON line."""
 COLIBRI = re.compile(r"\s*\d+\s+\d+\s+\d+(\s+\d+:[-+0-9.e]+)+\s*")
-TENSOR_LOG = re.compile(r"\s*[A-Za-z_][^\s,;]*\d[^\s,;]*(\s+-?\d+)+\s*")
 HEAD = struct.Struct("<3i")
 LAYER_OF_TENSOR = re.compile(r"(?:^|[._-])(?:blk|layers?)[._](\d+)|-(\d+)")
 
@@ -38,6 +37,13 @@ def colibri_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
     pair = np.stack([entries.sequence, entries.token], axis=1)
     token = np.unique(pair, axis=0, return_inverse=True)[1].reshape(-1)
     return replace(entries, sequence=None, token=token), stated
+
+
+def is_tensor_log(line: str) -> bool:
+    """Whether a line is a tensor's name with a number, and ids."""
+    name, *ids = line.split()
+    whole = bool(ids) and all(part.isdecimal() for part in ids)
+    return whole and not name[0].isdecimal() and LAYER_OF_TENSOR.search(name) is not None
 
 
 def tensor_log_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:

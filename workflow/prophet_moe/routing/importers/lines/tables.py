@@ -84,20 +84,23 @@ def csv_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entri
 
 
 def json_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of JSON lines, an object each; objects that only hold a label are passed over."""
+    """The entries of JSON lines, an object each, less objects that are a label or tell of many tokens at once."""
     objects = [_object(lines, row) for row in range(len(lines.text))]
-    kept = [row for row, found in enumerate(objects) if set(found) != {"label"}]
+    single = [row for row, found in enumerate(objects) if found.get("n_tokens", 1) == 1]
+    kept = [row for row in single if set(objects[row]) != {"label"}]
     if not kept:
-        raise fault(lines.path, "holds no line of data")
+        raise fault(lines.path, "holds no line about one token")
+    left_out = {"lines_of_many_tokens": len(objects) - len(single)} if len(single) < len(objects) else {}
     objects = [objects[row] for row in kept]
-    lines = Lines(lines.path, [lines.text[row] for row in kept], lines.number[kept])
+    lines = replace(lines, text=[lines.text[row] for row in kept], number=lines.number[kept])
     roles = roles_of(list(objects[0]), chosen, lines.path)
     names = [name for found in roles.values() for name in found]
     for row, found in enumerate(objects):
         if lacking := next((name for name in names if name not in found), None):
             raise lines.fault(row, f"has no {lacking!r}, the first line has")
     columns = {name: pa.array([_cell(found[name]) for found in objects], pa.string()) for name in names}
-    return _entries(columns, roles, lines, None, stated)
+    entries, stated = _entries(columns, roles, lines, None, stated)
+    return replace(entries, notes=dict(entries.notes) | left_out), stated
 
 
 def _object(lines: Lines, row: int) -> dict[str, Any]:
