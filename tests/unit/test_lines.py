@@ -206,6 +206,7 @@ def test_lines_no_input_takes_long_to_refuse(tmp_path, content):
 
 
 def test_lines_prompt_tokens_are_prefill():
+    assert "got 1, but " in complaint(SAMPLES / "big_moe_on_edge.csv", prompt_tokens=1)
     assert read(SAMPLES / "ds4.csv", prompt_tokens=2).phase.tolist() == [PREFILL, PREFILL, DECODE]
 
 
@@ -345,6 +346,8 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "header number": (replaced("big_moe_on_edge.csv", 2, "n_expert=8", "n_expert=x"), "line 2: n_expert=x, expected a"),
     "header layers": (replaced("big_moe_on_edge.csv", 2, "n_layer=2", "n_layer=1"), "states 1 layers, expected"),
     "header layer twice": (replaced("big_moe_on_edge.csv", 4, "layer=1", "layer=0"), "line 4: layer 0 is stated twice"),
+    "header k of 0": (replaced("big_moe_on_edge.csv", 2, "used=2", "used=0"), "states n_expert_used=0, expected"),
+    "k of 0": (text("layer,n,e0,w0\n0,0,1,1\n"), "line 2: states k = 0, expected a number from 1"),
     "header k": (replaced("big_moe_on_edge.csv", 2, "used=2", "used=3"), "experts, expected 3"),
     "tensor without a layer": (replaced("ggml_moe_log.txt", 2, "blk.1.", "x."), "line 2: tensor 'x.ffn"),
     "tensor without ids": (replaced("ggml_moe_log.txt", 2, " 1 6", ""), "line 2: is 'blk.1.ffn_gate_exps.weight'"),
@@ -353,7 +356,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "JSON line": (replaced("lattice.jsonl", 3, "}", ""), "line 3: malformed JSON"),
     "JSON list": (edited("lattice.jsonl", lambda lines: lines.append("[1]")), "line 7: is list, expected an object"),
     "JSON key": (replaced("lattice.jsonl", 3, "layer_idx", "layer"), "line 3: has no 'layer_idx', the first line has"),
-    "JSON fraction": (replaced("lattice.jsonl", 3, '"token_idx": 1', '"token_idx": 1.5'), "line 3: token_idx '1.5'"),
+    "JSON fraction": (replaced("lattice.jsonl", 3, '"token_idx": 1', '"token_idx": 1.5'), "line 3: token_idx 1.5"),
     "JSON truth": (replaced("lattice.jsonl", 3, '"token_idx": 1', '"token_idx": true'), "line 3: token_idx 'true'"),
     "JSON weights": (replaced("lattice.jsonl", 1, "[0.6, 0.4]", "[0.6]"), "gate_weights holds 2 numbers, in line 1 it"),
     "deep JSON": (text("[" * 100_000, "a.json"), "malformed JSON"),
@@ -399,6 +402,8 @@ def test_lines_mistakes_are_one_line(case, tmp_path):
         ("experts=e5..e0", "got 'e5..e0', expected an ascending range"),
         ("experts=e0..w1", "got 'e0..w1', expected an ascending range"),
         ("experts=e0..e999999999", "expected an ascending range"),
+        ("token=pos,token=n", "gives token twice"),
+        ("token=layer,layer=layer", "lets the column 'layer' say token and layer"),
         ("layer=", "none of them known for layer"),
     ],
 )
@@ -427,8 +432,60 @@ def test_lines_damaged_files_are_one_line(tmp_path_factory, name, data):
         lines.insert(data.draw(st.integers(0, len(lines))), lines.pop(place % len(lines)))
     content = b"\n".join(lines)[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
     path = written(tmp_path_factory.mktemp("damaged"), gzip.compress(content) if packed else content, name)
+    one_line_or_sound(path, data)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 8) | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ek0"), inner, max_size=2),
+    max_leaves=6,
+)
+"""JSON of any kind, numbers near those of a small model most of the time."""
+NAMES = ("pos", "layer", "rank", "e0", "e1", "ids", "w0", "w1", "weights", "phase", "hit", "n", "n_tokens", "turn", "x")
+
+
+@settings(max_examples=50, deadline=2000)
+@given(data=st.data())
+def test_lines_any_json_is_read_or_one_line(tmp_path_factory, data):
+    names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6))
+    objects = data.draw(st.lists(st.fixed_dictionaries({"layer": VALUES} | dict.fromkeys(names, VALUES)), min_size=1))
+    documents = [
+        "\n".join(map(json.dumps, objects)),
+        json.dumps({"top_k": data.draw(VALUES), "trace": data.draw(VALUES)}, indent=1),
+        json.dumps(ATLAS | {data.draw(st.sampled_from(sorted(ATLAS))): data.draw(VALUES)}),
+    ]
+    one_line_or_sound(written(tmp_path_factory.mktemp("any"), data.draw(st.sampled_from(documents))), data)
+
+
+@settings(max_examples=50, deadline=2000)
+@given(data=st.data())
+def test_lines_any_table_is_read_or_one_line(tmp_path_factory, data):
+    names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
+    cell = st.integers(-1, 4).map(str) | st.sampled_from(
+        ["[1, 2]", "1 2", "", "0.5", "nan", "prefill", "hit", '"', "é"]
+    )
+    rows = data.draw(st.lists(st.lists(cell, min_size=len(names), max_size=len(names)), max_size=8))
+    header = data.draw(st.sampled_from(["", "# n_expert=8 n_expert_used=2\n", "# layer=0 expert_bytes=1\n"]))
+    mark = data.draw(st.sampled_from(",;\t "))
+    content = header + "\n".join(mark.join(row) for row in [names, *rows])
+    one_line_or_sound(written(tmp_path_factory.mktemp("any"), content), data)
+
+
+def one_line_or_sound(path: Path, data: st.DataObject) -> None:
+    """Reading the file gives a sound trace or one line for the user, with and without options."""
     router = data.draw(st.sampled_from([TINY, "New"]))
-    options = data.draw(st.sampled_from([{}, {"experts": 8}, {"top_k": 2}, {"columns": "layer=layer,experts=e0..e1"}]))
+    options = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "experts": st.integers(-1, 9),
+                "top_k": st.integers(-1, 3),
+                "prompt_tokens": st.integers(-1, 3),
+                "columns": st.sampled_from(["", "token=1,layer=2,experts=3", "experts=e0..e1", "rank="])
+                | st.text(alphabet="tokenlayrxpsw=,.019", max_size=30),
+            },
+        )
+    )
     try:
         check(read(path, router, **options), path)
     except UserError as error:

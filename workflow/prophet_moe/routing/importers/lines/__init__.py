@@ -71,6 +71,8 @@ def read(
     ranked, run = True, None
     for path in files_of(source, *SUFFIXES):
         entries, stated = entries_of(path, columns, asked)
+        if prompt_tokens is not None and entries.phase is not None:
+            raise fault("--prompt-tokens", f"got {prompt_tokens}, but {path} states the phase of every token")
         found = router_of(entries, router, stated)
         if run is not None and found != run:
             raise fault(path, f"is of k = {found.top_k}, layers {list(found.layers)}; the files before it are not")
@@ -183,6 +185,9 @@ def _header(text: str, path: Path, told: Stated) -> Stated:
             if name in values:
                 notes[name] = _number(values[name], name, where) if name in STATED else values[name]
     found = {STATED[name]: notes[name] for name in STATED if name in notes}
+    for name in ("n_expert", "n_expert_used"):
+        if name in notes and not 0 < notes[name] <= EXPERTS:
+            raise fault(path, f"states {name}={notes[name]}, expected a number from 1 to {EXPERTS}")
     with_experts = tuple(layer for layer in sorted(layers) if layers[layer].get("expert_bytes"))
     if with_experts:
         found["layers"] = with_experts

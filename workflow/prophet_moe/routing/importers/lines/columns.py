@@ -46,15 +46,23 @@ def roles_of(names: list[str], chosen: str | None, where: str | Path) -> Roles:
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
         raise fault(where, f"has the column {twice[:40]!r} twice")
     roles = {role: found for role in KNOWN if (found := _found(role, names, where if not chosen else None))}
+    given: set[str] = set()
     for item in (chosen or "").split(",") if chosen else []:
         role, equals, wanted = item.partition("=")
         if not equals or role not in KNOWN:
             raise fault("--columns", f"got {item!r}, expected <name>=<column> with a name of {', '.join(KNOWN)}")
+        if role in given:
+            raise fault("--columns", f"gives {role} twice")
         roles[role] = _named(wanted, names)
+        given.add(role)
     roles = {role: found for role, found in roles.items() if found}
     for role, found in roles.items():
         if len(found) > 1 and role not in NUMBERED:
             raise fault(where, f"columns {' and '.join(found)} both may say the {role}: choose, --columns {role}=NAME")
+    used = Counter(name for found in roles.values() for name in found)
+    if shared := next((name for name, times in used.items() if times > 1), None):
+        said = " and ".join(role for role, found in roles.items() if shared in found)
+        raise fault("--columns", f"lets the column {shared!r} say {said}")
     for role in ("layer", "experts"):
         if role not in roles:
             shown = ", ".join(map(repr, names[:12]))

@@ -16,7 +16,7 @@ from pyarrow import csv as arrow_csv
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers.lines.columns import NUMBERED, Roles, roles_of
-from prophet_moe.routing.importers.lines.entries import Entries, Integers, Stated
+from prophet_moe.routing.importers.lines.entries import EXPERTS, Entries, Integers, Stated
 from prophet_moe.routing.importers.reading import fault
 from prophet_moe.routing.trace import PHASES
 
@@ -33,6 +33,7 @@ PHASE_NAMES = {
 }
 HIT_NAMES = {"miss": 0, "false": 0, "0": 0, "hit": 1, "true": 1, "1": 1, "prefetch": 2, "2": 2}
 """Whether an expert lay in the cache when it was asked for: no, yes, yes because it was prefetched."""
+SCALAR = re.compile(r"\s*[-+0-9.e]+\s*")
 SHOWN = 60
 
 
@@ -98,7 +99,7 @@ def json_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entr
     for row, found in enumerate(objects):
         if lacking := next((name for name in names if name not in found), None):
             raise lines.fault(row, f"has no {lacking!r}, the first line has")
-    columns = {name: pa.array([_cell(found[name]) for found in objects], pa.string()) for name in names}
+    columns = {name: _column([found[name] for found in objects]) for name in names}
     entries, stated = _entries(columns, roles, lines, None, stated)
     return replace(entries, notes=dict(entries.notes) | left_out), stated
 
@@ -113,9 +114,28 @@ def _object(lines: Lines, row: int) -> dict[str, Any]:
     return found
 
 
-def _cell(value: Any) -> str:
-    """The text of a JSON value as a CSV file would have it."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _column(values: list[Any]) -> pa.Array:
+    """Numbers or lists of numbers as they are; else the text of JSON values as a CSV file would have it."""
+    try:
+        column = pa.array(values)
+        inner = column.flatten() if pa.types.is_list(column.type) else column
+        if _are_numbers(inner) and not column.null_count and not inner.null_count:
+            return column
+    except (pa.ArrowException, ValueError, OverflowError):
+        pass
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array([text.encode(errors="replace").decode() for text in texts], pa.string())
+
+
+def _text(column: pa.Array) -> pa.Array:
+    """The column as text, of lists too."""
+    if pa.types.is_list(column.type):
+        return pa.array([str(cell) for cell in column.to_pylist()], pa.string())
+    return pc.cast(column, pa.string())
+
+
+def _are_numbers(column: pa.Array) -> bool:
+    return pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
 
 
 def _cells(lines: Lines, delimiter: str) -> list[str]:
@@ -160,7 +180,13 @@ def _first(mask: pa.Array | NDArray[np.bool_]) -> int | None:
 
 def _integers(column: pa.Array, name: str, lines: Lines) -> Integers:
     """(N,): whole numbers."""
-    text = pc.utf8_trim_whitespace(column)
+    if _are_numbers(column):
+        values = column.to_numpy()
+        wrong = _first((np.abs(values) >= 2.0**53) | (values != np.floor(values)))
+        if wrong is None:
+            return values.astype(np.int64)
+        raise lines.fault(wrong, f"{name} {values[wrong]}, expected a whole number")
+    text = pc.utf8_trim_whitespace(_text(column))
     wrong = _first(pc.invert(pc.match_substring_regex(text, "^-?[0-9]{1,18}$")))
     if wrong is not None:
         raise lines.fault(wrong, f"{name} {text[wrong].as_py()[:SHOWN]!r}, expected a whole number")
@@ -169,16 +195,24 @@ def _integers(column: pa.Array, name: str, lines: Lines) -> Integers:
 
 def _split(column: pa.Array, name: str, lines: Lines) -> tuple[pa.Array, int]:
     """The parts of cells such as `[8, 26, 5]`, `8 26 5` or `8;26;5`, one after another, and how many each has."""
+    if pa.types.is_list(column.type):
+        return column.flatten(), _one_length(pc.list_value_length(column).to_numpy(), name, lines)
     bare = pc.replace_substring_regex(column, r"^\s*[\[(]?[\s,;|]*", "")
+    if pa.types.is_list(column.type):
+        return column.flatten(), _one_length(pc.list_value_length(column).to_numpy(), name, lines)
     bare = pc.replace_substring_regex(bare, r"[\s,;|]*[\])]?\s*$", "")
     parts = pc.split_pattern_regex(bare, r"[\s,;|]+")
-    lengths = pc.list_value_length(parts).to_numpy()
-    wrong = _first(lengths != lengths[0])
+    return parts.flatten(), _one_length(pc.list_value_length(parts).to_numpy(), name, lines)
+
+
+def _one_length(lengths: NDArray[np.integer], name: str, lines: Lines) -> int:
+    """The number that all lists hold, which is not 0."""
+    wrong = _first((lengths != lengths[0]) | (lengths == 0))
     if wrong is not None:
         raise lines.fault(
             wrong, f"{name} holds {lengths[wrong]} numbers, in line {lines.number[0]} it has {lengths[0]}"
         )
-    return parts.flatten(), int(lengths[0])
+    return int(lengths[0])
 
 
 def _repeated(lines: Lines, times: int) -> Lines:
@@ -192,7 +226,7 @@ def _numbers(columns: dict[str, pa.Array], names: list[str], lines: Lines, *, wh
     if len(names) > 1:
         return np.stack([read(columns[name], name, lines) for name in names], axis=1)
     column = columns[names[0]]
-    if re.fullmatch(r"\s*[-+0-9.e]+\s*", column[0].as_py()):
+    if _are_numbers(column) or (pa.types.is_string(column.type) and SCALAR.fullmatch(column[0].as_py())):
         return read(column, names[0], lines)
     parts, width = _split(column, names[0], lines)
     return read(parts, names[0], _repeated(lines, width)).reshape(-1, width)
@@ -201,12 +235,13 @@ def _numbers(columns: dict[str, pa.Array], names: list[str], lines: Lines, *, wh
 def _floats(column: pa.Array, name: str, lines: Lines) -> NDArray[np.float64]:
     """(N,): finite numbers."""
     try:
-        values = pc.cast(pc.utf8_trim_whitespace(column), pa.float64()).to_numpy()
+        text = column if _are_numbers(column) else pc.utf8_trim_whitespace(_text(column))
+        values = pc.cast(text, pa.float64()).to_numpy()
         wrong = _first(~np.isfinite(values))
     except pa.ArrowInvalid:
-        wrong = next(row for row, cell in enumerate(column.to_pylist()) if not _is_number(cell))
+        wrong = next(row for row, cell in enumerate(_text(column).to_pylist()) if not _is_number(cell))
     if wrong is not None:
-        raise lines.fault(wrong, f"{name} {column[wrong].as_py()[:SHOWN]!r}, expected a number")
+        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected a number")
     return values
 
 
@@ -220,17 +255,17 @@ def _is_number(cell: str) -> bool:
 
 def _words(column: pa.Array, name: str, known: dict[str, int], lines: Lines) -> Integers:
     """(N,): numbers by name, in any case."""
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(_text(column)))
     place = pc.index_in(text, pa.array(list(known)))
     wrong = _first(pc.is_null(place))
     if wrong is not None:
-        raise lines.fault(wrong, f"{name} {column[wrong].as_py()[:SHOWN]!r}, expected one of {', '.join(known)}")
+        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected one of {', '.join(known)}")
     return np.array(list(known.values()))[place.to_numpy()]
 
 
 def _flags(column: pa.Array, name: str, lines: Lines) -> Integers:
     """(N,) or (N, k): hit flags."""
-    if not re.match(r"\s*[\[(]", column[0].as_py()):
+    if not pa.types.is_list(column.type) and not re.match(r"\s*[\[(]", str(column[0])):
         return _words(column, name, HIT_NAMES, lines)
     parts, width = _split(column, name, lines)
     return _words(parts, name, HIT_NAMES, _repeated(lines, width)).reshape(-1, width)
@@ -249,7 +284,7 @@ def _entries(
         elif role == "hit":
             values[role] = _flags(columns[names[0]], names[0], lines)
         elif role == "sequence":
-            values[role] = columns[names[0]].dictionary_encode().indices.to_numpy().astype(np.int64)
+            values[role] = _text(columns[names[0]]).dictionary_encode().indices.to_numpy().astype(np.int64)
         else:
             values[role] = _integers(columns[names[0]], names[0], lines)
     if part is not None and part[-1] > 0:
@@ -302,6 +337,8 @@ def _constant(top_k: Integers, lines: Lines, stated: Stated) -> int:
     wrong = _first(top_k != expected)
     if wrong is not None:
         raise lines.fault(wrong, f"states k = {top_k[wrong]}, expected {expected} as before")
+    if not 0 < expected <= EXPERTS:
+        raise lines.fault(0, f"states k = {expected}, expected a number from 1 to {EXPERTS}")
     return int(expected)
 
 
