@@ -169,6 +169,22 @@ def test_mistakes_about_traces_are_one_line(arrays, tmp_path, arguments, problem
     assert done.stderr == f"error: {tmp_path}: holds no metadata.json: no trace. Make one: prophet-moe trace import\n"
 
 
+def test_lines_of_an_unknown_model_are_imported(tmp_path):
+    source, out = str(Path(__file__).parent / "lines" / "big_moe_on_edge.csv"), tmp_path / "trace"
+    done = run("trace", "import", "lines", source, "--model", "New", "--out", str(out))
+    first, *told = done.stdout.splitlines()
+    assert first == f"{out}: 3 tokens x 2 layers x 2"
+    assert told == [
+        "big_moe_on_edge.csv: model 'New' is not in config/; taken from the file: E = 8, 2 MoE layers (0 to 1)",
+        "big_moe_on_edge.csv: the run's own cache: 33.3% of 12 hit, prefill 0.0%, decode 50.0%",
+    ]
+    assert "New" in run("trace", "describe", str(out)).stdout
+    done = run(
+        "trace", "import", "arrays", source, "--model", "OLMoE-1B-7B", "--top-k", "2", "--out", str(tmp_path / "b")
+    )
+    assert done.returncode == 1 and done.stderr.endswith("format arrays has no option top_k. Leave it out.\n")
+
+
 def test_fit_curve_of_an_unknown_name_is_one_line(tmp_path):
     done = run("trace", "fit-curve", "olmoe", "--out", str(tmp_path))
     assert done.returncode == 1

@@ -679,6 +679,7 @@ WHOLE = {
     "vllm_routed_experts": _npz(routed_experts=FULL, prompt_len=3),
     "transformers_logits": _npz(router_logits=LOGITS),
     "counts": _npz(counts=np.full((3, 8), 20)),
+    "lines": _bytes("a.csv", "pos,layer,e0,e1\n0,1,3,5\n0,2,1,6\n0,4,0,7\n"),
 }
 
 

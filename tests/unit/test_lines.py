@@ -358,6 +358,10 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "JSON key": (replaced("lattice.jsonl", 3, "layer_idx", "layer"), "line 3: has no 'layer_idx', the first line has"),
     "JSON fraction": (replaced("lattice.jsonl", 3, '"token_idx": 1', '"token_idx": 1.5'), "line 3: token_idx 1.5"),
     "JSON truth": (replaced("lattice.jsonl", 3, '"token_idx": 1', '"token_idx": true'), "line 3: token_idx 'true'"),
+    "JSON list of tokens": (
+        text('{"layer": 0, "pos": [0], "ids": [1, 2]}\n', "a.jsonl"),
+        "line 1: pos '[0]', expected a whole number",
+    ),
     "JSON weights": (replaced("lattice.jsonl", 1, "[0.6, 0.4]", "[0.6]"), "gate_weights holds 2 numbers, in line 1 it"),
     "deep JSON": (text("[" * 100_000, "a.json"), "malformed JSON"),
     "imp cut off": (edited("imp.json", lambda lines: lines.pop()), "line 8: malformed JSON"),

@@ -97,7 +97,7 @@ def import_trace(arguments: argparse.Namespace) -> None:
         shape = f"{len(read):,} tokens x {len(read.router.layers)} layers x {read.router.top_k}"
         console().print(f"{arguments.out}: {shape}")
         for line in read.origin.notes.get("told", []):
-            console().print(line)
+            console().print(line, markup=False)
     else:
         store.write_counts(arguments.out, read)
         console().print(f"{arguments.out}: counts only (the source has no token order), windows: {len(read.counts):,}")
