@@ -421,7 +421,7 @@ def test_lines_impossible_options_are_one_line(option):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SAMPLES.iterdir()))
-@settings(max_examples=15, deadline=2000)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_lines_damaged_files_are_one_line(tmp_path_factory, name, data):
     """Whatever bytes or lines are changed, there is a sound trace or a line for the user."""
@@ -448,7 +448,7 @@ VALUES = st.recursive(
 NAMES = ("pos", "layer", "rank", "e0", "e1", "ids", "w0", "w1", "weights", "phase", "hit", "n", "n_tokens", "turn", "x")
 
 
-@settings(max_examples=50, deadline=2000)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_lines_any_json_is_read_or_one_line(tmp_path_factory, data):
     names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6))
@@ -461,7 +461,7 @@ def test_lines_any_json_is_read_or_one_line(tmp_path_factory, data):
     one_line_or_sound(written(tmp_path_factory.mktemp("any"), data.draw(st.sampled_from(documents))), data)
 
 
-@settings(max_examples=50, deadline=2000)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_lines_any_table_is_read_or_one_line(tmp_path_factory, data):
     names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
