@@ -65,6 +65,10 @@ BAD_SETTINGS = {
     "not a list": ({"batch_sizes": 16}, "batch_sizes: got 16, expected a valid list"),
     "negative batch": ({"batch_sizes": [1, -4]}, "batch_sizes[1]: got -4, expected greater than 0"),
     "zero batch": ({"batch_sizes": [0]}, "batch_sizes[0]: got 0, expected greater than 0"),
+    "an endless batch": (
+        {"batch_sizes": [1, 16, 100000000000]},
+        "batch_sizes[2]: got 100000000000, expected less than or equal to 1000000",
+    ),
     "a batch twice": ({"batch_sizes": [16, 16]}, "batch_sizes: got [16, 16], expected every value once"),
     "unknown scenario": ({"scenario": "measured"}, "scenario: got 'measured', expected one of calibrated, reported"),
     "reference outside": (

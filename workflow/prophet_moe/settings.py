@@ -17,6 +17,9 @@ from prophet_moe.errors import UserError
 from prophet_moe.precision import MlaCache, Precision
 from prophet_moe.sources import Sources
 
+LARGEST_BATCH = 10**6
+"""Sequences decoded together; more are a slip. The largest batches reported for one GPU are a few thousand."""
+
 
 class Routing(Strict):
     """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
@@ -141,7 +144,7 @@ class Reference(Strict):
 
     gpu: str = "A100-80GB"
     """One of `gpus`."""
-    batch_size: int = Field(default=16, gt=0)
+    batch_size: int = Field(default=16, gt=0, le=LARGEST_BATCH)
     """One of `batch_sizes`."""
 
 
@@ -174,7 +177,8 @@ class Prefill(Strict):
 
 
 Names = Annotated[list[str], Field(min_length=1)]
-Batches = Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=1)]
+Batch = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
+Batches = Annotated[list[Batch], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -370,7 +374,7 @@ class Experiment(Strict):
     """GPUs of the grid, keys of config/gpus.yaml."""
     too_large: list[str] = ["Jamba-1.5-Large"]
     """Models shown although no GPU of the grid holds their non-expert weights; any other such model is an error."""
-    batch_sizes: list[Annotated[int, Field(gt=0)]] = Field(default=[1, 4, 8, 16, 32, 64], min_length=1)
+    batch_sizes: Batches = [1, 4, 8, 16, 32, 64]
     """Sequences decoded together."""
     traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]
     """Folders of resources/traces/; where traces are collected afresh, models of the plan."""

@@ -23,8 +23,8 @@ from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.precision import Precision
 from prophet_moe.routing.intervals import beyond_sample, half_width
-from prophet_moe.routing.law import ROUNDING_GUARD
 from prophet_moe.routing.trace import sequence_starts
+from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings import Scenario, Simulation
 from prophet_moe.units import GB
 

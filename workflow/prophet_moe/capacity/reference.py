@@ -7,7 +7,8 @@ import math
 from statistics import NormalDist
 
 from prophet_moe.capacity.memory import ModelMemory, Number
-from prophet_moe.routing.law import ROUNDING_GUARD
+from prophet_moe.routing import urn
+from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings import Routing, Scenario
 from prophet_moe.units import MIB
 
@@ -21,9 +22,9 @@ def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: 
         return experts * (1 - (1 - share) ** batch)
     rho = correlation(share, variation)
     missed = 1 - share
-    for i in range(1, batch):
+    for i in range(1, min(batch, urn.MULTIPLIED)):
         missed *= ((1 - rho) * (1 - share) + i * rho) / (1 - rho + i * rho)
-    return experts * (1 - missed)
+    return experts * (1 - missed * urn.rest(share, rho, batch))
 
 
 def correlation(share: float, variation: Number) -> float:
@@ -52,9 +53,10 @@ def deviation(unique: float, experts: Number, top_k: Number, variation: Number, 
     rho = correlation(share, variation)
     both = (top_k - 1) / top_k * experts / max(experts - 1, 1)
     missed_both = 1 - 2 * share + share * share * both
-    for i in range(1, batch):
+    for i in range(1, min(batch, urn.MULTIPLIED)):
         chosen = (1 - rho) * share / (1 - rho + i * rho)
         missed_both *= 1 - 2 * chosen + chosen * chosen * both
+    missed_both *= urn.rest_of_both(share, rho, both, batch)
     missed = 1 - unique / experts
     variance = experts * missed * (1 - missed) + experts * (experts - 1) * (missed_both - missed * missed)
     return math.sqrt(max(variance, 0.0))

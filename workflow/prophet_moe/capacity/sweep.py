@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.routing import distinct
-from prophet_moe.routing.law import ROUNDING_GUARD, unique_experts
+from prophet_moe.routing.law import unique_experts
+from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings import Scenario
 from prophet_moe.units import MIB
 

@@ -18,7 +18,9 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from prophet_moe.routing.law import ROUNDING_GUARD, correlation_of
+from prophet_moe.routing import urn
+from prophet_moe.routing.law import correlation_of, rest
+from prophet_moe.routing.urn import ROUNDING_GUARD
 
 Floats = NDArray[np.float64]
 
@@ -61,9 +63,13 @@ def _missed_both(share, correlation, both, batch):
     for row in range(len(share)):
         rho = correlation[row]
         missed[row] = 1.0 - 2.0 * share[row] + share[row] * share[row] * both[row]
-        for i in range(1, batch[row]):
+        for i in range(1, min(batch[row], urn.MULTIPLIED)):
             chosen = (1.0 - rho) * share[row] / (1.0 - rho + i * rho)
             missed[row] *= 1.0 - 2.0 * chosen + chosen * chosen * both[row]
+        if batch[row] > urn.MULTIPLIED:
+            spread = np.sqrt(max(0.0, 1.0 - both[row]))
+            missed[row] *= rest(min(1.0, share[row] * (1.0 + spread)), rho, batch[row])
+            missed[row] *= rest(share[row] * (1.0 - spread), rho, batch[row])
     return missed
 
 

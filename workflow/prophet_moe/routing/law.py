@@ -15,12 +15,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from prophet_moe.routing import urn
 from prophet_moe.settings import Routing
 
 Floats = NDArray[np.float64]
 
-ROUNDING_GUARD = 1e-9
-"""Subtracted before rounding experts up: at B=1 a law gives k up to a few ulp, which must not become k + 1."""
+rest = njit(cache=True)(urn.rest)
+"""urn.rest, compiled."""
 
 
 def unique_experts(routing: Routing, experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
@@ -68,8 +69,10 @@ def _missed(share, correlation, batch):
     missed = 1.0 - share
     for row in range(len(share)):
         rho = correlation[row]
-        for i in range(1, batch[row]):
+        for i in range(1, min(batch[row], urn.MULTIPLIED)):
             missed[row] *= ((1.0 - rho) * (1.0 - share[row]) + i * rho) / (1.0 - rho + i * rho)
+        if batch[row] > urn.MULTIPLIED:
+            missed[row] *= rest(share[row], rho, batch[row])
     return missed
 
 
