@@ -200,7 +200,7 @@ def test_variations_are_read_as_they_were_written(tmp_path):
     ("content", "problem"),
     [
         (None, "no such file"),
-        ("model,batching,value\n", "has columns model, batching, value, expected model, batching"),
+        ("model,batching,value\n", "has 3 columns, expected 6"),
     ],
 )
 def test_a_table_that_is_missing_or_another_is_refused_in_one_line(tmp_path, content, problem):

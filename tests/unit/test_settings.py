@@ -1,6 +1,5 @@
 """Settings, catalogue files and generated documents: one source, and every mistake in one clear line."""
 
-import copy
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +12,7 @@ from matplotlib.font_manager import get_font
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.model import ModelSpec
-from prophet_moe.documents import read_json, read_yaml, validate
+from prophet_moe.documents import merged, read_json, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
@@ -43,16 +42,7 @@ def test_every_key_is_documented():
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=lambda p: p.stem)
 def test_overlays_are_valid(overlay):
-    merged = _merged(read_yaml(EXPERIMENT), read_yaml(overlay))
-    resolve(merged, [EXPERIMENT, overlay], MODELS, GPUS)
-
-
-def _merged(base: dict, overlay: dict) -> dict:
-    merged = copy.deepcopy(base)
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+    resolve(merged(read_yaml(EXPERIMENT), read_yaml(overlay)), [EXPERIMENT, overlay], MODELS, GPUS)
 
 
 BAD_SETTINGS = {

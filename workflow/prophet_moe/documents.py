@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from prophet_moe.errors import UserError, from_os_error
+
+REBUILD = "Rebuild it: rm that file, then snakemake --cores 8"
+"""What to do about a table of the project that cannot be read."""
 
 
 class Strict(BaseModel):
@@ -71,6 +74,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
+def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `overlay`, mappings inside mappings too: what Snakemake does with --configfile."""
+    both = dict(base)
+    for key, value in overlay.items():
+        inside = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value) if inside else value
+    return both
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; a malformed one is a UserError that names the line."""
     try:
@@ -84,11 +96,10 @@ def read_json(path: Path) -> Any:
 
 def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
     """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are ""."""
-    rebuild = "Rebuild it: rm that file, then snakemake --cores 8"
     try:
         header, *rows = csv.reader(read_text(path).splitlines(), strict=True)
     except (csv.Error, ValueError) as error:
-        raise UserError(str(path), f"malformed CSV: {error}", rebuild) from None
+        raise UserError(str(path), f"malformed CSV: {error}", REBUILD) from None
     if header != columns:
         wrong = next((pair for pair in zip(header, columns, strict=False) if pair[0] != pair[1]), None)
         what = (
@@ -96,11 +107,11 @@ def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
             if wrong
             else f"{len(header)} columns, expected {len(columns)}"
         )
-        raise UserError(str(path), f"has {what}", rebuild)
+        raise UserError(str(path), f"has {what}", REBUILD)
     for line, row in enumerate(rows, start=2):
         if len(row) != len(columns):
             raise UserError(
-                str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", rebuild
+                str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", REBUILD
             )
     return rows
 
@@ -207,6 +218,8 @@ def _known_keys(model: type[BaseModel], location: tuple) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, RootModel):
+        return _models_in(annotation.model_fields["root"].annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]

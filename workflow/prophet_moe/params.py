@@ -5,10 +5,15 @@ instantiate and compare), Switch Transformer (arXiv 2101.03961), DeepSeek-V2 (24
 Jamba (2403.19887) and Mamba (2312.00752).
 """
 
+import math
 from dataclasses import dataclass, fields
+from decimal import Decimal
 
-from prophet_moe.catalog import Architecture
+from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.precision import BF16, Precision
+
+NOTED_DEVIATION = 0.01
+"""Share by which a count may differ from the published total before it is noted: authors round, and count heads."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,18 @@ def parameter_counts(arch: Architecture) -> ParameterCounts:
         embeddings=(1 if arch.tied_embeddings else 2) * arch.vocab * arch.hidden,
         norms=_norms(arch),
     )
+
+
+def deviation_from_published(spec: ModelSpec) -> float:
+    """By what share the counted parameters differ from the stated total, beyond the rounding of its printed digits.
+
+    Negative where fewer are counted; 0 where the two agree within half a unit of the last digit that is stated.
+    """
+    stated = Decimal(str(spec.published_total_b))
+    digits = max(0, -stated.normalize().as_tuple().exponent)
+    apart = parameter_counts(spec.architecture).total / 1e9 - spec.published_total_b
+    beyond = max(0.0, abs(apart) - 0.5 * 10.0**-digits)
+    return math.copysign(beyond, apart) / spec.published_total_b
 
 
 def active_parameters(arch: Architecture) -> int:

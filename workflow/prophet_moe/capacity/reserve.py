@@ -5,8 +5,6 @@ from pathlib import Path
 
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.hardware.profile import check_device
-from prophet_moe.hardware.recorded import read_recording
-from prophet_moe.routing.store import SUMS
 from prophet_moe.settings import Scenario
 from prophet_moe.units import MIB
 
@@ -20,6 +18,11 @@ def measured_reserves(folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, in
     The largest that `python -m prophet_moe.collect memory` saw. A changed measurement, or one of another device, is a
     UserError.
     """
+    if not folder.exists():
+        return {}
+    # Only measurements need pandas and pyarrow, whose imports take a quarter of a second.
+    from prophet_moe.routing.store import SUMS
+
     return {name: _largest(folder / name, name, spec) for name, spec in gpus.items() if (folder / name / SUMS).exists()}
 
 
@@ -29,6 +32,8 @@ def reserves_for(scenario: Scenario, folder: Path, gpus: Mapping[str, GpuSpec]) 
 
 
 def _largest(folder: Path, gpu: str, spec: GpuSpec) -> int:
+    from prophet_moe.hardware.recorded import read_recording
+
     recording = read_recording(folder, "memory")
     check_device(recording, gpu, spec)
     recording.require(("measurement", "value"))

@@ -9,19 +9,22 @@ from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.units import GB, GIB
 
+LARGEST = 100_000
+"""No GPU has so many GB, GB/s or TFLOP/s: a larger number is in another unit, bytes or FLOP/s."""
+
 
 class GpuSpec(Strict):
     """One GPU, from its datasheet and from what CUDA reports."""
 
-    memory_nominal_gb: float = Field(gt=0)
+    memory_nominal_gb: float = Field(ge=1, le=LARGEST)
     """Memory in the product's name, GB."""
-    memory_visible_gib: float = Field(gt=0)
+    memory_visible_gib: float = Field(ge=1, le=LARGEST)
     """Memory that CUDA offers to a process, GiB."""
-    hbm_gb_per_s: float = Field(gt=0)
+    hbm_gb_per_s: float = Field(ge=1, le=LARGEST)
     """Peak bandwidth of the device memory, GB/s."""
-    link_gb_per_s: float = Field(gt=0)
+    link_gb_per_s: float = Field(ge=1, le=LARGEST)
     """Peak bandwidth of the host link in one direction, GB/s."""
-    peak_tflops: float = Field(gt=0)
+    peak_tflops: float = Field(ge=1, le=LARGEST)
     """Peak dense 16-bit tensor-core throughput, TFLOP/s."""
     sources: list[str] = Field(min_length=1)
     """Where the numbers come from."""

@@ -83,6 +83,11 @@ class Attention(Strict):
             )
         if self.kv_heads > self.heads:
             raise inconsistent(("kv_heads",), f"got {self.kv_heads}, expected at most heads, {self.heads}")
+        if self.heads % self.kv_heads:
+            raise inconsistent(("kv_heads",), f"got {self.kv_heads}, expected a divisor of heads, {self.heads}")
+        if self.kind == "MHA" and self.kv_heads < self.heads:
+            problem = f"got {self.kv_heads} for kind MHA, expected heads, {self.heads}, or kind GQA"
+            raise inconsistent(("kv_heads",), problem)
         return self
 
 
@@ -174,7 +179,7 @@ class ModelSpec(Strict):
     hugging_face: str | None = None
     arxiv: str | None = None
     licence: str
-    published_total_b: float = Positive
+    published_total_b: float = Field(gt=0, le=100_000)
     """Parameters that the authors state, 10^9."""
     published_active_b: float | None = None
     sources: list[str] = Field(min_length=1)

@@ -2,18 +2,46 @@
 
 import argparse
 
-from prophet_moe.cli import catalog, compare, sim, trace
-from prophet_moe.errors import ends_in_one_line
+from prophet_moe.cli import capacity, catalog, compare, sim, trace
+from prophet_moe.errors import UserError, ends_in_one_line
+
+EXAMPLES = """\
+examples:
+  prophet-moe models
+  prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB --batch 1 16
+  prophet-moe trace describe resources/traces/small-6x8-top2
+  prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8
+
+prophet-moe COMMAND --help tells options, units and defaults."""
+
+
+class Version(argparse.Action):
+    """Print the version of the package and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Look the version up only when it is asked for: that takes a while."""
+        from importlib.metadata import version
+
+        parser.exit(message=f"prophet-moe {version('prophet-moe')}\n")
 
 
 def main() -> None:
     """Run one subcommand; a user's mistake ends in one line and exit code 1."""
-    parser = argparse.ArgumentParser(prog="prophet-moe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="prophet-moe",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     catalog.add_commands(commands)
+    capacity.add_command(commands)
     trace.add_commands(commands)
     sim.add_commands(commands)
     compare.add_commands(commands)
-    arguments = parser.parse_args()
     with ends_in_one_line():
+        arguments = parser.parse_args()
+        if not catalog.EXPERIMENT.exists():
+            raise UserError(str(catalog.EXPERIMENT), "no such file", "Run it in the project's folder.")
         arguments.run(arguments)

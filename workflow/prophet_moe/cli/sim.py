@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from prophet_moe.catalog import Architecture, load_gpus, load_models, model_names
-from prophet_moe.cli.catalog import EXPERIMENT, GPUS, MODELS
+from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.documents import read_yaml, validate
 from prophet_moe.errors import UserError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
-DATASETS, HARDWARE = Path("config/datasets.yaml"), Path("resources/hardware")
+DATASETS = Path("config/datasets.yaml")
 TRACES, PREDICTORS = Path("resources/traces"), Path("resources/predictors")
 
 

@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.recorded import Recording, read_recording
 from prophet_moe.units import GB
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from prophet_moe.hardware.recorded import Recording
 
 Basis = Literal["measured", "measured bandwidth", "datasheet"]
 """What a time rests on: times measured of this very shape, the roofline at measured bandwidth, or at the peaks."""
@@ -204,6 +207,9 @@ def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
     """
     if not (folder / gpu).exists():
         return datasheet_profile(gpu, spec)
+    # Only a measured profile needs pandas, whose import takes a quarter of a second.
+    from prophet_moe.hardware.recorded import read_recording
+
     recording = read_recording(folder / gpu, "hardware")
     check_device(recording, gpu, spec)
     recording.require(COLUMNS)
@@ -221,7 +227,7 @@ def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
     )
 
 
-def check_device(recording: Recording, gpu: str, spec: GpuSpec) -> None:
+def check_device(recording: "Recording", gpu: str, spec: GpuSpec) -> None:
     """Refuse what another GPU measured: its name must have the family as a word, and its memory must be alike."""
     machine = recording.metadata.get("machine")
     machine = machine if isinstance(machine, dict) else {}
@@ -237,7 +243,7 @@ def check_device(recording: Recording, gpu: str, spec: GpuSpec) -> None:
         raise UserError(f"{where}: machine.memory_bytes", problem, f"{other}.")
 
 
-def _check_seconds(recording: Recording) -> None:
+def _check_seconds(recording: "Recording") -> None:
     """Every row's median is a time above 0 that lies between its quartiles."""
     times = recording.numbers(recording.rows, "seconds_low", "seconds", "seconds_high")
     disordered = ~times["seconds"].between(times["seconds_low"], times["seconds_high"])
@@ -249,21 +255,21 @@ def _check_seconds(recording: Recording) -> None:
         raise recording.mistake(f"{recording.path}: line {row.name + 2}", problem)
 
 
-def _copies(recording: Recording) -> Curve:
+def _copies(recording: "Recording") -> Curve:
     """Pinned copies to the device on one stream. Of one size measured twice, that of more copies in a row counts."""
     rows = recording.where(measurement="h2d", memory="pinned", streams="1", clock="event")
     sizes = recording.numbers(rows, "bytes", "seconds", "calls_per_sample")
     return _curve(sizes.sort_values("calls_per_sample").groupby("bytes")["seconds"].last())
 
 
-def _device_bandwidth(recording: Recording) -> float:
+def _device_bandwidth(recording: "Recording") -> float:
     """Bytes/s of the largest copy on the device, which reads and writes each of its bytes."""
     sizes = recording.numbers(recording.where(measurement="d2d"), "bytes", "seconds")
     largest = sizes.loc[sizes["bytes"].idxmax()]
     return float(2 * largest["bytes"] / largest["seconds"])
 
 
-def _experts(recording: Recording) -> dict[ExpertShape, Curve]:
+def _experts(recording: "Recording") -> dict[ExpertShape, Curve]:
     """Curves by shape; models that share a shape are samples of one time, whose median counts."""
     rows = _kernels(recording, "expert_ffn")
     numbers = recording.numbers(rows, "hidden", "inner", "tokens", "seconds").assign(
@@ -275,7 +281,7 @@ def _experts(recording: Recording) -> dict[ExpertShape, Curve]:
     }
 
 
-def _attention(recording: Recording) -> dict[AttentionShape, dict[int, Curve]]:
+def _attention(recording: "Recording") -> dict[AttentionShape, dict[int, Curve]]:
     """Curves by shape and batch, batches ascending; where several kernels were timed, of the fastest."""
     rows = _kernels(recording, "attention_decode")
     numbers = recording.numbers(rows, "heads", "kv_heads", "head_dim", "batch", "context", "seconds")
@@ -287,13 +293,13 @@ def _attention(recording: Recording) -> dict[AttentionShape, dict[int, Curve]]:
     return shapes
 
 
-def _kernels(recording: Recording, measurement: str) -> pd.DataFrame:
+def _kernels(recording: "Recording", measurement: str) -> "pd.DataFrame":
     """Rows of a kernel: launched as a CUDA graph where any was, as serving engines do, else one by one."""
     rows = recording.where(measurement=measurement, dtype=MEASURED_DTYPE)
     graph = rows[rows["launch"] == "graph"]
     return rows if graph.empty else graph
 
 
-def _curve(seconds: pd.Series) -> Curve:
+def _curve(seconds: "pd.Series") -> Curve:
     """A curve of seconds by ascending x, the index."""
     return Curve(tuple(map(float, seconds.index)), tuple(map(float, seconds)))

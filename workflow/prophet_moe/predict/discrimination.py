@@ -17,10 +17,11 @@ import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
+from prophet_moe.documents import REBUILD
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LOOKAHEADS, context_of
 from prophet_moe.predict.network import Network
-from prophet_moe.routing.rows import REBUILD, read_rows
+from prophet_moe.routing.rows import read_rows
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 LONGEST_GAPS = np.array([1, 2, 4, 8, 16, 32])

@@ -9,7 +9,7 @@ import pandas as pd
 from prophet_moe.routing.intervals import mean_interval
 from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
 from prophet_moe.routing.law_rows import SATURATION_SHARE
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.variation import POOLED, Variation
 
 TRANSFERRED = "dirichlet_occupancy"
 """The law that needs one number of a model, besides E and k."""
@@ -58,9 +58,8 @@ def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batchi
             mean = fitted[["value", "low", "high"]].mean()
             found.append(Variation(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
         else:
-            most = np.sqrt(experts / top_k - 1)
-            bounded = (float(min(number, most)) for number in (value, low, high))
-            found.append(Variation(model, batching, *bounded, f"pooled from {names}"))
+            everywhere = Variation(model, batching, value, low, high, f"{POOLED}{names}")
+            found.append(everywhere.bounded(experts, top_k))
     return found
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from prophet_moe.documents import REBUILD
 from prophet_moe.errors import UserError
-
-REBUILD = "Rebuild it: rm that file, then snakemake --cores 8"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """How much the popularity of a model's experts varies: the one number of its routing that the capacity model uses."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import pandas as pd
-
+from prophet_moe.documents import REBUILD, read_csv
 from prophet_moe.errors import UserError
-from prophet_moe.routing.rows import REBUILD, read_rows
+
+POOLED = "pooled from "
+"""How the source of a variation begins that no trace of the model itself gave."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class Variation:
     source: str
     """The trace or counts that it was fitted to, or the traces that it was pooled from."""
 
+    @property
+    def pooled(self) -> bool:
+        """Whether it rests on traces of other models alone."""
+        return self.source.startswith(POOLED)
+
+    def bounded(self, experts: int, top_k: int) -> "Variation":
+        """The same, no larger than if every token chose the same k of E experts: sqrt(E/k - 1)."""
+        most = math.sqrt(experts / top_k - 1)
+        return replace(self, value=min(self.value, most), low=min(self.low, most), high=min(self.high, most))
+
 
 def variations_of(paths: Iterable[Path], batching: str) -> dict[str, Variation]:
     """The variations of some written tables for one way of batching, by model; of a model in several, the last."""
@@ -32,15 +44,34 @@ def variations_of(paths: Iterable[Path], batching: str) -> dict[str, Variation]:
 
 def read_variations(path: Path, batching: str) -> dict[str, Variation]:
     """The variations of a written table for one way of batching, by model; empty ends are no interval."""
-    table = read_rows(path, [field.name for field in fields(Variation)])
-    for name in ("value", "low", "high"):
-        wrong = pd.to_numeric(table[name], errors="coerce").isna()
-        if name != "value":
-            wrong &= ~(table["low"].isna() & table["high"].isna())
-        if wrong.any():
-            line = int(wrong.idxmax())
-            got = "nothing" if pd.isna(table[name][line]) else repr(table[name][line])
-            problem = f"line {line + 2}: {name}: got {got}, expected a number"
-            raise UserError(str(path), problem, REBUILD)
-    rows = table[table["batching"] == batching].to_dict(orient="records")
-    return {row["model"]: Variation(**row) for row in rows}
+    if not path.exists():
+        raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
+    names = [field.name for field in fields(Variation)]
+    rows = [dict(zip(names, cells, strict=True)) for cells in read_csv(path, names)]
+    for line, row in enumerate(rows, start=2):
+        bounded = row["low"] or row["high"]
+        for name in ("value", "low", "high") if bounded else ("value",):
+            row[name] = _number(row[name], f"line {line}: {name}", path)
+    return {row["model"]: Variation(**row) for row in rows if row["batching"] == batching}
+
+
+def _number(cell: str, place: str, path: Path) -> float:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise UserError(str(path), f"{place}: got {cell!r}, expected a number", REBUILD)
+    return number
+
+
+def pooled_for(model: str, experts: int, top_k: int, known: Mapping[str, Variation]) -> Variation | None:
+    """The pooled variation for a `model` that `known` lacks, from the rows of others; None where no row is pooled.
+
+    Of the pooled rows, each cut at its own model's bound, the largest is the one that was cut least.
+    """
+    pooled = [variation for variation in known.values() if variation.pooled]
+    if not pooled:
+        return None
+    widest = {name: max(getattr(row, name) for row in pooled) for name in ("value", "low", "high")}
+    return replace(pooled[0], model=model, **widest).bounded(experts, top_k)

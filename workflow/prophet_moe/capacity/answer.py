@@ -1,0 +1,216 @@
+"""Does this model fit that GPU, and is it worth it: a verdict in words over the numbers of the capacity model.
+
+Needs neither pandas nor Numba, so that a command answers at once.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prophet_moe.capacity.hit_rates import HitRates
+from prophet_moe.capacity.memory import ModelMemory, Number
+from prophet_moe.capacity.reference import evaluate
+from prophet_moe.catalog import Architecture
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
+from prophet_moe.settings import Scenario
+from prophet_moe.units import GB
+
+
+@dataclass(frozen=True)
+class Question:
+    """One configuration and all that its answer rests on."""
+
+    model: str
+    gpu: str
+    batch: int
+    architecture: Architecture
+    memory: ModelMemory
+    """With the variation of the experts' popularity."""
+    device_bytes: int
+    scenario: Scenario
+    """With the runtime reserve of this GPU."""
+    profile: Profile | None
+    """None where the GPU's bandwidths are not known."""
+    step_context: int
+    """Tokens in each sequence's cache at the decode step that is timed."""
+    context: int | None = None
+    """Tokens per sequence that are asked for."""
+    rates: HitRates | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a decode step takes with some experts resident, beside all of them."""
+
+    context: int
+    """Tokens in each sequence's cache."""
+    resident: float
+    """Experts of each MoE layer on the GPU."""
+    hit_rate: float | None
+    """Share of a layer's distinct experts that are resident; None: unknown, and taken to be none of them."""
+    fewest_simulated: float | None
+    """The fewest resident experts whose hit rate is known; None: of no number of them."""
+    all_resident_ms: float
+    on_demand_ms: float
+    """Every missing expert is fetched when the router asks for it."""
+    prefetched_ms: float
+    """The least that any prefetch of the same bytes can take."""
+
+    @property
+    def slowdown(self) -> float:
+        """On demand over all experts resident."""
+        return self.on_demand_ms / self.all_resident_ms
+
+
+def step(question: Question, unique: float, resident: Number) -> Step | None:
+    """A decode step with `resident` experts per layer where a batch uses `unique`; None where time is not known.
+
+    The report gives no time that follows from a model and a GPU, so that its constants have none.
+    """
+    profile, arch = question.profile, question.architecture
+    if profile is None or question.scenario.architecture == "reported":
+        return None
+    context = min(question.step_context, arch.native_context)
+    unique = min(unique, arch.moe.top_k * question.batch)
+    rate = 1.0 if resident >= arch.moe.experts else question.rates.at(resident) if question.rates else None
+    missing = unique * (1.0 - (rate or 0.0))
+    times = layer_times(arch, profile, question.batch, context, unique, question.scenario.precision)
+    milliseconds = (
+        all_resident_seconds(times),
+        on_demand_seconds(times, missing),
+        link_bound_seconds(times, missing),
+    )
+    fewest = question.rates.points[0][0] if question.rates else None
+    return Step(context, resident, rate, fewest, *(1e3 * seconds for seconds in milliseconds))
+
+
+def most_resident(question: Question, context: int) -> int | None:
+    """The most experts per layer that leave room for `context` tokens of every sequence; None where not one does."""
+    memory, needed = question.memory, question.batch * context * question.memory.kv_bytes_per_token
+
+    def too_many(resident: int) -> bool:
+        found = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
+        return not found["prophet_free_bytes"] >= needed
+
+    counts = range(1, int(memory.experts) + 1)
+    return bisect_left(counts, True, key=too_many) or None
+
+
+def answer(question: Question) -> dict[str, Any]:
+    """All that is known of a configuration, JSON-like: times in ms, sizes in GB of 10^9 bytes, NaN where undefined."""
+    metrics = evaluate(question.memory, question.device_bytes, question.batch, question.scenario)
+    native, experts = question.memory.native_context, question.memory.experts
+    found = {
+        "model": question.model,
+        "gpu": question.gpu,
+        "batch": question.batch,
+        "device_gb": question.device_bytes / GB,
+        "experts": experts,
+        "native_context": native,
+        "metrics": metrics,
+        "step": step(question, metrics["unique_experts"], metrics["resident_experts"]),
+        "rates": question.rates,
+    }
+    timed_at = question.context or min(question.step_context, native)
+    if question.scenario.architecture == "published" and not question.memory.forced_not_fitting:
+        most = most_resident(question, timed_at)
+        found["most"] = {"context": timed_at, "resident_experts": most}
+        found["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
+    if question.context is not None:
+        cache = question.batch * question.context * question.memory.kv_bytes_per_token
+        found["context"] = {
+            "tokens": question.context,
+            "beyond_native": question.context > native,
+            "kv_cache_gb": cache / GB,
+            "baseline_left_gb": (metrics["baseline_free_bytes"] - cache) / GB,
+            "prophet_left_gb": (metrics["prophet_free_bytes"] - cache) / GB,
+        }
+    return found
+
+
+def verdict(found: Mapping[str, Any]) -> list[str]:
+    """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes."""
+    told = [_baseline(found), _prophet(found)]
+    if "context" in found:
+        told.append(_context(found))
+    if found["step"]:
+        told.append(_time(found["step"], found["experts"], "Then a"))
+    most, most_step = found.get("most"), found.get("most_step")
+    worth = most and most["resident_experts"] and found["metrics"]["resident_experts"] < most["resident_experts"]
+    if worth:
+        kept = _of(most["resident_experts"], found["experts"])
+        told.append(f"Beside a context of {most['context']:,} tokens there is room for {kept}.")
+        if most_step:
+            told[-1] += " " + _time(most_step, found["experts"], "With them a")
+    return told
+
+
+def _baseline(found: Mapping[str, Any]) -> str:
+    metrics, head = found["metrics"], f"With all {_number(found['experts'])} experts of every MoE layer on the GPU it"
+    if metrics["baseline_fits"]:
+        return f"{head} fits, {_contexts(metrics, 'baseline', found['native_context'])}."
+    return f"{head} does not fit{_short(metrics['baseline_free_bytes'], found['device_gb'])}."
+
+
+def _prophet(found: Mapping[str, Any]) -> str:
+    metrics = found["metrics"]
+    kept = _of(metrics["resident_experts"], found["experts"])
+    head = f"With Prophet's resident set, {kept}, it"
+    if metrics["prophet_fits"]:
+        return f"{head} fits, {_contexts(metrics, 'prophet', found['native_context'])}; the others lie in host memory."
+    return f"{head} does not fit{_short(metrics['prophet_free_bytes'], found['device_gb'])}."
+
+
+def _short(free: Number, device_gb: float) -> str:
+    """By how many GB it does not fit, where that is a number."""
+    if not free < 0:
+        return ""
+    return f": it takes {device_gb - free / GB:,.1f} GB without any KV cache, the GPU offers {device_gb:,.1f} GB"
+
+
+def _contexts(metrics: Mapping[str, Number], who: str, native: Number) -> str:
+    useful, longest = metrics[f"{who}_native_context"], metrics[f"{who}_max_context"]
+    if longest > native:
+        return f"with a context of up to {useful:,} tokens, the model's native one (the memory would hold {longest:,})"
+    return f"with a context of up to {longest:,} tokens (native: {_number(native)})"
+
+
+def _context(found: Mapping[str, Any]) -> str:
+    asked = found["context"]
+    parts = []
+    for who, name in (("baseline", "all experts resident"), ("prophet", "Prophet's set")):
+        left, fits = asked[f"{who}_left_gb"], asked["tokens"] <= found["metrics"][f"{who}_max_context"]
+        end = f"fits with {name} and leaves {left:,.1f} GB" if fits else f"does not fit with {name}"
+        parts.append(end if fits or not left < 0 else f"{end} ({-left:,.1f} GB are missing)")
+    note = " It is beyond what the model was trained for." if asked["beyond_native"] else ""
+    return f"A context of {asked['tokens']:,} tokens {' and '.join(parts)}.{note}"
+
+
+def _time(timed: Step, experts: Number, head: str) -> str:
+    """What a decode step takes, and what that rests on."""
+    whole = f"{head} decode step at {timed.context:,} tokens takes"
+    if timed.resident >= experts:
+        return f"{whole} {_ms(timed.all_resident_ms)}: nothing is fetched."
+    if timed.hit_rate is not None:
+        basis = f"{timed.hit_rate:.1%} of the experts needed are there"
+    else:
+        simulated = "" if timed.fewest_simulated is None else f" below {_number(timed.fewest_simulated)} experts"
+        basis = f"the hit rate is not known{simulated}, so none of the experts needed is taken to be there"
+    against = f"{timed.slowdown:.3g} times the {_ms(timed.all_resident_ms)} with all experts on such a GPU ({basis})"
+    least = f"no prefetch of these bytes takes less than {_ms(timed.prefetched_ms)}"
+    return f"{whole} {_ms(timed.on_demand_ms)} on demand, {against}; {least}."
+
+
+def _of(kept: Number, experts: Number) -> str:
+    return f"{_number(kept)} of {_number(experts)} experts per MoE layer"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:,.3g} ms" if milliseconds < 1000 else f"{milliseconds:,.0f} ms"
+
+
+def _number(value: Number) -> str:
+    return f"{int(value):,}" if math.isfinite(value) and value == int(value) else f"{value:,.4g}"

@@ -1,0 +1,327 @@
+"""The command `capacity`: does a model fit a GPU, with what context, and what does a decode step then take."""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prophet_moe import params
+from prophet_moe.capacity.answer import Question, Step, answer, verdict
+from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
+from prophet_moe.capacity.memory import device_bytes, model_memory
+from prophet_moe.capacity.placement import unplaceable
+from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
+from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
+from prophet_moe.cli.terminal import console
+from prophet_moe.cli.values import between, whole
+from prophet_moe.documents import merged, read_yaml
+from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
+from prophet_moe.routing.datasets import router_in
+from prophet_moe.routing.variation import Variation, pooled_for, read_variations
+from prophet_moe.settings import LARGEST_BATCH, Experiment, Scenario, resolve
+from prophet_moe.units import GB, GIB
+
+STYLE, MEMORY = Path("config/style.yaml"), Path("resources/memory")
+VARIATIONS, FITS = Path("tables/data/routing_variation.csv"), Path("tables/data/routing_law_fits.csv")
+FRONTIER, TRACES = Path("tables/data/frontier.csv"), Path("resources/traces")
+EXAMPLES = """\
+examples:
+  prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB
+  prophet-moe capacity --model Qwen3-235B --gpu A100-80GB H100-80GB --batch 1 16 --context 8192
+  prophet-moe capacity --model DeepSeek-MoE-16B --memory 23.5 --bandwidth 1008 --link 31.5
+  prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
+
+GB are 10^9 bytes, GiB 2^30. No build is needed."""
+NUMBERS = {
+    "resident_experts": ("experts per MoE layer that Prophet keeps on the GPU", ""),
+    "unique_experts": ("distinct experts of a layer that the batch uses, mean", ""),
+    "dedup_factor": ("experts of a layer over those the batch uses", ""),
+    "request_dedup": ("share of the batch's choices that name an expert again", ""),
+    "expert_savings_pct": ("experts that need not be on the GPU", "%"),
+    "baseline_expert_bytes": ("experts, all resident", "GB"),
+    "prophet_expert_bytes": ("experts, Prophet's set", "GB"),
+    "expert_savings_bytes": ("experts, saved by Prophet", "GB"),
+    "staging_bytes": ("Prophet's staging buffer", "GB"),
+    "activation_bytes": ("activations", "GB"),
+    "fixed_bytes": ("weights besides experts, activations, runtime", "GB"),
+    "kv_cache_bytes": ("KV cache of the batch at the native context", "GB"),
+    "baseline_total_bytes": ("all of it, all experts resident", "GB"),
+    "prophet_total_bytes": ("all of it, Prophet's set", "GB"),
+    "baseline_free_bytes": ("left for the KV cache, all experts resident", "GB"),
+    "prophet_free_bytes": ("left for the KV cache, Prophet's set", "GB"),
+    "baseline_fits": ("fits with all experts resident", ""),
+    "prophet_fits": ("fits with Prophet's set", ""),
+    "baseline_max_context": ("longest context by memory, all experts resident", "tokens"),
+    "prophet_max_context": ("longest context by memory, Prophet's set", "tokens"),
+    "baseline_native_context": ("the same, at most the native context, all experts resident", "tokens"),
+    "prophet_native_context": ("the same, at most the native context, Prophet's set", "tokens"),
+    "kv_increase_tokens": ("context gained by memory", "tokens"),
+    "kv_extension_factor": ("context by memory, Prophet's set over all resident", ""),
+}
+"""What the numbers of the capacity model are called, and their units."""
+
+
+def add_command(commands: Any) -> None:
+    """Add `capacity`."""
+    capacity = commands.add_parser(
+        "capacity",
+        help="does a model fit a GPU, how long a context, and what a decode step takes",
+        description="Does a model fit a GPU with every expert resident, with Prophet's resident set, and with how long "
+        "a context? What does a decode step then take? First the answer in words, then the numbers.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = capacity.add_argument
+    add("--model", required=True, metavar="NAME", help="a model of config/models/ (see: prophet-moe models)")
+    add("--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="one or more GPUs of config/gpus.yaml")
+    batches = {"nargs": "+", "action": "extend", "type": whole("--batch", 1, LARGEST_BATCH)}
+    add("--batch", metavar="B", **batches, help="sequences that decode together, one or more numbers (default: 1)")
+    context = whole("--context", 1, 10**9)
+    add("--context", type=context, metavar="TOKENS", help="tokens per sequence: does this context fit, what is left?")
+    add("--scenario", metavar="NAME", help="of config/experiment.yaml or the overlay (default: its default scenario)")
+    overlay = "overlays of config/experiment.yaml, as `snakemake --configfile` takes them"
+    add("--configfile", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help=overlay)
+    memory = "a GPU that is not listed, by the GiB that CUDA offers (nvidia-smi's MiB / 1024)"
+    add("--memory", type=between("--memory", "GiB", 1, 10_000), metavar="GIB", help=memory)
+    bandwidth = between("--bandwidth", "GB/s", 1, 100_000)
+    add("--bandwidth", type=bandwidth, metavar="GB/S", help="of its memory; with --link: tell times too")
+    link = "from the host to it, one direction (PCIe 4.0 x16: 31.5)"
+    add("--link", type=between("--link", "GB/s", 1, 100_000), metavar="GB/S", help=link)
+    peak = "its peak of 16-bit matrix products (default: none, arithmetic takes no time)"
+    add("--tflops", type=between("--tflops", "TFLOP/s", 1, 100_000), metavar="TFLOP/S", help=peak)
+    add("--json", action="store_true", help="print JSON: a list with one entry per GPU and batch")
+    capacity.set_defaults(run=show_capacity)
+
+
+def show_capacity(arguments: argparse.Namespace) -> None:
+    """Print the answer for every GPU and batch that is asked for: words first, then numbers."""
+    answers = list(_answers(arguments))
+    if arguments.json:
+        print(json.dumps([_as_json(found, rests) for found, rests in answers], indent=2, allow_nan=False))
+        return
+    terminal = console()
+    for found, rests in answers:
+        title = f"{found['model']} on {found['gpu']}, batch {found['batch']:,} ({found['scenario']})"
+        terminal.rule(title, align="left", style="default")
+        for sentence in verdict(found):
+            terminal.print(sentence, highlight=False, markup=False)
+        for what, sentence in rests.items():
+            terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
+        terminal.print(_table(found["metrics"]))
+
+
+def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The answer for every GPU and batch, and what it rests on."""
+    experiment = _experiment(arguments.configfile)
+    name, scenario = _scenario(arguments, experiment)
+    spec = load_models(MODELS, [arguments.model])[arguments.model]
+    gpus, profiles = _gpus(arguments)
+    for model, problem in unplaceable({arguments.model: spec}, gpus, scenario).items():
+        raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
+    memory = model_memory(spec, scenario)
+    if memory is None:
+        raise UserError(arguments.model, "the report does not cover it", "Use --scenario calibrated.")
+    variation = _variation(spec, scenario, experiment.counts)
+    memory = replace(memory, variation=variation.value if variation else _given_variation(scenario))
+    listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
+    reserves = reserves_for(scenario, MEMORY, listed)
+    batches = dict.fromkeys(arguments.batch or [1])
+    rates = {batch: _rates(spec, batch) if scenario.architecture == "published" else None for batch in batches}
+    for gpu, listed in gpus.items():
+        here = with_reserve(scenario, reserves.get(gpu))
+        for batch in batches:
+            question = Question(
+                arguments.model,
+                gpu,
+                batch,
+                spec.architecture,
+                memory,
+                device_bytes(listed, scenario),
+                here,
+                profiles[gpu],
+                arguments.context or experiment.decode_step.context_tokens,
+                arguments.context,
+                rates[batch],
+            )
+            reserve = f"{here.runtime_reserve_mib:,.0f} MiB {reserve_basis(scenario, reserves.get(gpu))}"
+            yield answer(question) | {"scenario": name}, _rests_on(spec, question, variation, reserve)
+
+
+def _experiment(overlays: list[Path]) -> Experiment:
+    """The settings of the project with overlays over them, as the workflow merges them."""
+    config: dict[str, Any] = {}
+    files = [EXPERIMENT, STYLE, *overlays]
+    for file in files:
+        config = merged(config, read_yaml(file))
+    return resolve(config, files, model_names(MODELS), load_gpus(GPUS)).experiment
+
+
+def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
+    name = experiment.scenario if arguments.scenario is None else arguments.scenario
+    if name not in experiment.scenarios:
+        known = ", ".join(experiment.scenarios)
+        advice = "Correct it, or name the overlay that has it: --configfile FILE"
+        raise UserError("--scenario", f"unknown scenario {name!r}, expected one of {known}", advice)
+    return name, experiment.scenarios[name]
+
+
+def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
+    """The GPUs asked for, and what each does per second where that is known."""
+    gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)))
+    profiles: dict[str, Profile | None] = {name: read_profile(HARDWARE, name, spec) for name, spec in gpus.items()}
+    speeds = {"--bandwidth": arguments.bandwidth, "--link": arguments.link, "--tflops": arguments.tflops}
+    given = [option for option, speed in speeds.items() if speed is not None]
+    if arguments.memory is None:
+        if given:
+            raise UserError(given[0], "describes a GPU that is not listed", "Give its memory too: --memory GIB")
+        if not gpus:
+            expected = "expected a GPU of config/gpus.yaml"
+            raise UserError("--gpu", f"missing, {expected}", "Name one, or describe another: --memory GIB")
+        return gpus, profiles
+    if given and (arguments.bandwidth is None or arguments.link is None):
+        raise UserError(given[0], "is not enough to tell times", "Give both --bandwidth and --link.")
+    name = f"GPU of {arguments.memory:g} GiB"
+    nominal = arguments.memory * GIB / GB
+    gpus[name] = GpuSpec.model_construct(memory_nominal_gb=nominal, memory_visible_gib=arguments.memory)
+    flops = math.inf if arguments.tflops is None else arguments.tflops * TFLOP
+    speed = Profile(name, "datasheet", arguments.bandwidth * GB, arguments.link * GB, flops) if given else None
+    return gpus, profiles | {name: speed}
+
+
+def _variation(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> Variation | None:
+    """The variation of the model's popularity where the scenario's routing is fitted: its own, else the pooled one.
+
+    `counts` names the folders of counts that come first where the scenario's variation is `counts`.
+    """
+    if not scenario.fits_routing:
+        return None
+    moe, batching = spec.architecture.moe, scenario.routing.batching
+    if scenario.fits_counts and (own := _counted(spec, counts)):
+        return own
+    known = read_variations(VARIATIONS, batching) if VARIATIONS.exists() else {}
+    if spec.name in known:
+        return known[spec.name].bounded(moe.experts, moe.top_k)
+    return pooled_for(spec.name, moe.experts, moe.top_k, known) or _pooled_afresh(spec, batching)
+
+
+def _counted(spec: ModelSpec, counts: list[str]) -> Variation | None:
+    """The variation fitted to the model's own counts; None where none of the folders has any."""
+    # Only counts need Numba and SciPy, whose imports take half a second.
+    from prophet_moe.routing.counted_law import own_variations
+
+    own = own_variations([TRACES / name for name in counts], {spec.name: router_in(spec.name, spec)})
+    return next((variation for variation in own if variation.model == spec.name), None)
+
+
+def _pooled_afresh(spec: ModelSpec, batching: str) -> Variation:
+    """The pooled variation from the fits to all traces."""
+    # Only a table that is missing needs pandas and Numba, whose imports take half a second.
+    from prophet_moe.routing.law_rows import Fit
+    from prophet_moe.routing.pooling import variations
+    from prophet_moe.routing.rows import read_rows
+
+    if not FITS.exists():
+        raise UserError(str(FITS), "no such file", "Get it back: git checkout tables/data, or build it: snakemake")
+    moe = spec.architecture.moe
+    fits = read_rows(FITS, [field.name for field in fields(Fit)])
+    (found,) = variations(fits, {spec.name: (moe.experts, moe.top_k)}, batching)
+    if not math.isfinite(found.value):
+        raise UserError(str(FITS), "holds no fit to pool", "Rebuild it: rm that file, then snakemake --cores 8")
+    return found
+
+
+def _given_variation(scenario: Scenario) -> float:
+    return 0.0 if scenario.fits_routing else scenario.routing.variation
+
+
+def _rates(spec: ModelSpec, batch: int) -> HitRates | None:
+    """Simulated hit rates of the model at this batch, or of another of the catalogue with the same E and k."""
+    moe, known = spec.architecture.moe, read_hit_rates(FRONTIER, batch)
+    alike = [name for name, rates in known.items() if rates.experts == moe.experts and name != spec.name]
+    alike = [] if spec.name in known else [name for name in alike if name in model_names(MODELS)]
+    top_k_of = {name: found.architecture.moe.top_k for name, found in load_models(MODELS, alike).items() if alike}
+    return hit_rates_for(spec.name, moe.experts, moe.top_k, known, top_k_of)
+
+
+def _rests_on(spec: ModelSpec, question: Question, variation: Variation | None, reserve: str) -> dict[str, str]:
+    """What the answer rests on, a sentence each."""
+    scenario, rests = question.scenario, {}
+    if scenario.architecture == "reported":
+        return {"memory": "constants that the report prints or that were fitted to its results; it gives no times"}
+    bits = f"weights of {scenario.weight_bits} bits, KV cache of {scenario.kv_bits} bits"
+    rests["memory"] = f"counted from {MODELS / spec.name}.yaml, {bits}; runtime reserve {reserve}"
+    if variation:
+        whose = f"{variation.source}{'; the model has no trace of its own' if variation.pooled else ''}"
+        rests["routing"] = f"popularity of experts varies by {variation.value:.3g} of its mean, {whose}"
+    else:
+        rests["routing"] = f"{scenario.routing.law} as scenario gives it"
+    if question.profile is None:
+        rests["times"] = "none, without --bandwidth and --link"
+    elif question.profile.optimistic:
+        rests["times"] = "by datasheet peaks: each is a lower bound, their ratio is not a bound"
+    else:
+        rests["times"] = f"measured on {question.gpu} ({HARDWARE / question.gpu})"
+    if question.profile is not None:
+        rests["hit rates"] = _rates_rest_on(question.rates, spec.name, question.batch)
+    deviation = params.deviation_from_published(spec)
+    if abs(deviation) > params.NOTED_DEVIATION:
+        rests["note"] = f"the counted parameters are {deviation:+.1%} off the total that {spec.name}.yaml states"
+    return rests
+
+
+def _rates_rest_on(rates: HitRates | None, model: str, batch: int) -> str:
+    if rates is None:
+        return f"none: {FRONTIER} has no model of this E and k at batch {batch:,}"
+    whose = "" if rates.model == model else f" of {rates.model}, which has the same E and k"
+    return f"simulated without prediction on {rates.trace} routing ({FRONTIER}){whose}"
+
+
+def _table(metrics: Mapping[str, Any]) -> Table:
+    table = Table("number", "value", "unit", "name in JSON")
+    table.columns[1].justify = "right"
+    for name, (label, unit) in NUMBERS.items():
+        value = metrics[name] / GB if unit == "GB" else metrics[name]
+        table.add_row(label, _printed(value), unit, _json_name(name))
+    return table
+
+
+def _printed(value: float | int | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _json_name(name: str) -> str:
+    return f"{name.removesuffix('_bytes')}_gb" if name.endswith("_bytes") else name
+
+
+def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, Any]:
+    """An answer as JSON: sizes in GB, times in ms, null where undefined."""
+    head = ("model", "gpu", "batch", "scenario", "experts", "native_context", "device_gb")
+    numbers = {
+        _json_name(name): value / GB if name.endswith("_bytes") else value for name, value in found["metrics"].items()
+    }
+    steps = {"decode_step": found["step"], "decode_step_with_most_resident": found.get("most_step")}
+    result = {name: found[name] for name in head} | {"verdict": verdict(found), "rests_on": dict(rests)}
+    result |= {"most_resident": found.get("most"), "context": found.get("context")}
+    result |= {name: _step_json(step) for name, step in steps.items()}
+    return _without_nan(result | {"numbers": numbers})
+
+
+def _step_json(step: Step | None) -> dict[str, Any] | None:
+    return None if step is None else asdict(step) | {"slowdown": step.slowdown}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inside) for key, inside in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
