@@ -5,12 +5,28 @@ CORES := 8
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup gpu trace test test-peers lint bench verify lab report clean lock
+.PHONY: all setup gpu trace test test-peers lint bench verify lab report clean lock help
 
 all: setup
 	snakemake --cores $(CORES)
 
 setup: $(VENV)/ready
+
+help:
+	@printf '%s\n' \
+	'make             set everything up and run the main job (CORES=8)' \
+	'make setup       the environment alone, in .venv' \
+	'make verify      compare the outputs with the committed ones' \
+	'make lab         JupyterLab on the notebooks' \
+	'make report      results/report.html: figures, tables and how they were made' \
+	'make test        all tests' \
+	'make bench       speed and memory beside peers' \
+	'make gpu         the environment with PyTorch, in .venv-gpu (1.4 GB)' \
+	'make test-peers  tests against Hugging Face Transformers' \
+	'make trace       train the small models and record their traces afresh' \
+	'make lint        all checks of the sources' \
+	'make lock        renew the locked requirements' \
+	'make clean       remove what was built, but for figures and tables'
 
 $(VENV)/ready: envs/bootstrap.txt envs/analysis.txt pyproject.toml
 	envs/install.sh $(VENV) envs/analysis.txt

@@ -50,7 +50,7 @@ def test_capacity_agrees_with_the_record(records):
             "unknown model 'Jamba-1.5-Lage'; did you mean 'Jamba-1.5-Large'",
         ),
         ("DBRX-132B", "A100", "1", "calibrated", "unknown GPU 'A100'"),
-        ("DBRX-132B", "A100-80GB", "0", "calibrated", "--batch: got 0, expected a whole number of at least 1"),
+        ("DBRX-132B", "A100-80GB", "0", "calibrated", "--batch: got 0, expected a whole number of 1 to 1,000,000"),
         ("DBRX-132B", "A100-80GB", "1", "measured", "--scenario: unknown scenario 'measured'"),
     ],
 )

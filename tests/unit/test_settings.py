@@ -225,6 +225,21 @@ BAD_MODELS = {
         {"kv_heads": 99},
         "architecture.attention.kv_heads: got 99, expected at most heads, 48",
     ),
+    "kv heads that share no whole number of heads": (
+        "architecture.attention",
+        {"kv_heads": 7},
+        "architecture.attention.kv_heads: got 7, expected a divisor of heads, 48",
+    ),
+    "MHA with fewer kv heads": (
+        "architecture.attention",
+        {"kind": "MHA"},
+        "architecture.attention.kv_heads: got 8 for kind MHA, expected heads, 48, or kind GQA",
+    ),
+    "parameters that are not counted in 10^9": (
+        "",
+        {"published_total_b": 132_000_000_000.0},
+        "published_total_b: got 132000000000.0, expected less than or equal to 100000",
+    ),
     "MLA without ranks": ("architecture.attention", {"kind": "MLA"}, "architecture.attention.q_lora_rank: got 0"),
     "family without its parts": (
         "architecture",
@@ -250,6 +265,29 @@ def test_bad_models_are_one_line(case):
         validate(ModelSpec, content, "config/models/DBRX-132B.yaml", "Mend that key.")
     assert str(raised.value).startswith("config/models/DBRX-132B.yaml: ")
     assert problem in str(raised.value)
+
+
+BAD_GPUS = {
+    "misspelt key": ({"hbm_gbps": 2039}, "A100-80GB.hbm_gbps: unknown key; did you mean 'hbm_gb_per_s'"),
+    "bytes a second": ({"hbm_gb_per_s": 2.039e12}, "A100-80GB.hbm_gb_per_s: got 2039000000000.0, expected less than"),
+    "link in bytes": ({"link_gb_per_s": 31.5e9}, "A100-80GB.link_gb_per_s: got 31500000000.0, expected less than"),
+    "operations a second": ({"peak_tflops": 3.12e14}, "A100-80GB.peak_tflops: got 312000000000000.0, expected less"),
+    "TB a second": ({"link_gb_per_s": 0.0315}, "A100-80GB.link_gb_per_s: got 0.0315, expected greater than or equal"),
+    "memory in MiB": ({"memory_visible_gib": 81152.0}, "A100-80GB.memory_visible_gib: got 81152.0, expected about"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GPUS)
+def test_bad_gpus_are_one_line(case, tmp_path):
+    change, problem = BAD_GPUS[case]
+    path = tmp_path / "gpus.yaml"
+    content = read_yaml(ROOT / "config/gpus.yaml")
+    content["A100-80GB"].update(change)
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as raised:
+        load_gpus(path)
+    assert str(raised.value).startswith(f"{path}: {problem}")
+    assert "\n" not in str(raised.value)
 
 
 def test_unknown_names_suggest_the_nearest():

@@ -132,19 +132,22 @@ def answer(question: Question) -> dict[str, Any]:
 
 
 def verdict(found: Mapping[str, Any]) -> list[str]:
-    """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes."""
+    """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes.
+
+    `found` as `answer` returns it. Times are told of what fits.
+    """
+    metrics, experts = found["metrics"], found["experts"]
     told = [_baseline(found), _prophet(found)]
     if "context" in found:
         told.append(_context(found))
-    if found["step"]:
-        told.append(_time(found["step"], found["experts"], "Then a"))
-    most, most_step = found.get("most"), found.get("most_step")
-    worth = most and most["resident_experts"] and found["metrics"]["resident_experts"] < most["resident_experts"]
-    if worth:
-        kept = _of(most["resident_experts"], found["experts"])
-        told.append(f"Beside a context of {most['context']:,} tokens there is room for {kept}.")
-        if most_step:
-            told[-1] += " " + _time(most_step, found["experts"], "With them a")
+    if found["step"] and metrics["prophet_fits"]:
+        told.append(f"With Prophet's set a {_time(found['step'], experts)}")
+    most = found.get("most", {}).get("resident_experts")
+    if most and (most > metrics["resident_experts"] or not metrics["prophet_fits"]):
+        kept = f"all {_number(experts)} experts" if most == experts else _of(most, experts)
+        told.append(f"Beside a context of {found['most']['context']:,} tokens there is room for {kept}.")
+        if found["most_step"]:
+            told[-1] += f" With them a {_time(found['most_step'], experts)}"
     return told
 
 
@@ -182,16 +185,18 @@ def _context(found: Mapping[str, Any]) -> str:
     asked = found["context"]
     parts = []
     for who, name in (("baseline", "all experts resident"), ("prophet", "Prophet's set")):
-        left, fits = asked[f"{who}_left_gb"], asked["tokens"] <= found["metrics"][f"{who}_max_context"]
-        end = f"fits with {name} and leaves {left:,.1f} GB" if fits else f"does not fit with {name}"
-        parts.append(end if fits or not left < 0 else f"{end} ({-left:,.1f} GB are missing)")
+        left = asked[f"{who}_left_gb"]
+        if asked["tokens"] <= found["metrics"][f"{who}_max_context"]:
+            parts.append(f"fits with {name} ({left:,.1f} GB are left)")
+        else:
+            parts.append(f"does not fit with {name}" + (f" ({-left:,.1f} GB are missing)" if left < 0 else ""))
     note = " It is beyond what the model was trained for." if asked["beyond_native"] else ""
-    return f"A context of {asked['tokens']:,} tokens {' and '.join(parts)}.{note}"
+    return f"A context of {asked['tokens']:,} tokens {', and '.join(parts)}.{note}"
 
 
-def _time(timed: Step, experts: Number, head: str) -> str:
+def _time(timed: Step, experts: Number) -> str:
     """What a decode step takes, and what that rests on."""
-    whole = f"{head} decode step at {timed.context:,} tokens takes"
+    whole = f"decode step at {timed.context:,} tokens takes"
     if timed.resident >= experts:
         return f"{whole} {_ms(timed.all_resident_ms)}: nothing is fetched."
     if timed.hit_rate is not None:

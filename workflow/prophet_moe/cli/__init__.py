@@ -1,6 +1,7 @@
 """The command line `prophet-moe`: ask the library without the workflow. Run it from the project's root."""
 
 import argparse
+from typing import NoReturn
 
 from prophet_moe.cli import capacity, catalog, compare, sim, trace
 from prophet_moe.errors import UserError, ends_in_one_line
@@ -15,6 +16,14 @@ examples:
 prophet-moe COMMAND --help tells options, units and defaults."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints end in one line, like every other mistake of a user."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains of as a UserError."""
+        raise UserError(self.prog, " ".join(message.split()), f"See: {self.prog} --help")
+
+
 class Version(argparse.Action):
     """Print the version of the package and end."""
 
@@ -22,12 +31,13 @@ class Version(argparse.Action):
         """Look the version up only when it is asked for: that takes a while."""
         from importlib.metadata import version
 
-        parser.exit(message=f"prophet-moe {version('prophet-moe')}\n")
+        print(f"prophet-moe {version('prophet-moe')}")
+        parser.exit()
 
 
 def main() -> None:
     """Run one subcommand; a user's mistake ends in one line and exit code 1."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prophet-moe",
         description=__doc__,
         epilog=EXAMPLES,

@@ -23,7 +23,6 @@ from prophet_moe.cli.values import between, whole
 from prophet_moe.documents import merged, read_yaml
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
-from prophet_moe.routing.datasets import router_in
 from prophet_moe.routing.variation import Variation, pooled_for, read_variations
 from prophet_moe.settings import LARGEST_BATCH, Experiment, Scenario, resolve
 from prophet_moe.units import GB, GIB
@@ -215,6 +214,7 @@ def _counted(spec: ModelSpec, counts: list[str]) -> Variation | None:
     """The variation fitted to the model's own counts; None where none of the folders has any."""
     # Only counts need Numba and SciPy, whose imports take half a second.
     from prophet_moe.routing.counted_law import own_variations
+    from prophet_moe.routing.datasets import router_in
 
     own = own_variations([TRACES / name for name in counts], {spec.name: router_in(spec.name, spec)})
     return next((variation for variation in own if variation.model == spec.name), None)

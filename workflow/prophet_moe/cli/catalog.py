@@ -23,8 +23,8 @@ def add_commands(commands: Any) -> None:
         "models",
         help="list the catalogue with exact counts",
         description="Every model of config/models/, a line each. B are 10^9 parameters, GB 10^9 and MB 10^6 bytes at "
-        "16 bits; active: what one token uses. Published: the total that the authors state, with the "
-        "deviation of the count where that is above 1 % beyond rounding.",
+        "16 bits; active: what one token uses. Published: the total that the authors state; a count "
+        "that is more than 1 % off, beyond its rounding, is noted below the table.",
         epilog="example: prophet-moe models",
     )
     models.set_defaults(run=list_models)
@@ -54,17 +54,14 @@ def list_models(arguments: argparse.Namespace) -> None:
     for name, spec in specs.items():
         arch = spec.architecture
         counts = params.parameter_counts(arch)
-        published, deviation = f"{spec.published_total_b:g}", params.deviation_from_published(spec)
+        deviation = params.deviation_from_published(spec)
         if abs(deviation) > params.NOTED_DEVIATION:
-            published += f" ({deviation:+.1%})"
-            stated = (
-                f"the authors state {spec.published_total_b:g} B parameters, {counts.total / 1e9:.2f} B are counted"
-            )
+            stated = f"{counts.total / 1e9:.2f} B parameters are counted, {deviation:+.1%} off the total that is stated"
             notes.append(f"note: {MODELS / name}.yaml: {stated}. Check its widths, layers and experts.")
         table.add_row(
             name,
             f"{counts.total / 1e9:.2f}",
-            published,
+            f"{spec.published_total_b:g}",
             f"{params.active_parameters(arch) / 1e9:.2f}",
             str(params.moe_layers(arch)),
             str(arch.moe.experts),

@@ -32,16 +32,27 @@ CORRECT = "Correct it."
 DATASETS = Path("config/datasets.yaml")
 TRACES, PREDICTORS = Path("resources/traces"), Path("resources/predictors")
 
+EXAMPLES = """\
+examples:
+  prophet-moe sim list
+  prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8 --gpu A100-80GB
+  prophet-moe sim run --trace small-6x8-top2 --strategy on_demand --iso-cache 100 --expert-mb 2.5 --json
+
+MB are 10^6 bytes, times are in ms. docs/simulation.md tells what is simulated and what not."""
+
 
 def add_commands(commands: Any) -> None:
     """Add `sim`."""
-    sim = commands.add_parser("sim", help="expert caches on recorded routing").add_subparsers(
+    shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    sim = commands.add_parser("sim", help="expert caches on recorded routing", **shown).add_subparsers(
         required=True, metavar="ACTION"
     )
     listed = sim.add_parser("list", help="the strategies, and where each is described")
     listed.set_defaults(run=list_strategies)
 
-    run = sim.add_parser("run", help="serve the held-out decoded tokens of a trace by one strategy, with a clock")
+    run = sim.add_parser(
+        "run", help="serve the held-out decoded tokens of a trace by one strategy, with a clock", **shown
+    )
     run.add_argument(
         "--trace", required=True, type=_trace, metavar="TRACE", help="a folder, or its name in resources/traces/"
     )

@@ -18,24 +18,35 @@ from prophet_moe.routing.trace import Counts, Origin, Trace
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
 OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_rates.csv"), Path("resources/routing")
 
+EXAMPLES = """\
+examples:
+  prophet-moe trace describe resources/traces/small-6x8-top2
+  prophet-moe trace import vllm_routed_experts records/ --model OLMoE-1B-7B --out resources/traces/mine --licence MIT
+
+docs/routing.md tells what each format holds."""
+
 
 def add_commands(commands: Any) -> None:
     """Add `trace` and `data`."""
-    trace = commands.add_parser("trace", help="read, describe routing traces").add_subparsers(
+    shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    trace = commands.add_parser("trace", help="read, describe routing traces", **shown).add_subparsers(
         required=True, metavar="ACTION"
     )
     imported = trace.add_parser(
         "import",
         help="turn a routing record of another program into a trace folder",
-        epilog="prophet-moe trace import FORMAT --help shows the format with an example.",
+        epilog=f"{EXAMPLES}\n\nprophet-moe trace import FORMAT --help shows the format with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
     imported.add_argument("-h", "--help", action=FormatHelp, nargs=0, help="show this, or a named format, and exit")
     imported.add_argument("format", choices=list(FORMATS))
     imported.add_argument("source", type=Path, help="a file or a folder")
     imported.add_argument("--model", required=True, help="a model of config/models/ or of config/datasets.yaml")
-    imported.add_argument("--out", required=True, type=Path, metavar="DIR")
-    imported.add_argument("--licence", default="unstated", help="of the source; kept in the metadata")
+    imported.add_argument("--out", required=True, type=Path, metavar="DIR", help="the trace folder to write")
+    imported.add_argument(
+        "--licence", default="unstated", help="of the source, kept in the metadata; default: unstated"
+    )
     imported.add_argument("--hidden-layers", type=int, metavar="N", help="layers of the model, dense ones included")
     told = imported.add_argument_group("for the format lines, where the file does not say it")
     told.add_argument(
@@ -49,8 +60,8 @@ def add_commands(commands: Any) -> None:
     )
     told.add_argument("--prompt-tokens", type=int, metavar="N", help="first tokens of every sequence (default 0)")
     imported.set_defaults(run=import_trace)
-    described = trace.add_parser("describe", help="what a trace says about its model's routing")
-    described.add_argument("folder", type=Path)
+    described = trace.add_parser("describe", help="what a trace says about its model's routing", **shown)
+    described.add_argument("folder", type=Path, help="a folder that `trace import` or the collector wrote")
     described.set_defaults(run=describe_trace)
     curve = trace.add_parser("fit-curve", help="fit a synthetic routing to the published hit rates of a curve")
     curve.add_argument("curve", help="a name in resources/observations/hit_rates.csv")
