@@ -73,7 +73,7 @@ def list_models(arguments: argparse.Namespace) -> None:
         )
     console().print(table)
     for note in notes:
-        console().print(note, highlight=False, markup=False)
+        console().print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def generated_documents(arguments: argparse.Namespace) -> None:
