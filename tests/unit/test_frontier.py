@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from prophet_moe.cachesim.stand_ins import recorded
 from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
-from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, joined, slowdowns
+from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
+from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
@@ -19,7 +20,7 @@ from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
-from prophet_moe.settings import Simulation
+from prophet_moe.settings import Experiment, Simulation
 from prophet_moe.units import GB
 from tests.conftest import ROOT
 
@@ -78,6 +79,16 @@ def test_slowdowns_have_each_point_once_a_sample(replayed):
     points = {8, 4}, "shares of one expert, fewer than k, and of all, which round to 8, are left out"
     assert set(replayed["resident_experts"]) == points[0], points[1]
     assert len(replayed) == 2 * 2 * len(STRATEGIES) * 2 * PLAN.frontier_samples
+
+
+def test_batches_too_large_to_replay_are_left_out(models, gpus, variations):
+    """A grid may have batches of 10^6, whose replay would not end."""
+    chosen = {name: models[name] for name in ("Switch-Base-128", "Jamba-1.5-Large")}
+    grid = capacity_grid(chosen, gpus, (1, 64, 65, 10**6), Experiment().scenarios["calibrated"], variations)
+    rows = to_replay(grid, Simulation())
+    assert set(rows["batch_size"]) == {1, 64}
+    assert set(rows["case"]) == {ESTIMATE}
+    assert set(rows["model"]) == {"Switch-Base-128"}
 
 
 def test_slowdown_is_one_where_all_experts_are_resident(replayed):

@@ -232,6 +232,8 @@ class Simulation(Strict):
     """Samples of sequences that the frontier replays: its intervals come from their spread."""
     frontier_sequences: int = Field(default=32, gt=0)
     """Sequences of each; larger batches take as many as they are."""
+    frontier_largest_batch: int = Field(default=64, gt=0, le=1024)
+    """The largest of `batch_sizes` that the frontier replays: time and memory of a replay grow with the batch."""
     frontier_tokens: int = Field(default=128, gt=0)
     """Decoded tokens of each sequence that the frontier replays."""
     frontier_layers: int = Field(default=6, gt=0)

@@ -195,7 +195,8 @@ def deduplication_parameters(wildcards):
 
 def frontier_parameters(wildcards):
     """What the frontier on a trace depends on besides files."""
-    keys = {f"frontier_{key}" for key in ("shares", "samples", "sequences", "tokens", "layers")} | {"copy_chunk_mb"}
+    sizes = ("shares", "samples", "sequences", "largest_batch", "tokens", "layers")
+    keys = {f"frontier_{key}" for key in sizes} | {"copy_chunk_mb"}
     return as_json(
         {
             "name": wildcards.source,

@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from prophet_moe.cachesim.stand_ins import generated, recorded
-from prophet_moe.capacity.frontier import REPLAYED, slowdowns
-from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.capacity.frontier import REPLAYED, slowdowns, to_replay
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
@@ -26,7 +25,7 @@ def build(files, parameters):
     name, plan = parameters["name"], Simulation.model_validate(parameters["simulation"])
     models = {path.stem: load_model(path) for path in files.models}
     grid = pd.read_parquet(files.grid)
-    grid = grid[(grid["case"] == ESTIMATE) & grid["prophet_fits"] & grid["model"].isin(models)]
+    grid = to_replay(grid[grid["model"].isin(models)], plan)
     specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
     profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
     timed = parameters["context"], Precision(**parameters["precision"]), plan

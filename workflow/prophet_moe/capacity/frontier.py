@@ -18,6 +18,7 @@ from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cachesim.timing import standing_for
 from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
@@ -33,6 +34,12 @@ STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 CURVE = [*CONFIGURATION, "strategy"]
 REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
 """Columns of `slowdowns`."""
+
+
+def to_replay(grid: pd.DataFrame, plan: Simulation) -> pd.DataFrame:
+    """The rows of a capacity grid that are replayed: of its estimate, which Prophet fits, and no larger than `plan`."""
+    fits = (grid["case"] == ESTIMATE) & grid["prophet_fits"].astype(bool)
+    return grid[fits & (grid["batch_size"] <= plan.frontier_largest_batch)]
 
 
 def slowdowns(
