@@ -1,5 +1,6 @@
 """Settings, catalogue files and generated documents: one source, and every mistake in one clear line."""
 
+import copy
 from pathlib import Path
 from typing import get_args
 
@@ -9,6 +10,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.font_manager import get_font
+from snakemake.utils import update_config
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.model import ModelSpec
@@ -43,6 +45,24 @@ def test_every_key_is_documented():
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=lambda p: p.stem)
 def test_overlays_are_valid(overlay):
     resolve(merged(read_yaml(EXPERIMENT), read_yaml(overlay)), [EXPERIMENT, overlay], MODELS, GPUS)
+
+
+NESTED = st.recursive(
+    st.integers(0, 3) | st.lists(st.integers(), max_size=2) | st.none(),
+    lambda inside: st.dictionaries(st.sampled_from("abc"), inside, max_size=3),
+    max_leaves=8,
+)
+MAPPINGS = st.dictionaries(st.sampled_from("abc"), NESTED, max_size=3)
+
+
+@settings(max_examples=200)
+@given(MAPPINGS, MAPPINGS)
+def test_overlays_are_merged_as_snakemake_merges_them(base, overlay):
+    expected = copy.deepcopy(base)
+    update_config(expected, overlay)
+    before = copy.deepcopy(base)
+    assert merged(base, overlay) == expected
+    assert base == before
 
 
 BAD_SETTINGS = {

@@ -78,8 +78,11 @@ def merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
     """`base` with the keys of `overlay`, mappings inside mappings too: what Snakemake does with --configfile."""
     both = dict(base)
     for key, value in overlay.items():
-        inside = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if inside else value
+        below = both.get(key, {})
+        if isinstance(value, Mapping) and value:
+            both[key] = merged(below if isinstance(below, Mapping) else {}, value)
+        else:
+            both[key] = below if isinstance(value, Mapping) else value
     return both
 
 
