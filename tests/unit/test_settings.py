@@ -234,6 +234,7 @@ BAD_MODELS = {
         "architecture.moe.top_k: got 99, expected at most experts, 16",
     ),
     "negative size": ("architecture", {"hidden": -1}, "architecture.hidden: got -1, expected greater than 0"),
+    "endless layers": ("architecture", {"layers": 10**9}, "architecture.layers: got 1000000000, expected less than"),
     "wrong type": ("architecture", {"layers": "many"}, "architecture.layers: got 'many', expected a valid integer"),
     "unknown key": (
         "architecture.attention",

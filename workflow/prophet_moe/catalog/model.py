@@ -104,9 +104,9 @@ class Architecture(Strict):
     """A published architecture; every parameter is counted from these fields."""
 
     family: Literal["decoder", "encoder_decoder", "hybrid"]
-    layers: int = Positive
+    layers: int = Field(gt=0, le=10_000)
     """Layers of the decoder."""
-    encoder_layers: int = Field(default=0, ge=0)
+    encoder_layers: int = Field(default=0, ge=0, le=10_000)
     hidden: int = Positive
     vocab: int = Positive
     native_context: int = Positive
