@@ -35,7 +35,7 @@ def pair(share: float, rho: float, i: int, both: float) -> float:
 @given(share=st.floats(1e-6, 1), rho=CORRELATIONS, batch=BATCHES)
 def test_rest_is_the_product_of_a_plain_loop(share, rho, batch):
     expected = math.prod(single(share, rho, i) for i in range(urn.MULTIPLIED, batch))
-    assert urn.rest(share, rho, batch) == pytest.approx(expected, rel=1e-10, abs=1e-250)
+    assert urn.rest(share, rho, batch) == pytest.approx(expected, rel=1e-10, abs=1e-25)
 
 
 @settings(deadline=None, max_examples=200)
@@ -51,6 +51,12 @@ def test_rest_of_both_is_the_product_of_a_plain_loop(router, rho, batch):
     assert urn.rest_of_both(share, rho, both, batch) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_rest_of_an_expert_that_all_choose_is_near_zero():
+    """Found by the property test: of E = 2, k = 1 two experts are missed by no token, whatever is hardly correlated."""
+    assert urn.rest(1.0, 1e-19, 65) == pytest.approx(64e-19, rel=1e-9)
+    assert urn.rest_of_both(0.5, 1e-19, 0.0, 65) == pytest.approx(64e-19, rel=1e-9)
+
+
 @pytest.mark.parametrize("batch", [1, urn.MULTIPLIED - 1, urn.MULTIPLIED])
 def test_rest_of_a_batch_that_is_multiplied_out_is_one(batch):
     assert urn.rest(0.3, 0.2, batch) == urn.rest_of_both(0.3, 0.2, 0.9, batch) == 1.0
@@ -59,19 +65,19 @@ def test_rest_of_a_batch_that_is_multiplied_out_is_one(batch):
 @pytest.mark.parametrize("variation", [0.0, 1e-9, 0.5, 3.0, 1e6])
 def test_largest_batch_is_counted_at_once_in_both_ways(variation):
     """The loops took seconds in Python, and did not end for 10^12."""
-    started = time.perf_counter()
     row = [np.array([number]) for number in (128.0, 8.0, variation, float(LARGEST_BATCH))]
     unique = dirichlet_occupancy(*row)
     spread = distinct.deviation(unique, *row)
+    started = time.process_time()
     scalar = reference.unique_experts(Routing(), 128, 8, variation, LARGEST_BATCH)
     assert reference.deviation(scalar, 128, 8, variation, LARGEST_BATCH) == pytest.approx(spread[0], abs=1e-6)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 0.1
     assert scalar == pytest.approx(unique[0], rel=1e-12)
     assert 8 <= scalar <= 128
 
 
 def test_reference_of_a_batch_of_any_size_ends():
     memory = ModelMemory(128, 8, 48, 10**7, 10**9, 10**5, 0, 10**4, 10**5, 40960, 0, 0, variation=0.5)
-    started = time.perf_counter()
+    started = time.process_time()
     assert reference.evaluate(memory, 80 * 10**9, 10**12, CALIBRATED)["prophet_max_context"] == 0
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 0.1

@@ -28,7 +28,10 @@ def rest(share: float, rho: float, batch: int) -> float:
     c = (1.0 - rho) / rho
     apart, a_first = c * share, c * (1.0 - share) + MULTIPLIED
     first, last, a_last = c + MULTIPLIED, c + batch, a_first + count
-    at_first, at_last = math.log1p(-apart / first), math.log1p(-apart / last)
+    # The logarithms of the first and of the last factor: of their quotients where these may be as small as 0.
+    near = 2.0 * apart < first
+    at_first = math.log1p(-apart / first) if near else math.log(a_first / first)
+    at_last = math.log1p(-apart / last) if near else math.log(a_last / last)
     log = count * at_last + a_first * math.log1p(count * (apart / last) / a_first) - apart * math.log1p(count / first)
     log -= (at_last - at_first) / 2.0
     log += (1.0 / a_last - 1.0 / last - 1.0 / a_first + 1.0 / first) / 12.0
