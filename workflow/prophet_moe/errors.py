@@ -1,9 +1,15 @@
-"""The one error that users see, and how it ends a command."""
+"""The errors that users see, their own mistakes and the program's, and how each ends a command in one line."""
 
 import errno
+import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+
+REPORTED = ("prophet-moe", "numpy", "numba")
+"""Packages whose versions a report of a fault names."""
 
 
 class UserError(Exception):
@@ -15,13 +21,30 @@ class UserError(Exception):
         super().__init__(" ".join(f"{line} {next_step}".split()))
 
 
+class Fault(Exception):
+    """A mistake of this program, not of its user: what it computed cannot be."""
+
+
 @contextmanager
 def ends_in_one_line() -> Iterator[None]:
-    """End the program with exit code 1 and one line on standard error when a UserError comes this far."""
+    """End the program with exit code 1 and one line on standard error when a UserError or a Fault comes this far."""
     try:
         yield
     except UserError as error:
         sys.exit(f"error: {error}")
+    except Fault as fault:
+        sys.exit(f"error: {fault}. This is a mistake in prophet-moe, not yours: please report this line. {_told()}")
+
+
+def _told() -> str:
+    """What a report of a fault has to tell: the command, and the versions that ran it."""
+    versions = [f"Python {platform.python_version()}"]
+    for name in REPORTED:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{name} is not installed")
+    return f"Command: {shlex.join(sys.argv)}; versions: {', '.join(versions)}."
 
 
 def from_os_error(path: object, error: OSError) -> UserError:
