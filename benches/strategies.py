@@ -43,7 +43,7 @@ def main() -> None:
 
     trace = read_trace(ROOT / "resources/traces" / arguments.trace)
     learned_from, held_out = split(trace)
-    tokens = held_out.decoded()
+    tokens = held_out.described()
     experts, layers = trace.router.experts, len(trace.router.layers)
     network = read_network(ROOT / "resources/predictors" / arguments.trace)
     sample = Sample(Forecast(Learned(learned_from, network), tokens), 0, RECORDED)

@@ -28,7 +28,7 @@ def popular() -> tuple[np.ndarray, int]:
 
 def recorded(batch: int) -> tuple[np.ndarray, int]:
     """All layers of a recorded trace, for one cache that they share."""
-    trace = read_trace(TRACES / "small-6x64-top8").decoded()
+    trace = read_trace(TRACES / "small-6x64-top8").described()
     some, experts = trace.select(trace.sequence < 20), trace.router.experts
     asked = [
         asks_of(part, deduplicated=True).ids for part in rounds(some.experts, sequence_starts(some), batch, experts)

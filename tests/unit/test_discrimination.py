@@ -73,7 +73,7 @@ def measured():
     """A recorded trace's held-out half, its learned half, its predictor, and the predictor's power on the former."""
     trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
     learned_from, held_out = split(trace)
-    return learned_from, held_out.decoded(), network, discrimination.measure(held_out.decoded(), network)
+    return learned_from, held_out.described(), network, discrimination.measure(held_out.described(), network)
 
 
 def test_power_counts_every_expert_a_lookahead_reaches(measured):

@@ -70,7 +70,7 @@ def test_interval_is_that_of_a_bootstrap_over_sequences():
     Hit rate on demand, and, paired, how much more static popular hits. By s^2 / D the errors were 2 to 3 times smaller.
     """
     learned_from, held_out = split(read_trace(TRACE))
-    decoded, learned = held_out.decoded(), Learned(learned_from)
+    decoded, learned = held_out.described(), Learned(learned_from)
     starts = sequence_starts(decoded)
     long = np.flatnonzero(np.diff(starts) >= TOKENS)
     random = np.random.default_rng(0)

@@ -29,7 +29,7 @@ def test_it_is_the_geometry_of_the_plan(folder):
     assert (router.experts, router.top_k) == (experts, config["num_experts_per_tok"])
     assert router.layers == tuple(range(config["num_hidden_layers"]))
     sequences = model.trace.sequences_per_domain * len(PLAN.corpus.domains)
-    assert len(trace.decoded()) == sequences * model.trace.decode_tokens
+    assert len(trace.described()) == sequences * model.trace.decode_tokens
     assert len(trace) == sequences * (model.trace.decode_tokens + model.trace.prompt_tokens)
 
 

@@ -27,7 +27,7 @@ SAMPLES, SEQUENCES, TOKENS = 5, 64, 32
 def held_out(request):
     """The decoded tokens of a trace's held-out sequences."""
     _, held_out = split(read_trace(ROOT / "resources/traces" / request.param))
-    return held_out.decoded()
+    return held_out.described()
 
 
 def distinct(trace, order: str) -> np.ndarray:

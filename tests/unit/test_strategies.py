@@ -203,7 +203,7 @@ def test_the_comparison_runs_everything_on_every_sample(recorded):
 
 def test_too_few_sequences_are_told(recorded):
     many = PLAN.model_copy(update={"sequences": 1000})
-    with pytest.raises(UserError, match="140 held-out sequences of 12 decoded tokens, expected 1000"):
+    with pytest.raises(UserError, match="140 held-out sequences of 12 decode tokens, expected 1000"):
         next(samples(*recorded, many, (RECORDED,), 1))
 
 
@@ -216,19 +216,19 @@ def test_process_batch_is_that_of_the_report():
 
 def test_deduplication_counts_each_batch(recorded):
     _, held_out = split(recorded[0])
-    counted = pd.DataFrame(deduplication(NAME, held_out.decoded(), [1, 8], 5, SEED))
+    counted = pd.DataFrame(deduplication(NAME, held_out.described(), [1, 8], 5, SEED))
     assert counted.groupby("batch").size().to_dict() == {1: 5, 8: 5}
     alone, together = counted[counted["batch"] == 1], counted[counted["batch"] == 8]
     assert (alone[["request_dedup", "shared_requests"]] == 0).all(axis=None)
     np.testing.assert_allclose(together["request_dedup"], 1 - together["unique_experts"] / together["requests"])
     assert (together["shared_requests"] >= together["request_dedup"]).all()
     with pytest.raises(UserError, match="expected at least the largest batch, 500"):
-        next(deduplication(NAME, held_out.decoded(), [500], 1, SEED))
+        next(deduplication(NAME, held_out.described(), [500], 1, SEED))
 
 
 def test_deduplication_interval_is_a_bootstrap_over_sequences(recorded):
     """A plain one: sequences drawn with replacement, then batches of different ones of them, each at a random token."""
-    trace = split(recorded[0])[1].decoded()
+    trace = split(recorded[0])[1].described()
     starts, batch, samples, random = sequence_starts(trace), 8, 20, np.random.default_rng(0)
     means = []
     for _ in range(200):
@@ -247,7 +247,7 @@ def test_deduplication_interval_is_a_bootstrap_over_sequences(recorded):
 def test_deduplication_interval_is_wider_than_that_of_batches():
     """Batches of 64 of the same 130 sequences are no independent draws of sequences."""
     _, held_out = split(read_trace(ROOT / "resources/traces/small-12x128-top1"))
-    counted = pd.DataFrame(deduplication("small", held_out.decoded(), [64], 80, SEED))
+    counted = pd.DataFrame(deduplication("small", held_out.described(), [64], 80, SEED))
     run = counted.iloc[0]
     assert run["resident_share_low"] < counted["resident_share"].mean() < run["resident_share_high"]
     assert run["resident_share_high"] - run["resident_share_low"] > 3 * counted["resident_share"].sem() * 1.99
@@ -255,7 +255,7 @@ def test_deduplication_interval_is_wider_than_that_of_batches():
 
 def test_deduplication_of_too_few_sequences_has_no_interval(recorded):
     """No draw with replacement has all 16 of 16 sequences: what other sequences would save is not known."""
-    decoded = split(recorded[0])[1].decoded()
+    decoded = split(recorded[0])[1].described()
     few = decoded.select(np.isin(decoded.sequence, np.unique(decoded.sequence)[:16]))
     run = next(deduplication(NAME, few, [16], 3, SEED))
     assert np.isnan([run.request_dedup_low, run.request_dedup_high]).all()
@@ -337,7 +337,7 @@ def test_the_command_tells_what_the_library_finds(recorded, command, sim):
     assert code == 0, errors
     result = json.loads(told)
     _, held_out = split(recorded[0])
-    assert result["tokens"] == len(held_out.decoded())
+    assert result["tokens"] == len(held_out.described())
     assert (result["capacity"], result["batch"], result["deduplicated"]) == ([6], 2, True)
     assert result["slowdown"] > 1 and len(result["layers"]) == LAYERS
     named = command("sim", "run", "--trace", NAME, "--strategy", "prophet", "--capacity", "6", "--batch", "2", "--json")

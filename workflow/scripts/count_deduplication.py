@@ -14,7 +14,7 @@ def build(files, parameters):
     """Write one row per batch drawn."""
     plan = Simulation.model_validate(parameters["simulation"])
     _, held_out = split(read_trace(files.files[0].parent))
-    counted = deduplication(parameters["name"], held_out.decoded(), plan.batch_sizes, plan.dedup_samples, SEED)
+    counted = deduplication(parameters["name"], held_out.described(), plan.batch_sizes, plan.dedup_samples, SEED)
     write_csv(files.deduplication, pd.DataFrame(counted))
 
 

@@ -14,7 +14,7 @@ def build(files, parameters):
     trace = read_trace(folder)
     _, held_out = split(trace)
     network = read_trained(files.predictor[0].parent, trace, folder)
-    write_csv(files.discrimination, as_rows(measure(held_out.decoded(), network)))
+    write_csv(files.discrimination, as_rows(measure(held_out.described(), network)))
 
 
 if __name__ == "__main__":

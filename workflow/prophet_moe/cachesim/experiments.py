@@ -24,7 +24,7 @@ from prophet_moe.predict.network import Network
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, window
 from prophet_moe.routing.statistics import shuffled
-from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings import SequenceOrder, Simulation
 
 RECORDED, SHUFFLED = "recorded", "shuffled"
@@ -85,7 +85,7 @@ def samples(
 ) -> Iterator[Sample]:
     """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
     learned_from, held_out = split(trace)
-    learned, decoded = Learned(learned_from, network), held_out.decoded()
+    learned, decoded = Learned(learned_from, network), held_out.described()
     for seed in range(seeds):
         drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
         share = plan.sequences / _as_long(decoded, plan.tokens)
@@ -97,7 +97,7 @@ def samples(
 def long_sequences(trace: Trace, tokens: int) -> int:
     """Held-out sequences of at least so many decoded tokens."""
     _, held_out = split(trace)
-    return _as_long(held_out.decoded(), tokens)
+    return _as_long(held_out.described(), tokens)
 
 
 def _as_long(trace: Trace, tokens: int) -> int:
@@ -115,7 +115,8 @@ def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOr
     lengths = np.diff(sequence_starts(trace))
     long = np.flatnonzero(lengths >= tokens)
     if len(long) < sequences:
-        problem = f"{len(long)} held-out sequences of {tokens} decoded tokens, expected {sequences}"
+        phase = PHASES[trace.described_phase]
+        problem = f"{len(long)} held-out sequences of {tokens} {phase} tokens, expected {sequences}"
         raise UserError(trace.router.model, problem, "Lower simulation.sequences or simulation.tokens.")
     random = np.random.default_rng(seed)
     chosen = random.permutation(long)[:sequences]

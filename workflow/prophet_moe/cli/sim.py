@@ -18,8 +18,8 @@ from prophet_moe.documents import read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import load_datasets
-from prophet_moe.routing.sequences import divisible
-from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.routing.sequences import caveats, unrepeated
+from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
 from prophet_moe.units import GB, MB
 
@@ -50,9 +50,7 @@ def add_commands(commands: Any) -> None:
     listed = sim.add_parser("list", help="the strategies, and where each is described")
     listed.set_defaults(run=list_strategies)
 
-    run = sim.add_parser(
-        "run", help="serve the held-out decoded tokens of a trace by one strategy, with a clock", **shown
-    )
+    run = sim.add_parser("run", help="serve the held-out tokens of a trace by one strategy, with a clock", **shown)
     run.add_argument(
         "--trace", required=True, type=_trace, metavar="TRACE", help="a folder, or its name in resources/traces/"
     )
@@ -93,7 +91,7 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 
 
 def run_strategy(arguments: argparse.Namespace) -> None:
-    """Print what one strategy does on the held-out decoded tokens of a trace."""
+    """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.cachesim.experiments import parts_of, run
     from prophet_moe.cachesim.forecast import Learned
@@ -102,11 +100,13 @@ def run_strategy(arguments: argparse.Namespace) -> None:
 
     strategy = _strategy(arguments)
     trace = store.read_trace(arguments.trace)
-    learned_from, held_out = split(divisible(trace, arguments.trace))
-    tokens = held_out.decoded()
+    counted = unrepeated(trace)
+    learned_from, held_out = split(counted)
+    tokens = held_out.described()
     sequences = len(sequence_starts(tokens)) - 1
     if not 1 <= arguments.batch <= sequences:
-        expected = f"expected 1 to the {sequences} held-out sequences of the trace"
+        held = "the only held-out sequence" if sequences == 1 else f"the {sequences} held-out sequences"
+        expected = f"expected 1 to {held} of the trace"
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
@@ -118,7 +118,8 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
     every = strategies()["all_resident"]
     resident = run(parts_of(*replay), learned, every, hierarchy, times).seconds
-    result = _described(arguments, trace, strategy, hierarchy, outcome, resident)
+    told = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
+    result = told | _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
@@ -262,6 +263,7 @@ def _show(result: dict[str, Any], strategy: "Strategy") -> None:
         table.add_row(str(row["layer"]), *cells)
     console().print(table)
     lines = {
+        "tokens": "{tokens:,} of {phase}",
         "step": "mean {step_ms_mean:.3f} ms, p50 {step_ms_p50:.3f}, p95 {step_ms_p95:.3f}, p99 {step_ms_p99:.3f}",
         "slowdown": "{slowdown:.3f} times all experts resident; {stall_share:.1%} of the time is waiting",
         "requests": "{requests:,} of {routed_requests:,} choices ({request_dedup:.1%} deduplicated)",
@@ -269,5 +271,7 @@ def _show(result: dict[str, Any], strategy: "Strategy") -> None:
         "copies": "{demand_copies:,} missing, prefetched {useful_prefetches:,} useful, {late_prefetches:,} late, "
         "{wasted_prefetches:,.1f} wasted",
     }
+    for note in result["notes"]:
+        console().print(f"{'note':>10}  {note}", highlight=False, soft_wrap=True)
     for name, line in lines.items():
         console().print(f"{name:>10}  {line.format(**result)}", highlight=False)

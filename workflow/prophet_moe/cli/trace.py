@@ -1,6 +1,7 @@
 """Commands about routing traces and other people's data."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from prophet_moe.catalog import load_models
 from prophet_moe.cli.terminal import console
 from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, sha256
-from prophet_moe.routing import datasets, store
+from prophet_moe.routing import datasets, sequences, store
 from prophet_moe.routing.importers import FORMATS, SELF_DESCRIBED, about, import_source
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Counts, Origin, Trace
@@ -170,7 +171,10 @@ def describe_trace(arguments: argparse.Namespace) -> None:
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.routing.summary import summarise
 
-    rows = [row for row in summarise(metadata["model"], store.read_trace(arguments.folder)) if row.layer is None]
+    trace = sequences.unrepeated(store.read_trace(arguments.folder))
+    for note in sequences.caveats(trace):
+        console().print(f"note: {note}", highlight=False, soft_wrap=True)
+    rows = [row for row in summarise(metadata["model"], trace) if row.layer is None]
     simple = Table("statistic (mean over layers)", "value", "shuffled", "uniform")
     curves = Table("statistic (mean over layers)", "at", "value", "95 % interval", "shuffled", "uniform")
     for row in rows:
@@ -244,4 +248,4 @@ def _describe_counts(counts: Counts) -> None:
 
 
 def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    return "" if value is None else "-" if math.isnan(value) else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"

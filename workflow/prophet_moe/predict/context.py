@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.sequences import follows, split_by_sequence, unrepeated
+from prophet_moe.routing.sequences import follows, split_to_judge, unrepeated
 from prophet_moe.routing.trace import Trace
 
 SOURCES = 4
@@ -49,7 +49,7 @@ class Context:
                 ids[:, source] = self.choices[:, layer - lookahead - source] + np.int32(source * self.experts)
         known = np.flatnonzero(self.follows)
         ids[known, LAYERS_BEFORE] = self.choices[known - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
-        return ids.reshape(tokens, -1)
+        return ids.reshape(tokens, SOURCES * top_k)
 
 
 def context_of(trace: Trace) -> Context:
@@ -58,12 +58,12 @@ def context_of(trace: Trace) -> Context:
 
 
 def split(trace: Trace) -> tuple[Trace, Trace]:
-    """The sequences to learn from and those to be predicted, which share no text.
+    """The sequences to learn from and those to be predicted, which share no text; of one text, halves of its tokens.
 
     Repetitive sequences and duplicates are in neither. Both halves have about as many sequences of each domain, see
-    sequences.split_by_sequence.
+    sequences.split_by_sequence and split_by_token.
     """
-    return split_by_sequence(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)
+    return split_to_judge(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)
 
 
 def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:

@@ -64,13 +64,18 @@ def transitions(inputs: Ids, chosen: NDArray[np.uint16], experts: int, order: in
 def conditional(
     contexts: Sequence[NDArray[np.integer]], chosen: NDArray[np.uint16], experts: int
 ) -> Callable[[Sequence[NDArray[np.integer]]], Floats]:
-    """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it."""
+    """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it.
+
+    Where no token is learned from, every expert is as likely as any other.
+    """
     often = chosen_share(chosen, experts).astype(np.float32)
     tables = [_transition_counts(context, chosen, experts) for context in contexts]
 
     def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:
         probability = np.tile(often, (len(seen[0]), 1))
         for (known, counts, tokens), context in zip(tables, seen, strict=True):
+            if not len(known):
+                continue
             place = np.minimum(np.searchsorted(known, context), len(known) - 1)
             _back(probability, np.where(known[place] == context, place, -1), counts, tokens)
         return probability
@@ -103,7 +108,7 @@ COUNTING: dict[str, Fit] = {
 
 def _source(inputs: Ids, source: int, experts: int) -> Ids:
     """(n, k): ids of one source, 0 to E - 1; E where there is nothing."""
-    ids = inputs.reshape(len(inputs), SOURCES, -1)[:, source]
+    ids = inputs.reshape(len(inputs), SOURCES, inputs.shape[1] // SOURCES)[:, source]
     return np.where(ids < SOURCES * experts, ids - source * experts, experts)
 
 

@@ -1,7 +1,7 @@
 """How good predictors are: recall, calibration, and the gain of Prophet over counting, on sequences not learned from.
 
-Half of the sequences are learned from, prompts included; decoded tokens of the others are predicted. Shapes as in
-context.py; R resamples, S sequences.
+Half of the sequences are learned from, prompts included; decoded tokens of the others, or those of prefill where there
+are none, are predicted. Shapes as in context.py; R resamples, S sequences.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from prophet_moe.predict.gate import RouterInputs
 from prophet_moe.predict.judgement import DOMAIN, Judgement
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.sequences import notes_of
-from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
+from prophet_moe.routing.trace import Trace, sequence_starts
 
 SEED = 0
 RANKS = (8, 16)
@@ -39,7 +39,7 @@ def evaluate(name: str, trace: Trace, network: Network, recorded: RouterInputs |
     """Judge every predictor at every lookahead that reaches a layer."""
     train, test = split(trace)
     learned, seen = context_of(train), context_of(test)
-    rows = np.flatnonzero(test.phase == DECODE)
+    rows = np.flatnonzero(test.described_tokens())
     judgements: list[Judgement] = []
     for lookahead in (steps for steps in LOOKAHEADS if _layers(seen, steps)):
         ranks, bins = _ranks_by_layer(learned, seen, rows, network, lookahead)

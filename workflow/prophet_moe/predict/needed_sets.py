@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prophet_moe.predict.context import context_of, split
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.statistics import random_batches
-from prophet_moe.routing.trace import DECODE, Trace
+from prophet_moe.routing.trace import Trace
 
 BATCHES = (1, 4, 16)
 SHARES = (0.5, 0.9, 0.99)
@@ -28,8 +28,8 @@ def predicted_sets(name: str, trace: Trace, network: Network, batches: Sequence[
     a layer before them are left out. Batch sizes above the number of sequences have no row.
     """
     test = split(trace)[1]
-    seen, rows = context_of(test), np.flatnonzero(test.phase == DECODE)
-    drawn = random_batches(test.select(test.phase == DECODE), max(batches), "staggered", SAMPLES, SEED)
+    seen, rows = context_of(test), np.flatnonzero(test.described_tokens())
+    drawn = random_batches(test.described(), max(batches), "staggered", SAMPLES, SEED)
     layers = range(LOOKAHEAD, seen.choices.shape[1])
     missed = [_log_missed(network.scores(seen.inputs(at, LOOKAHEAD)[rows], at, LOOKAHEAD)) for at in layers]
     table = []

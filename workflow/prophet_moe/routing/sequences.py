@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.routing.trace import PREFILL, Trace, sequence_starts
 
 RUN_TOKENS = 32
 """Sequences with so many equal tokens in a row share text: some 100 characters, a power of two."""
@@ -40,11 +40,32 @@ def without_duplicates(trace: Trace) -> Trace:
 def unrepeated(trace: Trace) -> Trace:
     """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay.
 
-    The one rule for statistics, laws, predictors and replays: what another prompt leads to is no duplicate.
+    The one rule for statistics, laws, predictors and replays: what another prompt leads to is no duplicate. Where some
+    sequences decode, those that do not are left out, so that either half of a trace holds tokens of the phase that is
+    described. A trace of which nothing is left is a UserError.
     """
     notes = trace.origin.notes.get("sequences", [])
     flagged = [number for number, note in enumerate(notes) if note.get("has_repetition")]
-    return without_duplicates(trace.select(~np.isin(trace.sequence, flagged)))
+    kept = np.isin(trace.sequence, trace.sequence[trace.described_tokens()]) & ~np.isin(trace.sequence, flagged)
+    if not kept.any():
+        problem = "its source flags every sequence as repetitive, expected at least 1 that is not"
+        raise UserError(trace.origin.source, problem, "Collect or import others.")
+    return without_duplicates(trace.select(kept))
+
+
+def of_one_text(trace: Trace) -> bool:
+    """Whether all sequences share text, as a single one does: none could be judged by what others teach."""
+    return not text_groups(trace).any()
+
+
+def caveats(trace: Trace) -> list[str]:
+    """What whoever reads numbers about `trace`, without repetition, has to know of them: a line each, or none."""
+    lines = []
+    if trace.described_phase == PREFILL:
+        lines.append("prefill tokens are used: the trace holds no decode token")
+    if of_one_text(trace):
+        lines.append("one text: the first half of its tokens is learned from, the second half judged or replayed")
+    return lines
 
 
 def divisible(trace: Trace, where: str | Path) -> Trace:
@@ -155,13 +176,20 @@ def _components(count: int, links: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def popularity(trace: Trace) -> NDArray[np.float64]:
-    """(L, E): share of the tokens that choose each expert; each layer sums to k."""
+    """(L, E): share of the tokens that choose each expert; each layer sums to k. Without tokens all are alike."""
     return np.array([chosen_share(chosen, trace.router.experts) for chosen in trace.experts.swapaxes(0, 1)])
 
 
 def chosen_share(chosen: NDArray[np.uint16], experts: int) -> NDArray[np.float64]:
-    """(E,): share of the tokens of one layer that choose each expert, from their choices (n, k)."""
+    """(E,): share of the tokens of one layer that choose each expert, from their choices (n, k); k/E without tokens."""
+    if not len(chosen):
+        return np.full(experts, chosen.shape[1] / experts)
     return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
+
+
+def split_to_judge(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
+    """What is learned from and what is judged: `split_by_sequence`, or `split_by_token` where all is one text."""
+    return split_by_token(trace, share) if of_one_text(trace) else split_by_sequence(trace, share, seed)
 
 
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
@@ -178,6 +206,17 @@ def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Tra
     drawn = _drawn(np.bincount(group), domain, share, np.random.default_rng(seed))
     keep = np.repeat(drawn[group], np.diff(starts))
     return trace.select(keep), trace.select(~keep)
+
+
+def split_by_token(trace: Trace, share: float) -> tuple[Trace, Trace]:
+    """Two traces: the tokens before about `share` of those that are described, and the tokens from there on.
+
+    The second holds at least one token that is described; the first is empty where that is the only one.
+    """
+    described = np.flatnonzero(trace.described_tokens())
+    cut = described[min(int(share * len(described)), len(described) - 1)]
+    earlier = np.arange(len(trace)) < cut
+    return trace.select(earlier), trace.select(~earlier)
 
 
 def _drawn(

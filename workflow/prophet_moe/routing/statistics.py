@@ -1,7 +1,7 @@
 """Statistics of routing traces: load, persistence, predictability, and distinct experts by batch.
 
 In shapes: N tokens, L MoE layers, E experts, k choices per token, S sequences. Every result is by layer. All tokens of
-a trace count, whatever their phase: pass `trace.decoded()` for those of decoding.
+a trace count, whatever their phase: pass `trace.described()` for those of decoding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,17 +37,23 @@ def load_entropy(load: Floats) -> Floats:
 def consecutive_overlap(trace: Trace) -> Floats:
     """(L,): mean of |A n B| / k over the pairs A, B of consecutive tokens; k/E for independent uniform choices.
 
-    Every pair of a sequence weighs the same, so long sequences weigh more.
+    Every pair of a sequence weighs the same, so long sequences weigh more. NaN where no token follows another.
     """
     following = follows(trace)
-    return _common_choices(trace.experts, following) / (following.sum() * trace.router.top_k)
+    common = _common_choices(trace.experts, following)
+    return common / (following.sum() * trace.router.top_k) if following.any() else np.full(len(common), np.nan)
 
 
 def first_choice_repetition(trace: Trace) -> Floats:
-    """(L,): share of consecutive tokens with the same first choice (Mixtral, Table 5); for ranked traces."""
+    """(L,): share of consecutive tokens with the same first choice (Mixtral, Table 5); for ranked traces.
+
+    NaN where no token follows another.
+    """
     if not trace.ranked:
         raise ValueError("the choices of this trace are not in rank order")
     first, following = trace.experts[:, :, 0], follows(trace)[1:]
+    if not following.any():
+        return np.full(first.shape[1], np.nan)
     return (first[1:] == first[:-1])[following].mean(axis=0)
 
 

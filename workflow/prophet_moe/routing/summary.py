@@ -1,6 +1,7 @@
 """What one trace says about its model's routing, as rows: every statistic, by layer and over all layers.
 
-Statistics are of the decoded tokens, without sequences that their source flags as repetitive and without duplicates.
+Statistics are of the decoded tokens, or of those of prefill where there are none, without sequences that their source
+flags as repetitive and without duplicates.
 """
 
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ SEED = 0
 
 
 def cleaned(trace: Trace) -> Trace:
-    """Decoded tokens of the sequences that predictors learn from and are judged on too."""
-    return sequences.unrepeated(trace).decoded()
+    """Tokens to describe, of the sequences that predictors learn from and are judged on too."""
+    return sequences.unrepeated(trace).described()
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
@@ -75,7 +76,7 @@ def _persistence(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
     found, by_chance = (
-        statistics.next_layer_recall(*sequences.split_by_sequence(t, TRAINING_SHARE, SEED)) for t in (trace, control)
+        statistics.next_layer_recall(*sequences.split_to_judge(t, TRAINING_SHARE, SEED)) for t in (trace, control)
     )
     for place, label in enumerate(("k", "2k")):
         uniform = found.ranks[place] / trace.router.experts
@@ -132,6 +133,11 @@ def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
                 yield from _by_layer(name, statistic, trace, values, control=chance, x=share, mean=False)
 
 
+def _over_layers(values: np.ndarray) -> float:
+    """Their mean; NaN of none, as of the layers that have one before them in a model with a single MoE layer."""
+    return values.mean() if len(values) else np.nan
+
+
 def _by_layer(
     name: str,
     statistic: str,
@@ -146,8 +152,8 @@ def _by_layer(
 ) -> Iterator[Row]:
     """The mean over layers, then one row per layer from the `first` on."""
     if mean:
-        chance = None if control is None else control.mean()
-        yield Row(name, statistic, None, x, values.mean(), control=chance, uniform=uniform)
+        chance = None if control is None else _over_layers(control)
+        yield Row(name, statistic, None, x, _over_layers(values), control=chance, uniform=uniform)
     for place, layer in enumerate(trace.router.layers[first:]):
         chance = None if control is None else control[place]
         yield Row(name, statistic, layer, x, values[place], control=chance, uniform=uniform)

@@ -82,9 +82,18 @@ class Trace:
             token,
         )
 
-    def decoded(self) -> "Trace":
-        """The decode tokens alone."""
-        return self.select(self.phase == DECODE)
+    @property
+    def described_phase(self) -> int:
+        """The phase whose tokens are described and replayed: DECODE, or PREFILL where no token is of decoding."""
+        return DECODE if (self.phase == DECODE).any() else PREFILL
+
+    def described_tokens(self) -> NDArray[np.bool_]:
+        """(N,): which tokens are of the phase that is described and replayed."""
+        return self.phase == self.described_phase
+
+    def described(self) -> "Trace":
+        """The decode tokens alone; the trace as it is where it holds none, but tokens of prefill."""
+        return self.select(self.described_tokens())
 
 
 @dataclass(frozen=True)

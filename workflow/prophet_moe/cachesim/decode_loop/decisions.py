@@ -40,7 +40,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LIKELY, split
 from prophet_moe.routing.sequences import popularity
 from prophet_moe.routing.store import read_trace
-from prophet_moe.routing.trace import DECODE, Trace, sequence_starts
+from prophet_moe.routing.trace import Trace, sequence_starts
 
 KEPT, PREFETCHED, MISSED = "kept", "prefetched", "missed"
 """Where a requested expert was: in its slot since an earlier step, in it or under way to it in this one, or not."""
@@ -153,14 +153,14 @@ def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int
 
     Of a sequence it decodes `sequence_tokens` at most, and not its first: the row before each is of the same sequence.
     """
-    bounds = sequence_starts(trace)
+    bounds, described = sequence_starts(trace), trace.described_tokens()
     order = np.random.default_rng(seed).permutation(len(bounds) - 1)
     rows = []
     for lane in range(batch):
         pieces = []
         for sequence in order[lane::batch]:
             begin, end = bounds[sequence], bounds[sequence + 1]
-            pieces.append(begin + np.flatnonzero(trace.phase[begin:end] == DECODE)[1 : 1 + sequence_tokens])
+            pieces.append(begin + np.flatnonzero(described[begin:end])[1 : 1 + sequence_tokens])
         rows.append(np.concatenate([np.zeros(0, np.int64), *pieces])[:tokens])
         if len(rows[-1]) < tokens:
             problem = f"lane {lane} of {batch} has {len(rows[-1])} decode tokens, the plan replays {tokens}"
