@@ -97,8 +97,8 @@ rule routing_law:
     """Put the fits to all traces into one table, and say how well traces of other models predict each."""
     input:
         code=code("workflow/scripts/write_routing_law.py"),
-        fits=of_every_trace("law_fits"),
-        residuals=of_every_trace("law_residuals"),
+        fits=of_traces(FITTED, "law_fits"),
+        residuals=of_traces(FITTED, "law_residuals"),
     output:
         fits=data_report(LAW_FITS, "routing_law_fits"),
         residuals=data_report(LAW_RESIDUALS, "routing_law_residuals"),

@@ -145,6 +145,7 @@ def figure_parameters(wildcards):
     reference = EXPERIMENT.reference.model_dump()
     claimed = EXPERIMENT.reported_comparison.model_dump(mode="json")
     sizes, slowdown = EXPERIMENT.simulation.sweep_batch_sizes, EXPERIMENT.decode_step.claimed_slowdown
+    simulated = [title(name) for name in SIMULATED]
     swept = sizes[len(sizes) // 2]
     science = {
         "figure1_memory_breakdown": reference,
@@ -156,13 +157,13 @@ def figure_parameters(wildcards):
         "figure3_context_scaling": {"gpu": reference["gpu"]},
         "figure4_batch_context_tradeoff": {"gpu": reference["gpu"]},
         "figure5_expert_count_analysis": {"zero_fill": scenario.zero_fill},
-        "routing_statistics": {"traces": [*TRACES, *DATASETS]},
-        "routing_law": {"traces": [*TRACES, *DATASETS]},
-        "prediction": {"traces": PREDICTED},
-        "comparative_evaluation": {"traces": SIMULATED, "claimed": claimed},
-        "expert_deduplication": {"traces": SIMULATED, "claimed": claimed},
-        "layer_detail": {"traces": SIMULATED},
-        "strategy_sweeps": {"traces": SIMULATED, "batch": swept, "claimed_slowdown": slowdown},
+        "routing_statistics": {"traces": [title(name) for name in (*TRACES, *DATASETS)]},
+        "routing_law": {"traces": [title(name) for name in FITTED]},
+        "prediction": {"traces": [title(name) for name in PREDICTED]},
+        "comparative_evaluation": {"traces": simulated, "claimed": claimed},
+        "expert_deduplication": {"traces": simulated, "claimed": claimed},
+        "layer_detail": {"traces": simulated},
+        "strategy_sweeps": {"traces": simulated, "batch": swept, "claimed_slowdown": slowdown},
         "frontier": reference
         | frontier_records()
         | {"limits": EXPERIMENT.simulation.slowdown_limits, "claimed_slowdown": slowdown},
@@ -171,8 +172,8 @@ def figure_parameters(wildcards):
         shown = EXPERIMENT.figure_models.drawn(wildcards.figure, COVERED[scenario_name(wildcards)])
         science = science | {"models": shown}
     of_scenario = wildcards.figure in FIGURE_NAMES or wildcards.figure == "frontier"
-    title = scenario.title if of_scenario else "recorded traces"
-    return as_json(science | {"title": title, "style": SETTINGS.style.for_figure(wildcards.figure)})
+    shown = scenario.title if of_scenario else "recorded traces"
+    return as_json(science | {"title": shown, "style": SETTINGS.style.for_figure(wildcards.figure)})
 
 
 def caption(template, **wildcards):

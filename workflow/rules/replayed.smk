@@ -6,20 +6,20 @@ STRATEGY_FOLDER = Path("workflow/prophet_moe/cachesim/strategies")
 
 def timed_model(name):
     """The architecture whose layers a trace is timed with, as JSON-like values; None where none is known."""
-    model = EXPERIMENT.simulation.timed_as.get(name)
+    model = EXPERIMENT.simulation.timed_as.get(name) or metadata_of(name).get("model")
     if model is None and name in ROUTING_DATA:
         model = ROUTING_DATA[name].model
-    if model in KNOWN_DATA.routers and KNOWN_DATA.routers[model].architecture:
-        return KNOWN_DATA.routers[model].architecture.model_dump(mode="json")
-    if model not in model_names(MODEL_FOLDER):
-        return None
-    return load_models(MODEL_FOLDER, [model])[model].architecture.model_dump(mode="json")
+    return architecture_named(model, MODEL_FOLDER, KNOWN_DATA)
 
 
 with ends_in_one_line():
     TIMED_MODELS = {name: timed_model(name) for name in (*TRACES, *PRESENT, *RECORDED)}
 
-REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name]]
+# Half of the sequences are learned from, the other half must hold one sample.
+LEAST_SEQUENCES = 2 * EXPERIMENT.simulation.sequences
+SHORT = {name: metadata_of(name)["sequences"] for name in TRACES if metadata_of(name)}
+SHORT = {name: sequences for name, sequences in SHORT.items() if sequences < LEAST_SEQUENCES}
+REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name] and name not in SHORT]
 
 
 def replay_settings(name):
@@ -28,7 +28,7 @@ def replay_settings(name):
     elsewhere |= {key for key in type(EXPERIMENT.simulation).model_fields if key.startswith("frontier_")}
     elsewhere |= {"slowdown_limits"}
     return {
-        "name": name,
+        "name": title(name),
         "gpu": EXPERIMENT.reference.gpu,
         "architecture": TIMED_MODELS[name],
         "context": EXPERIMENT.decode_step.context_tokens,
@@ -41,7 +41,7 @@ def replay_settings(name):
 def deduplication_settings(name):
     """What the counts of a trace depend on besides the trace."""
     keys = {"batch_sizes", "dedup_samples"}
-    return {"name": name, "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
+    return {"name": title(name), "simulation": EXPERIMENT.simulation.model_dump(mode="json", include=keys)}
 
 
 def precision():
@@ -95,14 +95,14 @@ def trace_shape(name):
     if EXPERIMENT.collect.afresh:
         arguments = PLAN.models[name].config
         return arguments.get("num_experts", arguments.get("num_local_experts")), arguments["num_experts_per_tok"]
-    metadata = read_json(trace_folder(name) / "metadata.json")
+    metadata = metadata_of(name)
     return metadata["experts"], metadata["top_k"]
 
 
 with ends_in_one_line():
     STAND_INS = stand_ins()
 
-config["simulated"] = SIMULATED
+config["simulated"] = [title(name) for name in SIMULATED]
 
 
 wildcard_constraints:
@@ -116,17 +116,27 @@ def of_simulated(kind):
 
 
 def without_times():
-    """One line for each trace that cannot be replayed."""
-    return [
-        f"note: no model is listed whose layers {name} could be timed with, it is left out of {COMPARATIVE_TABLE}; "
-        "add it to simulation.timed_as"
-        for name in (*TRACES, *PRESENT)
-        if not TIMED_MODELS[name]
-    ] + [
-        f"note: {name} was replayed with other settings and is not here, it is left out of {COMPARATIVE_TABLE}"
-        for name in RECORDED
-        if name not in REPLAYED_ELSEWHERE
+    """One line for each trace that cannot be replayed; those of one sequence have theirs."""
+    short = [
+        f"note: {name} holds {sequences} sequences, expected at least {LEAST_SEQUENCES}, twice simulation.sequences: it is "
+        f"left out of {COMPARATIVE_TABLE}; collect more, or lower simulation.sequences"
+        for name, sequences in SHORT.items()
+        if name in FITTED
     ]
+    return (
+        short
+        + [
+            f"note: no model is listed whose layers {name} could be timed with, it is left out of {COMPARATIVE_TABLE}; "
+            "add it to simulation.timed_as"
+            for name in (*TRACES, *PRESENT)
+            if not TIMED_MODELS[name] and name not in SHORT
+        ]
+        + [
+            f"note: {name} was replayed with other settings and is not here, it is left out of {COMPARATIVE_TABLE}"
+            for name in RECORDED
+            if name not in REPLAYED_ELSEWHERE
+        ]
+    )
 
 
 def strategy_code(wildcards):

@@ -92,7 +92,7 @@ rule routing_statistics:
     """Put the statistics of all traces into one table."""
     input:
         code=code("workflow/scripts/write_routing_statistics.py"),
-        statistics=of_every_trace("statistics"),
+        statistics=of_traces((*TRACES, *DATASETS), "statistics"),
     output:
         table=report(
             ROUTING_TABLE,

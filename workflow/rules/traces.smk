@@ -5,7 +5,8 @@ from dataclasses import asdict
 from prophet_moe.documents import read_json
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.routing.nearest import Candidate, source_of
-from prophet_moe.routing.datasets import how_to_get, load_datasets, located, router_named
+from prophet_moe.routing.datasets import architecture_named, how_to_get, load_datasets, located, router_named
+from prophet_moe.routing.store import title_of
 
 COLLECTED_FOLDER = Path("results/traces")
 DATASET_FILE = Path("config/datasets.yaml")
@@ -50,9 +51,22 @@ def trace_folder(name):
     return (COLLECTED_FOLDER if EXPERIMENT.collect.afresh else TRACE_FOLDER) / name
 
 
-def of_every_trace(kind):
-    """The results of one kind about all traces and datasets."""
-    return [f"results/routing/{name}/{kind}.csv" for name in (*TRACES, *DATASETS)]
+def metadata_of(name):
+    """What a recorded trace says of itself; nothing of one that the build collects or imports itself."""
+    recorded = (
+        read_json(trace_folder(name) / "metadata.json") if name in TRACES and not EXPERIMENT.collect.afresh else {}
+    )
+    return recorded if recorded.get("kind") == "trace" else {}
+
+
+def title(name):
+    """What tables and figures call a trace."""
+    return title_of(name, metadata_of(name)) if metadata_of(name) else name
+
+
+def of_traces(names, kind):
+    """The results of one kind about some traces."""
+    return [f"results/routing/{name}/{kind}.csv" for name in names]
 
 
 def predictor_folder(name):
@@ -88,7 +102,7 @@ def trace_files(wildcards):
 
 def described_parameters(wildcards):
     """The trace's name in the table."""
-    return as_json({"name": wildcards.described})
+    return as_json({"name": title(wildcards.described)})
 
 
 def dataset_files(wildcards):
@@ -162,4 +176,24 @@ def missing_datasets():
     ]
 
 
+def of_prefill():
+    """One line for each trace that decodes nothing."""
+    return [
+        f"note: {name} holds no decode token: what is said of it is of prefill, and it is called {title(name)}"
+        for name in TRACES
+        if title(name) != name
+    ]
+
+
+def single():
+    """One line for each trace that is of one sequence."""
+    return [
+        f"note: {name} holds one sequence: nothing is fitted to it or replayed on it, it is in {ROUTING_TABLE} alone"
+        for name in TRACES
+        if name not in FITTED
+    ]
+
+
+# Laws are fitted to some sequences and judged by others.
+FITTED = [name for name in (*TRACES, *DATASETS) if metadata_of(name).get("sequences") != 1]
 PREDICTED = [*with_predictor([*TRACES, *PRESENT]), *RECORDED]

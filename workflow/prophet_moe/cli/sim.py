@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.progress import Progress
 from rich.table import Table
 
-from prophet_moe.catalog import Architecture, load_gpus, load_models, model_names
+from prophet_moe.catalog import Architecture, load_gpus, load_models
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
+from prophet_moe.cli.trace import A_TRACE, trace_folder
 from prophet_moe.documents import read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
-from prophet_moe.routing.datasets import load_datasets
+from prophet_moe.routing.datasets import architecture_named, load_datasets
 from prophet_moe.routing.sequences import caveats, unrepeated
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
-DATASETS = Path("config/datasets.yaml")
-TRACES, PREDICTORS = Path("resources/traces"), Path("resources/predictors")
+MOST_DIGITS = 18
+"""Of a number of experts: what has more is no number that anybody means."""
+DATASETS, PREDICTORS = Path("config/datasets.yaml"), Path("resources/predictors")
 
 EXAMPLES = """\
 examples:
@@ -51,12 +53,10 @@ def add_commands(commands: Any) -> None:
     listed.set_defaults(run=list_strategies)
 
     run = sim.add_parser("run", help="serve the held-out tokens of a trace by one strategy, with a clock", **shown)
-    run.add_argument(
-        "--trace", required=True, type=_trace, metavar="TRACE", help="a folder, or its name in resources/traces/"
-    )
+    run.add_argument("--trace", required=True, type=trace_folder, metavar="TRACE", help=A_TRACE)
     run.add_argument("--strategy", required=True, help="see `prophet-moe sim list`")
     size = run.add_mutually_exclusive_group(required=True)
-    size.add_argument("--capacity", type=_rooms, metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
+    size.add_argument("--capacity", metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
     size.add_argument("--iso-cache", type=float, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
     run.add_argument("--gpu", help="default: that of `reference` in config/experiment.yaml")
@@ -99,6 +99,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     from prophet_moe.predict.context import split
 
     strategy = _strategy(arguments)
+    rooms = None if arguments.capacity is None else _rooms(arguments.capacity)
     trace = store.read_trace(arguments.trace)
     counted = unrepeated(trace)
     learned_from, held_out = split(counted)
@@ -110,7 +111,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
-    hierarchy = _hierarchy(arguments, trace, expert_mb)
+    hierarchy = _hierarchy(arguments, rooms, trace, expert_mb)
     times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
     learned = Learned(learned_from, _network(arguments, trace))
     replay = learned, tokens, arguments.batch, arguments.order
@@ -127,7 +128,10 @@ def run_strategy(arguments: argparse.Namespace) -> None:
 
 
 def _rooms(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+        raise UserError("--capacity", f"got {text!r}, expected whole numbers, such as 64 or 16,16,8", CORRECT)
+    return tuple(map(int, parts))
 
 
 def _strategy(arguments: argparse.Namespace) -> "Strategy":
@@ -143,11 +147,6 @@ def _strategy(arguments: argparse.Namespace) -> "Strategy":
     if arguments.item_by_item or arguments.deduplicated:
         return replace(chosen, deduplicated=arguments.deduplicated)
     return chosen
-
-
-def _trace(text: str) -> Path:
-    """The folder of a trace."""
-    return TRACES / text if not Path(text).exists() and (TRACES / text).exists() else Path(text)
 
 
 def _experiment() -> Experiment:
@@ -177,20 +176,22 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
 
 def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> dict[str, Any]:
     model = arguments.model or timed.get(arguments.trace.resolve().name) or trace.router.model
-    routers = load_datasets(DATASETS).routers
-    if model in routers and routers[model].architecture:
-        return routers[model].architecture.model_dump()
-    if model not in model_names(MODELS) and not arguments.model:
+    found = architecture_named(model, MODELS, load_datasets(DATASETS))
+    if found is None and not arguments.model:
         raise UserError("--model", f"{model} is not in the catalogue", "Name the model that the trace is timed with.")
-    return load_models(MODELS, [model])[model].architecture.model_dump()
+    # A wrong name that was given is told with those that are like it.
+    return found or load_models(MODELS, [model])[model].architecture.model_dump()
 
 
-def _hierarchy(arguments: argparse.Namespace, trace: Trace, expert_mb: float) -> "Hierarchy":
+def _hierarchy(
+    arguments: argparse.Namespace, rooms: tuple[int, ...] | None, trace: Trace, expert_mb: float
+) -> "Hierarchy":
+    """That of `--capacity`, or without one that of `--iso-cache`."""
     from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
 
     if arguments.iso_cache is not None and not (math.isfinite(arguments.iso_cache) and arguments.iso_cache > 0):
         raise UserError("--iso-cache", f"got {arguments.iso_cache}, expected MB above 0", CORRECT)
-    rooms = arguments.capacity or iso_cache(arguments.iso_cache, expert_mb)
+    rooms = rooms or iso_cache(arguments.iso_cache, expert_mb)
     most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
     if not all(1 <= room <= most for room in rooms):
         owned = "a layer" if arguments.per_layer else "all layers together"

@@ -17,6 +17,8 @@ from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
+TRACES = Path("resources/traces")
+A_TRACE = f"a folder, or its name in {TRACES}/"
 OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_rates.csv"), Path("resources/routing")
 
 EXAMPLES = """\
@@ -44,7 +46,8 @@ def add_commands(commands: Any) -> None:
     imported.add_argument("format", choices=list(FORMATS))
     imported.add_argument("source", type=Path, help="a file or a folder")
     imported.add_argument("--model", required=True, help="a model of config/models/ or of config/datasets.yaml")
-    imported.add_argument("--out", required=True, type=Path, metavar="DIR", help="the trace folder to write")
+    imported.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one")
+    imported.add_argument("--force", action="store_true", help="replace the trace that lies in DIR")
     imported.add_argument(
         "--licence", default="unstated", help="of the source, kept in the metadata; default: unstated"
     )
@@ -62,7 +65,7 @@ def add_commands(commands: Any) -> None:
     told.add_argument("--prompt-tokens", type=int, metavar="N", help="first tokens of every sequence (default 0)")
     imported.set_defaults(run=import_trace)
     described = trace.add_parser("describe", help="what a trace says about its model's routing", **shown)
-    described.add_argument("folder", type=Path, help="a folder that `trace import` or the collector wrote")
+    described.add_argument("folder", type=trace_folder, metavar="TRACE", help=A_TRACE)
     described.set_defaults(run=describe_trace)
     curve = trace.add_parser("fit-curve", help="fit a synthetic routing to the published hit rates of a curve")
     curve.add_argument("curve", help="a name in resources/observations/hit_rates.csv")
@@ -91,10 +94,16 @@ class FormatHelp(argparse.Action):
         parser.exit()
 
 
+def trace_folder(text: str) -> Path:
+    """The folder of the trace that a user calls `text`: a folder, or its name in resources/traces/."""
+    return TRACES / text if not Path(text).exists() and (TRACES / text).exists() else Path(text)
+
+
 def import_trace(arguments: argparse.Namespace) -> None:
     """Import a record and write it as a trace folder, or as counts where the source has no token order."""
     if not arguments.source.exists():
         raise UserError(str(arguments.source), "no such file or folder", "Check the path.")
+    _check_out(arguments.out, force=arguments.force)
     listed = datasets.load_datasets(DATASETS)
     models = load_models(MODELS)
     router = datasets.known_router(arguments.model, models, listed) or arguments.model
@@ -104,6 +113,7 @@ def import_trace(arguments: argparse.Namespace) -> None:
     names = ("hidden_layers", "columns", "experts", "top_k", "prompt_tokens")
     options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     read = import_source(arguments.format, arguments.source, router, origin, **options)
+    store.clear(arguments.out)
     if isinstance(read, Trace):
         store.write_trace(arguments.out, read)
         shape = f"{len(read):,} tokens x {len(read.router.layers)} layers x {read.router.top_k}"
@@ -115,6 +125,20 @@ def import_trace(arguments: argparse.Namespace) -> None:
         console().print(f"{arguments.out}: counts only (the source has no token order), windows: {len(read.counts):,}")
     for remark in read.origin.notes.get(REMARKS, []):
         console().print(f"note: {remark}.", soft_wrap=True)
+
+
+def _check_out(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that holds something, unless it is a trace that is to be replaced."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(str(folder), "is a file, expected a new folder", "Name another one.")
+    if force and (folder / store.METADATA).exists():
+        return
+    if any(folder.iterdir()):
+        is_trace = (folder / store.METADATA).exists()
+        problem = "holds a trace already" if is_trace else "holds other files, expected a new folder"
+        raise UserError(str(folder), problem, "Name another one, or add --force." if is_trace else "Name another one.")
 
 
 def _source_sha256(source: Path) -> str:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from prophet_moe.routing.store import PREFILL_TITLE
 from prophet_moe.settings import FigureStyle, Style
 
 SMALLEST_PT = 6
@@ -159,7 +160,7 @@ def trace_look(style: Style, trace: str) -> dict[str, str]:
     The place in `style.traces` decides. A trace that is not in that list draws its place, beyond the list's, by a
     checksum of its name: adding one changes the look of no other.
     """
-    known = style.traces
+    known, trace = style.traces, trace.removesuffix(PREFILL_TITLE)
     if trace in known:
         return series_look(style, known.index(trace))
     free = max(1, lcm(len(MARKERS), len(style.colours.series)) - len(known))

@@ -7,11 +7,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.catalog import Architecture, ModelSpec, load_models, model_names
 from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.files import replacing, sha256
@@ -111,7 +111,7 @@ def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile
     """Like `known_router`, but an unknown name is a UserError that names the nearest."""
     if router := known_router(name, models, listed):
         return router
-    known = [*models, *listed.routers]
+    known = list(dict.fromkeys([*models, *listed.routers]))
     near = difflib.get_close_matches(name, known, n=1)
     expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
     raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")
@@ -121,6 +121,15 @@ def router_in(name: str, model: ModelSpec) -> Router:
     """The router of a model of the catalogue; of an encoder-decoder, the decoder's."""
     arch = model.architecture
     return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
+
+
+def architecture_named(name: str, folder: Path, listed: DatasetFile) -> dict[str, Any] | None:
+    """The architecture, JSON-like, of a model of the list or of the catalogue in `folder`; None of any other."""
+    if name in listed.routers and listed.routers[name].architecture:
+        return listed.routers[name].architecture.model_dump(mode="json")
+    if name not in model_names(folder):
+        return None
+    return load_models(folder, [name])[name].architecture.model_dump(mode="json")
 
 
 def located(name: str, dataset: Dataset) -> list[Path] | None:

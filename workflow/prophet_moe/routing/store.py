@@ -26,6 +26,8 @@ MAKE = {
 }
 """How to come by a folder of each kind."""
 TRACE, COUNTS, METADATA, SUMS = "trace.parquet", "counts.npz", "metadata.json", "SHA256SUMS"
+PREFILL_TITLE = " (prefill)"
+"""What follows the name of a trace whose tokens are all of prefill."""
 METADATA_KEY = b"prophet_moe"
 ROW_GROUP_TOKENS = 65_536
 AGAIN = "Collect or import it again."
@@ -46,6 +48,15 @@ def write_trace(folder: Path, trace: Trace) -> None:
         for start in range(0, len(trace), ROW_GROUP_TOKENS):
             writer.write_batch(batch_of(trace, slice(start, start + ROW_GROUP_TOKENS), schema))
     seal(folder, metadata, TRACE)
+
+
+def clear(folder: Path) -> None:
+    """Delete the files of `folder` that its SHA256SUMS lists, and SHA256SUMS: nothing of one trace outlives another."""
+    sums = folder / SUMS
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    for name in [SUMS, *(line.partition("  ")[2] for line in lines)]:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_part(path: Path, trace: Trace) -> None:
@@ -84,6 +95,11 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
         for part in parts:
             writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
     return metadata
+
+
+def title_of(name: str, metadata: dict[str, Any]) -> str:
+    """What tables and figures call the trace `name`: of one without decode tokens, that its numbers are of prefill."""
+    return name if metadata["tokens_by_phase"]["decode"] else f"{name}{PREFILL_TITLE}"
 
 
 def write_counts(folder: Path, counts: Counts) -> None:

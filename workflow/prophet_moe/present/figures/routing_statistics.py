@@ -27,10 +27,10 @@ def over_layers(statistics: pd.DataFrame, statistic: str) -> pd.DataFrame:
 
 
 def value_of(statistics: pd.DataFrame, trace: str, statistic: str, x: float | None = None) -> pd.Series:
-    """The row of one statistic of one trace, mean over layers."""
+    """The row of one statistic of one trace, mean over layers; NaN where the trace has too few sequences for it."""
     rows = over_layers(statistics, statistic)
-    rows = rows[rows["trace"] == trace]
-    return rows.iloc[0] if x is None else rows[rows["x"] == x].iloc[0]
+    rows = rows[(rows["trace"] == trace) & (True if x is None else rows["x"] == x)]
+    return rows.iloc[0] if len(rows) else pd.Series(np.nan, rows.columns)
 
 
 def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
@@ -43,18 +43,24 @@ def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
         distinct = value_of(statistics, trace, "distinct_experts_decode_step", BATCH_8)
         lru, best = (value_of(statistics, trace, name, HALF) for name in ("lru_hit_rate", "belady_hit_rate"))
         text = (
-            f"**{trace}** ({size['tokens']:,} decoded tokens, {size['experts']} experts, top-{size['top_k']}): "
+            f"**{trace}** ({size['tokens']:,} tokens, {size['experts']} experts, top-{size['top_k']}): "
             f"consecutive tokens share {overlap.value:.3f} of their experts (shuffled {overlap.control:.3f}); "
-            f"the layer before finds {recall.value:.3f} of them (shuffled {recall.control:.3f}); "
-            f"{BATCH_8} sequences need {distinct.value:.1f} distinct experts [{distinct.low:.1f}, {distinct.high:.1f}] "
-            f"(uniform {distinct.uniform:.1f}); a cache of half the experts hits {lru.value:.3f} with LRU, "
-            f"{best.value:.3f} at best"
+            f"the layer before finds {recall.value:.3f} of them (shuffled {recall.control:.3f}); {_said(distinct)}; "
+            f"a cache of half the experts hits {lru.value:.3f} with LRU, {best.value:.3f} at best"
         )
         informed = over_layers(statistics, "token_information_bits")
         for row in informed[informed["trace"] == trace].itertuples():
             text += f"; the token tells {row.value:.2f} bits about its expert (shuffled {row.control:.2f})"
         lines.append(f"* {text}.")
     return "\n".join(lines)
+
+
+def _said(distinct: pd.Series) -> str:
+    """What a batch needs, where the trace has as many sequences."""
+    if np.isnan(distinct.value):
+        return f"it has fewer than {BATCH_8} sequences"
+    interval = f"[{distinct.low:.1f}, {distinct.high:.1f}]"
+    return f"{BATCH_8} sequences need {distinct.value:.1f} distinct experts {interval} (uniform {distinct.uniform:.1f})"
 
 
 def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
@@ -108,7 +114,7 @@ def _draw_evidence(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str
             ax.plot([row.control, row.value], [place, place], color=look["color"], linewidth=1, zorder=1)
             ax.plot(row.control, place, **look, markerfacecolor="white", markersize=4)
             ax.plot(row.value, place, **look, markersize=4.5)
-            above.append(row.value > row.control)
+            above += [] if np.isnan(row.value) else [row.value > row.control]
         place += 1.3
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
