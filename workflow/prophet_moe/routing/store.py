@@ -53,10 +53,10 @@ def write_trace(folder: Path, trace: Trace) -> None:
 def clear(folder: Path) -> None:
     """Delete the files of `folder` that its SHA256SUMS lists, and SHA256SUMS: nothing of one trace outlives another."""
     sums = folder / SUMS
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    lines = sums.read_text(encoding="utf-8", errors="replace").splitlines() if sums.is_file() else []
     for name in [SUMS, *(line.partition("  ")[2] for line in lines)]:
-        if Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
+        if Path(name).name == name and (folder / name).is_file():
+            (folder / name).unlink()
 
 
 def write_part(path: Path, trace: Trace) -> None:

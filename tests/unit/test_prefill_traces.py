@@ -1,0 +1,253 @@
+"""Traces without decode tokens and of a single session: described, replayed, and said to be so."""
+
+import json
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe import cli
+from prophet_moe.cachesim.experiments import samples
+from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.cli.sim import _rooms
+from prophet_moe.errors import UserError
+from prophet_moe.predict.context import split
+from prophet_moe.present.figures import routing_statistics
+from prophet_moe.present.style import trace_look
+from prophet_moe.routing import sequences, store, summary
+from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
+from prophet_moe.routing.rows import read_statistics
+from prophet_moe.routing.trace import DECODE, PREFILL, Trace
+from prophet_moe.settings import Simulation, Style
+from tests.conftest import ROOT
+from tests.unit.test_statistics import uniform_trace
+
+PREFILL_NOTE = "prefill tokens are used: the trace holds no decode token"
+ONE_TEXT_NOTE = "one text: the first half of its tokens is learned from, the second half judged or replayed"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run prophet-moe in this process, every warning an error: what it prints."""
+
+    def run_command(*arguments: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("sys.argv", ["prophet-moe", *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cli.main()
+        return capsys.readouterr().out
+
+    return run_command
+
+
+def imported(command, folder, lengths, decoded=0):
+    """A trace of random routing of OLMoE-1B-7B, imported from arrays; the last `decoded` tokens of each are decoded."""
+    ids = np.random.default_rng(0).random((sum(lengths), 16, 64)).argsort(axis=2)[..., :8].astype(np.uint8)
+    arrays = {"prompt_len": np.array(lengths, np.int32)}
+    if decoded:
+        arrays |= {"seq_len": np.array(lengths, np.int32), "prompt_len": np.full(len(lengths), 5, np.int32)}
+    np.savez(folder / "arrays.npz", expert_ids=ids, **arrays)
+    out = folder / "trace"
+    command("trace", "import", "arrays", folder / "arrays.npz", "--model", "OLMoE-1B-7B", "--out", out)
+    return out
+
+
+def mixed_phases(lengths, prompts) -> Trace:
+    """A trace whose sequences begin with so many tokens of prefill."""
+    trace = uniform_trace(lengths, 2, 8, 2)
+    starts = np.cumsum([0, *lengths])
+    for start, prompt in zip(starts, prompts, strict=False):
+        trace.phase[start : start + prompt] = PREFILL
+    return trace
+
+
+@pytest.mark.parametrize(("prompts", "expected"), [([1, 4], 3), ([2, 4], 2), ([4, 4], 8)])
+def test_described_is_decode_or_else_prefill(prompts, expected):
+    trace = mixed_phases([4, 4], prompts)
+    described = trace.described()
+    assert len(described) == expected
+    assert set(described.phase.tolist()) == {trace.described_phase}
+    assert trace.described_phase == (DECODE if (trace.phase == DECODE).any() else PREFILL)
+
+
+def test_unrepeated_drops_what_decodes_nothing():
+    """Else the held-out half might hold nothing that is replayed."""
+    trace = mixed_phases([4, 4, 4, 4], [1, 4, 4, 2])
+    assert np.unique(sequences.unrepeated(trace).sequence).tolist() == [0, 3]
+    for part in split(trace):
+        assert (part.described().phase == DECODE).all()
+    prompts = mixed_phases([4, 4], [4, 4])
+    assert len(sequences.unrepeated(prompts)) == 8
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), data=st.data())
+def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
+    trace = mixed_phases(lengths, [data.draw(st.integers(0, length)) for length in lengths])
+    described = len(trace.described())
+    learned, judged = sequences.split_by_token(trace, 0.5)
+    np.testing.assert_array_equal(np.concatenate([learned.experts, judged.experts]), trace.experts)
+    assert judged.described_phase == trace.described_phase
+    assert len(judged.described()) == described - described // 2
+    if len(lengths) == 1:
+        assert sequences.of_one_text(trace)
+        assert len(sequences.split_to_judge(trace, 0.5, 0)[1]) == len(judged)
+
+
+@pytest.mark.parametrize("strategy", [name for name in strategies() if name != "prophet"])
+def test_one_token_of_prefill_is_described_and_replayed(command, tmp_path, strategy):
+    folder = imported(command, tmp_path, [1])
+    shown = command("trace", "describe", folder)
+    assert PREFILL_NOTE in shown and ONE_TEXT_NOTE in shown
+    assert "load_skew" in shown and "nan" not in shown
+    told = json.loads(command("sim", "run", "--trace", folder, "--strategy", strategy, "--capacity", 32, "--json"))
+    assert (told["tokens"], told["phase"], told["notes"]) == (1, "prefill", [PREFILL_NOTE, ONE_TEXT_NOTE])
+
+
+def test_prompts_alone_are_described_and_replayed(command, tmp_path):
+    folder = imported(command, tmp_path, [30, 20, 10, 20])
+    shown = command("trace", "describe", folder)
+    assert PREFILL_NOTE in shown and ONE_TEXT_NOTE not in shown
+    run = partial(command, "sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 32, "--batch", 2)
+    told = json.loads(run("--json"))
+    learned, held_out = split(store.read_trace(folder))
+    assert (told["phase"], told["notes"], told["tokens"]) == ("prefill", [PREFILL_NOTE], len(held_out))
+    assert len(learned) + len(held_out) == 80
+    assert f"{len(held_out)} of prefill" in run() and PREFILL_NOTE in run()
+
+
+def test_one_session_is_replayed_from_its_middle(command, tmp_path):
+    folder = imported(command, tmp_path, [41], decoded=41)
+    assert ONE_TEXT_NOTE in command("trace", "describe", folder)
+    run = partial(command, "sim", "run", "--trace", folder, "--strategy", "static_popular", "--capacity", 32)
+    told = json.loads(run("--json"))
+    assert (told["phase"], told["notes"], told["tokens"]) == ("decode", [ONE_TEXT_NOTE], 21)
+    assert "21 of decode" in run()
+    learned, held_out = split(store.read_trace(folder))
+    assert learned.position.max() < held_out.position.min()
+
+
+def test_the_only_session_has_one_batch_size(command, tmp_path):
+    folder = imported(command, tmp_path, [9])
+    with pytest.raises(SystemExit, match="got 2, expected 1 to the only held-out sequence"):
+        command("sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 8, "--batch", 2)
+
+
+def test_a_trace_of_repetition_alone_is_refused(command, tmp_path):
+    """Both commands, in one line."""
+    trace = uniform_trace([5, 5], 16, 64, 8)
+    notes = {"sequences": [{"has_repetition": True}] * 2}
+    router = replace(trace.router, model="OLMoE-1B-7B")
+    store.write_trace(tmp_path, replace(trace, router=router, origin=replace(trace.origin, notes=notes)))
+    run = ("sim", "run", "--strategy", "on_demand", "--capacity", 8, "--trace")
+    for arguments in (("trace", "describe"), run):
+        with pytest.raises(SystemExit, match="flags every sequence as repetitive, expected at least 1"):
+            command(*arguments, tmp_path)
+
+
+def test_samples_of_prompts_are_of_prefill():
+    trace = mixed_phases([12] * 8, [12] * 8)
+    plan = Simulation(batch_sizes=[1], sweep_batch_sizes=[1], sequences=3, tokens=5)
+    (drawn,) = samples(trace, None, plan, ("recorded",), 1)
+    assert (drawn.trace.phase == PREFILL).all() and len(drawn.trace) == 15
+    with pytest.raises(UserError, match="0 held-out sequences of 99 prefill tokens, expected 3"):
+        next(samples(trace, None, plan.model_copy(update={"tokens": 99}), ("recorded",), 1))
+
+
+def test_the_title_of_a_trace_says_that_it_is_of_prefill(command, tmp_path):
+    prompts = store.read_metadata(imported(command, tmp_path, [4, 3]))
+    assert store.title_of("mine", prompts) == "mine (prefill)"
+    assert store.title_of("mine", prompts | {"tokens_by_phase": {"prefill": 3, "decode": 1}}) == "mine"
+    style = Style(traces=["other", "mine"])
+    assert trace_look(style, "mine (prefill)") == trace_look(style, "mine")
+
+
+@pytest.mark.parametrize("lengths", [[1], [40], [20, 10]])
+def test_the_figure_of_statistics_draws_few_sequences(tmp_path, lengths):
+    """Of which no batch of 8 can be drawn, beside a trace of many."""
+    rows = summary.summarise("many", uniform_trace([4] * 20, 2, 8, 2))
+    rows += summary.summarise("few", uniform_trace(lengths, 2, 8, 2))
+    path = tmp_path / "statistics.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    statistics, traces = read_statistics(path), ["many", "few"]
+    told = routing_statistics.findings(statistics, traces=traces).splitlines()
+    assert "8 sequences need" in told[0] and "it has fewer than 8 sequences" in told[1]
+    routing_statistics.draw(statistics, Style(), traces=traces)
+
+
+def test_describe_takes_a_name_or_a_folder(command):
+    name = "small-6x8-top2"
+    assert command("trace", "describe", name) == command("trace", "describe", f"resources/traces/{name}")
+
+
+def test_import_refuses_a_folder_that_holds_something(command, tmp_path):
+    folder = imported(command, tmp_path, [4, 3])
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    again = ("trace", "import", "arrays", tmp_path / "arrays.npz", "--model", "OLMoE-1B-7B", "--out")
+    with pytest.raises(SystemExit, match=r"holds a trace already. Name another one, or add --force"):
+        command(*again, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    (tmp_path / "file").write_text("mine")
+    for out, problem in ((tmp_path / "file", "is a file"), (tmp_path, "holds other files")):
+        for options in ((), ("--force",)):
+            with pytest.raises(SystemExit, match=problem):
+                command(*again, out, *options)
+    (tmp_path / "empty").mkdir()
+    assert "7 tokens" in command(*again, tmp_path / "empty")
+
+
+def test_a_forced_import_leaves_nothing_of_the_trace_before(command, tmp_path):
+    """What lay beside the old trace, such as inputs of its routers, and is listed with it would be wrong of the new."""
+    folder = imported(command, tmp_path, [4, 3])
+    (folder / "router_inputs.safetensors").write_bytes(b"of the old trace")
+    store.write_sums(folder, ["router_inputs.safetensors", store.TRACE, store.METADATA])
+    (folder / "notes.txt").write_text("the user's own")
+    arguments = ("trace", "import", "arrays", tmp_path / "arrays.npz", "--model", "OLMoE-1B-7B", "--out", folder)
+    with pytest.raises(SystemExit, match="expected integers of shape"):
+        command(*[given if given != "OLMoE-1B-7B" else "Mixtral-8x7B" for given in arguments], "--force")
+    assert (folder / "router_inputs.safetensors").exists()
+    command(*arguments, "--force")
+    assert {path.name for path in folder.iterdir()} == {store.TRACE, store.METADATA, store.SUMS, "notes.txt"}
+    assert len(store.read_trace(folder)) == 7
+
+
+def test_clear_deletes_nothing_outside_of_the_folder(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace" / store.SUMS).write_text(f"{'0' * 64}  ../mine\n{'0' * 64}  {tmp_path}/mine\nnonsense\n")
+    store.clear(tmp_path / "trace")
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert not (tmp_path / "trace" / store.SUMS).exists()
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(), st.text("0123456789,- +_.e٣"), st.lists(st.integers(), min_size=1).map(str)))
+def test_capacity_is_whole_numbers_or_one_line(text):
+    try:
+        rooms = _rooms(text)
+    except UserError as told:
+        assert "expected whole numbers, such as 64 or 16,16,8" in str(told)
+    else:
+        assert [int(part) for part in text.split(",")] == list(rooms)
+        assert all(room >= 0 for room in rooms)
+
+
+def test_an_unknown_model_is_told_each_name_once(models):
+    (name,) = list(models)[:1]
+    listed = DatasetFile.model_construct(routers={name: None, "gpt-oss-20b": None}, datasets={})
+    with pytest.raises(UserError) as told:
+        router_named("zzzzzz", models, listed)
+    assert str(told.value).count(f"{name},") == 1 and "gpt-oss-20b" in str(told.value)
+
+
+def test_architecture_named_finds_models_of_the_catalogue(models):
+    listed = DatasetFile.model_construct(routers={}, datasets={})
+    found = architecture_named("OLMoE-1B-7B", ROOT / "config/models", listed)
+    assert found == models["OLMoE-1B-7B"].architecture.model_dump(mode="json")
+    assert architecture_named("no-such-model", ROOT / "config/models", listed) is None
