@@ -1,10 +1,17 @@
-"""Builds of other copies: with another model and GPU, and beside the outputs that are there."""
+"""Builds of other copies: with another model and GPU, with traces of others, and beside the outputs that are there."""
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 
+from prophet_moe.routing.store import write_trace
+from prophet_moe.routing.trace import DECODE, PREFILL
+from tests.unit.test_statistics import uniform_trace
 from tests.workflow.conftest import SMALL
+
+MODEL = "OLMoE-1B-7B"
+"""Of the catalogue, with 16 layers, 64 experts, top-8."""
 
 
 def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
@@ -63,3 +70,34 @@ def test_a_run_by_name_leaves_the_outputs_in_place_alone(small_project):
     assert (small_project.root / "results/runs/talk" / table).read_bytes() != before[table]
     assert (small_project.root / "results/runs/talk" / figure).exists()
     assert small_project.jobs(table, *SMALL) == set(), "the way back is the command without the overlay"
+
+
+def test_traces_of_prompts_and_sessions_are_told(project):
+    """Traces of prefill are named so; those of too few sequences are left out of what needs more, in one line each."""
+    shutil.copy(project.root / "config/overlays/small.yaml", project.root / "mine.yaml")
+    overlay = (project.root / "mine.yaml").read_text()
+    names = "small-6x8-top2, prompts, session, few"
+    (project.root / "mine.yaml").write_text(overlay.replace("traces: [small-6x8-top2]", f"traces: [{names}]"))
+    for name, lengths in (("prompts", [12] * 20), ("session", [40]), ("few", [12] * 5)):
+        trace = uniform_trace(lengths, 16, 64, 8)
+        trace.phase[:] = PREFILL if name == "prompts" else DECODE
+        write_trace(project.root / "resources/traces" / name, replace(trace, router=replace(trace.router, model=MODEL)))
+    done = project.snakemake("figures/routing_statistics.png", "--configfile", "mine.yaml", "--cores", "2")
+    assert done.returncode == 0, done.stdout
+    table = "it is left out of tables/data/comparative_results.csv"
+    for note in (
+        "prompts holds no decode token: what is said of it is of prefill, and it is called prompts (prefill)",
+        "session holds 1 sequence without repetition, expected at least 4: nothing is fitted to it or replayed",
+        f"few holds 5 sequences without repetition, expected at least 16, twice simulation.sequences: {table}",
+    ):
+        assert f"\nnote: {note}" in done.stdout
+    assert "no model is listed" not in done.stdout
+    described = pd.read_csv(project.root / "tables/data/routing_statistics.csv")
+    assert set(described["trace"]) >= {"small-6x8-top2", "prompts (prefill)", "session", "few"}
+
+    jobs = project.jobs(
+        "tables/data/comparative_results.csv", "tables/data/routing_variation.csv", "--configfile", "mine.yaml"
+    )
+    assert {"compare_strategies simulated=prompts", "fit_law described=prompts", "fit_law described=few"} <= jobs
+    assert not {"compare_strategies simulated=few", "compare_strategies simulated=session"} & jobs
+    assert "fit_law described=session" not in jobs

@@ -9,7 +9,8 @@ STARTED = time.time()
 def notes():
     """What a user should know before the build: models that no GPU can hold, missing data, how long training takes."""
     unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in TOO_LARGE.items()]
-    missing = missing_datasets() + of_prefill() + single() + without_predictor() + without_times() + unmeasured()
+    missing = missing_datasets() + of_prefill() + too_few_to_fit() + without_predictor()
+    missing += without_times() + unmeasured()
     return unfit + other_models() + missing + expected_minutes() + without_paper()
 
 

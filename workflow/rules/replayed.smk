@@ -17,8 +17,7 @@ with ends_in_one_line():
 
 # Half of the sequences are learned from, the other half must hold one sample.
 LEAST_SEQUENCES = 2 * EXPERIMENT.simulation.sequences
-SHORT = {name: metadata_of(name)["sequences"] for name in TRACES if metadata_of(name)}
-SHORT = {name: sequences for name, sequences in SHORT.items() if sequences < LEAST_SEQUENCES}
+SHORT = {name: sequences for name, sequences in HELD.items() if sequences < LEAST_SEQUENCES}
 REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name] and name not in SHORT]
 
 
@@ -116,10 +115,10 @@ def of_simulated(kind):
 
 
 def without_times():
-    """One line for each trace that cannot be replayed; those of one sequence have theirs."""
+    """One line for each trace that cannot be replayed; those with nothing fitted have theirs."""
     short = [
-        f"note: {name} holds {sequences} sequences, expected at least {LEAST_SEQUENCES}, twice simulation.sequences: it is "
-        f"left out of {COMPARATIVE_TABLE}; collect more, or lower simulation.sequences"
+        f"note: {name} holds {told(sequences)} without repetition, expected at least {LEAST_SEQUENCES}, twice "
+        f"simulation.sequences: it is left out of {COMPARATIVE_TABLE}; collect more, or lower simulation.sequences"
         for name, sequences in SHORT.items()
         if name in FITTED
     ]

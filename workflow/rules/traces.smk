@@ -90,7 +90,7 @@ def without_predictor():
         f"note: no predictor was trained on {name}, it is left out of tables/data/prediction.csv; to train one: "
         f"{EXPERIMENT.collect.python} -m prophet_moe.collect predictor {trace_folder(name)} --out {predictor_folder(name)}"
         for name in (*TRACES, *PRESENT)
-        if name not in PREDICTED
+        if name not in PREDICTED and name in FITTED
     ]
 
 
@@ -185,15 +185,29 @@ def of_prefill():
     ]
 
 
-def single():
-    """One line for each trace that is of one sequence."""
+def too_few_to_fit():
+    """One line for each trace of so few sequences that no law can be fitted to some and judged by others."""
     return [
-        f"note: {name} holds one sequence: nothing is fitted to it or replayed on it, it is in {ROUTING_TABLE} alone"
+        f"note: {name} holds {told(HELD[name])} without repetition, expected at least {LEAST_FITTED}: nothing is fitted to "
+        f"it or replayed on it, it is in {ROUTING_TABLE} alone"
         for name in TRACES
         if name not in FITTED
     ]
 
 
-# Laws are fitted to some sequences and judged by others.
-FITTED = [name for name in (*TRACES, *DATASETS) if metadata_of(name).get("sequences") != 1]
+def told(sequences):
+    """A number of sequences in words."""
+    return f"{sequences} sequence{'' if sequences == 1 else 's'}"
+
+
+def sequences_of(metadata):
+    """Sequences of a recorded trace that its source does not flag as repetitive."""
+    flagged = sum(bool(note.get("has_repetition")) for note in metadata["notes"].get("sequences", []))
+    return metadata["sequences"] - flagged
+
+
+HELD = {name: sequences_of(metadata_of(name)) for name in TRACES if metadata_of(name)}
+# Either half has a batch of two.
+LEAST_FITTED = 4
+FITTED = [name for name in (*TRACES, *DATASETS) if HELD.get(name, LEAST_FITTED) >= LEAST_FITTED]
 PREDICTED = [*with_predictor([*TRACES, *PRESENT]), *RECORDED]

@@ -120,6 +120,10 @@ def turn_crowded_ticks(figure: Figure, ax: Axes) -> None:
         ax.tick_params(axis="x", rotation=90)
 
 
+LEGEND_COLUMNS = 4
+"""Names of traces that stand beside each other in the width of a page."""
+
+
 def legend_in_rows(figure: Figure, handles: dict[str, Artist], columns: int) -> None:
     """A legend below the figure, filled row by row as text is read; Matplotlib fills its columns first."""
     names = list(handles)

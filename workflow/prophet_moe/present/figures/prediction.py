@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, settle, styled, trace_look
+from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, styled, trace_look
 from prophet_moe.settings import Style
 
 PREDICTORS = {
@@ -69,11 +69,8 @@ def draw(judgements: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure
         _draw_predictors(predictors, judgements, looks, style)
         _draw_lookahead(lookahead, judgements, looks, style)
         _draw_calibration(calibration, judgements, looks, style)
-        figure.legend(
-            handles=[lookahead.lines[2 * number] for number in range(len(traces))],
-            labels=traces,
-            loc="outside lower center",
-            ncols=len(traces),
+        legend_in_rows(
+            figure, {trace: lookahead.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS
         )
         settle(figure)
     return figure

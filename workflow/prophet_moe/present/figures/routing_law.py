@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import new_figure, settle, small_pt, styled, trace_look
+from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, small_pt, styled, trace_look
 from prophet_moe.settings import Style
 
 LAW_NAMES = {
@@ -61,12 +61,7 @@ def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
         growth, error = figure.subplots(1, 2, width_ratios=[1, 1.15])
         _draw_growth(growth, residuals, looks, style)
         _draw_errors(error, errors(residuals), looks, style)
-        figure.legend(
-            handles=[growth.lines[2 * number] for number in range(len(traces))],
-            labels=traces,
-            loc="outside lower center",
-            ncols=len(traces),
-        )
+        legend_in_rows(figure, {trace: growth.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS)
         settle(figure)
     return figure
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prophet_moe.present.style import new_figure, settle, styled, trace_look
+from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, styled, trace_look
 from prophet_moe.settings import Style
 
 EVIDENCE = {
@@ -72,11 +72,8 @@ def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure
         _draw_batches(batches, statistics, looks, style)
         _draw_evidence(evidence, statistics, looks, style)
         _draw_cache(cache, statistics, looks, style)
-        figure.legend(
-            handles=[batches.lines[2 * number] for number in range(len(traces))],
-            labels=traces,
-            loc="outside lower center",
-            ncols=len(traces),
+        legend_in_rows(
+            figure, {trace: batches.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS
         )
         settle(figure)
     return figure
