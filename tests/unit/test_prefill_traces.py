@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe import cli
-from prophet_moe.cachesim.experiments import samples
+from prophet_moe.cachesim.experiments import metrics, parts_of, run, samples
+from prophet_moe.cachesim.forecast import Learned
+from prophet_moe.cachesim.simulation import Hierarchy, Times
 from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cli.sim import _rooms
 from prophet_moe.errors import UserError
@@ -100,6 +102,38 @@ def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
         assert len(sequences.split_to_judge(trace, 0.5, 0)[1]) == len(judged)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    layers=st.integers(1, 3),
+    experts=st.integers(2, 6),
+    strategy=st.sampled_from([name for name in strategies() if name != "prophet"]),
+    data=st.data(),
+)
+def test_traces_of_any_phases_and_texts_are_replayed(lengths, layers, experts, strategy, data):
+    """By every strategy, however little there is to learn from, without a warning; invariants hold."""
+    trace = uniform_trace(lengths, layers, experts, data.draw(st.integers(1, experts)), data.draw(st.integers(0, 99)))
+    trace.phase[:] = data.draw(st.lists(st.integers(0, 1), min_size=len(trace), max_size=len(trace)))
+    if data.draw(st.booleans()):
+        tokens = data.draw(st.lists(st.integers(0, 3), min_size=len(trace), max_size=len(trace)))
+        pieces = [{"piece": data.draw(st.sampled_from("xy"))} for _ in lengths]
+        origin = replace(trace.origin, notes={"sequences": pieces})
+        trace = replace(trace, token=np.array(tokens, np.int32), origin=origin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learned, held_out = split(trace)
+        replayed = held_out.described()
+        batch = data.draw(st.integers(1, len(np.unique(replayed.sequence))))
+        times = Times(
+            np.full(layers, 1 / 3), np.arange(batch + 1) / 15, (1 / 7,), data.draw(st.sampled_from([1.0, 0.01]))
+        )
+        known, hierarchy = Learned(learned), Hierarchy((data.draw(st.integers(1, experts)),))
+        outcome = run(parts_of(known, replayed, batch), known, strategies()[strategy], hierarchy, times)
+        metrics(outcome, 1.0)
+    assert outcome.step_tokens.sum() == len(replayed) > 0
+    assert set(replayed.phase.tolist()) == {trace.described_phase}
+
+
 @pytest.mark.parametrize("strategy", [name for name in strategies() if name != "prophet"])
 def test_one_token_of_prefill_is_described_and_replayed(command, tmp_path, strategy):
     folder = imported(command, tmp_path, [1])
@@ -114,21 +148,21 @@ def test_prompts_alone_are_described_and_replayed(command, tmp_path):
     folder = imported(command, tmp_path, [30, 20, 10, 20])
     shown = command("trace", "describe", folder)
     assert PREFILL_NOTE in shown and ONE_TEXT_NOTE not in shown
-    run = partial(command, "sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 32, "--batch", 2)
-    told = json.loads(run("--json"))
+    sim = partial(command, "sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 32, "--batch", 2)
+    told = json.loads(sim("--json"))
     learned, held_out = split(store.read_trace(folder))
     assert (told["phase"], told["notes"], told["tokens"]) == ("prefill", [PREFILL_NOTE], len(held_out))
     assert len(learned) + len(held_out) == 80
-    assert f"{len(held_out)} of prefill" in run() and PREFILL_NOTE in run()
+    assert f"{len(held_out)} of prefill" in sim() and PREFILL_NOTE in sim()
 
 
 def test_one_session_is_replayed_from_its_middle(command, tmp_path):
     folder = imported(command, tmp_path, [41], decoded=41)
     assert ONE_TEXT_NOTE in command("trace", "describe", folder)
-    run = partial(command, "sim", "run", "--trace", folder, "--strategy", "static_popular", "--capacity", 32)
-    told = json.loads(run("--json"))
+    sim = partial(command, "sim", "run", "--trace", folder, "--strategy", "static_popular", "--capacity", 32)
+    told = json.loads(sim("--json"))
     assert (told["phase"], told["notes"], told["tokens"]) == ("decode", [ONE_TEXT_NOTE], 21)
-    assert "21 of decode" in run()
+    assert "21 of decode" in sim()
     learned, held_out = split(store.read_trace(folder))
     assert learned.position.max() < held_out.position.min()
 
@@ -145,8 +179,8 @@ def test_a_trace_of_repetition_alone_is_refused(command, tmp_path):
     notes = {"sequences": [{"has_repetition": True}] * 2}
     router = replace(trace.router, model="OLMoE-1B-7B")
     store.write_trace(tmp_path, replace(trace, router=router, origin=replace(trace.origin, notes=notes)))
-    run = ("sim", "run", "--strategy", "on_demand", "--capacity", 8, "--trace")
-    for arguments in (("trace", "describe"), run):
+    replay = ("sim", "run", "--strategy", "on_demand", "--capacity", 8, "--trace")
+    for arguments in (("trace", "describe"), replay):
         with pytest.raises(SystemExit, match="flags every sequence as repetitive, expected at least 1"):
             command(*arguments, tmp_path)
 

@@ -19,7 +19,7 @@ def wishes(decoding, forecast, hierarchy):
 @njit(cache=True)
 def _often(asked_starts, asked_ids, layers, experts, window):
     """Needs, from what each layer asked for: the experts used in most of the `window` steps before."""
-    steps = len(asked_starts) // layers
+    steps = (len(asked_starts) - 1) // layers
     starts, ids, places, keys = no_needs(steps, layers, experts)
     share = np.zeros((layers, experts), np.float32)
     counts = np.zeros(layers * experts, np.float32)
