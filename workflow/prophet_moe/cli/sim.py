@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
-MOST_DIGITS = 18
-"""Of a number of experts: what has more is no number that anybody means."""
+ROOM = re.compile(" *[0-9]{1,18} *")
+"""A number of experts: what has more digits is no number that anybody means."""
 DATASETS, PREDICTORS = Path("config/datasets.yaml"), Path("resources/predictors")
 
 EXAMPLES = """\
@@ -128,8 +129,8 @@ def run_strategy(arguments: argparse.Namespace) -> None:
 
 
 def _rooms(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+    parts = text.split(",")
+    if not all(ROOM.fullmatch(part) for part in parts):
         raise UserError("--capacity", f"got {text!r}, expected whole numbers, such as 64 or 16,16,8", CORRECT)
     return tuple(map(int, parts))
 
