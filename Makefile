@@ -74,6 +74,7 @@ bench: setup
 	python benches/capacity_sweep.py
 	python benches/predictor.py
 	python benches/synthetic_generator.py
+	python benches/import_traces.py
 
 verify: setup
 	snakemake --cores 2 verify

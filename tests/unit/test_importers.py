@@ -4,8 +4,10 @@ import base64
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import FORMATS, import_source
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
+from tests import plain_prompt_csv
 
 ORIGIN = Origin("a test", "CC0-1.0", notes={"kept": True})
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -246,6 +249,70 @@ def test_prompt_csv_passes_over_embeddings(tmp_path):
     )
     trace = import_source("prompt_csv", path, ROUTER, ORIGIN)
     assert_is(trace, expected(found, decode=False), ROUTER, ranked=False)
+
+
+ODD = ["0", "1", "2", "", "[", "[0, 00]", "[-0, 1]", "[1,2 ]", " [\n1\t, 2]\n", "[true, 1]", "[1.0, 2]", "[NaN, 1]"]
+ODD += ["[٣, 2]", "[1, 2]\x0b", "[1, 2]\x00", f"[1, {10**17}]", f"[1, {10**18}]", "[1, 2, ]", "[[1, 2]]", "[,1]"]
+CELLS = st.one_of(
+    st.sampled_from(ODD),
+    st.text(max_size=6),
+    st.text(alphabet='[]0123456789,-+.e \t\n"Na', max_size=12),
+    st.lists(st.integers(-2, 9), max_size=3).map(str),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.integers(0, 3),
+    wrong=st.one_of(st.integers(0, 9), st.tuples(st.integers(0, 9), st.integers(0, 3), CELLS)),
+    moved=st.permutations(range(9)),
+)
+def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wrong, moved):
+    """Of whole files, of files that end early, and of those with another cell."""
+    header, *rows = csv_rows(requests((tokens, 0))[0], ROUTER)
+    rows = [header] + [rows[place] for place in moved if place < len(rows)]
+    cut, line, column, cell = (wrong, 0, 0, header[0]) if isinstance(wrong, int) else (0, *wrong)
+    rows[line % len(rows)][column] = cell
+    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", rows)
+    path.write_bytes(path.read_bytes()[: -cut or None])
+    found, plain = (told(read, path) for read in (partial(import_source, "prompt_csv"), plain_prompt_csv.read))
+    if isinstance(plain, str) or isinstance(found, str):
+        assert found == plain
+    else:
+        assert found.origin == plain.origin
+        assert_is(found, vars(plain), ROUTER, ranked=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    place=st.integers(0, 400),
+    cut=st.integers(0, 4),
+    put=st.one_of(
+        st.text('",\r\n[]1 a', max_size=4).map(str.encode),
+        st.binary(max_size=3),
+        st.sampled_from([b"\n\n", b"\r\n", b'""', b'"""', b"\xef\xbb\xbf", b"\0", b"\n,,,\n"]),
+    ),
+)
+def test_prompt_csv_reads_damage_as_its_plain_reader(tmp_path_factory, place, cut, put):
+    """Of a file in which a few bytes were put for others; a quote inside a cell without quotes is refused."""
+    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
+    data = path.read_bytes()
+    path.write_bytes(data[:place] + put + data[place + cut :])
+    found, plain = (told(read, path) for read in (partial(import_source, "prompt_csv"), plain_prompt_csv.read))
+    if isinstance(found, Trace) and isinstance(plain, Trace):
+        np.testing.assert_array_equal(found.experts, plain.experts)
+    else:
+        # Python counts the byte from where its decoder stopped before.
+        said = [re.sub("byte [0-9]+", "byte", str(told)) for told in (found, plain)]
+        assert said[0] == said[1] or "a quote inside a cell that is not quoted" in said[0]
+
+
+def told(read: Callable, path: Path) -> Trace | str:
+    """What `read` makes of a file: a trace, or the line that a user sees."""
+    try:
+        return read(path, ROUTER, ORIGIN)
+    except UserError as error:
+        return str(error)
 
 
 @each_example
