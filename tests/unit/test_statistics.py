@@ -218,19 +218,27 @@ def test_token_information_of_tokens_that_decide_and_of_tokens_that_do_not():
 
 
 @settings(deadline=None)
-@given(trace=traces(), seed=st.integers(0, 99), width=st.integers(1, 6))
-def test_distinct_of_given_rows(trace, seed, width):
+@given(trace=traces(), seed=st.integers(0, 99), width=st.integers(1, 6), wanted=st.sets(st.integers(1, 6), min_size=1))
+def test_distinct_of_given_rows(trace, seed, width, wanted):
     rng = np.random.default_rng(seed)
     rows = rng.integers(0, len(trace), (4, width))
     rows[np.arange(width) >= rng.integers(1, width + 1, 4)[:, None]] = -1
-    counts, alone = statistics._counted(trace.experts, rows, trace.router.experts)
-    for batch in range(1, width + 1):
+    sizes = [size for size in sorted(wanted) if size <= width]
+    counts, alone = statistics._counted(trace.experts, rows, trace.router.experts, np.array(sizes, np.int64))
+    for place, batch in enumerate(sizes):
         full = [line[:batch] for line in rows.tolist() if line[batch - 1] >= 0]
         for layer in range(trace.experts.shape[1]):
             chosen = [Counter(trace.experts[line, layer].ravel().tolist()) for line in full]
             distinct = np.bincount([len(found) for found in chosen], minlength=counts.shape[2])
-            assert counts[batch - 1, layer].tolist() == distinct.tolist()
-            assert alone[batch - 1, layer] == sum(list(found.values()).count(1) for found in chosen)
+            assert counts[place, layer].tolist() == distinct.tolist()
+            assert alone[place, layer] == sum(list(found.values()).count(1) for found in chosen)
+
+
+def test_distinct_by_batch_takes_sizes_in_any_order():
+    trace = uniform_trace([6] * 9, 2, 8, 2)
+    found = statistics.distinct_by_batch(trace, (4, 1, 4, 2))
+    ascending = statistics.distinct_by_batch(trace, (1, 2, 4))
+    np.testing.assert_array_equal(found, ascending[[2, 0, 2, 1]])
 
 
 @settings(deadline=None)

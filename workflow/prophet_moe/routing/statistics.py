@@ -268,9 +268,9 @@ def _counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of random batches by size and layer: how many have so many distinct experts, and the ids chosen once, summed."""
     rows = random_batches(trace, max(batches), batching, samples, seed, copies)
-    counts, single = _counted(trace.experts, rows, trace.router.experts)
-    sizes = np.asarray(batches) - 1
-    return counts[sizes], single[sizes]
+    sizes, places = np.unique(batches, return_inverse=True)
+    counts, single = _counted(trace.experts, rows, trace.router.experts, sizes)
+    return counts[places], single[places]
 
 
 def random_batches(
@@ -394,38 +394,46 @@ def _prefill_batches(following, first, size):
 
 
 @njit(cache=True)
-def _counted(experts, rows, count):
-    """Of the first B of each line of `rows`, for B = 1 to their width, lines with fewer left out.
+def _counted(experts, rows, count, sizes):
+    """Of the first B of each line of `rows`, for each B of `sizes`, ascending, lines with fewer left out.
 
-    (width, L, E + 1): how many lines have so many distinct ids; (width, L): ids that a line chose once, summed.
+    (sizes, L, E + 1): how many lines have so many distinct ids; (sizes, L): ids that a line chose once, summed.
     """
-    layers, top_k = experts.shape[1:]
-    lines = np.zeros((rows.shape[1], layers, count + 1), np.int64)
-    alone = np.zeros((rows.shape[1], layers), np.int64)
-    seen = np.full((layers, count), -1)
-    chosen = np.zeros((layers, count), np.int64)
+    layers = experts.shape[1]
+    lines = np.zeros((len(sizes), layers, count + 1), np.int64)
+    alone = np.zeros((len(sizes), layers), np.int64)
+    chosen = np.empty((layers, count), np.int32)
     distinct, single = np.empty(layers, np.int64), np.empty(layers, np.int64)
     for line in range(len(rows)):
+        chosen[:] = 0
         distinct[:] = 0
         single[:] = 0
-        for place in range(rows.shape[1]):
-            row = rows[line, place]
-            if row < 0:
+        place = 0
+        for size in range(len(sizes)):
+            while place < sizes[size] and rows[line, place] >= 0:
+                _choose(experts, rows[line, place], chosen, distinct, single)
+                place += 1
+            if place < sizes[size]:
                 break
             for layer in range(layers):
-                for rank in range(top_k):
-                    expert = experts[row, layer, rank]
-                    if seen[layer, expert] != line:
-                        seen[layer, expert] = line
-                        chosen[layer, expert] = 0
-                        distinct[layer] += 1
-                        single[layer] += 1
-                    elif chosen[layer, expert] == 1:
-                        single[layer] -= 1
-                    chosen[layer, expert] += 1
-                lines[place, layer, distinct[layer]] += 1
-                alone[place, layer] += single[layer]
+                lines[size, layer, distinct[layer]] += 1
+                alone[size, layer] += single[layer]
     return lines, alone
+
+
+@njit(cache=True)
+def _choose(experts, row, chosen, distinct, single):
+    """Count the choices of a token: by layer and expert, and by layer the experts chosen at all and chosen once."""
+    for layer in range(experts.shape[1]):
+        new = again = 0
+        for rank in range(experts.shape[2]):
+            expert = experts[row, layer, rank]
+            before = chosen[layer, expert]
+            chosen[layer, expert] = before + 1
+            new += before == 0
+            again += before == 1
+        distinct[layer] += new
+        single[layer] += new - again
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
