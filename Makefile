@@ -75,6 +75,7 @@ bench: setup
 	python benches/predictor.py
 	python benches/synthetic_generator.py
 	python benches/import_traces.py
+	python benches/describe_trace.py --whole
 
 verify: setup
 	snakemake --cores 2 verify

@@ -44,13 +44,17 @@ def unrepeated(trace: Trace) -> Trace:
     sequences decode, those that do not are left out, so that either half of a trace holds tokens of the phase that is
     described. A trace of which nothing is left is a UserError.
     """
-    notes = trace.origin.notes.get("sequences", [])
-    flagged = [number for number, note in enumerate(notes) if note.get("has_repetition")]
-    kept = np.isin(trace.sequence, trace.sequence[trace.described_tokens()]) & ~np.isin(trace.sequence, flagged)
+    kept = np.isin(trace.sequence, trace.sequence[trace.described_tokens()])
+    kept &= ~np.isin(trace.sequence, flagged(trace.origin.notes))
     if not kept.any():
         problem = "its source flags every sequence as repetitive, expected at least 1 that is not"
         raise UserError(trace.origin.source, problem, "Collect or import others.")
     return without_duplicates(trace.select(kept))
+
+
+def flagged(notes: dict) -> list[int]:
+    """The numbers of the sequences that their source flags as repetitive, from the origin's notes."""
+    return [number for number, note in enumerate(notes.get("sequences", [])) if note.get("has_repetition")]
 
 
 def of_one_text(trace: Trace) -> bool:

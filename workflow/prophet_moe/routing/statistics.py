@@ -57,6 +57,19 @@ def first_choice_repetition(trace: Trace) -> Floats:
     return (first[1:] == first[:-1])[following].mean(axis=0)
 
 
+def choice_counts(trace: Trace) -> NDArray[np.int64]:
+    """(L, E): how many tokens choose each expert."""
+    experts = trace.router.experts
+    return np.array([np.bincount(chosen.ravel(), minlength=experts) for chosen in trace.experts.swapaxes(0, 1)])
+
+
+def shared_choices(trace: Trace) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of consecutive tokens; by layer, (L,), the choices they share, and the pairs with the same first choice."""
+    following, first = follows(trace), trace.experts[:, :, 0]
+    repeated = (first[1:] == first[:-1])[following[1:]].sum(axis=0)
+    return int(following.sum()), _common_choices(trace.experts, following), repeated
+
+
 @njit(cache=True)
 def _common_choices(experts, following):
     """(L,): choices that a token shares with the token before, summed over the tokens that follow one."""

@@ -6,7 +6,8 @@ carries the same in its schema. Needs NumPy and pyarrow only: the machine that c
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import replacing, sha256, write_json, write_text
-from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_counts
+from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_blocks, check_counts
 
 MAKE = {
     "trace": "Make one: prophet-moe trace import",
@@ -30,6 +31,8 @@ PREFILL_TITLE = " (prefill)"
 """What follows the name of a trace whose tokens are all of prefill."""
 METADATA_KEY = b"prophet_moe"
 ROW_GROUP_TOKENS = 65_536
+BLOCK_IDS = 2**22
+"""Expert ids of a block that is read at once."""
 AGAIN = "Collect or import it again."
 
 
@@ -115,14 +118,33 @@ def read_trace(folder: Path, model: str | None = None) -> Trace:
     """Read and check the trace in `folder`, which must be of `model` where one is named."""
     metadata = read_metadata(folder, "trace", model)
     path = folder / TRACE
-    try:
+    with _reading(path):
         table = pq.read_table(path, memory_map=True)
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise UserError(str(path), f"truncated, or no Parquet file: {reason}", AGAIN) from None
-    except OSError as error:
-        raise from_os_error(path, error) from None
     return check(_trace_of(table, metadata, path), path)
+
+
+def read_blocks(folder: Path, metadata: dict[str, Any], ids: int = BLOCK_IDS) -> Iterator[Trace]:
+    """The trace in `folder`, whose metadata was read, in blocks of whole tokens with about `ids` expert ids, unchecked.
+
+    Memory is bounded by a block, whatever the file's row groups. `check_trace` checks what this yields.
+    """
+    path = folder / TRACE
+    tokens = max(1, ids // (len(metadata["layers"]) * metadata["top_k"]))
+    with _reading(path), pq.ParquetFile(path, memory_map=True) as file:
+        for batch in file.iter_batches(tokens):
+            yield _rows_of(pa.Table.from_batches([batch]), metadata, path)
+
+
+def check_trace(blocks: Iterable[Trace], folder: Path, metadata: dict[str, Any]) -> Iterator[Trace]:
+    """Yield the blocks of the whole trace in `folder` after the checks of `read_trace`."""
+    tokens = sequences = 0
+    last = None
+    for block in check_blocks(blocks, folder / TRACE):
+        tokens += len(block)
+        sequences += len(np.unique(block.sequence)) - (block.sequence[0] == last)
+        last = block.sequence[-1]
+        yield block
+    _check_totals(tokens, sequences, metadata, folder / TRACE)
 
 
 def read_counts(folder: Path, model: str | None = None) -> Counts:
@@ -244,7 +266,33 @@ def write_sums(folder: Path, names: Iterable[str]) -> None:
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while a Parquet file is read into a line for the user."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(str(path), f"truncated, or no Parquet file: {reason}", AGAIN) from None
+    except OSError as error:
+        raise from_os_error(path, error) from None
+
+
 def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
+    """The whole trace of a file."""
+    trace = _rows_of(table, metadata, path)
+    _check_totals(len(trace), len(np.unique(trace.sequence)), metadata, path)
+    return trace
+
+
+def _check_totals(tokens: int, sequences: int, metadata: dict[str, Any], path: Path) -> None:
+    for name, found in (("tokens", tokens), ("sequences", sequences)):
+        if found != metadata[name]:
+            raise UserError(str(path), f"has {found} {name}, metadata.json says {metadata[name]}", AGAIN)
+
+
+def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
+    """Some tokens of a file, or all."""
     router = router_of(metadata)
     width = len(router.layers) * router.top_k
     wanted = {"sequence", "position", "phase", "experts"}
@@ -254,12 +302,10 @@ def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
     if not pa.types.is_fixed_size_list(found) or found.list_size != width:
         expected = f"{width} ({len(router.layers)} layers x {router.top_k})"
         raise UserError(str(path), f"column experts is {found}, expected lists of {expected}", AGAIN)
-    if table.num_rows != metadata["tokens"]:
-        raise UserError(str(path), f"has {table.num_rows} tokens, metadata.json says {metadata['tokens']}", AGAIN)
     phase = table.column("phase").cast(pa.string()).combine_chunks()
     experts = table.column("experts").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = pa.compute.index_in(phase, pa.array(PHASES)).fill_null(len(PHASES))
-    trace = Trace(
+    return Trace(
         router,
         table.column("sequence").to_numpy(),
         table.column("position").to_numpy(),
@@ -269,10 +315,6 @@ def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
         _origin_of(metadata),
         table.column("token").to_numpy() if "token" in table.column_names else None,
     )
-    sequences = len(np.unique(trace.sequence))
-    if sequences != metadata["sequences"]:
-        raise UserError(str(path), f"has {sequences} sequences, metadata.json says {metadata['sequences']}", AGAIN)
-    return trace
 
 
 def router_of(metadata: dict[str, Any]) -> Router:

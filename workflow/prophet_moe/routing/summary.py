@@ -5,6 +5,7 @@ flags as repetitive and without duplicates.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,11 +30,37 @@ def cleaned(trace: Trace) -> Trace:
     return sequences.unrepeated(trace).described()
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What is summed over the tokens of a trace of any length."""
+
+    tokens: int
+    sequences: int
+    load: statistics.Floats
+    """(L, E), as `statistics.load` has it."""
+    overlap: statistics.Floats
+    """(L,), as `statistics.consecutive_overlap` has it."""
+    repetition: statistics.Floats | None
+    """(L,), as `statistics.first_choice_repetition` has it; None where the choices are not in rank order."""
+
+
+def totals_of(trace: Trace) -> Totals:
+    """The totals of a trace in memory."""
+    repetition = statistics.first_choice_repetition(trace) if trace.ranked else None
+    load, overlap = statistics.load(trace), statistics.consecutive_overlap(trace)
+    return Totals(len(trace), len(sequence_starts(trace)) - 1, load, overlap, repetition)
+
+
 def summarise(name: str, trace: Trace) -> list[Row]:
     """All statistics of `trace`, called `name`."""
     trace = cleaned(trace)
+    return summarise_cleaned(name, trace, totals_of(trace))
+
+
+def summarise_cleaned(name: str, trace: Trace, totals: Totals) -> list[Row]:
+    """All statistics of a trace called `name` with these `totals`, of which the cleaned `trace` may be a sample."""
     control = statistics.shuffled(trace, SEED)
-    rows = [*_sizes(name, trace), *_load(name, trace), *_persistence(name, trace, control)]
+    rows = [*_sizes(name, trace, totals), *_load(name, trace, totals), *_persistence(name, trace, totals, control)]
     rows += _predictability(name, trace, control)
     if trace.token is not None:
         rows += _token_information(name, trace)
@@ -43,11 +70,11 @@ def summarise(name: str, trace: Trace) -> list[Row]:
     return rows
 
 
-def _sizes(name: str, trace: Trace) -> Iterator[Row]:
+def _sizes(name: str, trace: Trace, totals: Totals) -> Iterator[Row]:
     router = trace.router
     sizes = {
-        "tokens": len(trace),
-        "sequences": len(sequence_starts(trace)) - 1,
+        "tokens": totals.tokens,
+        "sequences": totals.sequences,
         "moe_layers": len(router.layers),
         "experts": router.experts,
         "top_k": router.top_k,
@@ -56,21 +83,20 @@ def _sizes(name: str, trace: Trace) -> Iterator[Row]:
         yield Row(name, statistic, None, None, value)
 
 
-def _load(name: str, trace: Trace) -> Iterator[Row]:
-    load = statistics.load(trace)
+def _load(name: str, trace: Trace, totals: Totals) -> Iterator[Row]:
     most = np.log2(trace.router.experts)
-    yield from _by_layer(name, "load_skew", trace, statistics.load_skew(load), uniform=1.0)
-    yield from _by_layer(name, "load_entropy_share", trace, statistics.load_entropy(load) / most, uniform=1.0)
+    yield from _by_layer(name, "load_skew", trace, statistics.load_skew(totals.load), uniform=1.0)
+    yield from _by_layer(name, "load_entropy_share", trace, statistics.load_entropy(totals.load) / most, uniform=1.0)
 
 
-def _persistence(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
-    overlap, by_chance = (statistics.consecutive_overlap(t) for t in (trace, control))
+def _persistence(name: str, trace: Trace, totals: Totals, control: Trace) -> Iterator[Row]:
+    by_chance = statistics.consecutive_overlap(control)
     share = trace.router.top_k / trace.router.experts
-    yield from _by_layer(name, "consecutive_overlap", trace, overlap, control=by_chance, uniform=share)
-    if trace.ranked:
-        repeated, by_chance = (statistics.first_choice_repetition(t) for t in (trace, control))
-        uniform = 1 / trace.router.experts
-        yield from _by_layer(name, "first_choice_repetition", trace, repeated, control=by_chance, uniform=uniform)
+    yield from _by_layer(name, "consecutive_overlap", trace, totals.overlap, control=by_chance, uniform=share)
+    if totals.repetition is not None:
+        by_chance, uniform = statistics.first_choice_repetition(control), 1 / trace.router.experts
+        found = totals.repetition
+        yield from _by_layer(name, "first_choice_repetition", trace, found, control=by_chance, uniform=uniform)
 
 
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:

@@ -3,7 +3,8 @@
 Needs NumPy only: the machine that collects uses it too.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,14 @@ def sequence_starts(trace: Trace) -> NDArray[np.int64]:
     return np.concatenate([[0], changes, [len(trace)]]).astype(np.int64)
 
 
+def joined(traces: Sequence[Trace]) -> Trace:
+    """The tokens of all `traces`, at least one, of the same routers and origin, in their order."""
+    first, columns = traces[0], ["sequence", "position", "phase", "experts"]
+    if first.token is not None:
+        columns.append("token")
+    return replace(first, **{name: np.concatenate([getattr(trace, name) for trace in traces]) for name in columns})
+
+
 def check(trace: Trace, where: str | Path, next_step: str = "Collect or import it again.") -> Trace:
     """Return `trace` if it is sound; else a UserError names `where`, the sequence, the position and the layer."""
     router, tokens = trace.router, len(trace)
@@ -150,6 +159,17 @@ def check(trace: Trace, where: str | Path, next_step: str = "Collect or import i
             chosen = ", ".join(map(str, block[row, layer]))
             raise _at(trace, start + row, layer, f"an expert twice among [{chosen}]", where, next_step)
     return trace
+
+
+def check_blocks(blocks: Iterable[Trace], where: str | Path) -> Iterator[Trace]:
+    """Yield the successive `blocks` of one trace, each after `check` of it and of how it goes on from the last."""
+    last = None
+    for block in blocks:
+        check(block, where)
+        if last is not None:
+            check(joined([last, block.select(np.arange(1))]), where)
+        last = block.select(np.arange(len(block) - 1, len(block)))
+        yield block
 
 
 def check_counts(counts: Counts, where: str | Path, next_step: str = "Import them again.") -> Counts:
