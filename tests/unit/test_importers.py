@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.importers import FORMATS, import_source
+from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
 
@@ -253,6 +253,19 @@ def test_prompt_csv_passes_over_embeddings(tmp_path):
 
 ODD = ["0", "1", "2", "", "[", "[0, 00]", "[-0, 1]", "[1,2 ]", " [\n1\t, 2]\n", "[true, 1]", "[1.0, 2]", "[NaN, 1]"]
 ODD += ["[٣, 2]", "[1, 2]\x0b", "[1, 2]\x00", f"[1, {10**17}]", f"[1, {10**18}]", "[1, 2, ]", "[[1, 2]]", "[,1]"]
+
+
+def test_prompt_csv_reads_files_above_a_block(tmp_path, monkeypatch):
+    found = requests((40, 0))
+    path = write_rows(tmp_path / "a.csv", csv_rows(found[0], ROUTER))
+    monkeypatch.setattr(prompt_csv, "BLOCK_BYTES", 100)
+    trace = import_source("prompt_csv", path, ROUTER, ORIGIN)
+    assert_is(trace, expected(found, decode=False), ROUTER, ranked=False)
+    monkeypatch.setattr(prompt_csv, "BLOCK_BYTES", 10)
+    with pytest.raises(UserError, match=r"a.csv: malformed CSV: .*block"):
+        import_source("prompt_csv", path, ROUTER, ORIGIN)
+
+
 CELLS = st.one_of(
     st.sampled_from(ODD),
     st.text(max_size=6),
@@ -578,6 +591,11 @@ WRONG = {
     "json: wrong weights": ("prompt_json", _layer({"selected_probs": [1]}), "layer_2: selected_probs are not as many"),
     "csv: header": ("prompt_csv", _bytes("a.csv", "Layer,Token\n"), "has columns Layer, Token, expected Layer ID"),
     "csv: empty": ("prompt_csv", _bytes("a.csv", ""), "has columns , expected Layer ID"),
+    "csv: quote in a cell": (
+        "prompt_csv",
+        _bytes("a.csv", 'Layer ID,Batch Number,Token,Activated Expert IDs\n1,0,a"b,"[1, 2]"\n'),
+        "malformed CSV: a quote inside a cell that is not quoted",
+    ),
     "csv: binary": ("prompt_csv", _bytes("a.csv", b"\xff\xfe"), "not a text file (byte 0 is not UTF-8)"),
     "csv: open quote": (
         "prompt_csv",

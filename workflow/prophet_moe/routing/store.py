@@ -33,6 +33,8 @@ METADATA_KEY = b"prophet_moe"
 ROW_GROUP_TOKENS = 65_536
 BLOCK_IDS = 2**22
 """Expert ids of a block that is read at once."""
+BUFFER_BYTES = 2**20
+"""Bytes of each column that are read ahead of a block."""
 AGAIN = "Collect or import it again."
 
 
@@ -130,7 +132,8 @@ def read_blocks(folder: Path, metadata: dict[str, Any], ids: int = BLOCK_IDS) ->
     """
     path = folder / TRACE
     tokens = max(1, ids // (len(metadata["layers"]) * metadata["top_k"]))
-    with _reading(path), pq.ParquetFile(path, memory_map=True) as file:
+    # A mapped file would count as memory, and without a buffer a row group is read at once.
+    with _reading(path), pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
         for batch in file.iter_batches(tokens):
             yield _rows_of(pa.Table.from_batches([batch]), metadata, path)
 

@@ -55,11 +55,13 @@ def _experts(path: Path, router: Router) -> NDArray[np.uint16]:
     try:
         data = path.read_bytes()
         data.decode()
+        rows, uneven = _rows(data, _header(data, path))
     except UnicodeDecodeError as error:
         raise fault(path, f"not a text file (byte {error.start} is not UTF-8)") from None
+    except pa.ArrowException as error:
+        raise fault(path, f"malformed CSV: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise from_os_error(path, error) from None
-    rows, uneven = _rows(data, _header(data, path))
     layers = [str(layer) for layer in router.layers]
     place = _places(rows[LAYER], layers)
     sound = (place >= 0) & (_places(rows[BATCH], ["0"]) == 0) & _are_lists(rows[CHOSEN], router.top_k)
