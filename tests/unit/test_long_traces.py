@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,7 +100,7 @@ def long_trace(sequences: int = 40, tokens: int = 30) -> Trace:
         np.repeat(np.arange(sequences, dtype=np.int32), tokens),
         np.tile(np.arange(tokens, dtype=np.int32), sequences),
         np.tile((np.arange(tokens) >= 5).astype(np.uint8), sequences),
-        rng.random((count, 3, 16)).argsort(axis=2)[:, :, :2].astype(np.uint16),
+        rng.random((count, 3, 16), np.float32).argpartition(2, axis=2)[:, :, :2].astype(np.uint16),
         True,
         Origin("test", "none"),
     )
@@ -207,3 +208,15 @@ def test_joined_blocks_are_the_trace(tmp_path):
     blocks = list(store.read_blocks(tmp_path, store.read_metadata(tmp_path), ids=100 * 6))
     assert [len(block) for block in blocks] == [100] * 12
     np.testing.assert_array_equal(joined(blocks).experts, trace.experts)
+
+
+def test_blocks_take_memory_of_a_block_only(tmp_path):
+    rng = np.random.default_rng(0)
+    trace = long_trace(40, 20_000)
+    first = rng.integers(0, 2**14, (*trace.experts.shape[:2], 1))
+    choices = np.concatenate([first, first + rng.integers(1, 2**14, first.shape)], axis=2).astype(np.uint16)
+    store.write_trace(tmp_path, replace(trace, router=replace(trace.router, experts=2**15), experts=choices))
+    before, peak = pa.total_allocated_bytes(), 0
+    for _ in store.read_blocks(tmp_path, store.read_metadata(tmp_path), ids=2**14):
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert peak < (tmp_path / store.TRACE).stat().st_size / 2

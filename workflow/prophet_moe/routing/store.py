@@ -132,8 +132,8 @@ def read_blocks(folder: Path, metadata: dict[str, Any], ids: int = BLOCK_IDS) ->
     """
     path = folder / TRACE
     tokens = max(1, ids // (len(metadata["layers"]) * metadata["top_k"]))
-    # A mapped file would count as memory, and without a buffer a row group is read at once.
-    with _reading(path), pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+    # A mapped or prefetched file would count as memory, and without a buffer a row group is read at once.
+    with _reading(path), pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
         for batch in file.iter_batches(tokens):
             yield _rows_of(pa.Table.from_batches([batch]), metadata, path)
 
