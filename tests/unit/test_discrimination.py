@@ -134,7 +134,7 @@ def test_power_of_another_trace_serves_within_a_tenth(models, gpus, name, model,
     """With the power measured on gpt-oss-20b, as the frontier has it: hits to 2 points, time to 10 %."""
     trace, network = read_trace(ROOT / "resources/traces" / name), read_network(ROOT / "resources/predictors" / name)
     learned_from, held_out = split(trace)
-    held_out = held_out.decoded()
+    held_out = held_out.described()
     power = read_discrimination(ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv")
     prior = discrimination.prior(held_out)
 

@@ -166,9 +166,9 @@ def test_bad_settings_are_one_line(case, tmp_path):
     content, problem = BAD_SETTINGS[case]
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(yaml.safe_dump(content))
-    merged = _merged(_merged(read_yaml(EXPERIMENT), read_yaml(STYLE)), content)
+    config = merged(merged(read_yaml(EXPERIMENT), read_yaml(STYLE)), content)
     with pytest.raises(UserError) as raised:
-        resolve(merged, [EXPERIMENT, STYLE, overlay], MODELS, GPUS)
+        resolve(config, [EXPERIMENT, STYLE, overlay], MODELS, GPUS)
     line = str(raised.value)
     assert problem in line
     assert "\n" not in line
@@ -177,9 +177,9 @@ def test_bad_settings_are_one_line(case, tmp_path):
 
 
 def test_a_wrong_value_of_the_command_line_names_it():
-    merged = _merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
+    config = merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
     with pytest.raises(UserError, match=r"^--config: batch_sizes\[0\]: got 'one'"):
-        resolve(merged, [EXPERIMENT], MODELS, GPUS)
+        resolve(config, [EXPERIMENT], MODELS, GPUS)
 
 
 def test_the_last_overlay_of_two_is_named(tmp_path):
@@ -187,11 +187,11 @@ def test_the_last_overlay_of_two_is_named(tmp_path):
     first.write_text("batch_sizes: [16, -1]\n")
     second.write_text("simulation: {seeds: 0}\n")
     for files in ([first, second], [second, first]):
-        merged = read_yaml(EXPERIMENT)
+        config = read_yaml(EXPERIMENT)
         for file in files:
-            merged = _merged(merged, read_yaml(file))
+            config = merged(config, read_yaml(file))
         with pytest.raises(UserError, match=f"^{first}: batch_sizes"):
-            resolve(merged, [EXPERIMENT, *files], MODELS, GPUS)
+            resolve(config, [EXPERIMENT, *files], MODELS, GPUS)
 
 
 def test_a_figure_draws_those_of_its_models_that_are_there():

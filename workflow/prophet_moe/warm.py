@@ -72,7 +72,7 @@ def _describe(folder: Path) -> None:
 
 def _stand_in(folder: Path) -> None:
     trace = read_trace(folder)
-    power = discrimination.measure(trace.decoded(), _network(trace.router))
+    power = discrimination.measure(trace.described(), _network(trace.router))
     made = generate(Scalars(0.1, 1.0, 0.5, 4.0, 0.5).parameters(trace.router), 2, 8, 0)
     discrimination.transferred(power, discrimination.prior(made), made, 0)
 
