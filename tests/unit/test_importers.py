@@ -4,7 +4,6 @@ import base64
 import csv
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -315,9 +314,9 @@ def test_prompt_csv_reads_damage_as_its_plain_reader(tmp_path_factory, place, cu
     if isinstance(found, Trace) and isinstance(plain, Trace):
         np.testing.assert_array_equal(found.experts, plain.experts)
     else:
-        # Python counts the byte from where its decoder stopped before.
-        said = [re.sub("byte [0-9]+", "byte", str(told)) for told in (found, plain)]
-        assert said[0] == said[1] or "a quote inside a cell that is not quoted" in said[0]
+        # Of two faults either may be told; Python counts the byte from where its decoder stopped before.
+        first = ("a quote inside a cell that is not quoted", "is not UTF-8)")
+        assert found == plain or (isinstance(found, str) and any(fault in found for fault in first))
 
 
 def told(read: Callable, path: Path) -> Trace | str:
