@@ -175,8 +175,8 @@ def test_lines_of_an_unknown_model_are_imported(tmp_path):
     first, *told = done.stdout.splitlines()
     assert first == f"{out}: 3 tokens x 2 layers x 2"
     assert told == [
-        "big_moe_on_edge.csv: model 'New' is not in config/; taken from the file: E = 8, 2 MoE layers (0 to 1)",
-        "big_moe_on_edge.csv: the run's own cache: 33.3% of 12 hit, prefill 0.0%, decode 50.0%",
+        "note: big_moe_on_edge.csv: model 'New' is not in config/; taken from the file: E = 8, 2 MoE layers (0 to 1).",
+        "note: big_moe_on_edge.csv: the run's own cache: 33.3% of 12 hit, prefill 0.0%, decode 50.0%.",
     ]
     assert "New" in run("trace", "describe", str(out)).stdout
     done = run(

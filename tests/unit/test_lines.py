@@ -70,7 +70,7 @@ def test_lines_unknown_model_needs_stated_experts(name):
         options |= {"experts": 8}
     trace = read(SAMPLES / name, "New", **options)
     assert trace.router == Router("New", 8, 2, (0, 1))
-    assert "model 'New' is not in config/; taken from the file: E = 8, 2 MoE layers" in trace.origin.notes["told"][0]
+    assert "model 'New' is not in config/; taken from the file: E = 8, 2 MoE layers" in trace.origin.notes["remarks"][0]
 
 
 def test_lines_docs_show_every_sample():
@@ -132,7 +132,7 @@ def test_lines_implied_tokens_read_back(tmp_path_factory, workload, data):
     trace = read(written(tmp_path_factory.mktemp("lines"), implied(router, experts, prompt)), router)
     np.testing.assert_array_equal(trace.experts, experts[prompt - 1 :])
     assert trace.position.tolist() == list(range(prompt - 1, len(experts)))
-    told = " ".join(trace.origin.notes["told"])
+    told = " ".join(trace.origin.notes["remarks"])
     assert (f"{prompt - 1} prompt tokens left out" in told) == (prompt > 1)
 
 
@@ -140,11 +140,11 @@ def test_lines_concatenated_files_are_sequences(tmp_path):
     text = (SAMPLES / "moe_cache_profile.csv").read_text()
     trace = read(written(tmp_path, text + text))
     assert trace.sequence.tolist() == [0, 0, 0, 1, 1, 1]
-    assert "2 sequences" not in " ".join(trace.origin.notes["told"])
+    assert "2 sequences" not in " ".join(trace.origin.notes["remarks"])
     without_header = text.split("\n", 1)[1]
     trace = read(written(tmp_path, text + without_header))
     assert trace.sequence.tolist() == [0, 0, 0, 1, 1, 1]
-    assert trace.origin.notes["told"][0] == "a.csv: 2 sequences, as positions start anew 1 times"
+    assert trace.origin.notes["remarks"][0] == "a.csv: 2 sequences, as positions start anew 1 times"
     implied_order = (SAMPLES / "llama_moe_trace.csv").read_text()
     assert read(written(tmp_path, implied_order + implied_order)).position.tolist() == [0, 1, 2, 0, 1, 2]
 
@@ -224,7 +224,7 @@ def test_lines_stated_top_k_may_be_smaller(tmp_path):
     wide = Router("Tiny", 8, 3, (0, 1))
     trace = read(SAMPLES / "big_moe_on_edge.csv", wide)
     assert trace.router == TINY
-    assert "the run used 2 experts of a token, Tiny has 3" in trace.origin.notes["told"][0]
+    assert "the run used 2 experts of a token, Tiny has 3" in trace.origin.notes["remarks"][0]
     assert "2 experts of one token, Tiny uses 3. If the run used fewer, add --top-k 2" in complaint(
         SAMPLES / "moe_cache_profile.csv", wide
     )
@@ -245,7 +245,7 @@ def test_lines_prompt_passes_of_flash_moe_left_out(tmp_path):
     many = '{"layer":0,"n_tokens":9,"n_experts":4,"expert_ids":[0,1,2,3],"slot_ids":[0,1,2,3],"elapsed_us":1}\n'
     trace = read(written(tmp_path, many + text, "a.jsonl"))
     assert trace.experts.tolist() == EXPERTS
-    assert "1 lines left out: they name the experts of many tokens together" in trace.origin.notes["told"][0]
+    assert "1 lines left out: they name the experts of many tokens together" in trace.origin.notes["remarks"][0]
 
 
 def test_lines_tokens_of_minus_one_left_out(tmp_path):
@@ -253,7 +253,7 @@ def test_lines_tokens_of_minus_one_left_out(tmp_path):
     header, rows = text.split("\n", 1)
     trace = read(written(tmp_path, f"{header}\n-1,0,1,2\n-1,1,1,2\n{rows}"))
     assert trace.experts.tolist() == EXPERTS
-    assert "2 lines left out: prompt tokens without a position" in trace.origin.notes["told"][0]
+    assert "2 lines left out: prompt tokens without a position" in trace.origin.notes["remarks"][0]
 
 
 def edited(name: str, edit: Callable[[list[str]], object]) -> Callable[[Path], Path]:

@@ -118,13 +118,11 @@ def import_trace(arguments: argparse.Namespace) -> None:
         store.write_trace(arguments.out, read)
         shape = f"{len(read):,} tokens x {len(read.router.layers)} layers x {read.router.top_k}"
         console().print(f"{arguments.out}: {shape}")
-        for line in read.origin.notes.get("told", []):
-            console().print(line, markup=False)
     else:
         store.write_counts(arguments.out, read)
         console().print(f"{arguments.out}: counts only (the source has no token order), windows: {len(read.counts):,}")
     for remark in read.origin.notes.get(REMARKS, []):
-        console().print(f"note: {remark}.", soft_wrap=True)
+        console().print(f"note: {remark}.", soft_wrap=True, markup=False)
 
 
 def _check_out(folder: Path, *, force: bool) -> None:

@@ -11,11 +11,11 @@ first `prompt_tokens`.
 
 docs/samples/lines.csv (model made-up) holds
 
-    pos,layer,e0,e1
-    0,0,0,1
-    0,1,2,3
-    1,0,1,3
-    1,1,0,2
+    pos,phase,layer,e0,e1
+    0,decode,0,0,1
+    0,decode,1,2,3
+    1,decode,0,1,3
+    1,decode,1,0,2
 """
 
 import gzip
@@ -36,7 +36,7 @@ from prophet_moe.routing.importers.lines.entries import (
     sequences_of,
 )
 from prophet_moe.routing.importers.lines.tables import Lines, csv_entries, json_entries, lines_of
-from prophet_moe.routing.importers.reading import Sequence, fault, files_of, trace_of, with_notes
+from prophet_moe.routing.importers.reading import Sequence, fault, files_of, trace_of, with_notes, with_remarks
 from prophet_moe.routing.trace import Origin, Router, Trace
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json", ".bin", ".gz")
@@ -83,7 +83,7 @@ def read(
         ranked &= entries.ranked
         told += _told(entries, len(parts), left_out, router, run)
         notes[path.name] = dict(stated.notes) | dict(entries.notes)
-    origin = with_notes(origin, sequences=about, lines=notes, told=_few(told))
+    origin = with_remarks(with_notes(origin, sequences=about, lines=notes), _few(told))
     return trace_of(sequences, run, origin, source, ranked=ranked)
 
 
