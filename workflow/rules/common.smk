@@ -53,7 +53,9 @@ with ends_in_one_line():
             raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), problem, advice)
     if EXPERIMENT.collect.afresh and not shutil.which(EXPERIMENT.collect.python):
         where = Sources(config, MERGED_FILES).of(("collect", "afresh"), ("collect", "python"))
-        problem = f"collect.python: got {EXPERIMENT.collect.python!r}, which is no program here, but collect.afresh is set"
+        problem = (
+            f"collect.python: got {EXPERIMENT.collect.python!r}, which is no program here, but collect.afresh is set"
+        )
         raise UserError(where, problem, "Run: make gpu; or name a Python that has PyTorch and Transformers.")
     BUILT = EXPERIMENT.built_scenarios()
     COVERED = {name: [model for model in MODELS if covers(scenario, MODELS[model])] for name, scenario in BUILT.items()}

@@ -42,7 +42,9 @@ def failures():
     for path in sorted(Path("logs").rglob("*.log")):
         text = path.read_text() if path.stat().st_mtime >= STARTED else ""
         told = [line for line in text.splitlines() if line.startswith("error: ")]
-        unexpected = [f"see {folder / path}: {text.splitlines()[-1]}"] if "Traceback (most recent call last)" in text else []
+        unexpected = (
+            [f"see {folder / path}: {text.splitlines()[-1]}"] if "Traceback (most recent call last)" in text else []
+        )
         lines += told or unexpected
     return lines
 
