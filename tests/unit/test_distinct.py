@@ -56,10 +56,11 @@ def test_overflow_share_is_the_simulated_one(router, variation, batch, apart, se
     row = columns(*router, variation, batch)
     unique = dirichlet_occupancy(*row)
     resident = np.ceil(unique - 1e-9) + apart
-    expected = (drawn > resident[0]).mean()
-    # The normal shape is coarse where a layer has few experts.
-    tolerance = 0.06 if router[0] > 8 else 0.15
-    assert distinct.overflow_share(unique, *row, resident)[0] == pytest.approx(expected, abs=tolerance)
+    share = distinct.overflow_share(unique, *row, resident)[0]
+    # The normal shape is coarse where the number of distinct experts hardly varies: there within one expert.
+    assert (drawn > resident[0] + 1).mean() - 0.02 <= share <= (drawn > resident[0] - 1).mean() + 0.02
+    if distinct.deviation(unique, *row)[0] >= 2:
+        assert share == pytest.approx((drawn > resident[0]).mean(), abs=0.06)
 
 
 def test_one_token_needs_k_experts_whatever_the_share():
