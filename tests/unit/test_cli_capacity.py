@@ -130,7 +130,7 @@ def test_verdict_comes_first_and_tells_time_and_its_basis(ask, project):
         "With Prophet's resident set, 8 of 128 experts per MoE layer, it fits, with a context of up to 40,960 tokens",
         "A context of 8,192 tokens does not fit with all experts resident (38.0 GB are missing), and fits with",
         "the hit rate is not known below 16 experts, so none of the experts needed is taken to be there",
-        "there is room for 43 of 128 experts per MoE layer. With them a decode step at 8,192 tokens takes",
+        "there is room for 44 of 128 experts per MoE layer. With them a decode step at 8,192 tokens takes",
         "of Qwen3-235B, which has the same E and k",
         "each is a lower bound, their ratio is not a bound",
     ):

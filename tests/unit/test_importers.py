@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,7 +286,7 @@ def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wr
     rows[line % len(rows)][column] = cell
     path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", rows)
     path.write_bytes(path.read_bytes()[: -cut or None])
-    found, plain = (told(read, path) for read in (partial(import_source, "prompt_csv"), plain_prompt_csv.read))
+    found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
     if isinstance(plain, str) or isinstance(found, str):
         assert found == plain
     else:
@@ -310,7 +309,7 @@ def test_prompt_csv_reads_damage_as_its_plain_reader(tmp_path_factory, place, cu
     path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
     data = path.read_bytes()
     path.write_bytes(data[:place] + put + data[place + cut :])
-    found, plain = (told(read, path) for read in (partial(import_source, "prompt_csv"), plain_prompt_csv.read))
+    found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
     if isinstance(found, Trace) and isinstance(plain, Trace):
         np.testing.assert_array_equal(found.experts, plain.experts)
     else:

@@ -19,18 +19,36 @@ from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
 from prophet_moe.provenance.verify import compare, remedies, verify
 from tests.conftest import ROOT
 
+LOADS = """
+import ast, importlib, runpy, sys
+
+def loaded():
+    return {module.__file__ for name, module in sys.modules.items() if name.startswith("prophet_moe")}
+
+runpy.run_path(sys.argv[1])
+seen = set()
+while found := loaded() - seen:
+    seen |= found
+    for path in found:
+        tree = ast.parse(open(path).read())
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module.startswith("prophet_moe"):
+                    package = importlib.import_module(node.module)
+                    for alias in node.names:
+                        if not hasattr(package, alias.name):
+                            importlib.import_module(f"{node.module}.{alias.name}")
+print(list(seen))
+"""
+"""Runs a script, then what the functions of the modules that it loaded import."""
 SCRIPTS = sorted((ROOT / "workflow/scripts").glob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_code_of_a_script_is_what_python_imports(script):
-    """The import graph holds every library module that really gets loaded when the script runs."""
-    loads = (
-        "import sys, runpy; runpy.run_path(sys.argv[1]);"
-        "print([m.__file__ for n, m in sys.modules.items() if n.startswith('prophet_moe')])"
-    )
+    """The import graph holds every library module that gets loaded when the script runs, also from inside functions."""
     shown = subprocess.run(
-        [sys.executable, "-c", loads, str(script)], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-c", LOADS, str(script)], capture_output=True, text=True, check=True, cwd=ROOT
     )
     loaded = {Path(path).relative_to(ROOT / "workflow") for path in ast.literal_eval(shown.stdout)}
     declared = {Path(path).relative_to("workflow") for path in code_of(script, Path("workflow"))[1:]}

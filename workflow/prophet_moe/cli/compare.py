@@ -6,7 +6,6 @@ from typing import Any
 from rich.table import Table
 
 from prophet_moe.cli.terminal import console
-from prophet_moe.provenance.compare import cells, compare_run, write_page
 
 
 def add_commands(commands: Any) -> None:
@@ -22,6 +21,9 @@ def add_commands(commands: Any) -> None:
 
 def compare_with_committed(arguments: argparse.Namespace) -> None:
     """Print what differs by table and column, and write a page with the figures side by side."""
+    # Only this command needs pandas, whose import takes a while.
+    from prophet_moe.provenance.compare import cells, compare_run, write_page
+
     differences = compare_run(arguments.name)
     changed = [difference for difference in differences if difference.verdict != "the same"]
     table = Table("output", "column", "rows that differ", "largest relative difference")

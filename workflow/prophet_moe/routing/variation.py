@@ -50,8 +50,9 @@ def read_variations(path: Path, batching: str) -> dict[str, Variation]:
     rows = [dict(zip(names, cells, strict=True)) for cells in read_csv(path, names)]
     for line, row in enumerate(rows, start=2):
         bounded = row["low"] or row["high"]
-        for name in ("value", "low", "high") if bounded else ("value",):
-            row[name] = _number(row[name], f"line {line}: {name}", path)
+        for name in ("value", "low", "high"):
+            unbounded = name != "value" and not bounded
+            row[name] = math.nan if unbounded else _number(row[name], f"line {line}: {name}", path)
     return {row["model"]: Variation(**row) for row in rows if row["batching"] == batching}
 
 

@@ -187,7 +187,7 @@ def _json(text: str) -> Found:
         if f'"{key}"' in text:
             return Found("json", f"{what} with {key}", formats)
     nested = re.match(r"\[\s*\[\s*[-0-9\[]", text)
-    return Found("json", f"{what} of nested lists", ("counts",)) if nested else Found("json", what)
+    return Found("json", f"{what} of nested lists", ("counts", "lines")) if nested else Found("json", what)
 
 
 def _has_lines(text: str) -> bool:
