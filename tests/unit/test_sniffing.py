@@ -101,7 +101,7 @@ WRONG = {
     "counts as prompts": (
         "prompt_json",
         text("a.json", "[[1, 2], [3, 4]]"),
-        "is JSON of nested lists, expected format prompt_json. Import it as counts.",
+        "is JSON of nested lists, expected format prompt_json. Import it as counts or lines.",
     ),
     "stat as prompts": (
         "prompt_json",

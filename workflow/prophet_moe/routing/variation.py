@@ -62,7 +62,7 @@ def _number(cell: str, place: str, path: Path) -> float:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise UserError(str(path), f"{place}: got {cell!r}, expected a number", REBUILD)
+        raise UserError(str(path), f"{place}: got {repr(cell) if cell else 'nothing'}, expected a number", REBUILD)
     return number
 
 
