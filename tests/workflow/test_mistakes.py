@@ -71,11 +71,11 @@ MISTAKES = {
     ),
     "negative memory": (
         lambda p: edit(p, "config/gpus.yaml", "memory_visible_gib: 31.74", "memory_visible_gib: -1"),
-        "config/gpus.yaml: V100-32GB.memory_visible_gib: got -1, expected greater than 0",
+        "config/gpus.yaml: V100-32GB.memory_visible_gib: got -1, expected greater than or equal to 1",
     ),
     "zero bandwidth": (
         lambda p: edit(p, "config/gpus.yaml", "link_gb_per_s: 31.5", "link_gb_per_s: 0"),
-        "config/gpus.yaml: A100-40GB.link_gb_per_s: got 0, expected greater than 0",
+        "config/gpus.yaml: A100-40GB.link_gb_per_s: got 0, expected greater than or equal to 1",
     ),
     "an unknown policy of prefetching": (
         lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, frequency", "on_demnd, frequency"),
