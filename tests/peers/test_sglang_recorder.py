@@ -228,7 +228,11 @@ def test_per_pass(tmp_path):
 def test_stat(tmp_path):
     """A circular buffer that is not full: its other rows are zero."""
     count = torch.zeros(4, HIDDEN, ROUTER.experts, dtype=torch.int32)
-    count[:2, list(ROUTER.layers)] = torch.randint(0, 5, (2, 3, 6), dtype=torch.int32, generator=torch.Generator())
+    chosen = (
+        torch.rand(2, len(ROUTER.layers), 20, ROUTER.experts, generator=torch.Generator()).topk(ROUTER.top_k).indices
+    )
+    counted = torch.nn.functional.one_hot(chosen, ROUTER.experts).sum(dim=(2, 3))
+    count[:2, list(ROUTER.layers)] = counted.to(torch.int32)
     dump = {"rank": 0, "logical_count": count, "average_utilization_rate_over_window": None}
     torch.save(dump, tmp_path / "a.pt")
     np.testing.assert_array_equal(counts_of(tmp_path / "a.pt"), count[:2, list(ROUTER.layers)])

@@ -22,7 +22,7 @@ KINDS = {
     "arrays": ("npz",),
     "prompt_json": ("json",),
     "prompt_csv": ("csv",),
-    "sglang_recorder": ("pt", "json"),
+    "sglang_recorder": ("pt", "pickle", "json"),
     "sglang_routed_experts": ("json",),
     "vllm_routed_experts": ("npz",),
     "transformers_logits": ("npz",),
