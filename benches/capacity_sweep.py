@@ -108,7 +108,7 @@ def peak_memory(count: int) -> None:
 
 
 def main() -> None:
-    """Run both measurements."""
+    """Measure the speed of the sweep beside a Python loop and pandas, and its peak memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configurations", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=3)

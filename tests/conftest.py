@@ -1,6 +1,8 @@
 """What several tests need: the project's root, its catalogue and the records of both scenarios."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +37,7 @@ def models() -> dict[str, ModelSpec]:
 
 @pytest.fixture(scope="session")
 def gpus(experiment: Experiment) -> dict[str, GpuSpec]:
-    """The grid's GPUs."""
+    """GPUs that config/experiment.yaml selects, by name, as config/gpus.yaml describes them."""
     return load_gpus(ROOT / "config/gpus.yaml", experiment.gpus)
 
 
@@ -58,3 +60,17 @@ def grids(experiment, models, gpus, variations) -> dict[str, pd.DataFrame]:
 def records(grids) -> dict[str, pd.DataFrame]:
     """The record of each scenario."""
     return {name: record(grid) for name, grid in grids.items()}
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """Finds a file of others below PROPHET_DATA. A test skips where that is not set, and fails where the file lacks."""
+
+    def find(name: str) -> Path:
+        if not (folder := os.environ.get("PROPHET_DATA")):
+            pytest.skip("PROPHET_DATA does not name the folder of datasets")
+        path = Path(folder) / name
+        assert path.exists(), f"{path}: not there, although PROPHET_DATA is set"
+        return path
+
+    return find

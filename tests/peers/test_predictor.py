@@ -53,7 +53,7 @@ def made(seed: int, sequences: int = 20, tokens: int = 40) -> Trace:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A trace on disk."""
+    """The folder of a small trace that predictors of this module are trained on."""
     written = tmp_path_factory.mktemp("trace")
     write_trace(written, made(0))
     return written

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from prophet_moe.routing.counted_law import beside_law, variation_of
 from prophet_moe.routing.importers import import_source, import_trace
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.law_rows import BATCHES
-from prophet_moe.routing.trace import Counts, Origin, Router, check_counts
+from prophet_moe.routing.trace import PREFILL, Counts, Origin, Router, check_counts
 
 ORIGIN = Origin("a test", "CC0-1.0")
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -311,11 +310,9 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_counts_are_read(name):
+def test_published_counts_are_read(name, published):
     """Counts of OLMoE and DeepSeek-MoE-16B that others published."""
-    path = Path(os.environ.get("PROPHET_DATA", "")) / "routing/counts" / name
-    if "PROPHET_DATA" not in os.environ or not path.exists():
-        pytest.skip("PROPHET_DATA does not name a folder with these counts")
+    path = published(f"routing/counts/{name}")
     router, windows, effective = PUBLISHED[name]
     counts = import_source("counts", path, router, ORIGIN)
     assert len(counts.counts) == windows and REMARKS not in counts.origin.notes
@@ -325,13 +322,13 @@ def test_published_counts_are_read(name):
 
 
 @pytest.mark.parametrize("task", ["intent", "law", "summary", "translation"])
-def test_published_prefill_traces_are_read(task):
+def test_published_prefill_traces_are_read(task, published):
     """Routing of DeepSeek-V2-Lite, prefill, in the form of `arrays`."""
-    path = Path(os.environ.get("PROPHET_DATA", "")) / f"routing/esft/dsv2lite_esft_{task}.npz"
-    if "PROPHET_DATA" not in os.environ or not path.exists():
-        pytest.skip("PROPHET_DATA does not name a folder with these traces")
+    path = published(f"routing/esft/dsv2lite_esft_{task}.npz")
     trace = import_source("arrays", path, Router("DeepSeek-V2-Lite", 64, 6, tuple(range(1, 27))), ORIGIN)
-    assert 8_000 < len(trace) < 9_000 and not trace.ranked
+    with np.load(path) as held:
+        np.testing.assert_array_equal(trace.experts, held["expert_ids"])
+    assert trace.described_phase == PREFILL and not trace.ranked
 
 
 def test_a_head_of_an_array_that_is_no_python_is_one_line(tmp_path):

@@ -17,7 +17,7 @@ VARIATIONS = st.sampled_from([0.0, 0.3, 0.484, 0.685, 1.0, 1.6])
 
 
 def columns(*numbers) -> list[np.ndarray]:
-    """One row of arrays."""
+    """Each of the numbers as an array of one element: the columns of a table with a single row."""
     return [np.array([number], float) for number in numbers]
 
 

@@ -37,7 +37,7 @@ SHOWN = {
 
 @pytest.fixture(scope="module")
 def points() -> pd.DataFrame:
-    """The committed points."""
+    """The committed points of the frontier, a row per configuration, strategy and number of resident experts."""
     return pd.read_csv(ROOT / "tables/data/frontier.csv")
 
 

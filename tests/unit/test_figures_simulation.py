@@ -86,7 +86,7 @@ def tables() -> dict[str, pd.DataFrame]:
 
 
 def drawings(tables: dict[str, pd.DataFrame], traces: list[str], claimed: ReportedComparison) -> dict:
-    """All four figures."""
+    """The four figures about replays of strategies, drawn from `tables`, by a short name."""
     return {
         "comparative": comparative_evaluation.draw(tables["results"], STYLE, traces=traces, claimed=claimed),
         "deduplication": expert_deduplication.draw(tables["counted"], STYLE, traces=traces, claimed=claimed),

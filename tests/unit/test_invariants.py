@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,10 +84,8 @@ def test_a_fault_is_told_without_an_installed_package(monkeypatch):
 
 
 @pytest.mark.parametrize("strategy", ["on_demand", "belady"])
-def test_sim_run_replays_the_published_decode_trace(tmp_path, monkeypatch, capsys, strategy):
-    source = Path(os.environ.get("PROPHET_DATA", "")) / "routing/gptoss20b_decode.npz"
-    if "PROPHET_DATA" not in os.environ or not source.exists():
-        pytest.skip("the trace of gpt-oss-20b is not there")
+def test_sim_run_replays_the_published_decode_trace(tmp_path, monkeypatch, capsys, strategy, published):
+    source = published("routing/gptoss20b_decode.npz")
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "gpt-oss-20b"
     for command in (

@@ -38,7 +38,7 @@ SMALL = "small-6x8-top2"
 
 @cache
 def recorded_trace(name: str) -> Trace:
-    """A committed trace."""
+    """The trace `name` of resources/traces/, read once."""
     return store.read_trace(TRACES / name)
 
 

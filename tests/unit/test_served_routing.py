@@ -34,13 +34,13 @@ def encoded(ids: np.ndarray) -> str:
 
 
 def generated(ids: np.ndarray, prompt: int = PROMPT, completion: int = GENERATED, **meta) -> dict:
-    """A response of /generate."""
+    """A response of SGLang's endpoint /generate that carries the expert `ids`, (tokens, hidden layers, k)."""
     told = {"prompt_tokens": prompt, "completion_tokens": completion, "routed_experts": encoded(ids)}
     return {"text": "", "meta_info": told | meta}
 
 
 def chat(*choices: np.ndarray, completion: int = GENERATED) -> dict:
-    """A chat completion."""
+    """A chat completion of SGLang with one choice for each array of expert ids, (tokens, hidden layers, k)."""
     return {
         "object": "chat.completion",
         "choices": [{"index": i, "sgl_ext": {"routed_experts": encoded(ids)}} for i, ids in enumerate(choices)],

@@ -33,7 +33,7 @@ def make_trace(choices, lengths, experts, *, tokens=None, gaps=()) -> Trace:
 
 
 def uniform_trace(lengths, layers, experts, top_k, seed=0, **more) -> Trace:
-    """Independent uniform choices."""
+    """A trace whose tokens choose k of E experts uniformly, independently in every layer."""
     rng = np.random.default_rng(seed)
     choices = rng.random((sum(lengths), layers, experts)).argsort(axis=2)[:, :, :top_k]
     return make_trace(choices, lengths, experts, **more)
@@ -71,7 +71,7 @@ def traces(draw) -> Trace:
 
 
 def neighbours(trace: Trace) -> list[tuple[int, int]]:
-    """Rows of consecutive tokens."""
+    """Pairs of row numbers of `trace` whose tokens follow one another in a sequence, by a plain loop."""
     return [
         (a, b)
         for a, b in pairwise(range(len(trace)))

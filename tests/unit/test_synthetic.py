@@ -30,7 +30,7 @@ def parameters(layers=3, experts=16, top_k=4, seed=0, **changes) -> Parameters:
 
 
 def mixed(state: int) -> int:
-    """splitmix64 in whole numbers."""
+    """The output function of the generator splitmix64, computed in Python's unbounded whole numbers."""
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     state = (state ^ (state >> 27)) * 0x94D049BB133111EB & MASK
     return state ^ (state >> 31)
