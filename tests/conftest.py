@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -62,15 +61,11 @@ def records(grids) -> dict[str, pd.DataFrame]:
     return {name: record(grid) for name, grid in grids.items()}
 
 
-@pytest.fixture(scope="session")
-def published() -> Callable[[str], Path]:
-    """Finds a file of others below PROPHET_DATA. A test skips where that is not set, and fails where the file lacks."""
-
-    def find(name: str) -> Path:
-        if not (folder := os.environ.get("PROPHET_DATA")):
-            pytest.skip("PROPHET_DATA does not name the folder of datasets")
-        path = Path(folder) / name
-        assert path.exists(), f"{path}: not there, although PROPHET_DATA is set"
-        return path
-
-    return find
+def published(name: str) -> Path:
+    """A file of others below PROPHET_DATA: a test skips where that is not set, and fails where the file lacks."""
+    if not (folders := os.environ.get("PROPHET_DATA")):
+        pytest.skip("PROPHET_DATA does not name the folder of datasets")
+    paths = [Path(folder) / name for folder in folders.split(os.pathsep)]
+    found = next((path for path in paths if path.exists()), None)
+    assert found, f"{name}: not there, although PROPHET_DATA is set"
+    return found

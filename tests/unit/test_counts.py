@@ -16,6 +16,7 @@ from prophet_moe.routing.importers import import_source, import_trace
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.law_rows import BATCHES
 from prophet_moe.routing.trace import PREFILL, Counts, Origin, Router, check_counts
+from tests.conftest import published
 
 ORIGIN = Origin("a test", "CC0-1.0")
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -310,7 +311,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_counts_are_read(name, published):
+def test_published_counts_are_read(name):
     """Counts of OLMoE and DeepSeek-MoE-16B that others published."""
     path = published(f"routing/counts/{name}")
     router, windows, effective = PUBLISHED[name]
@@ -322,7 +323,7 @@ def test_published_counts_are_read(name, published):
 
 
 @pytest.mark.parametrize("task", ["intent", "law", "summary", "translation"])
-def test_published_prefill_traces_are_read(task, published):
+def test_published_prefill_traces_are_read(task):
     """Routing of DeepSeek-V2-Lite, prefill, in the form of `arrays`."""
     path = published(f"routing/esft/dsv2lite_esft_{task}.npz")
     trace = import_source("arrays", path, Router("DeepSeek-V2-Lite", 64, 6, tuple(range(1, 27))), ORIGIN)

@@ -3,7 +3,6 @@
 import base64
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
+from tests.conftest import published
 
 ORIGIN = Origin("a test", "CC0-1.0", notes={"kept": True})
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -404,11 +404,7 @@ def test_sglang_counts_in_json(tmp_path):
 
 def test_the_published_decode_traces():
     """The arrays of gpt-oss-20b that the project's routing results start from."""
-    if "PROPHET_DATA" not in os.environ:
-        pytest.skip("PROPHET_DATA does not name the folder of datasets")
-    path = Path(os.environ["PROPHET_DATA"]) / "routing/gptoss20b_decode.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
+    path = published("routing/gptoss20b_decode.npz")
     trace = import_source("arrays", path, Router("GPT-OSS-20B", 32, 4, tuple(range(24))), ORIGIN)
     assert len(trace) == 215_438
     assert len(np.unique(trace.sequence)) == 703

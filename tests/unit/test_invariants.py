@@ -15,7 +15,7 @@ from prophet_moe.cachesim.simulation import Hierarchy, Times
 from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.errors import ends_in_one_line
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
-from tests.conftest import ROOT
+from tests.conftest import ROOT, published
 
 LAYERS, EXPERTS, TOP_K, TOKENS = 4, 32, 16, 1000
 REQUESTS = 10**8
@@ -84,7 +84,7 @@ def test_a_fault_is_told_without_an_installed_package(monkeypatch):
 
 
 @pytest.mark.parametrize("strategy", ["on_demand", "belady"])
-def test_sim_run_replays_the_published_decode_trace(tmp_path, monkeypatch, capsys, strategy, published):
+def test_sim_run_replays_the_published_decode_trace(tmp_path, monkeypatch, capsys, strategy):
     source = published("routing/gptoss20b_decode.npz")
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "gpt-oss-20b"

@@ -3,11 +3,9 @@
 import csv
 import functools
 import math
-import os
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise, product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from prophet_moe.routing import sequences, statistics
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace, sequence_starts
+from tests.conftest import published
 
 
 def make_trace(choices, lengths, experts, *, tokens=None, gaps=()) -> Trace:
@@ -42,11 +41,7 @@ def uniform_trace(lengths, layers, experts, top_k, seed=0, **more) -> Trace:
 @functools.cache
 def published_trace() -> Trace:
     """gpt-oss-20b decoding, less the sequences that its authors flag as repetitive; skips where it is not at hand."""
-    if "PROPHET_DATA" not in os.environ:
-        pytest.skip("PROPHET_DATA does not name the folder of datasets")
-    path = Path(os.environ["PROPHET_DATA"]) / "routing/gptoss20b_decode.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
+    path = published("routing/gptoss20b_decode.npz")
     trace = import_source("arrays", path, Router("gpt-oss-20b", 32, 4, tuple(range(24))), Origin("test", "Apache-2.0"))
     with path.with_name("gptoss20b_decode_sequences.csv").open(encoding="utf-8") as stream:
         repetitive = [row["repetition"] == "True" for row in csv.DictReader(stream)]
