@@ -31,7 +31,7 @@ help:
 $(VENV)/ready: envs/bootstrap.txt envs/analysis.txt pyproject.toml
 	envs/install.sh $(VENV) envs/analysis.txt
 	@echo "Compiling the kernels"
-	$(VENV)/bin/python -m prophet_moe.warm
+	$(VENV)/bin/python -m prophet_moe.compile_kernels
 	touch $@
 
 $(VENV)/dev: $(VENV)/ready envs/dev.txt

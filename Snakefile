@@ -7,15 +7,15 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from prophet_moe.documents import read_yaml
-from prophet_moe.errors import ends_in_one_line
+from prophet_moe.validation import read_yaml
+from prophet_moe.errors import exit_on_user_error
 
 min_version("9.6")
 
 CONFIG_FILES = ("config/experiment.yaml", "config/style.yaml")
 
 # Snakemake's own message for an unreadable configuration file names neither the file nor the line.
-with ends_in_one_line():
+with exit_on_user_error():
     for file in CONFIG_FILES:
         read_yaml(Path(file))
 

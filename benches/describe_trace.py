@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow.parquet as pq
 
-from prophet_moe.files import replacing
+from prophet_moe.files import atomic_write
 from prophet_moe.routing import store
 from prophet_moe.routing.trace import DECODE, PHASES, Origin, Router, Trace
 
@@ -47,7 +47,7 @@ def write_synthetic(folder: Path, tokens: int) -> None:
     }
     schema = store.schema_of(ROUTER, metadata, with_tokens=False)
     path = folder / store.TRACE
-    with replacing(path) as partial, pq.ParquetWriter(partial, schema, **store.PARQUET) as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, **store.PARQUET) as writer:
         for start in range(0, tokens, BLOCK_TOKENS):
             place = np.arange(start, min(start + BLOCK_TOKENS, tokens), dtype=np.int32)
             experts = sets[random.integers(len(sets), size=(len(place), len(ROUTER.layers)))]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prophet_moe.errors import UserError
-from prophet_moe.files import canonical_hash, replacing, sha256, write_text
+from prophet_moe.files import atomic_write, canonical_hash, sha256, write_text
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(small_disk):
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
     path = tmp_path / "record.csv"
-    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:
         partial.write_text("half")
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []

@@ -13,7 +13,7 @@ from prophet_moe.cachesim.forecast import Forecast, Learned
 from prophet_moe.cachesim.invariants import Impossible
 from prophet_moe.cachesim.simulation import Hierarchy, Times
 from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.errors import ends_in_one_line
+from prophet_moe.errors import exit_on_user_error
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 from tests.conftest import ROOT, published
 
@@ -79,7 +79,7 @@ def test_a_broken_invariant_is_one_line_to_report(monkeypatch, capsys):
 
 def test_a_fault_is_told_without_an_installed_package(monkeypatch):
     monkeypatch.setattr("prophet_moe.errors.REPORTED", ("no-such-package",))
-    with pytest.raises(SystemExit, match="no-such-package is not installed"), ends_in_one_line():
+    with pytest.raises(SystemExit, match="no-such-package is not installed"), exit_on_user_error():
         raise Impossible("simulation: time does not hold")
 
 

@@ -14,11 +14,11 @@ from snakemake.utils import update_config
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.model import ModelSpec
-from prophet_moe.documents import merged, read_json, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, StyleFile, resolve
+from prophet_moe.validation import merged, read_json, read_yaml, validate
 from tests.conftest import ROOT
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")

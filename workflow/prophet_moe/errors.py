@@ -26,7 +26,7 @@ class Fault(Exception):
 
 
 @contextmanager
-def ends_in_one_line() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """End the program with exit code 1 and one line on standard error when a UserError or a Fault comes this far."""
     try:
         yield

@@ -17,12 +17,12 @@ SIGNIFICANT_DIGITS = 6
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; rename it into place at the end, remove it when anything fails.
 
     A full disk or a missing permission becomes a UserError that names `path`.
     """
-    partial = partial_of(path)
+    partial = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -33,14 +33,14 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def partial_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where `path` is written before it is whole."""
     return path.with_name(f".partial.{path.name}")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -51,13 +51,13 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, frame: "pd.DataFrame") -> None:
     """Write `frame` as CSV without its index; numbers at SIGNIFICANT_DIGITS, missing values empty."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         frame.to_csv(partial, index=False, float_format=f"%.{SIGNIFICANT_DIGITS}g", lineterminator="\n")
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
     """Write a frame as Parquet, exact numbers, no index."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         frame.to_parquet(partial, index=False)
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from prophet_moe.errors import from_os_error
-from prophet_moe.files import partial_of
+from prophet_moe.files import temporary_path
 
 RUNS = Path("results/runs")
 BEGUN = ".begun"
@@ -35,7 +35,7 @@ def prepare(name: str) -> Path:
 
 def _prepared(folder: Path) -> Path:
     if not (folder / BEGUN).exists():
-        partial = partial_of(folder)
+        partial = temporary_path(folder)
         for unfinished in (partial, folder):
             shutil.rmtree(unfinished, ignore_errors=True)
         partial.mkdir(parents=True)

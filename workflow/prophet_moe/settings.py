@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from prophet_moe.documents import Strict, inconsistent, validate
 from prophet_moe.errors import UserError
 from prophet_moe.precision import MlaCache, Precision
 from prophet_moe.sources import Sources
+from prophet_moe.validation import StrictModel, inconsistent, validate
 
 LARGEST_BATCH = 10**6
 """Sequences decoded together; more are a slip. The largest batches reported for one GPU are a few thousand."""
 
 
-class Routing(Strict):
+class Routing(StrictModel):
     """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
 
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
@@ -37,14 +37,14 @@ class Routing(Strict):
     """Exponent of the power law (report 000:73)."""
 
 
-class Quantile(Strict):
+class Quantile(StrictModel):
     """As many experts as a given share of a layer's steps needs at most, by the routing law."""
 
     quantile: float = Field(gt=0, lt=1)
     """Share of the layer-steps whose distinct experts are all resident."""
 
 
-class Activation(Strict):
+class Activation(StrictModel):
     """Peak activation memory."""
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
@@ -55,7 +55,7 @@ class Activation(Strict):
     """GB per 10^9 parameters and sequence; a fit to the report's results, not a law."""
 
 
-class Scenario(Strict):
+class Scenario(StrictModel):
     """A named set of parameters; the same rules build every scenario."""
 
     title: str
@@ -139,7 +139,7 @@ class Scenario(Strict):
         return self
 
 
-class Reference(Strict):
+class Reference(StrictModel):
     """The configuration that tables 1 and 4 and figures 1, 3 and 4 show."""
 
     gpu: str = "A100-80GB"
@@ -148,7 +148,7 @@ class Reference(Strict):
     """One of `batch_sizes`."""
 
 
-class Sensitivity(Strict):
+class Sensitivity(StrictModel):
     """Assumptions of the default scenario under which the headline is told again, one changed at a time."""
 
     runtime_reserve_mib: list[Annotated[float, Field(ge=0)]] = [0, 1024, 2048, 3072]
@@ -159,7 +159,7 @@ class Sensitivity(Strict):
     """Tokens of one prefill chunk."""
 
 
-class DecodeStep(Strict):
+class DecodeStep(StrictModel):
     """The decode steps of table 7."""
 
     context_tokens: int = Field(default=4096, gt=0)
@@ -168,7 +168,7 @@ class DecodeStep(Strict):
     """What the report says that Prophet costs (000:778)."""
 
 
-class Prefill(Strict):
+class Prefill(StrictModel):
     """The prefill of the contexts that the memory allows."""
 
     compute_share: float = Field(default=0.5, gt=0, le=1)
@@ -185,7 +185,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 SequenceOrder = Literal["mixed", "one_tenant_at_a_time"]
 
 
-class Simulation(Strict):
+class Simulation(StrictModel):
     """The comparison of strategies on routing traces."""
 
     timed_as: dict[str, str] = {
@@ -258,7 +258,7 @@ class Simulation(Strict):
         return self
 
 
-class ReportedComparison(Strict):
+class ReportedComparison(StrictModel):
     """What report 004 prints of its comparison, to stand beside what is measured."""
 
     step_ms: dict[str, float] = {
@@ -293,7 +293,7 @@ class ReportedComparison(Strict):
     """Expert reuse factor by batch size (004:56-62)."""
 
 
-class FigureModels(Strict):
+class FigureModels(StrictModel):
     """Which models a figure shows, in order (report 000:490-582), of those that `models` selects and a scenario has."""
 
     figure1_memory_breakdown: Names = [
@@ -352,7 +352,7 @@ RESERVED = ("data", "generated")
 """Folders beside the scenarios' own."""
 
 
-class Collect(Strict):
+class Collect(StrictModel):
     """Routing traces: recorded ones, or collected afresh."""
 
     afresh: bool = False
@@ -363,7 +363,7 @@ class Collect(Strict):
     """A Python with PyTorch and Transformers (`make gpu`)."""
 
 
-class Experiment(Strict):
+class Experiment(StrictModel):
     """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
 
     name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
@@ -469,7 +469,7 @@ def _colour_map(given: str) -> str:
 Colour = Annotated[str, AfterValidator(_colour)]
 
 
-class Colours(Strict):
+class Colours(StrictModel):
     """Colours as Matplotlib takes them; the defaults are safe for the colour-blind (Okabe and Ito 2008, and greys)."""
 
     baseline: Colour
@@ -499,7 +499,7 @@ OKABE_ITO = Colours(
 KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-oss-20b-decode"]
 
 
-class FigureStyle(Strict):
+class FigureStyle(StrictModel):
     """Looks of one figure."""
 
     width_in: float = Field(gt=0)
@@ -508,7 +508,7 @@ class FigureStyle(Strict):
     """Height as printed, inches; a figure grows when its rows need more."""
 
 
-class FigureStyles(Strict):
+class FigureStyles(StrictModel):
     """Looks of each figure."""
 
     figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=3.2)
@@ -526,7 +526,7 @@ class FigureStyles(Strict):
     frontier: FigureStyle = FigureStyle(width_in=7.0, height_in=3.0)
 
 
-class Style(Strict):
+class Style(StrictModel):
     """Looks, apart from science: a change here redraws figures and recomputes nothing."""
 
     font: Literal["DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "STIXGeneral"] = "DejaVu Sans"
@@ -550,13 +550,13 @@ class Style(Strict):
         return self.model_dump(mode="json", exclude={"figures"}) | own
 
 
-class StyleFile(Strict):
+class StyleFile(StrictModel):
     """The whole of config/style.yaml."""
 
     style: Style = Style()
 
 
-class Settings(Strict):
+class Settings(StrictModel):
     """All that `snakemake --configfile` may change: the keys of the experiment, and `style`."""
 
     experiment: Experiment = Experiment()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prophet_moe.documents import read_yaml
+from prophet_moe.validation import read_yaml
 
 COMMAND_LINE = "--config"
 """Where a value comes from that no file holds."""

@@ -10,7 +10,7 @@ from prophet_moe.collect.plan import read_plan
 from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.catalog import load_gpus, load_models, model_names
-from prophet_moe.errors import UserError, ends_in_one_line
+from prophet_moe.errors import UserError, exit_on_user_error
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
 from prophet_moe.runs import prepare
@@ -39,7 +39,7 @@ def known_counts():
 MERGED_FILES = [*CONFIG_FILES, *workflow.overwrite_configfiles]
 
 # Every mistake in a configuration file ends here, in one line, before any job starts.
-with ends_in_one_line():
+with exit_on_user_error():
     SETTINGS = resolve(
         config, MERGED_FILES, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces, known_counts()
     )

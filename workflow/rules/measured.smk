@@ -34,7 +34,7 @@ def gone(plan):
     return [path for path in replayed_files(plan) if not path.exists()]
 
 
-with ends_in_one_line():
+with exit_on_user_error():
     PREFETCH_PLAN = read_as(PrefetchPlan, PREFETCH_PLAN_FILE)
     check_prefetch_plan(PREFETCH_PLAN, f"{PREFETCH_PLAN_FILE}: prefetch")
     RECORDED_PREFETCH = {

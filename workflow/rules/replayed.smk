@@ -12,7 +12,7 @@ def timed_model(name):
     return architecture_named(model, MODEL_FOLDER, KNOWN_DATA)
 
 
-with ends_in_one_line():
+with exit_on_user_error():
     TIMED_MODELS = {name: timed_model(name) for name in (*TRACES, *PRESENT, *RECORDED)}
 
 # Half of the sequences are learned from, the other half must hold one sample.
@@ -98,7 +98,7 @@ def trace_shape(name):
     return metadata["experts"], metadata["top_k"]
 
 
-with ends_in_one_line():
+with exit_on_user_error():
     STAND_INS = stand_ins()
 
 config["simulated"] = [title(name) for name in SIMULATED]

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from prophet_moe.documents import read_json
+from prophet_moe.validation import read_json
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.datasets import architecture_named, how_to_get, load_datasets, located, router_named
@@ -11,7 +11,7 @@ from prophet_moe.routing.store import title_of
 COLLECTED_FOLDER = Path("results/traces")
 DATASET_FILE = Path("config/datasets.yaml")
 
-with ends_in_one_line():
+with exit_on_user_error():
     PLAN = read_plan(Path(EXPERIMENT.collect.plan))
     KNOWN_DATA = load_datasets(DATASET_FILE)
 

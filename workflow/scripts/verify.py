@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prophet_moe.errors import ends_in_one_line
+from prophet_moe.errors import exit_on_user_error
 from prophet_moe.provenance.verify import failures, remedies, verify
 
 
@@ -15,7 +15,7 @@ def main():
     """Check the outputs given; exit code 1 when one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outputs", type=Path, nargs="+")
-    with ends_in_one_line():
+    with exit_on_user_error():
         checks = [verify(output) for output in parser.parse_args().outputs]
 
     table = Table("", "output", "sidecar", "committed copy")

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from prophet_moe.documents import read_json
 from prophet_moe.files import write_csv
 from prophet_moe.present.prediction_summary import prediction_by_domain, prediction_summary
 from prophet_moe.provenance.job import run
+from prophet_moe.validation import read_json
 
 
 def build(files, parameters):

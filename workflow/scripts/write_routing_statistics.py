@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from prophet_moe.files import replacing
+from prophet_moe.files import atomic_write
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.rows import COLUMNS, read_summary
 
@@ -10,7 +10,7 @@ from prophet_moe.routing.rows import COLUMNS, read_summary
 def build(files, parameters):
     """Write the rows of every trace, in the order given."""
     table = pd.concat([read_summary(path) for path in files.statistics])
-    with replacing(files.table) as partial:
+    with atomic_write(files.table) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", columns=COLUMNS)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prophet_moe.documents import REBUILD
 from prophet_moe.errors import UserError
+from prophet_moe.validation import REBUILD
 
 SIMULATED = "on_demand"
 """Without prediction the hit rate follows from routing and capacity alone, whatever the GPU and the precision."""

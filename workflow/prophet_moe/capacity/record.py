@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from prophet_moe.documents import read_csv
 from prophet_moe.errors import UserError
 from prophet_moe.files import SIGNIFICANT_DIGITS
 from prophet_moe.units import GB
+from prophet_moe.validation import read_csv
 
 ESTIMATE, FEWEST, MOST = "estimate", "fewest_experts", "most_experts"
 """Cases of the capacity grid: the estimated routing, and the ends of its interval."""

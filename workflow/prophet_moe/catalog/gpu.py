@@ -5,15 +5,15 @@ from pathlib import Path
 
 from pydantic import Field, RootModel, model_validator
 
-from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.units import GB, GIB
+from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
 LARGEST = 100_000
 """No GPU has so many GB, GB/s or TFLOP/s: a larger number is in another unit, bytes or FLOP/s."""
 
 
-class GpuSpec(Strict):
+class GpuSpec(StrictModel):
     """One GPU, from its datasheet and from what CUDA reports."""
 
     memory_nominal_gb: float = Field(ge=1, le=LARGEST)

@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
+from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
 Positive = Field(gt=0)
 
 
-class Placement(Strict):
+class Placement(StrictModel):
     """Which layers of a stack: `first`, `first + step`, `first + 2 step`, ..."""
 
     first: int = Field(default=0, ge=0)
@@ -24,7 +24,7 @@ class Placement(Strict):
         return range(self.first, count, self.step)
 
 
-class Moe(Strict):
+class Moe(StrictModel):
     """The mixture-of-experts block."""
 
     experts: int = Positive
@@ -53,7 +53,7 @@ class Moe(Strict):
         return self
 
 
-class Attention(Strict):
+class Attention(StrictModel):
     """Attention of one layer."""
 
     kind: Literal["MHA", "GQA", "MLA"]
@@ -91,7 +91,7 @@ class Attention(Strict):
         return self
 
 
-class Mamba(Strict):
+class Mamba(StrictModel):
     """Mamba-1 block of a hybrid model."""
 
     state: int = Positive
@@ -100,7 +100,7 @@ class Mamba(Strict):
     dt_rank: int = Positive
 
 
-class Architecture(Strict):
+class Architecture(StrictModel):
     """A published architecture; every parameter is counted from these fields."""
 
     family: Literal["decoder", "encoder_decoder", "hybrid"]
@@ -133,7 +133,7 @@ class Architecture(Strict):
         return self
 
 
-class Constant(Strict):
+class Constant(StrictModel):
     """A number of the report with what is known about it."""
 
     value: float | int | None
@@ -152,7 +152,7 @@ class Constant(Strict):
         return self
 
 
-class Reported(Strict):
+class Reported(StrictModel):
     """The report's constants for one model."""
 
     experts: Constant
@@ -171,7 +171,7 @@ class Reported(Strict):
     """The report shows 0.00x everywhere and gives too little to compute it: a preset, not a result."""
 
 
-class ModelSpec(Strict):
+class ModelSpec(StrictModel):
     """One model of the catalogue in both forms."""
 
     name: str

@@ -20,12 +20,12 @@ from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, mode
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
-from prophet_moe.documents import merged, read_yaml
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
 from prophet_moe.routing.variation import Variation, pooled_for, read_variations
 from prophet_moe.settings import LARGEST_BATCH, Experiment, Scenario, resolve
 from prophet_moe.units import GB, GIB
+from prophet_moe.validation import merged, read_yaml
 
 STYLE, MEMORY = Path("config/style.yaml"), Path("resources/memory")
 VARIATIONS, FITS = Path("tables/data/routing_variation.csv"), Path("tables/data/routing_law_fits.csv")

@@ -16,7 +16,6 @@ from prophet_moe.catalog import Architecture, load_gpus, load_models
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.cli.trace import A_TRACE, trace_folder
-from prophet_moe.documents import read_yaml, validate
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import architecture_named, load_datasets
@@ -24,6 +23,7 @@ from prophet_moe.routing.sequences import caveats, unrepeated
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
 from prophet_moe.units import GB, MB
+from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
     from prophet_moe.cachesim.experiments import Part

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_as, read_plan
-from prophet_moe.errors import UserError, ends_in_one_line
+from prophet_moe.errors import UserError, exit_on_user_error
 from prophet_moe.files import write_json
 
 WORK = Path("results/collect")
@@ -72,7 +72,7 @@ def main() -> None:
         measurement.set_defaults(run=measure, measurement=name)
 
     arguments = parser.parse_args()
-    with ends_in_one_line():
+    with exit_on_user_error():
         try:
             arguments.run(arguments)
         except ModuleNotFoundError as error:

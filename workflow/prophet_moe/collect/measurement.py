@@ -16,7 +16,7 @@ from tqdm import tqdm
 from prophet_moe.collect import machine
 from prophet_moe.collect.allocation import within_memory
 from prophet_moe.errors import UserError
-from prophet_moe.files import canonical_hash, replacing, write_json
+from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.routing.store import SUMS, seal
 
 PARTS, PLAN = "parts", "plan.json"
@@ -72,7 +72,7 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
             write_json(path, {"rows": made, "state": machine.state()})
         rows += json.loads(path.read_text())["rows"]
     states = {name: json.loads((folder / PARTS / f"{name}.json").read_text())["state"] for name in parts}
-    with replacing(folder / f"{kind}.csv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_write(folder / f"{kind}.csv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

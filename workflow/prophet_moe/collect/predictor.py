@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prophet_moe.collect import machine
 from prophet_moe.collect.scoring import WEIGHTS, score
 from prophet_moe.errors import UserError
-from prophet_moe.files import canonical_hash, replacing, write_json
+from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
 from prophet_moe.routing.sequences import divisible, fingerprint, unrepeated
 from prophet_moe.routing.store import SUMS, read_trace, seal
@@ -79,11 +79,11 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
         if not part.exists():
             networks, loss = _train(learned, plan, lookahead)
             write_json(part.with_suffix(".json"), {"loss": loss})
-            with replacing(part) as partial:
+            with atomic_write(part) as partial:
                 save_file(networks.weights(), partial)
         losses[lookahead] = json.loads(part.with_suffix(".json").read_text())["loss"]
     parts = [load_file(out / PARTS / f"{lookahead}.safetensors") for lookahead in LOOKAHEADS]
-    with replacing(out / WEIGHTS) as partial:
+    with atomic_write(out / WEIGHTS) as partial:
         save_file({name: torch.stack([part[name] for part in parts]) for name in parts[0]}, partial)
     metadata = {
         "kind": "predictor",

@@ -18,7 +18,7 @@ from prophet_moe.collect import machine
 from prophet_moe.collect.decoding import Decoding, Pass, Prompt, passes
 from prophet_moe.collect.recorder import MoeLayer, Recorder, moe_layers, probe
 from prophet_moe.errors import UserError
-from prophet_moe.files import canonical_hash, replacing, write_json
+from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.routing import store
 from prophet_moe.routing.trace import Origin, Router, Trace, check
 
@@ -56,7 +56,7 @@ def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder:
         for number, (batch, part) in enumerate(zip(batches, parts, strict=True)):
             if not part.exists():
                 recorded, inputs = _collect_batch(model, layers, batch, job, number, wanted, progress)
-                with replacing(part.with_suffix(".safetensors")) as partial:
+                with atomic_write(part.with_suffix(".safetensors")) as partial:
                     save_file(inputs, partial)
                 # Written last: its name marks the batch as finished.
                 store.write_part(part, check(_trace_of(recorded, router, ranked, origin), part))
@@ -209,5 +209,5 @@ def _join_inputs(path: Path, parts: list[Path], layers: list[MoeLayer]) -> None:
     inputs = [part for part in map(load_file, parts) if len(part["sequence"])]
     joined = {key: torch.cat([part[key] for part in inputs]) for key in ("sequence", "position", "inputs")}
     joined["router_weights"] = torch.stack([layer.router_weight.detach().to("cpu", torch.bfloat16) for layer in layers])
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file(joined, partial)

@@ -17,7 +17,7 @@ from prophet_moe.collect import machine, tokens
 from prophet_moe.collect.corpus import read_texts
 from prophet_moe.collect.plan import ModelPlan, Plan, TrainingPlan
 from prophet_moe.errors import UserError
-from prophet_moe.files import canonical_hash, replacing, write_json
+from prophet_moe.files import atomic_write, canonical_hash, write_json
 
 CHECKPOINT = "checkpoint.pt"
 TRAINING = "training.json"
@@ -42,7 +42,7 @@ def prepared_corpus(plan: Plan, work: Path) -> EncodedCorpus:
         tokenizer = tokens.load_tokenizer(path)
     else:
         tokenizer = tokens.train_tokenizer((piece for text in texts.values() for piece in text.train), plan.vocabulary)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             tokenizer.save(str(partial))
     return EncodedCorpus(
         {name: np.concatenate(tokens.encode(tokenizer, text.train)) for name, text in texts.items()},
@@ -228,5 +228,5 @@ def _resume(folder: Path, made_from: str, device: torch.device) -> dict[str, Any
 
 
 def _save(folder: Path, state: dict[str, Any]) -> None:
-    with replacing(folder / CHECKPOINT) as partial:
+    with atomic_write(folder / CHECKPOINT) as partial:
         torch.save(state, partial)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError
 from prophet_moe.routing.store import METADATA, check_sums
+from prophet_moe.validation import read_json
 
 
 @dataclass(frozen=True)

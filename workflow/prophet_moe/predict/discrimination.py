@@ -17,12 +17,12 @@ import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
-from prophet_moe.documents import REBUILD
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LOOKAHEADS, context_of
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.rows import read_rows
 from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.validation import REBUILD
 
 LONGEST_GAPS = np.array([1, 2, 4, 8, 16, 32])
 """Tokens since a sequence chose an expert last, up to and including: the upper ends of the first recencies."""

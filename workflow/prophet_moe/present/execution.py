@@ -11,7 +11,7 @@ from nbconvert import HTMLExporter
 from papermill.translators import PythonTranslator, papermill_translators
 
 from prophet_moe.errors import UserError
-from prophet_moe.files import replacing, write_text
+from prophet_moe.files import atomic_write, write_text
 
 
 class Parameters(PythonTranslator):
@@ -32,7 +32,7 @@ def execute(notebook: Path, parameters: dict[str, Any], executed: Path, page: Pa
     An unknown or missing parameter, or a cell that fails, is a UserError; then nothing is written.
     """
     check_parameters(notebook, parameters)
-    with replacing(executed) as partial:
+    with atomic_write(executed) as partial:
         try:
             papermill.execute_notebook(
                 notebook,

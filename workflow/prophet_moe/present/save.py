@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from IPython.display import Image
 from matplotlib.figure import Figure
 
-from prophet_moe.files import replacing
+from prophet_moe.files import atomic_write
 from prophet_moe.present.style import styled
 from prophet_moe.settings import Style
 
@@ -21,11 +21,11 @@ def save_figure(figure: Figure, stem: Path, style: Style, *, title: str, config_
     """
     # CreationDate None leaves the clock out of the PDF.
     metadata = {"Title": title, "Subject": f"config {config_hash}", "CreationDate": None}
-    with replacing(stem.with_name(f"{stem.name}.pdf")) as partial, styled(style):
+    with atomic_write(stem.with_name(f"{stem.name}.pdf")) as partial, styled(style):
         figure.savefig(partial, format="pdf", metadata=metadata)
     # Software None leaves Matplotlib's version out of the PNG.
     metadata = {"Software": None, "Description": f"config {config_hash}"}
-    with replacing(stem.with_name(f"{stem.name}.png")) as partial, styled(style):
+    with atomic_write(stem.with_name(f"{stem.name}.png")) as partial, styled(style):
         figure.savefig(partial, format="png", metadata=metadata)
 
 

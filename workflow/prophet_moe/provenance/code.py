@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grimp
 
-from prophet_moe.documents import read_json
+from prophet_moe.validation import read_json
 
 PACKAGE = "prophet_moe"
 

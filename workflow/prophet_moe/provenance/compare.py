@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.errors import UserError
-from prophet_moe.files import replacing, write_text
+from prophet_moe.files import atomic_write, write_text
 from prophet_moe.provenance.verify import committed, drawn
 from prophet_moe.runs import BEGUN, RUNS, built_by, folder_of
 
@@ -124,7 +124,7 @@ def _side_by_side(folder: Path, output: str, name: str) -> str:
     pictures = [f'<img src="../{output}" alt="{escape(name)}">']
     theirs = committed(Path(output))
     if theirs is not None:
-        with replacing(folder / "committed" / output) as partial:
+        with atomic_write(folder / "committed" / output) as partial:
             partial.write_bytes(theirs)
         pictures.insert(0, f'<img src="committed/{output}" alt="committed">')
     return f"<p>Left as committed, right this run.</p>{''.join(pictures)}" if len(pictures) == 2 else pictures[0]

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from prophet_moe.errors import ends_in_one_line
-from prophet_moe.files import partial_of
+from prophet_moe.errors import exit_on_user_error
+from prophet_moe.files import temporary_path
 from prophet_moe.provenance.sidecar import origin, write_sidecar
 
 
@@ -44,7 +44,7 @@ def run(
     inputs = [getattr(files, name) for name in reads] + [path for name in several for path in getattr(files, name)]
     outputs = [getattr(files, name) for name in writes]
     try:
-        with ends_in_one_line():
+        with exit_on_user_error():
             made_from = origin(files.rule, inputs, files.code, files.parameters)
             files.config_hash = made_from["config_hash"]
             build(files, files.parameters)
@@ -53,4 +53,4 @@ def run(
     finally:
         # What another process of this job, such as a notebook's kernel, left when it was stopped.
         for output in outputs:
-            partial_of(output).unlink(missing_ok=True)
+            temporary_path(output).unlink(missing_ok=True)

@@ -12,9 +12,9 @@ import pandas as pd
 from PIL import Image
 
 from prophet_moe.capacity.record import EXTENDED_COLUMNS
-from prophet_moe.documents import read_json
 from prophet_moe.files import sha256
 from prophet_moe.provenance.sidecar import sidecar_of
+from prophet_moe.validation import read_json
 
 NUMBER_TOLERANCE = 1e-5
 """Largest relative difference of a number that no column tolerance covers: one unit of the sixth digit."""

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prophet_moe.documents import Strict, read_csv, read_json, validate
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_json
 from prophet_moe.routing.synthetic import Chains, Parameters, Scalars, Setting, fit_curve, hit_curve, rates_at
 from prophet_moe.routing.trace import Router
+from prophet_moe.validation import StrictModel, read_csv, read_json, validate
 
 FIT_SEED, JUDGE_SEED = 0, 1
 JUDGES = Chains(sequences=96)
@@ -24,7 +24,7 @@ DIGITS = 4
 """Significant digits of a fitted number: more than the points decide."""
 
 
-class Observation(Strict):
+class Observation(StrictModel):
     """One published or recorded hit rate of a per-layer LRU cache of experts: decode, one sequence at a time."""
 
     curve: str = Field(min_length=1)
@@ -77,7 +77,7 @@ class Observation(Strict):
         return self.resident_share * self.experts_per_layer
 
 
-class Point(Strict):
+class Point(StrictModel):
     """A point of a curve beside what the fitted routing gives there."""
 
     resident_share: float
@@ -96,7 +96,7 @@ class Point(Strict):
     """Where it was published."""
 
 
-class FittedScalars(Strict):
+class FittedScalars(StrictModel):
     """The fields of `synthetic.Scalars`, as a file holds them."""
 
     persistence: float = Field(ge=0, le=1)
@@ -111,7 +111,7 @@ class FittedScalars(Strict):
     """Standard deviation of the experts' weights over their mean."""
 
 
-class Calibrated(Strict):
+class Calibrated(StrictModel):
     """A routing fitted to a curve, with how far it is from every point, judged with another seed than it was fitted."""
 
     curve: str

@@ -12,17 +12,17 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from prophet_moe.catalog import Architecture, ModelSpec, load_models, model_names
-from prophet_moe.documents import Strict, inconsistent, read_yaml, validate
 from prophet_moe.errors import UserError
-from prophet_moe.files import replacing, sha256
+from prophet_moe.files import atomic_write, sha256
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.routing.trace import Router
+from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
 EXTERNAL = Path("resources/external")
 VARIABLE = "PROPHET_DATA"
 
 
-class RouterSpec(Strict):
+class RouterSpec(StrictModel):
     """The routers of a model, and which of its layers hold an MoE block: all from `first` on."""
 
     layers: int = Field(gt=0)
@@ -39,7 +39,7 @@ class RouterSpec(Strict):
     """The model, for times of its layers; biases, sinks and sliding windows are not counted."""
 
 
-class DataFile(Strict):
+class DataFile(StrictModel):
     """One file of a dataset."""
 
     path: str
@@ -50,7 +50,7 @@ class DataFile(Strict):
     """Public address, {commit} filled in; empty where there is none."""
 
 
-class Dataset(Strict):
+class Dataset(StrictModel):
     """Data of somebody else."""
 
     kind: Literal["routing", "serving"]
@@ -83,7 +83,7 @@ class Dataset(Strict):
         return self
 
 
-class DatasetFile(Strict):
+class DatasetFile(StrictModel):
     """The whole of config/datasets.yaml."""
 
     routers: dict[str, RouterSpec]
@@ -164,7 +164,7 @@ def fetch(name: str, dataset: Dataset) -> list[Path]:
     for file, path in zip(dataset.files, paths, strict=True):
         if not path.exists():
             address = file.address.format(commit=dataset.commit)
-            with replacing(path) as partial:
+            with atomic_write(path) as partial:
                 _download(address, partial)
     check_files(dataset, paths)
     return paths

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.documents import REBUILD
 from prophet_moe.errors import UserError
+from prophet_moe.validation import REBUILD
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
-from prophet_moe.files import replacing, sha256, write_json, write_text
+from prophet_moe.files import atomic_write, sha256, write_json, write_text
 from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_blocks, check_counts
 
 MAKE = {
@@ -49,7 +49,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
         "tokens_by_phase": {name: int((trace.phase == number).sum()) for number, name in enumerate(PHASES)},
     }
     schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
-    with replacing(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+    with atomic_write(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
         for start in range(0, len(trace), ROW_GROUP_TOKENS):
             writer.write_batch(batch_of(trace, slice(start, start + ROW_GROUP_TOKENS), schema))
     seal(folder, metadata, TRACE)
@@ -68,7 +68,7 @@ def write_part(path: Path, trace: Trace) -> None:
     """Write a part of a trace to a file of its own."""
     metadata = describe(trace.router, trace.origin) | {"kind": "part", "ranked": trace.ranked}
     schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
-    with replacing(path) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
         writer.write_batch(batch_of(trace, slice(None), schema))
 
 
@@ -96,7 +96,7 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
         "tokens_by_phase": {phase: phases.get(phase, 0) for phase in PHASES},
     }
     schema = first.with_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    with replacing(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
+    with atomic_write(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
     return metadata
@@ -111,7 +111,7 @@ def write_counts(folder: Path, counts: Counts) -> None:
     """Check `counts` and write them to `folder`."""
     check_counts(counts, folder)
     metadata = describe(counts.router, counts.origin) | {"kind": "counts", "windows": len(counts.counts)}
-    with replacing(folder / COUNTS) as partial, partial.open("wb") as stream:
+    with atomic_write(folder / COUNTS) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, counts=counts.counts)
     seal(folder, metadata, COUNTS)
 

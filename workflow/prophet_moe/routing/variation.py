@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from prophet_moe.documents import REBUILD, read_csv
 from prophet_moe.errors import UserError
+from prophet_moe.validation import REBUILD, read_csv
 
 POOLED = "pooled from "
 """How the source of a variation begins that no trace of the model itself gave."""

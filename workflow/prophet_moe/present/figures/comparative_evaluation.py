@@ -10,11 +10,11 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from prophet_moe.documents import validate
 from prophet_moe.present.comparison import BASE, PAPERS, speedup
 from prophet_moe.present.select import where
 from prophet_moe.present.style import apart, legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings import ReportedComparison, Style
+from prophet_moe.validation import validate
 
 COLUMNS = [
     *("trace", "batch", "seed", "sampled_share", "routing", "strategy", "role", "deduplicated", "as_described"),

@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.documents import read_json, read_text
 from prophet_moe.routing.importers.reading import fault, files_of, moe_counts, read_arrays, with_notes
 from prophet_moe.routing.trace import Counts, Origin, Router
+from prophet_moe.validation import read_json, read_text
 
 COLUMNS = ("layer", "expert", "count")
 NAMES = ("counts", "logical_count")

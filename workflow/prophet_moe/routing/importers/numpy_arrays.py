@@ -24,7 +24,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.documents import read_csv
 from prophet_moe.routing.importers.reading import (
     NEXT_STEP,
     POSITIONS,
@@ -35,6 +34,7 @@ from prophet_moe.routing.importers.reading import (
     with_notes,
 )
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
+from prophet_moe.validation import read_csv
 
 COLUMNS = [
     "sequence",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
+from prophet_moe.validation import read_json
 
 NEXT_STEP = "Name another file, format or model."
 POSITIONS = 2**31

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.documents import read_json
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers.reading import (
     NEXT_STEP,
@@ -45,6 +44,7 @@ from prophet_moe.routing.importers.reading import (
     with_notes,
 )
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
+from prophet_moe.validation import read_json
 
 EMPTY = -1
 """Id of a slot without an expert."""

@@ -20,7 +20,7 @@ REBUILD = "Rebuild it: rm that file, then snakemake --cores 8"
 """What to do about a table of the project that cannot be read."""
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Base of everything read from a file: unknown keys and implicit conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
