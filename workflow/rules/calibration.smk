@@ -31,15 +31,10 @@ rule fit_law:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=described_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --fits {output.fits:q}"
-        " --residuals {output.residuals:q}"
-        " --parameters {params.parameters:q}"
-        " --rule fit_law --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule measure_discrimination:
@@ -57,13 +52,11 @@ rule measure_discrimination:
         "benchmarks/routing/{described}/measure_discrimination.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --predictor {input.predictor:q}"
-        " --discrimination {output.discrimination:q}"
-        " --rule measure_discrimination --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule judge_predictors:
@@ -82,23 +75,18 @@ rule judge_predictors:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=described_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --predictor {input.predictor:q}"
-        " --judgements {output.judgements:q}"
-        " --parameters {params.parameters:q}"
-        " --rule judge_predictors --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule routing_law:
     """Put the fits to all traces into one table, and say how well traces of other models predict each."""
     input:
-        code=code("workflow/scripts/write_routing_law.py"),
-        fits=of_traces(FITTED, "law_fits"),
-        residuals=of_traces(FITTED, "law_residuals"),
+        code=code("workflow/scripts/routing_law.py"),
+        of_fits=of_traces(FITTED, "law_fits"),
+        of_residuals=of_traces(FITTED, "law_residuals"),
     output:
         fits=data_report(LAW_FITS, "routing_law_fits"),
         residuals=data_report(LAW_RESIDUALS, "routing_law_residuals"),
@@ -110,21 +98,17 @@ rule routing_law:
         "benchmarks/routing_law.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --of_fits {input.fits:q}"
-        " --of_residuals {input.residuals:q}"
-        " --fits {output.fits:q}"
-        " --residuals {output.residuals:q}"
-        " --transfer {output.transfer:q}"
-        " --rule routing_law --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule routing_variation:
     """Pool the fits over traces for the models that have none of their own."""
     input:
-        code=code("workflow/scripts/write_routing_variation.py"),
+        code=code("workflow/scripts/routing_variation.py"),
         fits=LAW_FITS,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
     output:
@@ -138,22 +122,16 @@ rule routing_variation:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=as_json({"reported_exponents": EXPERIMENT.reported_exponents}),
     shell:
-        "python {input.code[0]}"
-        " --fits {input.fits:q}"
-        " --models {input.models:q}"
-        " --variation {output.variation:q}"
-        " --exponents {output.exponents:q}"
-        " --parameters {params.parameters:q}"
-        " --rule routing_variation --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule counts_variation:
     """Fit the law for u(B) to the counts of the models that have some."""
     input:
-        code=code("workflow/scripts/write_counts_variation.py"),
+        code=code("workflow/scripts/counts_variation.py"),
         counts=[TRACE_FOLDER / name / "counts.npz" for name in EXPERIMENT.counts],
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
     output:
@@ -165,20 +143,18 @@ rule counts_variation:
         "benchmarks/counts_variation.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --counts {input.counts:q}"
-        " --models {input.models:q}"
-        " --variation {output.variation:q}"
-        " --rule counts_variation --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule prediction:
     """Put the judgements of all traces into one table, and the gain of Prophet's predictor into another."""
     input:
-        code=code("workflow/scripts/write_prediction.py"),
-        judgements=[f"results/routing/{name}/prediction.csv" for name in PREDICTED],
+        code=code("workflow/scripts/prediction.py"),
+        of_judgements=[f"results/routing/{name}/prediction.csv" for name in PREDICTED],
         predictors=[predictor_folder(name) / "metadata.json" for name in PREDICTED],
         latency="resources/predictors/latency.csv",
     output:
@@ -192,16 +168,11 @@ rule prediction:
         "benchmarks/prediction.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --of_judgements {input.judgements:q}"
-        " --predictors {input.predictors:q}"
-        " --latency {input.latency:q}"
-        " --judgements {output.judgements:q}"
-        " --summary {output.summary:q}"
-        " --by_domain {output.by_domain:q}"
-        " --rule prediction --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule size_predicted_sets:
@@ -220,21 +191,16 @@ rule size_predicted_sets:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=described_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --predictor {input.predictor:q}"
-        " --sets {output.sets:q}"
-        " --parameters {params.parameters:q}"
-        " --rule size_predicted_sets --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule predicted_sets:
     """Put the sizes of predicted sets of all traces into one table."""
     input:
-        code=code("workflow/scripts/write_predicted_sets.py"),
+        code=code("workflow/scripts/predicted_sets.py"),
         sets=[f"results/routing/{name}/predicted_sets.csv" for name in PREDICTED],
     output:
         table=data_report(SETS_TABLE, "predicted_sets"),
@@ -245,9 +211,8 @@ rule predicted_sets:
         "benchmarks/predicted_sets.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --sets {input.sets:q}"
-        " --table {output.table:q}"
-        " --rule predicted_sets --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

@@ -29,23 +29,16 @@ rule sweep:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=sweep_parameters,
     shell:
-        "python {input.code[0]}"
-        " --gpus {input.gpus:q}"
-        " --models {input.models:q}"
-        " --variations {input.variations:q}"
-        " --measured {input.measured:q}"
-        " --grid {output.grid:q}"
-        " --parameters {params.parameters:q}"
-        " --rule sweep --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule record:
     """Write the record: 24 columns as CSV and as JSON, and the extended CSV with components and evidence."""
     input:
-        code=code("workflow/scripts/write_record.py"),
+        code=code("workflow/scripts/record.py"),
         grid=grid_of,
     output:
         csv=report(
@@ -63,20 +56,17 @@ rule record:
         "benchmarks/{at}record.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --grid {input.grid:q}"
-        " --csv {output.csv:q}"
-        " --json {output.json:q}"
-        " --extended {output.extended:q}"
-        " --rule record --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule catalog:
     """Set the published constants of every model beside those of the report, with the status of each."""
     input:
-        code=code("workflow/scripts/write_catalog.py"),
+        code=code("workflow/scripts/catalog.py"),
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
     output:
         table=report(
@@ -92,18 +82,17 @@ rule catalog:
         "benchmarks/catalog.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --models {input.models:q}"
-        " --table {output.table:q}"
-        " --rule catalog --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule resident_rules:
     """Set rules for the resident experts beside each other."""
     input:
-        code=code("workflow/scripts/write_resident_rules.py"),
+        code=code("workflow/scripts/resident_rules.py"),
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for_default,
@@ -118,23 +107,16 @@ rule resident_rules:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=default_grid_parameters,
     shell:
-        "python {input.code[0]}"
-        " --gpus {input.gpus:q}"
-        " --models {input.models:q}"
-        " --variations {input.variations:q}"
-        " --measured {input.measured:q}"
-        " --table {output.table:q}"
-        " --parameters {params.parameters:q}"
-        " --rule resident_rules --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule headline_sensitivity:
     """Tell the headline again with one assumption changed at a time."""
     input:
-        code=code("workflow/scripts/write_sensitivity.py"),
+        code=code("workflow/scripts/headline_sensitivity.py"),
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for_default,
@@ -149,14 +131,7 @@ rule headline_sensitivity:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=sensitivity_parameters,
     shell:
-        "python {input.code[0]}"
-        " --gpus {input.gpus:q}"
-        " --models {input.models:q}"
-        " --variations {input.variations:q}"
-        " --measured {input.measured:q}"
-        " --table {output.table:q}"
-        " --parameters {params.parameters:q}"
-        " --rule headline_sensitivity --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

@@ -106,6 +106,22 @@ def code(script):
     return code_of(Path(script), Path("workflow"))
 
 
+JOB = "python -m prophet_moe.provenance.job {input.code[0]:q} {params.files:q} {params.parameters:q} > {log:q} 2>&1"
+"""Runs the rule's script, the first of its code, on its files and parameters, and writes the sidecars."""
+NONE = "{}"
+"""No parameters."""
+
+
+def files(wildcards, input, output):
+    """The named inputs and outputs of a job. Parameters are kept apart: a function of files is no rerun trigger."""
+    return json.dumps({"inputs": named(input), "outputs": named(output)})
+
+
+def named(paths):
+    """The paths of a job by name; a name of several holds a list."""
+    return {name: given if isinstance(given, str) else list(given) for name, given in paths.items()}
+
+
 def as_json(parameters):
     """Parameters as one argument of a command line."""
     return json.dumps(parameters, sort_keys=True)

@@ -62,16 +62,7 @@ rule figure:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=figure_parameters,
     shell:
-        "python {input.code[0]}"
-        " --notebook {input.notebook:q}"
-        " --record {input.record:q}"
-        " --also {input.also:q}"
-        " --executed {output.executed:q}"
-        " --page {output.page:q}"
-        " --pdf {output.pdf:q}"
-        " --png {output.png:q}"
-        " --parameters {params.parameters:q}"
-        " --rule figure --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

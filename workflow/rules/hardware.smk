@@ -4,7 +4,7 @@
 rule decode_steps:
     """Compute decode steps with all experts resident and with all to be fetched, on every GPU."""
     input:
-        code=code("workflow/scripts/compute_decode_steps.py"),
+        code=code("workflow/scripts/decode_steps.py"),
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         variations=variations_for_default,
@@ -20,24 +20,16 @@ rule decode_steps:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=decode_step_parameters,
     shell:
-        "python {input.code[0]}"
-        " --gpus {input.gpus:q}"
-        " --models {input.models:q}"
-        " --variations {input.variations:q}"
-        " --grid {input.grid:q}"
-        " --measured {input.measured:q}"
-        " --table {output.table:q}"
-        " --parameters {params.parameters:q}"
-        " --rule decode_steps --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule prefill:
     """Compute how long a batch is prefilled with experts streamed from host memory, and with all resident."""
     input:
-        code=code("workflow/scripts/compute_prefill.py"),
+        code=code("workflow/scripts/prefill.py"),
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
@@ -52,23 +44,16 @@ rule prefill:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=prefill_parameters,
     shell:
-        "python {input.code[0]}"
-        " --gpus {input.gpus:q}"
-        " --models {input.models:q}"
-        " --grid {input.grid:q}"
-        " --measured {input.measured:q}"
-        " --table {output.table:q}"
-        " --parameters {params.parameters:q}"
-        " --rule prefill --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule memory_validation:
     """Hold predicted memory against what was measured on a GPU."""
     input:
-        code=code("workflow/scripts/validate_memory.py"),
+        code=code("workflow/scripts/memory_validation.py"),
         models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
         measured=[path for folder in MEASURED_MEMORY for path in sorted(folder.glob("*"))],
     output:
@@ -81,21 +66,16 @@ rule memory_validation:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=as_json({"scenario": EXPERIMENT.scenarios[EXPERIMENT.scenario].model_dump(mode="json")}),
     shell:
-        "python {input.code[0]}"
-        " --models {input.models:q}"
-        " --measured {input.measured:q}"
-        " --table {output.table:q}"
-        " --parameters {params.parameters:q}"
-        " --rule memory_validation --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule prefetch_validation:
     """Hold the simulated decode loop with prefetches against what GPUs were measured to take for it."""
     input:
-        code=code("workflow/scripts/validate_prefetch.py"),
+        code=code("workflow/scripts/prefetch_validation.py"),
         plan=PREFETCH_PLAN_FILE,
         gpus=GPU_FILE,
         replayed=sorted({path for plan in PREFETCH_PLANS for path in replayed_files(plan)}),
@@ -112,16 +92,7 @@ rule prefetch_validation:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=prefetch_parameters,
     shell:
-        "python {input.code[0]}"
-        " --plan {input.plan:q}"
-        " --gpus {input.gpus:q}"
-        " --replayed {input.replayed:q}"
-        " --profiled {input.profiled:q}"
-        " --recorded {input.recorded:q}"
-        " --validation {output.validation:q}"
-        " --summary {output.summary:q}"
-        " --parameters {params.parameters:q}"
-        " --rule prefetch_validation --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

@@ -20,16 +20,16 @@ HOW_TO_GET_TEX = (
 rule latex_tables:
     """Typeset tables 1-4 with booktabs and siunitx."""
     input:
-        code=code("workflow/scripts/typeset_tables.py"),
+        code=code("workflow/scripts/latex_tables.py"),
         table1=TABLE1,
         table2=TABLE2,
         table3=TABLE3,
         table4=TABLE4,
     output:
-        table1=TEX_TABLE1,
-        table2=TEX_TABLE2,
-        table3=TEX_TABLE3,
-        table4=TEX_TABLE4,
+        table1_tex=TEX_TABLE1,
+        table2_tex=TEX_TABLE2,
+        table3_tex=TEX_TABLE3,
+        table4_tex=TEX_TABLE4,
         prov=sidecars(TEX_TABLE1, TEX_TABLE2, TEX_TABLE3, TEX_TABLE4),
     log:
         "logs/{at}latex_tables.log",
@@ -38,22 +38,16 @@ rule latex_tables:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=latex_table_parameters,
     shell:
-        "python {input.code[0]}"
-        " --table1 {input.table1:q} --table1_tex {output.table1:q}"
-        " --table2 {input.table2:q} --table2_tex {output.table2:q}"
-        " --table3 {input.table3:q} --table3_tex {output.table3:q}"
-        " --table4 {input.table4:q} --table4_tex {output.table4:q}"
-        " --parameters {params.parameters:q}"
-        " --rule latex_tables --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule numbers:
     """Collect the numbers that the text quotes as LaTeX macros, and the lines that end a build."""
     input:
-        code=code("workflow/scripts/write_numbers.py"),
+        code=code("workflow/scripts/numbers.py"),
         records=everywhere(RECORD),
         gained=gained_by_default,
         prefill=PREFILL_TABLE,
@@ -70,25 +64,16 @@ rule numbers:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=numbers_parameters,
     shell:
-        "python {input.code[0]}"
-        " --records {input.records:q}"
-        " --gained {input.gained:q}"
-        " --prefill {input.prefill:q}"
-        " --rules {input.rules:q}"
-        " --sets {input.sets:q}"
-        " --macros {output.macros:q}"
-        " --headlines {output.headlines:q}"
-        " --parameters {params.parameters:q}"
-        " --rule numbers --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule figures_tex:
     """Write the figure environments with their captions."""
     input:
-        code=code("workflow/scripts/typeset_figures.py"),
+        code=code("workflow/scripts/figures_tex.py"),
     output:
         tex=FIGURES_TEX,
         prov=sidecars(FIGURES_TEX),
@@ -99,19 +84,16 @@ rule figures_tex:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=figures_tex_parameters,
     shell:
-        "python {input.code[0]}"
-        " --tex {output.tex:q}"
-        " --parameters {params.parameters:q}"
-        " --rule figures_tex --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule paper:
     """Compile the paper from its text and the generated tables, numbers and figures."""
     input:
-        code=code("workflow/scripts/compile_paper.py"),
+        code=code("workflow/scripts/paper.py"),
         main="paper/main.tex",
         generated=LATEX + [f"figures/{at}{name}.pdf" for at in PLACES.values() for name in paper_figures(at)],
     output:
@@ -123,10 +105,8 @@ rule paper:
         "benchmarks/paper.tsv"
     conda:
         "../../envs/paper.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --main {input.main:q}"
-        " --generated {input.generated:q}"
-        " --pdf {output.pdf:q}"
-        " --rule paper --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

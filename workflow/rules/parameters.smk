@@ -136,7 +136,7 @@ def frontier_records():
 def figure_code(wildcards):
     """The code behind a figure: the script that runs its notebook, and what the notebook imports."""
     notebook, *modules = code(figure_notebook(wildcards))
-    return code("workflow/scripts/run_notebook.py") + modules
+    return code("workflow/scripts/figure.py") + modules
 
 
 def figure_parameters(wildcards):

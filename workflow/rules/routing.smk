@@ -19,13 +19,10 @@ rule import_dataset:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=dataset_parameters,
     shell:
-        "python {input.code[0]}"
-        " --sources {input.sources:q}"
-        " --trace {output.trace:q}"
-        " --parameters {params.parameters:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule describe_trace:
@@ -43,14 +40,10 @@ rule describe_trace:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=described_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --statistics {output.statistics:q}"
-        " --parameters {params.parameters:q}"
-        " --rule describe_trace --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule recorded_statistics:
@@ -80,18 +73,16 @@ rule record_statistics:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=recorded_settings,
     shell:
-        "python {input.code[0]}"
-        " --statistics {input.statistics:q}"
-        " --parameters {params.parameters:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule routing_statistics:
     """Put the statistics of all traces into one table."""
     input:
-        code=code("workflow/scripts/write_routing_statistics.py"),
+        code=code("workflow/scripts/routing_statistics.py"),
         statistics=of_traces((*TRACES, *DATASETS), "statistics"),
     output:
         table=report(
@@ -107,9 +98,8 @@ rule routing_statistics:
         "benchmarks/routing_statistics.tsv"
     conda:
         "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
     shell:
-        "python {input.code[0]}"
-        " --statistics {input.statistics:q}"
-        " --table {output.table:q}"
-        " --rule routing_statistics --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

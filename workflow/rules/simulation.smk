@@ -35,19 +35,10 @@ rule compare_strategies:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=simulation_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --predictor {input.predictor:q}"
-        " --gpus {input.gpus:q}"
-        " --measured {input.measured:q}"
-        " --results {output.results:q}"
-        " --layers {output.layers:q}"
-        " --sweeps {output.sweeps:q}"
-        " --parameters {params.parameters:q}"
-        " --rule compare_strategies --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule count_deduplication:
@@ -65,20 +56,16 @@ rule count_deduplication:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=deduplication_parameters,
     shell:
-        "python {input.code[0]}"
-        " --files {input.files:q}"
-        " --deduplication {output.deduplication:q}"
-        " --parameters {params.parameters:q}"
-        " --rule count_deduplication --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule comparison:
     """Put the runs on all traces into one table each, and compute the three tables of report 004 from them."""
     input:
-        code=code("workflow/scripts/write_comparison.py"),
+        code=code("workflow/scripts/comparison.py"),
         of_results=of_simulated("comparative"),
         of_layers=of_simulated("comparative_layers"),
         of_sweeps=of_simulated("strategy_sweeps"),
@@ -99,23 +86,10 @@ rule comparison:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=as_json({"claimed": EXPERIMENT.reported_comparison.model_dump(mode="json")}),
     shell:
-        "python {input.code[0]}"
-        " --of_results {input.of_results:q}"
-        " --of_deduplication {input.of_deduplication:q}"
-        " --of_layers {input.of_layers:q}"
-        " --of_sweeps {input.of_sweeps:q}"
-        " --results {output.results:q}"
-        " --deduplication {output.deduplication:q}"
-        " --layers {output.layers:q}"
-        " --sweeps {output.sweeps:q}"
-        " --strategies {output.strategies:q}"
-        " --savings {output.savings:q}"
-        " --scaling {output.scaling:q}"
-        " --parameters {params.parameters:q}"
-        " --rule comparison --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule replay_frontier:
@@ -140,27 +114,16 @@ rule replay_frontier:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=frontier_parameters,
     shell:
-        "python {input.code[0]}"
-        " --trace {input.trace:q}"
-        " --predictor {input.predictor:q}"
-        " --calibrated {input.calibrated:q}"
-        " --discrimination {input.discrimination:q}"
-        " --models {input.models:q}"
-        " --gpus {input.gpus:q}"
-        " --measured {input.measured:q}"
-        " --grid {input.grid:q}"
-        " --slowdowns {output.slowdowns:q}"
-        " --parameters {params.parameters:q}"
-        " --rule replay_frontier --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule frontier:
     """Set the slowdown of every configuration beside its KV extension, and tell the context gained at each limit."""
     input:
-        code=code("workflow/scripts/write_frontier.py"),
+        code=code("workflow/scripts/frontier.py"),
         slowdowns=[f"results/frontier/{name}.parquet" for name in STAND_INS],
         grid=f"results/{EXPERIMENT.scenario}/grid.parquet",
     output:
@@ -174,13 +137,7 @@ rule frontier:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=gained_parameters,
     shell:
-        "python {input.code[0]}"
-        " --slowdowns {input.slowdowns:q}"
-        " --grid {input.grid:q}"
-        " --frontier {output.frontier:q}"
-        " --gained {output.gained:q}"
-        " --parameters {params.parameters:q}"
-        " --rule frontier --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

@@ -17,7 +17,7 @@ TABLES = ESSENTIAL_TABLES + everywhere("tables/{at}extended/{name}.csv", name=TA
 rule tables:
     """Compute tables 1-4: at the reference configuration, over all configurations, by expert count, longest context."""
     input:
-        code=code("workflow/scripts/compute_tables.py"),
+        code=code("workflow/scripts/tables.py"),
         record=RECORD,
         gained=gained_at,
     output:
@@ -33,24 +33,16 @@ rule tables:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=table_parameters,
     shell:
-        "python {input.code[0]}"
-        " --record {input.record:q}"
-        " --gained {input.gained:q}"
-        " --table1 {output.table1:q}"
-        " --table2 {output.table2:q}"
-        " --table3 {output.table3:q}"
-        " --table4 {output.table4:q}"
-        " --parameters {params.parameters:q}"
-        " --rule tables --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB
 
 
 rule extended_tables:
     """Compute tables 1-4 once more, with the ends of every number over the interval of routings."""
     input:
-        code=code("workflow/scripts/compute_extended_tables.py"),
+        code=code("workflow/scripts/extended_tables.py"),
         grid=grid_of,
     output:
         table1=EXTENDED_TABLES[0],
@@ -65,14 +57,7 @@ rule extended_tables:
     conda:
         "../../envs/analysis.yaml"
     params:
+        files=files,
         parameters=table_parameters,
     shell:
-        "python {input.code[0]}"
-        " --grid {input.grid:q}"
-        " --table1 {output.table1:q}"
-        " --table2 {output.table2:q}"
-        " --table3 {output.table3:q}"
-        " --table4 {output.table4:q}"
-        " --parameters {params.parameters:q}"
-        " --rule extended_tables --code {input.code:q}"
-        " > {log:q} 2>&1"
+        JOB

@@ -9,7 +9,6 @@ from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import Simulation
 
@@ -27,13 +26,3 @@ def build(files, parameters):
     write_csv(files.results, results)
     write_csv(files.layers, layers)
     write_csv(files.sweeps, sweep(name, trace, network, timed, plan))
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads=["gpus"],
-        reads_many=["files"],
-        reads_any=["predictor", "measured"],
-        writes=["results", "layers", "sweeps"],
-    )

@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.cachesim.deduplication import SEED, deduplication
 from prophet_moe.files import write_csv
 from prophet_moe.predict.context import split
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings import Simulation
 
@@ -16,7 +15,3 @@ def build(files, parameters):
     _, held_out = split(read_trace(files.files[0].parent))
     counted = deduplication(parameters["name"], held_out.described(), plan.batch_sizes, plan.dedup_samples, SEED)
     write_csv(files.deduplication, pd.DataFrame(counted))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["files"], writes=["deduplication"])

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.law_fit import fit_laws
 from prophet_moe.routing.sequences import divisible
 from prophet_moe.routing.store import read_trace
@@ -16,7 +15,3 @@ def build(files, parameters):
     fits, residuals = fit_laws(parameters["name"], divisible(cleaned(read_trace(folder)), folder))
     write_csv(files.fits, pd.DataFrame(fits))
     write_csv(files.residuals, pd.DataFrame(residuals))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["files"], writes=["fits", "residuals"])

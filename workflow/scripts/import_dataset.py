@@ -1,6 +1,5 @@
 """Turn other people's routing data into a trace folder."""
 
-from prophet_moe.provenance.job import run
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import Dataset, check_files
 from prophet_moe.routing.importers import import_trace
@@ -14,7 +13,3 @@ def build(files, parameters):
     origin = Origin(f"{dataset.project} {dataset.commit}", dataset.licence, dataset.files[0].sha256)
     router = Router(router["model"], router["experts"], router["top_k"], tuple(router["layers"]))
     store.write_trace(files.trace.parent, import_trace(dataset.importer, files.sources[0], router, origin))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["sources"], writes=["trace"])

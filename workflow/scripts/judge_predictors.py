@@ -6,7 +6,6 @@ from prophet_moe.files import write_csv
 from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.gate import read_router_inputs
 from prophet_moe.predict.network import read_trained
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
 
 
@@ -16,7 +15,3 @@ def build(files, parameters):
     trace = read_trace(folder)
     network = read_trained(files.predictor[0].parent, trace, folder)
     write_csv(files.judgements, pd.DataFrame(evaluate(parameters["name"], trace, network, read_router_inputs(folder))))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["files", "predictor"], writes=["judgements"])

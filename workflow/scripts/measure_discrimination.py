@@ -4,7 +4,6 @@ from prophet_moe.files import write_csv
 from prophet_moe.predict.context import split
 from prophet_moe.predict.discrimination import as_rows, measure
 from prophet_moe.predict.network import read_trained
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
 
 
@@ -15,7 +14,3 @@ def build(files, parameters):
     _, held_out = split(trace)
     network = read_trained(files.predictor[0].parent, trace, folder)
     write_csv(files.discrimination, as_rows(measure(held_out.described(), network)))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["files", "predictor"], writes=["discrimination"])

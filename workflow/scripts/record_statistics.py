@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from prophet_moe.files import write_json, write_text
-from prophet_moe.provenance.job import run
 
 FOLDER = Path("resources/statistics")
 
@@ -14,7 +13,3 @@ def build(files, parameters):
         write_text(FOLDER / path.parent.name / path.name, path.read_text())
     for name, settings in parameters.items():
         write_json(FOLDER / name / "simulation.json", settings)
-
-
-if __name__ == "__main__":
-    run(build, reads_any=["statistics"])

@@ -13,7 +13,6 @@ from prophet_moe.hardware.profile import read_profile
 from prophet_moe.precision import Precision
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.predict.network import read_trained
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.calibrated import read_calibrated
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import Router
@@ -46,13 +45,3 @@ def _samples(files, parameters, plan, experts, top_k, sequences):
     router = Router(parameters["name"], experts, top_k, tuple(range(plan.frontier_layers)))
     power = read_discrimination(files.discrimination[0])
     return generated(read_calibrated(files.calibrated[0]), router, power, sequences, plan)
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads=["gpus", "grid"],
-        reads_many=["models"],
-        reads_any=["trace", "predictor", "calibrated", "discrimination", "measured"],
-        writes=["slowdowns"],
-    )

@@ -3,7 +3,6 @@
 from prophet_moe.files import write_csv
 from prophet_moe.predict.needed_sets import predicted_sets
 from prophet_moe.predict.network import read_trained
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace
 
 
@@ -13,7 +12,3 @@ def build(files, parameters):
     trace = read_trace(folder)
     network = read_trained(files.predictor[0].parent, trace, folder)
     write_csv(files.sets, predicted_sets(parameters["name"], trace, network))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["files", "predictor"], writes=["sets"])

@@ -1,56 +1,58 @@
-"""The command line that all workflow scripts share: files in, files out, parameters, and a sidecar for every output."""
+"""Run the script of one rule: `python -m prophet_moe.provenance.job SCRIPT FILES PARAMETERS`, as the rules' JOB does.
 
-import argparse
+SCRIPT has a function `build(files, parameters)`. FILES is JSON, `inputs` and `outputs` by name. Every output whose
+sidecar is among the outputs gets it.
+"""
+
 import json
+import runpy
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from prophet_moe.errors import exit_on_user_error
 from prophet_moe.files import temporary_path
-from prophet_moe.provenance.sidecar import origin, write_sidecar
+from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
+
+CODE, SIDECARS = "code", "prov"
+"""Names of the inputs that are code, and of the outputs that are sidecars."""
 
 
-def run(
-    build: Callable[[SimpleNamespace, dict[str, Any]], None],
-    reads: Sequence[str] = (),
-    reads_many: Sequence[str] = (),
-    reads_any: Sequence[str] = (),
-    writes: Sequence[str] = (),
-) -> None:
-    """Run `build(files, parameters)` as a command.
+def rule_of(script: Path) -> str:
+    """Return the name of the rule that runs a script: both carry one name; `compute.py` carries that of its study."""
+    return script.parent.name if script.stem == "compute" else script.stem
 
-    `reads` and `writes` name options of one path each, `reads_many` of one or more, `reads_any` of none or more; they
-    are attributes of `files`, along with `files.config_hash`. A UserError ends the command with one line and exit
-    code 1.
+
+def run(script: Path, named: dict[str, dict[str, Any]], parameters: dict[str, Any]) -> None:
+    """Run `build` of a script on files by name; `files.config_hash` names what they are made from.
+
+    A UserError ends the process with one line and exit code 1. No temporary file is left.
     """
-    parser = argparse.ArgumentParser(description=sys.modules[build.__module__].__doc__)
-    for name in reads:
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE")
-    for name in reads_many:
-        parser.add_argument(f"--{name}", type=Path, required=True, nargs="+", metavar="FILE")
-    for name in reads_any:
-        parser.add_argument(f"--{name}", type=Path, default=[], nargs="*", metavar="FILE")
-    for name in writes:
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="OUTPUT")
-    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON", help="parameters of the output")
-    parser.add_argument("--rule", default="", help="the rule that runs this command, for the sidecars")
-    parser.add_argument("--code", type=Path, nargs="+", default=[], metavar="FILE", help="code, for the sidecars")
-    files = parser.parse_args()
-
-    several = (*reads_many, *reads_any)
-    inputs = [getattr(files, name) for name in reads] + [path for name in several for path in getattr(files, name)]
-    outputs = [getattr(files, name) for name in writes]
+    paths = {kind: {name: _paths(given) for name, given in files.items()} for kind, files in named.items()}
+    inputs = [path for name, given in paths["inputs"].items() if name != CODE for path in _listed(given)]
+    outputs = [path for name, given in paths["outputs"].items() if name != SIDECARS for path in _listed(given)]
     try:
         with exit_on_user_error():
-            made_from = origin(files.rule, inputs, files.code, files.parameters)
-            files.config_hash = made_from["config_hash"]
-            build(files, files.parameters)
+            made_from = origin(rule_of(script), inputs, _listed(paths["inputs"][CODE]), parameters)
+            files = SimpleNamespace(**paths["inputs"], **paths["outputs"], config_hash=made_from["config_hash"])
+            runpy.run_path(str(script))["build"](files, parameters)
             for output in outputs:
-                write_sidecar(output, made_from)
+                if sidecar_of(output) in _listed(paths["outputs"].get(SIDECARS, [])):
+                    write_sidecar(output, made_from)
     finally:
         # What another process of this job, such as a notebook's kernel, left when it was stopped.
         for output in outputs:
             temporary_path(output).unlink(missing_ok=True)
+
+
+def _paths(given: str | list[str]) -> Path | list[Path]:
+    return Path(given) if isinstance(given, str) else [Path(path) for path in given]
+
+
+def _listed(given: Path | list[Path]) -> list[Path]:
+    return given if isinstance(given, list) else [given]
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3]))

@@ -14,7 +14,6 @@ from prophet_moe.present.quoted_numbers import (
     rule_numbers,
     scenario_numbers,
 )
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -30,13 +29,3 @@ def build(files, parameters):
     numbers |= predicted_set_numbers(pd.read_csv(files.sets[0])) if files.sets else {}
     write_text(files.macros, latex.header(files.config_hash) + latex.macros(numbers))
     write_text(files.headlines, headlines(records, gained, prefill) + "\n")
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads=["prefill", "rules"],
-        reads_many=["records"],
-        reads_any=["gained", "sets"],
-        writes=["macros", "headlines"],
-    )

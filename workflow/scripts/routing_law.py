@@ -3,7 +3,6 @@
 import pandas as pd
 
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.law_rows import BATCHINGS
 from prophet_moe.routing.pooling import leave_one_out
 
@@ -15,7 +14,3 @@ def build(files, parameters):
     write_csv(files.fits, fits)
     write_csv(files.residuals, residuals)
     write_csv(files.transfer, pd.DataFrame(transfer))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["of_fits", "of_residuals"], writes=["fits", "residuals", "transfer"])

@@ -11,7 +11,6 @@ from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import check_device, read_profile
 from prophet_moe.hardware.recorded import read_recording
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import METADATA
 
 
@@ -35,13 +34,3 @@ def build(files, parameters):
     table = pd.concat(tables).sort_values("gpu", key=lambda names: names.map(order), kind="stable")
     write_csv(files.validation, table)
     write_csv(files.summary, summary(table))
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads=["plan", "gpus"],
-        reads_many=["replayed"],
-        reads_any=["recorded", "profiled"],
-        writes=["validation", "summary"],
-    )

@@ -3,13 +3,8 @@
 import pandas as pd
 
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
     """Write the rows of all traces."""
     write_csv(files.table, pd.concat(map(pd.read_csv, files.sets)))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["sets"], writes=["table"])

@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.present.exponents import exponents
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.law_rows import BATCHINGS
 from prophet_moe.routing.pooling import variations
 
@@ -18,7 +17,3 @@ def build(files, parameters):
     found = [row for batching in BATCHINGS for row in variations(fits, models, batching)]
     write_csv(files.variation, pd.DataFrame(found))
     write_csv(files.exponents, exponents(fits, found, models, parameters["reported_exponents"]))
-
-
-if __name__ == "__main__":
-    run(build, reads=["fits"], reads_many=["models"], writes=["variation", "exponents"])

@@ -10,7 +10,6 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.variation import variations_of
 from prophet_moe.settings import DecodeStep, Scenario
 
@@ -28,13 +27,3 @@ def build(files, parameters):
     table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
     grid = pd.read_parquet(files.grid)
     write_csv(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]))
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads=["gpus", "grid"],
-        reads_many=["models"],
-        reads_any=["variations", "measured"],
-        writes=["table"],
-    )

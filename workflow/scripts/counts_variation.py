@@ -6,7 +6,6 @@ import pandas as pd
 
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.counted_law import own_variations
 from prophet_moe.routing.datasets import router_in
 from prophet_moe.routing.variation import Variation
@@ -17,7 +16,3 @@ def build(files, parameters):
     routers = {path.stem: router_in(path.stem, load_model(path)) for path in files.models}
     found = own_variations([path.parent for path in files.counts], routers)
     write_csv(files.variation, pd.DataFrame(found, columns=[field.name for field in fields(Variation)]))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["models", "counts"], writes=["variation"])

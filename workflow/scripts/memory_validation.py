@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.capacity.validation import compare, read_memory
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.settings import Scenario
 
 
@@ -16,7 +15,3 @@ def build(files, parameters):
     folders = sorted({path.parent for path in files.measured})
     tables = [compare(read_memory(folder), architectures, scenario).assign(gpu=folder.name) for folder in folders]
     write_csv(files.table, pd.concat(tables))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["models", "measured"], writes=["table"])

@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.capacity.record import read_record
 from prophet_moe.files import write_csv
 from prophet_moe.present.tables import tables
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -13,7 +12,3 @@ def build(files, parameters):
     gained = pd.read_csv(files.gained[0]) if files.gained else None
     for name, table in tables(read_record(files.record), **parameters, gained=gained).items():
         write_csv(getattr(files, name), table)
-
-
-if __name__ == "__main__":
-    run(build, reads=["record"], reads_any=["gained"], writes=["table1", "table2", "table3", "table4"])

@@ -4,7 +4,6 @@ import pandas as pd
 
 from prophet_moe.files import write_text
 from prophet_moe.present import latex
-from prophet_moe.provenance.job import run
 
 NAMES = ("table1", "table2", "table3", "table4")
 
@@ -17,7 +16,3 @@ def build(files, parameters):
         columns = latex.columns_of(name, frame, parameters["claimed_slowdown"])
         body = latex.table(frame, columns, parameters["captions"][name], label)
         write_text(getattr(files, f"{name}_tex"), latex.header(files.config_hash) + body)
-
-
-if __name__ == "__main__":
-    run(build, reads=NAMES, writes=[f"{name}_tex" for name in NAMES])

@@ -4,7 +4,6 @@ import pandas as pd
 
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, rows_of, with_intervals
 from prophet_moe.files import write_csv, write_json
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -14,7 +13,3 @@ def build(files, parameters):
     write_csv(files.csv, frame)
     write_json(files.json, rows_of(frame))
     write_csv(files.extended, record(with_intervals(grid), EXTENDED_COLUMNS))
-
-
-if __name__ == "__main__":
-    run(build, reads=["grid"], writes=["csv", "json", "extended"])

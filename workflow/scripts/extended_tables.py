@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.capacity.record import ESTIMATE, record, without_interval
 from prophet_moe.files import write_csv
 from prophet_moe.present.tables import tables, with_intervals
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -15,7 +14,3 @@ def build(files, parameters):
     without = without_interval(grid)
     for name, table in found.pop(ESTIMATE).items():
         write_csv(getattr(files, name), with_intervals(table, [other[name] for other in found.values()], without))
-
-
-if __name__ == "__main__":
-    run(build, reads=["grid"], writes=["table1", "table2", "table3", "table4"])

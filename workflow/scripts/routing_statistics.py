@@ -3,7 +3,6 @@
 import pandas as pd
 
 from prophet_moe.files import atomic_write
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.rows import COLUMNS, read_summary
 
 
@@ -12,7 +11,3 @@ def build(files, parameters):
     table = pd.concat([read_summary(path) for path in files.statistics])
     with atomic_write(files.table) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", columns=COLUMNS)
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["statistics"], writes=["table"])

@@ -7,7 +7,6 @@ from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.routing.variation import variations_of
 from prophet_moe.settings import Scenario
 
@@ -20,7 +19,3 @@ def build(files, parameters):
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
     variations = variations_of(files.variations, scenario.routing.batching)
     write_csv(files.table, resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves))
-
-
-if __name__ == "__main__":
-    run(build, reads=["gpus"], reads_many=["models"], reads_any=["variations", "measured"], writes=["table"])

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 from prophet_moe.errors import UserError
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -22,7 +21,3 @@ def build(files, parameters):
     if done.returncode != 0:
         first = next((line for line in done.stdout.splitlines() if line.startswith("!")), "latexmk failed")
         raise UserError(str(files.main), first.removeprefix("! ").rstrip("."), "The log of TeX stands above.")
-
-
-if __name__ == "__main__":
-    run(build, reads=["main"], reads_many=["generated"], writes=["pdf"])

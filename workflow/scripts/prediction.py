@@ -4,7 +4,6 @@ import pandas as pd
 
 from prophet_moe.files import write_csv
 from prophet_moe.present.prediction_summary import prediction_by_domain, prediction_summary
-from prophet_moe.provenance.job import run
 from prophet_moe.validation import read_json
 
 
@@ -16,8 +15,3 @@ def build(files, parameters):
     summary = prediction_summary(judgements, predictors, pd.read_csv(files.latency))
     write_csv(files.summary, summary)
     write_csv(files.by_domain, prediction_by_domain(judgements, summary))
-
-
-if __name__ == "__main__":
-    written = ["judgements", "summary", "by_domain"]
-    run(build, reads=["latency"], reads_many=["of_judgements", "predictors"], writes=written)

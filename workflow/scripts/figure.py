@@ -1,7 +1,6 @@
 """Run a notebook: the executed copy, its HTML page, and the figure it draws as PDF and PNG."""
 
 from prophet_moe.present.execution import execute
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
@@ -12,7 +11,3 @@ def build(files, parameters):
         "config_hash": files.config_hash,
     }
     execute(files.notebook, given, files.executed, files.page)
-
-
-if __name__ == "__main__":
-    run(build, reads=["notebook", "record"], reads_any=["also"], writes=["executed", "page", "pdf", "png"])

@@ -2,14 +2,9 @@
 
 from prophet_moe.files import write_text
 from prophet_moe.present import latex
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
     """One environment per figure, in order."""
     body = "\n".join(latex.figure(**figure) for figure in parameters["figures"])
     write_text(files.tex, latex.header(files.config_hash) + body)
-
-
-if __name__ == "__main__":
-    run(build, writes=["tex"])

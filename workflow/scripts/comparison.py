@@ -4,7 +4,6 @@ import pandas as pd
 
 from prophet_moe.files import write_csv
 from prophet_moe.present.comparison import batch_scaling, deduplication_summary, strategy_summary
-from prophet_moe.provenance.job import run
 from prophet_moe.settings import ReportedComparison
 
 
@@ -18,11 +17,3 @@ def build(files, parameters):
     write_csv(files.strategies, strategy_summary(tables["results"], claimed))
     write_csv(files.savings, deduplication_summary(tables["deduplication"], claimed))
     write_csv(files.scaling, batch_scaling(tables["results"], claimed))
-
-
-if __name__ == "__main__":
-    run(
-        build,
-        reads_many=["of_results", "of_deduplication", "of_layers", "of_sweeps"],
-        writes=["results", "deduplication", "layers", "sweeps", "strategies", "savings", "scaling"],
-    )

@@ -10,7 +10,6 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
-from prophet_moe.provenance.job import run
 from prophet_moe.settings import Prefill, Scenario
 
 
@@ -24,7 +23,3 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     settings = Prefill.model_validate(parameters["prefill"])
     write_csv(files.table, prefill_times(models, profiles, grid, scenario, settings))
-
-
-if __name__ == "__main__":
-    run(build, reads=["gpus", "grid"], reads_many=["models"], reads_any=["measured"], writes=["table"])

@@ -5,7 +5,6 @@ import pandas as pd
 from prophet_moe.capacity.frontier import context_gained, frontier, joined
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.files import write_csv
-from prophet_moe.provenance.job import run
 from prophet_moe.settings import Scenario
 
 
@@ -16,7 +15,3 @@ def build(files, parameters):
     rows = joined(grid[grid["case"] == ESTIMATE], replayed, Scenario.model_validate(parameters["scenario"]))
     write_csv(files.frontier, frontier(rows))
     write_csv(files.gained, context_gained(rows, parameters["slowdown_limits"]))
-
-
-if __name__ == "__main__":
-    run(build, reads=["grid"], reads_many=["slowdowns"], writes=["frontier", "gained"])

@@ -3,13 +3,8 @@
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.present.catalog_table import catalog_table
-from prophet_moe.provenance.job import run
 
 
 def build(files, parameters):
     """Write one row per model and constant."""
     write_csv(files.table, catalog_table({path.stem: load_model(path) for path in files.models}))
-
-
-if __name__ == "__main__":
-    run(build, reads_many=["models"], writes=["table"])
