@@ -33,18 +33,16 @@ if RUN_FOLDER:
     workdir: str(RUN_FOLDER)
 
 
-include: "workflow/rules/traces.smk"
-include: "workflow/rules/measured.smk"
-include: "workflow/rules/replayed.smk"
-include: "workflow/rules/parameters.smk"
-include: "workflow/rules/messages.smk"
 include: "workflow/rules/collect.smk"
-include: "workflow/rules/routing.smk"
-include: "workflow/rules/calibration.smk"
+include: "workflow/rules/traces.smk"
 include: "workflow/rules/capacity.smk"
-include: "workflow/rules/hardware.smk"
-include: "workflow/rules/simulation.smk"
-include: "workflow/rules/tables.smk"
+
+
+for study in STUDIES:
+
+    include: f"workflow/studies/{study}/study.smk"
+
+
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/verify.smk"
@@ -53,29 +51,24 @@ include: "workflow/rules/verify.smk"
 report: "workflow/report/workflow.rst"
 
 
+# Captions (workflow/report/*.rst) read the resolved settings, and the captions of the studies.
+config.update(EXPERIMENT.model_dump(mode="json"))
+config["titles"] = {at: EXPERIMENT.scenarios[name].title for name, at in SCENARIO_DIRS.items()}
+config["table_captions"], config["figure_captions"] = captions(TABLES.values()), captions(FIGURES.values())
+
+
 rule all:
     """Everything: data, tables, figures, notebooks and LaTeX of every scenario, and the paper where TeX is installed."""
     default_target: True
     input:
-        DATA,
-        HEADLINE,
-        ROUTING_TABLE,
-        CALIBRATION,
-        HARDWARE,
-        SIMULATION,
-        TABLES,
-        FIGURES,
-        LATEX,
+        TARGETS,
         PAPER,
 
 
 rule essentials:
     """Figures 1-5 and tables 1-4 of every scenario, their data, notebooks and LaTeX, without the studies around them."""
     input:
-        DATA,
-        ESSENTIAL_TABLES,
-        ESSENTIAL_FIGURES,
-        LATEX,
+        ESSENTIALS,
 
 
 onstart:
@@ -84,9 +77,11 @@ onstart:
 
 
 onsuccess:
-    print(summary())
+    print(messages.summary(SCENARIO_DIRS, Path(HEADLINES), EXPERIMENT.name, RUN_FOLDER))
+    if not TEX_IS_INSTALLED:
+        print(messages.HOW_TO_GET_TEX)
 
 
 onerror:
-    for line in failures():
+    for line in messages.failures(Path("logs"), STARTED, RUN_FOLDER or Path()):
         print(line, file=sys.stderr)

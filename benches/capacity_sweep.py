@@ -16,7 +16,7 @@ import pandas as pd
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.capacity.sweep import INPUTS, sweep
-from prophet_moe.settings import CALIBRATED, REPORTED, Scenario
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Scenario
 
 CONSTANTS = [name for name in INPUTS if name not in ("device_bytes", "batch")]
 CHUNK = 100_000

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import libcachesim
 import numpy as np
 from cachesim import write_stream
+from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe.cachesim.experiments import RECORDED, Sample, run
 from prophet_moe.cachesim.forecast import Forecast, Learned
@@ -26,7 +27,6 @@ from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
-from prophet_moe.settings import Simulation
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.8

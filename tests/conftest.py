@@ -11,7 +11,7 @@ from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.routing.variation import Variation, read_variations
-from prophet_moe.settings import Experiment
+from prophet_moe.settings.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 

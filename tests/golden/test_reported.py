@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from prophet_moe.present import tables
-from prophet_moe.settings import REPORTED
+from prophet_moe.settings.scenario import REPORTED
 
 GOLDEN = yaml.safe_load((Path(__file__).parent / "reported.yaml").read_text())
 

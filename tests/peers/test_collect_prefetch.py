@@ -30,7 +30,6 @@ from prophet_moe.cachesim.decode_loop.decisions import (
     wishes,
 )
 from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload, check
-from prophet_moe.cachesim.decode_loop.validation import Machine, compare, network_scores, read_summaries
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect import measurement, prefetch
@@ -47,6 +46,7 @@ from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.predict.context import LOOKAHEADS, context_of, split
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace
+from studies.prefetch_validation.compute import Machine, compare, network_scores, read_summaries
 
 ROOT = Path(__file__).parents[2]
 SMALL = "small-6x8-top2"

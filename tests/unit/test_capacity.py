@@ -16,7 +16,7 @@ from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
 from prophet_moe.capacity.sweep import evaluate as sweep_evaluate
 from prophet_moe.predict.context import network_bytes
-from prophet_moe.settings import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
 from prophet_moe.units import GB
 from tests.conftest import ROOT
 

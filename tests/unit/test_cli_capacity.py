@@ -25,7 +25,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.routing.pooling import variations as pool
 from prophet_moe.routing.variation import pooled_for, read_variations
-from prophet_moe.settings import CALIBRATED
+from prophet_moe.settings.scenario import CALIBRATED
 from tests.conftest import ROOT, own_models
 
 TABLES = ROOT / "tables/data"

@@ -7,13 +7,14 @@ import pytest
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, with_intervals, without_interval
 from prophet_moe.errors import UserError
-from prophet_moe.present.tables import with_intervals as with_ends
 from prophet_moe.routing import store
 from prophet_moe.routing.counted_law import own_variations
 from prophet_moe.routing.datasets import router_in
 from prophet_moe.routing.trace import Counts, Origin, Router
 from prophet_moe.routing.variation import Variation, read_variations, variations_of
-from prophet_moe.settings import Experiment, Routing, Scenario, resolve
+from prophet_moe.settings.experiment import Experiment, resolve
+from prophet_moe.settings.scenario import Routing, Scenario
+from studies.kv_extension.compute import with_intervals as with_ends
 
 OLMOE = Router("OLMoE-1B-7B", 64, 8, tuple(range(16)))
 ORIGIN = Origin("a test", "CC0-1.0")

@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from prophet_moe.capacity.decode_steps import decode_steps, with_fit
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.settings import CALIBRATED, DecodeStep
+from prophet_moe.settings.experiment import DecodeStep
+from prophet_moe.settings.scenario import CALIBRATED
+from studies.decode_steps.compute import decode_steps, with_fit
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,6 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from scipy import stats
-
 from prophet_moe.present.figures import (
     batch_context_tradeoff,
     context_scaling,
@@ -21,10 +19,13 @@ from prophet_moe.present.figures import (
     kv_extension_by_model,
     memory_breakdown,
 )
+from scipy import stats
+
 from prophet_moe.present.price import STRATEGIES, by_model
 from prophet_moe.present.style import contrast, luminance, strategy_look, text_on
-from prophet_moe.present.tables import average_extension
-from prophet_moe.settings import Experiment, Style
+from prophet_moe.settings.experiment import Experiment
+from prophet_moe.settings.style import Style
+from studies.kv_extension.compute import average_extension
 from tests.conftest import ROOT
 
 SHOWN = Experiment().figure_models

@@ -5,13 +5,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from prophet_moe.cachesim.deduplication import deduplication
+from prophet_moe.present.figures import (
+    comparative_evaluation,
+    expert_deduplication,
+    layer_detail,
+    strategy_sweeps,
+)
 from scipy import stats
 
-from prophet_moe.cachesim.deduplication import deduplication
 from prophet_moe.cachesim.experiments import comparative_results, long_sequences, sweep, with_interval
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
-from prophet_moe.present.comparison import (
+from prophet_moe.present.select import where
+from prophet_moe.present.style import strategy_look
+from prophet_moe.routing.store import read_trace
+from prophet_moe.settings.style import Style
+from studies.comparison.comparative_evaluation import reported
+from studies.comparison.compute import (
     BASE,
     OURS,
     PAPERS,
@@ -21,17 +32,7 @@ from prophet_moe.present.comparison import (
     speedup,
     strategy_summary,
 )
-from prophet_moe.present.figures import (
-    comparative_evaluation,
-    expert_deduplication,
-    layer_detail,
-    strategy_sweeps,
-)
-from prophet_moe.present.figures.comparative_evaluation import reported
-from prophet_moe.present.select import where
-from prophet_moe.present.style import strategy_look
-from prophet_moe.routing.store import read_trace
-from prophet_moe.settings import ReportedComparison, Simulation, Style
+from studies.comparison.study import ReportedComparison, Simulation
 from tests.unit.test_figures import (
     assert_legend_is_what_is_drawn,
     assert_no_texts_touch,

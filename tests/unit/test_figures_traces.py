@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, lists, text
 from matplotlib.colors import to_hex
-
 from prophet_moe.present.figures import expert_deduplication, prediction, routing_law, routing_statistics
+
 from prophet_moe.present.style import STRATEGY_LOOKS, apart, strategy_look, trace_look
-from prophet_moe.settings import Experiment, ReportedComparison, Style
+from prophet_moe.settings.experiment import Experiment
+from prophet_moe.settings.style import Style
+from studies.comparison.study import ReportedComparison
 from tests.conftest import ROOT
 from tests.unit.test_figures import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
 

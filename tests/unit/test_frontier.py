@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe.cachesim.stand_ins import recorded
 from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
-from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
@@ -20,8 +20,9 @@ from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
-from prophet_moe.settings import Experiment, Simulation
+from prophet_moe.settings.experiment import Experiment
 from prophet_moe.units import GB
+from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from tests.conftest import ROOT
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"

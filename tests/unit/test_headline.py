@@ -5,16 +5,17 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
+from prophet_moe.settings.TODO import Sensitivity
 
 from prophet_moe import params
 from prophet_moe.capacity.grid import capacity_grid
-from prophet_moe.capacity.headline import RULES, headline_sensitivity, resident_rules
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.quoted_numbers import scenario_numbers
-from prophet_moe.present.tables import average_extension
-from prophet_moe.settings import CALIBRATED, REPORTED, Sensitivity
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED
+from studies.headline.compute import RULES, headline_sensitivity, resident_rules
+from studies.kv_extension.compute import average_extension
 
 AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2, "lookahead_layers": 3})
 """What the audit recomputed: one size of predictor for all models, a staging buffer, and an encoder like a decoder."""

@@ -20,7 +20,7 @@ from prophet_moe.routing.law import (
     unique_experts,
 )
 from prophet_moe.routing.sequences import popularity
-from prophet_moe.settings import Routing
+from prophet_moe.settings.scenario import Routing
 from tests.unit.test_statistics import make_trace, uniform_trace
 
 LAWS = ("dirichlet_occupancy", "uniform_occupancy", "power_law")

@@ -21,10 +21,10 @@ from prophet_moe.predict.counting import BACKING, COUNTING
 from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE, PROPHET, Sequences, true_ranks
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
 from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
-from prophet_moe.present.prediction_summary import prediction_by_domain, prediction_summary
 from prophet_moe.routing import sequences, store
 from prophet_moe.routing.summary import cleaned
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
+from studies.prediction.compute import prediction_by_domain, prediction_summary
 from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, neighbours, traces, uniform_trace
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prophet_moe.settings.TODO import Prefill
 
 from prophet_moe import params
 from prophet_moe.capacity.prefill import LIMITS, prefill_time, prefill_times
@@ -13,7 +14,7 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import Architecture, load_gpus, load_models
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16, Precision
-from prophet_moe.settings import CALIBRATED, Prefill
+from prophet_moe.settings.scenario import CALIBRATED
 from tests.conftest import ROOT
 
 CATALOGUE = {name: spec.architecture for name, spec in load_models(Path(ROOT / "config/models")).items()}

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prophet_moe.present.figures import routing_statistics
+from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe import cli
 from prophet_moe.cachesim.experiments import metrics, parts_of, run, samples
@@ -19,13 +21,12 @@ from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cli.sim import _rooms
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import split
-from prophet_moe.present.figures import routing_statistics
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
 from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
 from prophet_moe.routing.rows import read_statistics
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
-from prophet_moe.settings import Simulation, Style
+from prophet_moe.settings.style import Style
 from tests.conftest import ROOT
 from tests.unit.test_statistics import uniform_trace
 

@@ -8,12 +8,12 @@ import pytest
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, EXTENDED_COLUMNS, record, with_intervals
 from prophet_moe.capacity.reserve import measured_reserves, with_reserve
-from prophet_moe.capacity.validation import compare, read_memory
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.routing.store import seal
-from prophet_moe.settings import CALIBRATED, REPORTED
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.units import GB, MIB
+from studies.memory_validation.compute import compare, read_memory
 
 GPU, MEASURED = "A100-80GB", 600 * MIB
 ROWS = f"""\

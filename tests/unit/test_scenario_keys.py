@@ -9,13 +9,14 @@ import pytest
 from pydantic import BaseModel
 
 from prophet_moe.cachesim.timing import times_of
-from prophet_moe.capacity.decode_steps import decode_steps
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import Precision
 from prophet_moe.routing.variation import read_variations
-from prophet_moe.settings import CALIBRATED, DecodeStep, Scenario
+from prophet_moe.settings.experiment import DecodeStep
+from prophet_moe.settings.scenario import CALIBRATED, Scenario
 from prophet_moe.units import MIB
+from studies.decode_steps.compute import decode_steps
 from tests.conftest import ROOT
 
 GPU = "A100-80GB"

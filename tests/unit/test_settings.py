@@ -10,6 +10,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.font_manager import get_font
+from prophet_moe.settings.TODO import FigureModels
 from snakemake.utils import update_config
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
@@ -17,7 +18,8 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
-from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, StyleFile, resolve
+from prophet_moe.settings.experiment import Experiment, resolve
+from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
 from prophet_moe.validation import merged, read_json, read_yaml, validate
 from tests.conftest import ROOT
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe.cachesim.experiments import run
 from prophet_moe.cachesim.simulation import Hierarchy, Times
@@ -12,7 +13,6 @@ from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.routing.calibrated import read_calibrated
 from prophet_moe.routing.law import dirichlet_occupancy
 from prophet_moe.routing.trace import Router, check, sequence_starts
-from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
 
 PLAN = Simulation(frontier_samples=2, frontier_tokens=128)

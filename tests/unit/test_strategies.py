@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
+from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe.cachesim import engine, experiments, reference
-from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
 from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
 from prophet_moe.cachesim.invariants import Impossible, check, check_beside
 from prophet_moe.cachesim.simulation import Hierarchy, Times, iso_cache
@@ -25,7 +26,6 @@ from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import sequence_starts
-from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
 from tests.unit.test_simulation import assert_equal
 

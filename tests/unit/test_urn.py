@@ -12,7 +12,8 @@ from prophet_moe.capacity import reference
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.routing import distinct, urn
 from prophet_moe.routing.law import dirichlet_occupancy
-from prophet_moe.settings import CALIBRATED, LARGEST_BATCH, Routing
+from prophet_moe.settings.fields import LARGEST_BATCH
+from prophet_moe.settings.scenario import CALIBRATED, Routing
 
 CORRELATIONS = st.one_of(
     st.sampled_from([0.0, 1.0]), st.floats(0, 1), st.floats(-300, 0).map(lambda digits: 10.0**digits)

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.capacity.validation import COLUMNS, NUMBERS, compare, left_out, read_memory, with_layers
 from prophet_moe.catalog import Architecture, load_models
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.params import attention_layers, moe_layers, parameter_counts
 from prophet_moe.routing.store import seal
-from prophet_moe.settings import CALIBRATED, REPORTED, Activation
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation
+from studies.memory_validation.compute import COLUMNS, NUMBERS, compare, left_out, read_memory, with_layers
 
 ROOT = Path(__file__).parents[2]
 PLANS = ROOT / "config/measurements"

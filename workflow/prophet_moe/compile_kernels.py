@@ -4,14 +4,15 @@ Otherwise every job of the first build would compile them again, for they start 
 """
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from prophet_moe.cachesim.experiments import comparative_results
+from prophet_moe.cachesim.experiments import RECORDED, SampleSize, known, run, samples
 from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.simulation import Times
+from prophet_moe.cachesim.simulation import Hierarchy, Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
@@ -22,7 +23,6 @@ from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.summary import cleaned, summarise
 from prophet_moe.routing.synthetic import Scalars, generate
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
-from prophet_moe.settings import Simulation
 
 
 def main() -> None:
@@ -48,8 +48,11 @@ def main() -> None:
 
 def _serve(folder: Path) -> None:
     trace = read_trace(folder)
-    once = Simulation(batch_sizes=[2], sweep_batch_sizes=[2], seeds=1, sequences=2, tokens=2, capacity_shares=[0.5])
-    comparative_results("none", trace, _network(trace.router), _times, once)
+    for sample in samples(trace, _network(trace.router), SampleSize(2, 2), (RECORDED,), 1):
+        for strategy in known(sample.forecast).values():
+            for deduplicated in (True, False):
+                variant = replace(strategy, deduplicated=deduplicated)
+                run(sample.parts(2), sample.forecast.learned, variant, Hierarchy((2,)), _times(2))
 
 
 def _judge(folder: Path) -> None:

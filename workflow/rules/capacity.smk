@@ -1,14 +1,61 @@
-"""From model and GPU files to the record of every configuration."""
+"""From model and GPU files to the record of every configuration.
 
-RECORD = "tables/{at}data/prophet_kv_extension_data.csv"
-RECORD_JSON = "tables/{at}data/prophet_kv_extension_data.json"
-EXTENDED_RECORD = "tables/{at}data/prophet_kv_extension_extended.csv"
+REQUIRED INPUTS: config/models/, config/gpus.yaml, the fitted routing; resources/memory/, where a GPU was measured.
+OUTPUTS: results/<scenario>/grid.parquet, tables/data/prophet_kv_extension_data.{csv,json},
+tables/data/prophet_kv_extension_extended.csv, for every scenario; tables/data/model_catalog.csv.
+"""
+
+RECORD = "tables/{scenario_dir}data/prophet_kv_extension_data.csv"
+RECORD_JSON = "tables/{scenario_dir}data/prophet_kv_extension_data.json"
+EXTENDED_RECORD = "tables/{scenario_dir}data/prophet_kv_extension_extended.csv"
 CATALOG_TABLE = "tables/data/model_catalog.csv"
-RULES_TABLE = "tables/data/resident_rules.csv"
-SENSITIVITY_TABLE = "tables/data/headline_sensitivity.csv"
+COUNTS_TABLE = "results/counts_variation.csv"
 
-DATA = everywhere(RECORD) + everywhere(RECORD_JSON) + everywhere(EXTENDED_RECORD) + [CATALOG_TABLE]
-HEADLINE = [RULES_TABLE, SENSITIVITY_TABLE]
+RECORDS = [path for name in (RECORD, RECORD_JSON, EXTENDED_RECORD) for path in for_every_scenario(name)]
+TARGETS.extend([*RECORDS, CATALOG_TABLE])
+ESSENTIALS.extend([*RECORDS, CATALOG_TABLE])
+
+
+def grid_parameters(scenario):
+    """What the grid of a scenario depends on besides the model and GPU files."""
+    return {
+        "scenario": plain(EXPERIMENT.scenarios[scenario]),
+        "gpus": EXPERIMENT.gpus,
+        "batch_sizes": EXPERIMENT.batch_sizes,
+        "memory": str(MEMORY_FOLDER),
+    }
+
+
+def variations_of(scenario):
+    """What a scenario's routing is fitted to: traces, and counts where a model has its own."""
+    return [path_of("routing_variation")] * scenario.fits_routing + [COUNTS_TABLE] * scenario.fits_counts
+
+
+def reserve_files(scenario):
+    """The files of all measurements that a scenario takes its runtime reserve from."""
+    wanted = EXPERIMENT.scenarios[scenario].runtime_reserve == "measured"
+    names = [name for name in HERE.measured_memory if wanted and name in EXPERIMENT.gpus]
+    return HERE.measurement_files("memory", names)
+
+
+def sweep_parameters(wildcards):
+    """The parameters of the grid of a scenario."""
+    return as_json(grid_parameters(wildcards.scenario))
+
+
+def sweep_variations(wildcards):
+    """The tables of fitted routing, where a scenario's routing is fitted."""
+    return variations_of(EXPERIMENT.scenarios[wildcards.scenario])
+
+
+def sweep_reserves(wildcards):
+    """The measured memory of the grid's GPUs, where a scenario takes its runtime reserve from it."""
+    return reserve_files(wildcards.scenario)
+
+
+def record_grid(wildcards):
+    """The grid of the scenario whose outputs lie in {scenario_dir}."""
+    return f"results/{scenario_name(wildcards)}/grid.parquet"
 
 
 rule sweep:
@@ -16,9 +63,9 @@ rule sweep:
     input:
         code=code("workflow/scripts/sweep.py"),
         gpus=GPU_FILE,
-        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
-        variations=variations_for,
-        measured=measured_reserves_for,
+        models=MODEL_FILES,
+        variations=sweep_variations,
+        measured=sweep_reserves,
     output:
         grid="results/{scenario}/grid.parquet",
         prov=sidecars("results/{scenario}/grid.parquet"),
@@ -39,21 +86,21 @@ rule record:
     """Write the record: 24 columns as CSV and as JSON, and the extended CSV with components and evidence."""
     input:
         code=code("workflow/scripts/record.py"),
-        grid=grid_of,
+        grid=record_grid,
     output:
         csv=report(
             RECORD,
             caption="../report/record.rst",
             category="Data",
-            labels={"item": "record", "place": "{at}"},
+            labels={"item": "record", "scenario": "{scenario_dir}"},
         ),
         json=RECORD_JSON,
         extended=EXTENDED_RECORD,
         prov=sidecars(RECORD, RECORD_JSON, EXTENDED_RECORD),
     log:
-        "logs/{at}record.log",
+        "logs/{scenario_dir}record.log",
     benchmark:
-        "benchmarks/{at}record.tsv"
+        "benchmarks/{scenario_dir}record.tsv"
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -67,13 +114,13 @@ rule catalog:
     """Set the published constants of every model beside those of the report, with the status of each."""
     input:
         code=code("workflow/scripts/catalog.py"),
-        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
+        models=MODEL_FILES,
     output:
         table=report(
             CATALOG_TABLE,
             caption="../report/model_catalog.rst",
             category="Data",
-            labels={"item": "model catalogue", "place": "all"},
+            labels={"item": "model catalogue", "scenario": "all"},
         ),
         prov=sidecars(CATALOG_TABLE),
     log:
@@ -85,53 +132,5 @@ rule catalog:
     params:
         files=files,
         parameters=NONE,
-    shell:
-        JOB
-
-
-rule resident_rules:
-    """Set rules for the resident experts beside each other."""
-    input:
-        code=code("workflow/scripts/resident_rules.py"),
-        gpus=GPU_FILE,
-        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
-        variations=variations_for_default,
-        measured=measured_reserves_for_default,
-    output:
-        table=data_report(RULES_TABLE, "resident_rules"),
-        prov=sidecars(RULES_TABLE),
-    log:
-        "logs/resident_rules.log",
-    benchmark:
-        "benchmarks/resident_rules.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        files=files,
-        parameters=default_grid_parameters,
-    shell:
-        JOB
-
-
-rule headline_sensitivity:
-    """Tell the headline again with one assumption changed at a time."""
-    input:
-        code=code("workflow/scripts/headline_sensitivity.py"),
-        gpus=GPU_FILE,
-        models=[MODEL_FOLDER / f"{name}.yaml" for name in MODELS],
-        variations=variations_for_default,
-        measured=measured_reserves_for_default,
-    output:
-        table=data_report(SENSITIVITY_TABLE, "headline_sensitivity"),
-        prov=sidecars(SENSITIVITY_TABLE),
-    log:
-        "logs/headline_sensitivity.log",
-    benchmark:
-        "benchmarks/headline_sensitivity.tsv"
-    conda:
-        "../../envs/analysis.yaml"
-    params:
-        files=files,
-        parameters=sensitivity_parameters,
     shell:
         JOB

@@ -1,7 +1,30 @@
 """Collect routing traces afresh: the corpus, small MoE models trained on it, and the traces of these.
 
 Runs only with config/overlays/collect.yaml or the like; otherwise the recorded traces in resources/traces/ are used.
+REQUIRED INPUTS: config/collect.yaml, the network. OUTPUTS: results/collect/, results/traces/, results/predictors/.
 """
+
+WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.packages.values()]
+
+
+def corpus_parameters(wildcards):
+    """The packages of the corpus."""
+    return as_json({name: package.sha256 for name, package in PLAN.corpus.packages.items()})
+
+
+def model_parameters(wildcards):
+    """All that a trained model and its prompts depend on."""
+    model = asdict(PLAN.models[wildcards.trace])
+    return as_json({"corpus": asdict(PLAN.corpus), "vocabulary": PLAN.vocabulary, "model": model})
+
+
+def trace_options(wildcards):
+    """Options of the collector for one of the plan's models."""
+    plan = PLAN.models[wildcards.trace].trace
+    return (
+        f"--decode text --decode-tokens {plan.decode_tokens} --batch {plan.batch} --hidden {plan.hidden_tokens}"
+        f" --dtype float32 --licence Apache-2.0"
+    )
 
 
 rule corpus:
@@ -83,7 +106,7 @@ rule train_predictor:
     input:
         code=code("workflow/prophet_moe/collect/predictor.py"),
         plan="config/predictor.yaml",
-        files=[f"results/traces/{{trace}}/{name}" for name in ("trace.parquet", "metadata.json", "SHA256SUMS")],
+        files=[f"results/traces/{{trace}}/{name}" for name in TRACE_FILES],
     output:
         files=[f"results/predictors/{{trace}}/{name}" for name in PREDICTOR_FILES],
     log:

@@ -1,38 +1,53 @@
-"""Settings, names and helpers that all stages share."""
+"""Settings, what is here, and helpers that all rules share.
+
+REQUIRED INPUTS: config/, and the folders below resources/ that the settings name. OUTPUTS: none.
+"""
 
 import json
 import shutil
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from prophet_moe.collect.plan import read_plan
+from jinja2 import StrictUndefined, Template
+
+from prophet_moe import messages
+from prophet_moe import study as studies
 from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.catalog import load_gpus, load_models, model_names
+from prophet_moe.collect.plan import read_plan
 from prophet_moe.errors import UserError, exit_on_user_error
+from prophet_moe.files import write_text
+from prophet_moe.inventory import PREDICTOR_FILES, TRACE_FILES, Inventory, known_counts, known_traces, located_all
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
+from prophet_moe.routing.datasets import load_datasets, router_named
+from prophet_moe.routing.importers import FORMATS
 from prophet_moe.runs import prepare
-from prophet_moe.settings import resolve
+from prophet_moe.settings.experiment import resolve
 from prophet_moe.sources import Sources
+
+STARTED = time.time()
 
 MODEL_FOLDER = Path("config/models")
 GPU_FILE = Path("config/gpus.yaml")
-NOTEBOOK_FOLDER = Path("notebooks")
+DATASET_FILE = Path("config/datasets.yaml")
 TRACE_FOLDER = Path("resources/traces")
+STRATEGY_FOLDER = Path("workflow/prophet_moe/cachesim/strategies")
+STUDIES = studies.load_studies()
+FIGURES = {figure.name: figure for study in STUDIES.values() for figure in study.figures}
+TABLES = {table.name: table for study in STUDIES.values() for table in study.tables}
+STUDY_OF = {output.path: study for study in STUDIES.values() for output in (*study.tables, *study.figures)}
 
 
-def known_traces(collect):
+def traces_of(collect):
     """Names of the traces that there are: the recorded ones, or the models that can be trained and traced."""
-    if collect.afresh:
-        return list(read_plan(Path(collect.plan)).models)
-    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/trace.parquet"))
-
-
-def known_counts():
-    """Names of the folders that hold counts instead of a trace."""
-    return sorted(path.parent.name for path in TRACE_FOLDER.glob("*/counts.npz"))
+    return list(read_plan(Path(collect.plan)).models) if collect.afresh else known_traces(TRACE_FOLDER)
 
 
 # In the order of merging; Snakemake itself lists the overlays of the command line first.
@@ -41,12 +56,20 @@ MERGED_FILES = [*CONFIG_FILES, *workflow.overwrite_configfiles]
 # Every mistake in a configuration file ends here, in one line, before any job starts.
 with exit_on_user_error():
     SETTINGS = resolve(
-        config, MERGED_FILES, model_names(MODEL_FOLDER), load_gpus(GPU_FILE), known_traces, known_counts()
+        config,
+        MERGED_FILES,
+        model_names(MODEL_FOLDER),
+        load_gpus(GPU_FILE),
+        {name: study.settings for name, study in STUDIES.items()},
+        traces_of,
+        known_counts(TRACE_FOLDER),
+        FIGURES,
     )
     EXPERIMENT = SETTINGS.experiment
+    DEFAULT = EXPERIMENT.scenarios[EXPERIMENT.scenario]
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
-    TOO_LARGE = unplaceable(MODELS, GPUS, EXPERIMENT.scenarios[EXPERIMENT.scenario])
+    TOO_LARGE = unplaceable(MODELS, GPUS, DEFAULT)
     for model, problem in TOO_LARGE.items():
         if model not in EXPERIMENT.too_large:
             advice = "Choose a larger GPU, leave the model out, or list it under too_large to show it all the same."
@@ -64,46 +87,78 @@ with exit_on_user_error():
             where = Sources(config, MERGED_FILES).of(("models",), ("scenarios", name))
             advice = "Leave the scenario out of build_scenarios, or add a model that the report covers to models."
             raise UserError(where, f"scenarios.{name}: has none of the models, {', '.join(MODELS)}", advice)
+    PLAN = read_plan(Path(EXPERIMENT.collect.plan))
+    KNOWN_DATA = load_datasets(DATASET_FILE)
+    ROUTING_DATA = {name: data for name, data in KNOWN_DATA.datasets.items() if data.kind == "routing"}
+    HERE = Inventory(
+        traces=tuple(EXPERIMENT.traces),
+        afresh=EXPERIMENT.collect.afresh,
+        plan=PLAN,
+        listed=ROUTING_DATA,
+        gpus=tuple(EXPERIMENT.gpus),
+        python=EXPERIMENT.collect.python,
+        elsewhere=located_all(ROUTING_DATA),
+    )
     RUN_FOLDER = prepare(EXPERIMENT.name) if EXPERIMENT.name else None
 
-# Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
-# in a folder of its name. `{at}` is that place: empty, or "reported/".
-PLACES = {name: "" if name == EXPERIMENT.scenario else f"{name}/" for name in BUILT}
+MODEL_FILES = [MODEL_FOLDER / f"{name}.yaml" for name in MODELS]
+PROFILE_FOLDER, MEMORY_FOLDER = Path("resources/hardware"), Path("resources/memory")
+PROFILE_FILES = HERE.measurement_files("hardware", HERE.measured("hardware"))
+"""Files of every measured profile."""
 
-# Captions (workflow/report/*.rst) read the resolved settings, defaults included, and the title of the scenario.
-config.update(EXPERIMENT.model_dump(mode="json"))
-config["title_at"] = {at: EXPERIMENT.scenarios[name].title for name, at in PLACES.items()}
+# Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
+# in a folder of its name. `{scenario_dir}` is that folder: empty, or "reported/".
+SCENARIO_DIRS = {name: "" if name == EXPERIMENT.scenario else f"{name}/" for name in BUILT}
+GRID = f"results/{EXPERIMENT.scenario}/grid.parquet"
+"""The capacity grid of the default scenario."""
+
+TARGETS, ESSENTIALS, NOTES = [], [], []
+"""What a build makes; what `essentials` makes; functions whose lines a user should read before. Studies add theirs."""
+RECORDED_KINDS, RECORDED_SETTINGS = [], {}
+"""Kinds of results about a trace that can be recorded, and functions of its name that say what they depend on."""
+
+
+class Drawing(NamedTuple):
+    """What the notebook of a figure is given."""
+
+    data: str
+    """Path of the table that it shows."""
+    parameters: Callable
+    """Function of the wildcards: its parameters besides looks."""
+    others: Callable = lambda wildcards: []
+    """Function of the wildcards: what it shows besides."""
+    of_scenario: bool = False
+    """Whether its numbers rest on a scenario."""
+
+
+DRAWN = {}
+"""Drawings by the name of the figure. Studies add theirs."""
 
 
 wildcard_constraints:
-    at=f"(?:{'|'.join(PLACES.values())})",  # an empty pattern would be none
-    scenario="|".join(PLACES),
+    scenario_dir=f"(?:{'|'.join(SCENARIO_DIRS.values())})",  # an empty pattern would be none
+    scenario="|".join(SCENARIO_DIRS),
+    trace="|".join([*HERE.traces, *HERE.present]),
 
 
-def everywhere(pattern, **values):
-    """The pattern at the place of every scenario."""
-    return expand(pattern, at=PLACES.values(), **values)
+def for_every_scenario(pattern, **values):
+    """The pattern in the folder of every scenario."""
+    return expand(pattern, scenario_dir=SCENARIO_DIRS.values(), **values)
 
 
 def scenario_name(wildcards):
-    """The scenario whose outputs lie at {at}."""
-    return wildcards.at.rstrip("/") or EXPERIMENT.scenario
+    """The scenario whose outputs lie in {scenario_dir}."""
+    return wildcards.scenario_dir.rstrip("/") or EXPERIMENT.scenario
 
 
-def scenario_at(wildcards):
-    """The parameters of the scenario whose outputs lie at {at}."""
+def scenario_of(wildcards):
+    """The parameters of the scenario whose outputs lie in {scenario_dir}."""
     return EXPERIMENT.scenarios[scenario_name(wildcards)]
 
 
-def sidecars(*outputs):
-    """The provenance sidecars of outputs."""
-    return [output + SUFFIX for output in outputs]
-
-
-@cache
-def code(script):
-    """The script and every library module it imports: an edit of any of them rebuilds what it made."""
-    return code_of(Path(script), Path("workflow"))
+def settings(study):
+    """The settings of a study, typed."""
+    return getattr(EXPERIMENT.studies, study)
 
 
 JOB = "python -m prophet_moe.provenance.job {input.code[0]:q} {params.files:q} {params.parameters:q} > {log:q} 2>&1"
@@ -125,3 +180,115 @@ def named(paths):
 def as_json(parameters):
     """Parameters as one argument of a command line."""
     return json.dumps(parameters, sort_keys=True)
+
+
+def plain(model, **selection):
+    """Settings as JSON-like values."""
+    return model.model_dump(mode="json", **selection)
+
+
+@cache
+def code(script):
+    """A script or notebook and every module it imports: an edit of any of them rebuilds what it made."""
+    return code_of(Path(script), Path("workflow"))
+
+
+def sidecars(*outputs):
+    """The provenance sidecars of outputs."""
+    return [output + SUFFIX for output in outputs]
+
+
+@cache
+def with_strategies(script):
+    """The code of a script, and every strategy: they are found by their folder."""
+    strategies = [module for path in sorted(STRATEGY_FOLDER.glob("*.py")) for module in code(path)]
+    return list(dict.fromkeys([*code(script), *strategies]))
+
+
+def path_of(table):
+    """The path of a study's table, by its name."""
+    return TABLES[table].path
+
+
+def built(table):
+    """The path of a study's table in a list, empty where a build does not make it."""
+    path = path_of(table)
+    return [path] if path in TARGETS else []
+
+
+def trace_files(wildcards):
+    """The files of a trace."""
+    return HERE.trace_files(wildcards.trace)
+
+
+def predictor_files(wildcards):
+    """The files of the predictor of a trace."""
+    return HERE.predictor_files(wildcards.trace)
+
+
+def trace_parameters(wildcards):
+    """What tables call a trace."""
+    return as_json({"name": HERE.title(wildcards.trace)})
+
+
+def offer(study, tables=None, figures=None, essential=False):
+    """Add outputs of a study to those that a build makes: by default all of its tables and figures."""
+    paths = [table.path for table in study.tables if tables is None or table.name in tables]
+    drawn = [figure for figure in study.figures if figures is None or figure.name in figures]
+    paths += [f"{figure.path}.{format}" for figure in drawn for format in ("pdf", "png")]
+    added = [path for pattern in paths for path in for_every_scenario(pattern)]
+    TARGETS.extend(dict.fromkeys(added))
+    ESSENTIALS.extend(dict.fromkeys(added) if essential else [])
+
+
+def caption(output, scenario_dir=""):
+    """The caption of a study's table or figure, with the values of the settings and of the scenario in its place."""
+    at = EXPERIMENT.scenarios[scenario_dir.rstrip("/") or EXPERIMENT.scenario]
+    template = Template(studies.caption(STUDY_OF[output.path], output.path), undefined=StrictUndefined)
+    return template.render(config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES)})
+
+
+def captions(outputs):
+    """The captions of outputs by their name and the folder of a scenario, as the templates of the report read them."""
+    return {output.name: {at: caption(output, at) for at in SCENARIO_DIRS.values()} for output in outputs}
+
+
+def captioned(name):
+    """A file that finds the caption of a table among those of `config`, as Snakemake's report wants it."""
+    path = Path("results/captions") / f"{name}.rst"
+    text = f"{{{{ snakemake.config.table_captions['{name}'][snakemake.wildcards.get('scenario_dir', '')] }}}}\n"
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+    return str(path.absolute())
+
+
+def table(name):
+    """The path of a study's table, marked for the report."""
+    labels = {"item": name.replace("_", " "), "scenario": "{scenario_dir}" if "{" in path_of(name) else "all"}
+    category = "Tables" if name.startswith("table") else "Data"
+    return report(path_of(name), caption=captioned(name), category=category, labels=labels)
+
+
+def drawn(study, key, scenario):
+    """The models that a figure draws: those of a study's list that a scenario has, else those of its default list."""
+    default = type(settings(study)).model_fields[key].default
+    return studies.shown(getattr(settings(study), key), default, COVERED[scenario])
+
+
+def notes():
+    """What a user should know before a build: models that no GPU can hold, what is missing, how long training takes."""
+    unfit = [f"note: {model}: {problem}; its rows show fit state `neither`" for model, problem in TOO_LARGE.items()]
+    added = [line for lines in NOTES for line in lines()]
+    return [*unfit, *other_models(), *HERE.notes(), *added, *HERE.training_minutes(TRACE_FOLDER)]
+
+
+def other_models():
+    """One line for each list of models of a study that a scenario cannot draw whole."""
+    lists = [(study, key) for study in STUDIES.values() for key in study.settings.named_models]
+    shown = [
+        (f"{study.id}.{key}", name, getattr(settings(study.id), key), drawn(study.id, key, name))
+        for study, key in lists
+        for name in (BUILT if any(figure.by_scenario for figure in study.figures) else [EXPERIMENT.scenario])
+    ]
+    found = [messages.other_models(*each, list(MODELS)) for each in shown]
+    return [line for line in found if line]

@@ -1,64 +1,70 @@
-"""Figures 1-5 of every scenario, figures about traces and of simulations: one notebook each, run with Papermill."""
+"""The figures of all studies: one notebook each, run with Papermill.
 
-FIGURE_NAMES = (
-    "figure1_memory_breakdown",
-    "figure2_kv_extension_by_model",
-    "figure3_context_scaling",
-    "figure4_batch_context_tradeoff",
-    "figure5_expert_count_analysis",
-)
-
-TRACE_FIGURES = {
-    "routing_statistics": ROUTING_TABLE,
-    "routing_law": LAW_RESIDUALS,
-    "prediction": PREDICTION_TABLE,
-    "comparative_evaluation": COMPARATIVE_TABLE,
-    "expert_deduplication": DEDUPLICATION_TABLE,
-    "layer_detail": LAYER_TABLE,
-    "strategy_sweeps": SWEEP_TABLE,
-    "frontier": FRONTIER_TABLE,
-}
-
-# A figure is drawn where the table that it shows is made.
-TRACE_FIGURES_SHOWN = [
-    name for name, table in TRACE_FIGURES.items() if table in (ROUTING_TABLE, *CALIBRATION, *SIMULATION)
-]
-
-ESSENTIAL_FIGURES = everywhere("figures/{at}{figure}.{format}", figure=FIGURE_NAMES, format=["pdf", "png"])
-FIGURES = ESSENTIAL_FIGURES + expand("figures/{figure}.{format}", figure=TRACE_FIGURES_SHOWN, format=["pdf", "png"])
+REQUIRED INPUTS: the notebook of a figure, and the data that its study draws it from. OUTPUTS: figures/,
+results/notebooks/.
+"""
 
 
 wildcard_constraints:
-    figure="|".join((*FIGURE_NAMES, *TRACE_FIGURES)),
+    figure="|".join(FIGURES),
+
+
+def notebook_of(wildcards):
+    """The notebook that draws a figure."""
+    return f"notebooks/{wildcards.figure}.ipynb"
+
+
+def figure_code(wildcards):
+    """The script that runs a notebook, and what that and the notebook import."""
+    notebook, *modules = code(notebook_of(wildcards))
+    return list(dict.fromkeys([*code("workflow/scripts/figure.py"), *modules]))
+
+
+def figure_data(wildcards):
+    """The table that a figure shows."""
+    return DRAWN[wildcards.figure].data.format(**wildcards)
+
+
+def figure_others(wildcards):
+    """What a figure shows besides."""
+    return DRAWN[wildcards.figure].others(wildcards)
+
+
+def figure_parameters(wildcards):
+    """The parameters of a notebook: those of its study, and the looks that concern the figure."""
+    figure = FIGURES[wildcards.figure]
+    title = scenario_of(wildcards).title if DRAWN[figure.name].of_scenario else "recorded traces"
+    looks = {"title": title, "style": SETTINGS.style.for_figure(figure.name)}
+    return as_json(DRAWN[figure.name].parameters(wildcards) | looks)
 
 
 rule figure:
     """Draw a figure by running its notebook; keep the executed notebook and its HTML page."""
     input:
         code=figure_code,
-        notebook=figure_notebook,
-        record=figure_record,
-        also=figure_also,
+        notebook=notebook_of,
+        record=figure_data,
+        also=figure_others,
     output:
-        pdf="figures/{at}{figure}.pdf",
+        pdf="figures/{scenario_dir}{figure}.pdf",
         png=report(
-            "figures/{at}{figure}.png",
+            "figures/{scenario_dir}{figure}.png",
             caption="../report/figure.rst",
             category="Figures",
-            labels={"item": "{figure}", "place": "{at}"},
+            labels={"item": "{figure}", "scenario": "{scenario_dir}"},
         ),
-        executed="results/notebooks/{at}{figure}.ipynb",
-        page="results/notebooks/{at}{figure}.html",
+        executed="results/notebooks/{scenario_dir}{figure}.ipynb",
+        page="results/notebooks/{scenario_dir}{figure}.html",
         prov=sidecars(
-            "figures/{at}{figure}.pdf",
-            "figures/{at}{figure}.png",
-            "results/notebooks/{at}{figure}.ipynb",
-            "results/notebooks/{at}{figure}.html",
+            "figures/{scenario_dir}{figure}.pdf",
+            "figures/{scenario_dir}{figure}.png",
+            "results/notebooks/{scenario_dir}{figure}.ipynb",
+            "results/notebooks/{scenario_dir}{figure}.html",
         ),
     log:
-        "logs/{at}{figure}.log",
+        "logs/{scenario_dir}{figure}.log",
     benchmark:
-        "benchmarks/{at}{figure}.tsv"
+        "benchmarks/{scenario_dir}{figure}.tsv"
     conda:
         "../../envs/analysis.yaml"
     params:

@@ -1,213 +1,75 @@
-"""Which routing traces there are, where they lie, and what the rules about them depend on."""
+"""Routing data of others: imported where it is here, and its results recorded for machines without it.
 
-from dataclasses import asdict
-
-from prophet_moe.validation import read_json
-from prophet_moe.routing.importers import FORMATS
-from prophet_moe.routing.nearest import Candidate, source_of
-from prophet_moe.routing.datasets import architecture_named, how_to_get, load_datasets, located, router_named
-from prophet_moe.routing.store import title_of
-
-COLLECTED_FOLDER = Path("results/traces")
-DATASET_FILE = Path("config/datasets.yaml")
-
-with exit_on_user_error():
-    PLAN = read_plan(Path(EXPERIMENT.collect.plan))
-    KNOWN_DATA = load_datasets(DATASET_FILE)
-
-TRACES = EXPERIMENT.traces
-TRACE_FILES = ("trace.parquet", "metadata.json", "SHA256SUMS")
-PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
-WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.packages.values()]
-
-# Other people's routing data: present on this machine, or known by the statistics recorded of it, or missing.
-RECORDED_STATISTICS = Path("resources/statistics")
-ROUTING_DATA = {name: data for name, data in KNOWN_DATA.datasets.items() if data.kind == "routing"}
-DATASET_PATHS = {name: located(name, data) for name, data in ROUTING_DATA.items()}
-PRESENT = [name for name, paths in DATASET_PATHS.items() if paths]
-RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_STATISTICS / name).is_dir()]
-DATASETS = [name for name in ROUTING_DATA if name in (*PRESENT, *RECORDED)]
-
-
-STATISTICS = (
-    *("statistics", "law_fits", "law_residuals", "prediction", "predicted_sets", "discrimination"),
-    *("comparative", "comparative_layers", "strategy_sweeps", "deduplication"),
-)
-"""What is computed of a trace and can be recorded, so that machines without the data have it."""
-
-
-wildcard_constraints:
-    trace="|".join(TRACES),
-    dataset="|".join(PRESENT) or "none",
-    described="|".join([*TRACES, *PRESENT]),
-    recorded="|".join(RECORDED) or "none",
-    kind="|".join(STATISTICS),
-
-
-def trace_folder(name):
-    """Where the trace of that name lies, or will lie."""
-    if name in DATASETS:
-        return Path("results/datasets") / name
-    return (COLLECTED_FOLDER if EXPERIMENT.collect.afresh else TRACE_FOLDER) / name
-
-
-def metadata_of(name):
-    """What a recorded trace says of itself; nothing of one that the build collects or imports itself."""
-    recorded = (
-        read_json(trace_folder(name) / "metadata.json") if name in TRACES and not EXPERIMENT.collect.afresh else {}
-    )
-    return recorded if recorded.get("kind") == "trace" else {}
-
-
-def title(name):
-    """What tables and figures call a trace."""
-    return title_of(name, metadata_of(name)) if metadata_of(name) else name
-
-
-def of_traces(names, kind):
-    """The results of one kind about some traces."""
-    return [f"results/routing/{name}/{kind}.csv" for name in names]
-
-
-def predictor_folder(name):
-    """Where the predictor that was trained on a trace lies, or will lie."""
-    return Path("results/predictors" if EXPERIMENT.collect.afresh and name in TRACES else "resources/predictors") / name
-
-
-def predictor_files(wildcards):
-    """The files of the predictor of a trace."""
-    return [predictor_folder(wildcards.described) / name for name in PREDICTOR_FILES]
-
-
-def with_predictor(names):
-    """Those of the traces that have a predictor, or will have one."""
-    return [name for name in names if EXPERIMENT.collect.afresh or (predictor_folder(name) / "metadata.json").exists()]
-
-
-def without_predictor():
-    """One line for each trace that no predictor was trained on."""
-    return [
-        f"note: no predictor was trained on {name}, it is left out of tables/data/prediction.csv; to train one: "
-        f"{EXPERIMENT.collect.python} -m prophet_moe.collect predictor {trace_folder(name)} --out {predictor_folder(name)}"
-        for name in (*TRACES, *PRESENT)
-        if name not in PREDICTED and name in FITTED
-    ]
-
-
-def trace_files(wildcards):
-    """The files of a trace that is described or replayed."""
-    trace = wildcards.simulated if "simulated" in wildcards.keys() else wildcards.described
-    return [trace_folder(trace) / name for name in TRACE_FILES]
-
-
-def described_parameters(wildcards):
-    """The trace's name in the table."""
-    return as_json({"name": title(wildcards.described)})
+REQUIRED INPUTS: files of datasets, where they are here. OUTPUTS: results/datasets/; on request resources/statistics/.
+"""
 
 
 def dataset_files(wildcards):
     """The files of a dataset that is here."""
-    return DATASET_PATHS[wildcards.dataset]
+    return HERE.elsewhere[wildcards.trace]
 
 
 def dataset_code(wildcards):
     """The code behind an imported dataset: the script, and the importer of the dataset's format."""
-    importer = FORMATS[ROUTING_DATA[wildcards.dataset].importer]
+    importer = FORMATS[ROUTING_DATA[wildcards.trace].importer]
     modules = code(f"workflow/prophet_moe/routing/importers/{importer}.py")
     return list(dict.fromkeys([*code("workflow/scripts/import_dataset.py"), *modules]))
 
 
 def dataset_parameters(wildcards):
     """What is listed about a dataset, and the router of its model."""
-    dataset = ROUTING_DATA[wildcards.dataset]
-    return as_json({"name": wildcards.dataset, "dataset": dataset.model_dump(), "router": router_of(dataset.model)})
+    dataset = ROUTING_DATA[wildcards.trace]
+    router = asdict(router_named(dataset.model, MODELS, KNOWN_DATA))
+    return as_json({"name": wildcards.trace, "dataset": plain(dataset), "router": router})
 
 
-def router_of(model):
-    """The router of a model, as JSON-like values."""
-    router = router_named(model, MODELS, KNOWN_DATA)
-    return {"model": router.model, "experts": router.experts, "top_k": router.top_k, "layers": list(router.layers)}
+def settings_to_record(wildcards):
+    """The settings that what is recorded of every dataset here depends on, by the name of their file."""
+    of = {kind: {name: settings_of(name) for name in HERE.present} for kind, settings_of in RECORDED_SETTINGS.items()}
+    return as_json(of)
 
 
-def corpus_parameters(wildcards):
-    """The packages of the corpus."""
-    return as_json({name: package.sha256 for name, package in PLAN.corpus.packages.items()})
+def results_to_record(wildcards):
+    """Every kind of result of every dataset that is here."""
+    return [HERE.result(name, kind) for name in HERE.present for kind in RECORDED_KINDS]
 
 
-def model_parameters(wildcards):
-    """All that a trained model and its prompts depend on."""
-    model = asdict(PLAN.models[wildcards.trace])
-    return as_json({"corpus": asdict(PLAN.corpus), "vocabulary": PLAN.vocabulary, "model": model})
+rule import_dataset:
+    """Turn other people's routing data, where it is here, into a trace."""
+    input:
+        code=dataset_code,
+        sources=dataset_files,
+    output:
+        trace="results/datasets/{trace}/trace.parquet",
+        metadata="results/datasets/{trace}/metadata.json",
+        sums="results/datasets/{trace}/SHA256SUMS",
+    log:
+        "logs/import_dataset/{trace}.log",
+    benchmark:
+        "benchmarks/import_dataset/{trace}.tsv"
+    wildcard_constraints:
+        trace="|".join(HERE.present) or "none",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=dataset_parameters,
+    shell:
+        JOB
 
 
-def trace_options(wildcards):
-    """Options of the collector for one of the plan's models."""
-    plan = PLAN.models[wildcards.trace].trace
-    return (
-        f"--decode text --decode-tokens {plan.decode_tokens} --batch {plan.batch} --hidden {plan.hidden_tokens}"
-        f" --dtype float32 --licence Apache-2.0"
-    )
-
-
-def expected_minutes():
-    """One line for each model that will be trained: how long that took on the machine of the recorded trace."""
-    lines = []
-    for name in TRACES if EXPERIMENT.collect.afresh else []:
-        recorded = TRACE_FOLDER / name / "metadata.json"
-        if recorded.exists() and not (Path("results/collect") / name / "training.json").exists():
-            training = read_json(recorded)["notes"]["training"]
-            machine = training["machine"]
-            lines.append(
-                f"note: training {name} took {training['seconds'] / 60:.0f} minutes on {machine.get('cpu', machine['device'])}"
-                f" with {machine['cpu_threads']} threads"
-            )
-    return lines
-
-
-def missing_datasets():
-    """One line for each dataset that is not here."""
-    instead = {
-        name: "its recorded statistics are used" if name in RECORDED else "it is left out" for name in ROUTING_DATA
-    }
-    return [
-        f"note: dataset {name} is not here, {instead[name]}; to get it: {how_to_get(name, data)}"
-        for name, data in ROUTING_DATA.items()
-        if name not in PRESENT
-    ]
-
-
-def of_prefill():
-    """One line for each trace that decodes nothing."""
-    return [
-        f"note: {name} holds no decode token: what is said of it is of prefill, and it is called {title(name)}"
-        for name in TRACES
-        if title(name) != name
-    ]
-
-
-def too_few_to_fit():
-    """One line for each trace of so few sequences that no law can be fitted to some and judged by others."""
-    return [
-        f"note: {name} holds {told(HELD[name])} without repetition, expected at least {LEAST_FITTED}: nothing is fitted to "
-        f"it or replayed on it, it is in {ROUTING_TABLE} alone"
-        for name in TRACES
-        if name not in FITTED
-    ]
-
-
-def told(sequences):
-    """A number of sequences in words."""
-    return f"{sequences} sequence{'' if sequences == 1 else 's'}"
-
-
-def sequences_of(metadata):
-    """Sequences of a recorded trace that its source does not flag as repetitive."""
-    flagged = sum(bool(note.get("has_repetition")) for note in metadata["notes"].get("sequences", []))
-    return metadata["sequences"] - flagged
-
-
-HELD = {name: sequences_of(metadata_of(name)) for name in TRACES if metadata_of(name)}
-# Either half has a batch of two.
-LEAST_FITTED = 4
-FITTED = [name for name in (*TRACES, *DATASETS) if HELD.get(name, LEAST_FITTED) >= LEAST_FITTED]
-PREDICTED = [*with_predictor([*TRACES, *PRESENT]), *RECORDED]
+# No output that Snakemake would look for: it runs whenever it is asked for.
+rule record_statistics:
+    """Keep what was computed of the datasets that are here in resources/statistics/, for machines without them."""
+    input:
+        code=code("workflow/scripts/record_statistics.py"),
+        statistics=results_to_record,
+    log:
+        "logs/record_statistics.log",
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=settings_to_record,
+    shell:
+        JOB

@@ -11,5 +11,6 @@ def build(files, parameters):
     """Copy each table into the folder of its dataset, and write the settings of the replays beside them."""
     for path in files.statistics:
         write_text(FOLDER / path.parent.name / path.name, path.read_text())
-    for name, settings in parameters.items():
-        write_json(FOLDER / name / "simulation.json", settings)
+    for kind, settings in parameters.items():
+        for name, of_dataset in settings.items():
+            write_json(FOLDER / name / f"{kind}.json", of_dataset)

@@ -8,7 +8,7 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
 from prophet_moe.routing.variation import variations_of
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 
 
 def build(files, parameters):

@@ -8,13 +8,14 @@ spread tells of other sequences.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from prophet_moe.cachesim import engine
 from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.invariants import check, check_beside
+from prophet_moe.cachesim.invariants import check
 from prophet_moe.cachesim.rounds import Asks, Round, asks_of, rounds
 from prophet_moe.cachesim.simulation import Hierarchy, Job, Outcome, Times, Wishes, simulate
 from prophet_moe.cachesim.strategies import Strategy, strategies
@@ -25,7 +26,7 @@ from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, window
 from prophet_moe.routing.statistics import shuffled
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
-from prophet_moe.settings import SequenceOrder, Simulation
+from prophet_moe.settings.fields import SequenceOrder
 
 RECORDED, SHUFFLED = "recorded", "shuffled"
 """Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
@@ -39,6 +40,14 @@ Part = tuple[Round, Forecast]
 """What is decoded, and what can be said of its tokens."""
 Timed = Callable[[int], Times]
 """Times of a device at a batch size."""
+
+
+class SampleSize(NamedTuple):
+    """How much of a trace one sample replays, and in which order its sequences are batched."""
+
+    sequences: int
+    tokens: int
+    order: SequenceOrder = "mixed"
 
 
 @dataclass(frozen=True)
@@ -81,14 +90,14 @@ def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = 
 
 
 def samples(
-    trace: Trace, network: Network | None, plan: Simulation, routings: Sequence[str], seeds: int
+    trace: Trace, network: Network | None, size: SampleSize, routings: Sequence[str], seeds: int
 ) -> Iterator[Sample]:
     """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
     learned_from, held_out = split(trace)
     learned, decoded = Learned(learned_from, network), held_out.described()
     for seed in range(seeds):
-        drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
-        share = plan.sequences / _as_long(decoded, plan.tokens)
+        drawn = draw(decoded, *size[:2], seed, size.order)
+        share = size.sequences / _as_long(decoded, size.tokens)
         for routing in routings:
             tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
             yield Sample(Forecast(learned, tokens), seed, routing, share)
@@ -117,7 +126,7 @@ def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOr
     if len(long) < sequences:
         phase = PHASES[trace.described_phase]
         problem = f"{len(long)} held-out sequences of {tokens} {phase} tokens, expected {sequences}"
-        raise UserError(trace.router.model, problem, "Lower simulation.sequences or simulation.tokens.")
+        raise UserError(trace.router.model, problem, "Lower its `sequences` or `tokens` in config/experiment.yaml.")
     random = np.random.default_rng(seed)
     chosen = random.permutation(long)[:sequences]
     if order == "one_tenant_at_a_time":
@@ -170,80 +179,6 @@ def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
 
 def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Wishes:
     return decoding.once((strategy.wishes, hierarchy), lambda: strategy.wishes(decoding, forecast, hierarchy))
-
-
-def comparative_results(
-    name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
-
-    A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
-    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
-    """
-    rows, by_layer = [], []
-    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
-    for sample in samples(trace, network, plan, (RECORDED, SHUFFLED), plan.seeds):
-        for batch in plan.batch_sizes:
-            times = timed(batch)
-            outcomes = _all_runs(sample, batch, hierarchy, times)
-            head = {"trace": name, "batch": batch, "seed": sample.seed, "sampled_share": sample.share}
-            head |= {"routing": sample.routing}
-            for (strategy, deduplicated), outcome in outcomes.items():
-                described_as = strategies()[strategy]
-                mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
-                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
-                rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
-                told = described["as_described"] or deduplicated
-                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
-                    by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
-    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
-    return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
-
-
-def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
-    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
-    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
-    for name, strategy in known(sample.forecast).items():
-        for deduplicated in (True, False):
-            if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
-                continue
-            variant = replace(strategy, deduplicated=deduplicated)
-            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
-    for (name, deduplicated), outcome in outcomes.items():
-        least = outcomes["belady", deduplicated]
-        if not deduplicated and (order := strategies()[name].order):
-            # Regrouped tokens are another stream of requests, with an optimum of its own.
-            regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
-            least = run(parts, learned, regrouped, hierarchy, times)
-        if not outcome.waves and name != "all_resident":
-            check_beside(outcome, least, outcomes["all_resident", True])
-    return outcomes
-
-
-def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation) -> pd.DataFrame:
-    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
-
-    Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
-    """
-    rows = []
-    settings = [(share, 1.0) for share in plan.capacity_shares]
-    settings += [(plan.capacity_share, speedup) for speedup in plan.link_speedups if speedup != 1]
-    for sample in samples(trace, network, plan, (RECORDED,), plan.sweep_seeds):
-        for batch in plan.sweep_batch_sizes:
-            at_hand, parts = timed(batch), sample.parts(batch)
-            for share, speedup in settings:
-                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
-                hierarchy = Hierarchy((places(trace.router.experts, share),))
-                for strategy_name, strategy in known(sample.forecast).items():
-                    alike = replace(strategy, deduplicated=True)
-                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
-                    head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
-                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
-                    head |= {"sampled_share": sample.share}
-                    rows.append(head | metrics(outcome, outcome.compute_seconds))
-    frame = pd.DataFrame(rows)
-    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"]
-    return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)
 
 
 def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

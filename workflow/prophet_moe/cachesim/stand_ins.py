@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, samples
+from prophet_moe.cachesim.experiments import RECORDED, Sample, SampleSize, samples
 from prophet_moe.cachesim.forecast import Forecast, Learned, Probabilities
 from prophet_moe.predict.discrimination import Discrimination, prior, transferred
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.calibrated import Calibrated
 from prophet_moe.routing.synthetic import generate
 from prophet_moe.routing.trace import Router, Trace
-from prophet_moe.settings import Simulation
 
 HISTORY = 32
 """Tokens that a generated sequence has behind it when its replay begins."""
@@ -39,27 +38,26 @@ class Foretold(Forecast):
         return self.said[lookahead - 1]
 
 
-def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -> list[Sample]:
-    """Samples of so many of a trace's held-out sequences, as the frontier replays them; too few are a UserError."""
-    size = {"sequences": sequences, "tokens": plan.frontier_tokens, "sequence_order": "mixed"}
-    return list(samples(trace, network, plan.model_copy(update=size), (RECORDED,), plan.frontier_samples))
+def recorded(trace: Trace, network: Network, size: SampleSize, count: int) -> list[Sample]:
+    """Return `count` samples of a trace's held-out sequences; too few sequences are a UserError."""
+    return list(samples(trace, network, size, (RECORDED,), count))
 
 
 def generated(
-    calibrated: Calibrated, router: Router, power: Discrimination, sequences: int, plan: Simulation
+    calibrated: Calibrated, router: Router, power: Discrimination, size: SampleSize, count: int
 ) -> list[Sample]:
-    """Samples of so many sequences of generated routing for `router`, foretold by a predictor of the given `power`.
+    """Return `count` samples of generated routing for `router`, foretold by a predictor of the given `power`.
 
     There is no end of generated sequences: their share of all, which intervals go by, is 0.
     """
     parameters = calibrated.parameters(router)
-    tokens = HISTORY + plan.frontier_tokens
+    tokens = HISTORY + size.tokens
     learned = Learned(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
     counted = prior(learned.trace)
     found = []
-    for seed in range(plan.frontier_samples):
+    for seed in range(count):
         # A sequence is seeded by its number as well: samples share none.
-        whole = generate(parameters, sequences, tokens, seed)
+        whole = generate(parameters, size.sequences, tokens, seed)
         said = np.ascontiguousarray(transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY])
         found.append(Sample(Foretold(learned, _replayed(whole), said=said), seed, RECORDED, 0.0))
     return found

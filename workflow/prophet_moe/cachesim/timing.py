@@ -13,7 +13,6 @@ from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, expert_shape, layer_times
 from prophet_moe.precision import Precision
 from prophet_moe.routing.trace import Router
-from prophet_moe.settings import Simulation
 from prophet_moe.units import MB
 
 
@@ -70,7 +69,7 @@ def timed_as(
     router: Router,
     context: int,
     precision: Precision,
-    plan: Simulation,
+    chunk_mb: float,
 ) -> Callable[[int], Times]:
     """By batch size the times of a trace's layers on a GPU; a model of other experts than the trace is a UserError."""
     arch = Architecture.model_validate(architecture)
@@ -78,8 +77,8 @@ def timed_as(
         expected, got = getattr(router, name), getattr(arch.moe, name)
         if got != expected:
             problem = f"{name} is {got}, expected {expected}, as the trace of {router.model} has"
-            raise UserError("the model that a trace is timed with", problem, "See simulation.timed_as.")
-    return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, plan.copy_chunk_mb)
+            raise UserError("the model that a trace is timed with", problem, "See replay.timed_as.")
+    return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
 
 
 def expert_bytes(arch: Architecture, precision: Precision) -> int:

@@ -15,7 +15,7 @@ from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import Architecture
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
 

@@ -13,7 +13,7 @@ from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.variation import Variation
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prophet_moe import params
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.predict.context import LOOKAHEADS, network_bytes
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB, MB
 
 Number = int | float

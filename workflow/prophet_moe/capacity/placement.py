@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.catalog import GpuSpec, ModelSpec
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
 

@@ -15,7 +15,7 @@ from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import attention_shape, decoder_layers
 from prophet_moe.precision import Precision
-from prophet_moe.settings import Prefill, Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
 LIMITS = {
@@ -91,16 +91,16 @@ def prefill_times(
     profiles: Mapping[str, Profile],
     grid: pd.DataFrame,
     scenario: Scenario,
-    settings: Prefill,
+    compute_share: float,
 ) -> pd.DataFrame:
     """One row per model, GPU, batch size and context of LIMITS that holds a token.
 
-    `grid` is the capacity grid at its estimate. Matrix products reach `settings.compute_share` of the GPU's peak. An
+    `grid` is the capacity grid at its estimate. Matrix products reach `compute_share` of the GPU's peak. An
     encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
     """
     chunk, rows = scenario.activation.prefill_chunk_tokens, []
     slowed = {
-        name: replace(profile, flops_per_second=settings.compute_share * profile.flops_per_second)
+        name: replace(profile, flops_per_second=compute_share * profile.flops_per_second)
         for name, profile in profiles.items()
     }
     for configuration in grid.to_dict("records"):

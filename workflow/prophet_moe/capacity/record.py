@@ -3,150 +3,108 @@
 One list of columns serves the writer, the reader, the schema and the data dictionary.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from prophet_moe.errors import UserError
 from prophet_moe.files import SIGNIFICANT_DIGITS
-from prophet_moe.units import GB
+from prophet_moe.tables import Column, Table, flag, gigabytes, integer, interval, number, parsed, text
 from prophet_moe.validation import read_csv
 
 ESTIMATE, FEWEST, MOST = "estimate", "fewest_experts", "most_experts"
 """Cases of the capacity grid: the estimated routing, and the ends of its interval."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a data file: `source` is the grid's column and `per` what it is divided by to get `unit`."""
-
-    name: str
-    kind: str
-    """text, integer, number or boolean."""
-    unit: str
-    description: str
-    source: str
-    per: float = 1
-    tolerance: float = 1e-5
-    """Largest relative difference that `snakemake verify` accepts on another machine; 0 means equal."""
-
-
-def _text(name: str, description: str) -> Column:
-    return Column(name, "text", "", description, name, tolerance=0)
-
-
-def _integer(name: str, unit: str, description: str, source: str = "") -> Column:
-    return Column(name, "integer", unit, description, source or name, tolerance=0)
-
-
-def _number(name: str, unit: str, description: str, source: str = "", per: float = 1) -> Column:
-    return Column(name, "number", unit, description, source or name, per)
-
-
-def _flag(name: str, description: str) -> Column:
-    return Column(name, "boolean", "", description, name, tolerance=0)
-
-
-def _gigabytes(name: str, description: str, source: str) -> Column:
-    return _number(name, "GB", description, source, GB)
-
-
-def _interval(name: str, unit: str) -> tuple[Column, Column]:
-    return tuple(
-        _number(
-            f"{name}_{end}",
-            unit,
-            f"{ends} of the 95 % interval of {name} over routing alone; empty where none is fitted.",
-        )
-        for end, ends in (("low", "Lower end"), ("high", "Upper end"))
-    )
-
-
 INTERVALS = ("unique_experts", "expert_savings_pct", "prophet_max_context", "kv_extension_factor")
 """Metrics whose interval the extended record carries."""
+OVER_ROUTING = "over routing alone; empty where none is fitted"
 
 RECORD_COLUMNS = (
-    _text("model", "Model, a file of config/models/."),
-    _number("total_params_b", "10^9", "All parameters.", "total_params", 1e9),
-    _number("active_params_b", "10^9", "Parameters that one token uses.", "active_params", 1e9),
-    _integer("num_experts", "", "Routed experts per MoE layer, E.", "experts"),
-    _integer("top_k", "", "Routed experts per token and layer, k."),
-    _text("gpu", "GPU, a key of config/gpus.yaml."),
-    _gigabytes("gpu_memory_gb", "Usable device memory, GB of 10^9 bytes.", "device_bytes"),
-    _integer("batch_size", "", "Sequences decoded together, B."),
-    _integer(
+    text("model", "Model, a file of config/models/."),
+    number("total_params_b", "10^9", "All parameters.", "total_params", 1e9),
+    number("active_params_b", "10^9", "Parameters that one token uses.", "active_params", 1e9),
+    integer("num_experts", "", "Routed experts per MoE layer, E.", "experts"),
+    integer("top_k", "", "Routed experts per token and layer, k."),
+    text("gpu", "GPU, a key of config/gpus.yaml."),
+    gigabytes("gpu_memory_gb", "Usable device memory, GB of 10^9 bytes.", "device_bytes"),
+    integer("batch_size", "", "Sequences decoded together, B."),
+    integer(
         "seq_len",
         "tokens",
         "Native context of the model, at which KV cache and totals are stated; of an encoder-decoder a source's.",
         "native_context",
     ),
-    _number("unique_experts", "", "Distinct experts per layer that a batch activates, u(B), not rounded."),
-    _gigabytes("baseline_expert_gb", "Routed experts with every expert resident.", "baseline_expert_bytes"),
-    _gigabytes(
+    number("unique_experts", "", "Distinct experts per layer that a batch activates, u(B), not rounded."),
+    gigabytes("baseline_expert_gb", "Routed experts with every expert resident.", "baseline_expert_bytes"),
+    gigabytes(
         "prophet_expert_gb",
         "Routed experts with those resident that Prophet keeps (docs/model.md, Resident experts).",
         "prophet_expert_bytes",
     ),
-    _gigabytes("baseline_total_gb", "All of the baseline's memory at seq_len.", "baseline_total_bytes"),
-    _gigabytes(
+    gigabytes("baseline_total_gb", "All of the baseline's memory at seq_len.", "baseline_total_bytes"),
+    gigabytes(
         "prophet_total_gb", "All of Prophet's memory at seq_len, predictor and staging included.", "prophet_total_bytes"
     ),
-    _flag("baseline_fits", "The baseline fits with at least one token of context per sequence."),
-    _flag("prophet_fits", "Prophet fits with at least one token of context per sequence."),
-    _gigabytes("expert_savings_gb", "Expert memory that leaves the GPU.", "expert_savings_bytes"),
-    _number(
+    flag("baseline_fits", "The baseline fits with at least one token of context per sequence."),
+    flag("prophet_fits", "Prophet fits with at least one token of context per sequence."),
+    gigabytes("expert_savings_gb", "Expert memory that leaves the GPU.", "expert_savings_bytes"),
+    number(
         "expert_savings_pct",
         "%",
         "100 (1 - resident / E), times the share of MoE layers that are not an encoder's: the share of expert bytes.",
     ),
-    _number("dedup_factor", "", "E / u(B)."),
-    _gigabytes("kv_cache_gb", "KV cache of the batch at seq_len.", "kv_cache_bytes"),
-    _integer(
+    number("dedup_factor", "", "E / u(B)."),
+    gigabytes("kv_cache_gb", "KV cache of the batch at seq_len.", "kv_cache_bytes"),
+    integer(
         "baseline_max_context",
         "tokens",
         "Longest context per sequence, memory limit; 0 when it does not fit. Of an encoder-decoder source plus target.",
     ),
-    _integer("prophet_max_context", "tokens", "The same for Prophet."),
-    _number(
+    integer("prophet_max_context", "tokens", "The same for Prophet."),
+    number(
         "kv_extension_factor",
         "",
         "prophet_max_context / baseline_max_context by memory alone, if every expert were there in time: a floor, "
         "whose price in time is in table 11; empty where the baseline does not fit (reported: 0).",
     ),
-    _integer("kv_increase_tokens", "tokens", "prophet_max_context - baseline_max_context."),
+    integer("kv_increase_tokens", "tokens", "prophet_max_context - baseline_max_context."),
 )
 """The record, in the order of the file."""
 
 EXTENDED_COLUMNS = (
     *RECORD_COLUMNS,
-    _text("fit_state", "both, prophet_only, baseline_only or neither."),
-    _integer("baseline_native_context", "tokens", "min(baseline_max_context, seq_len)."),
-    _integer("prophet_native_context", "tokens", "min(prophet_max_context, seq_len)."),
-    _number("resident_experts", "", "Experts per layer that Prophet keeps resident; an encoder's layers keep all."),
-    _number("request_dedup", "", "1 - u(B) / (k B)."),
-    _gigabytes("non_expert_gb", "Everything but routed experts; shared experts included.", "non_expert_bytes"),
-    _gigabytes("activation_gb", "Peak activations.", "activation_bytes"),
-    _gigabytes(
+    text("fit_state", "both, prophet_only, baseline_only or neither."),
+    integer("baseline_native_context", "tokens", "min(baseline_max_context, seq_len)."),
+    integer("prophet_native_context", "tokens", "min(prophet_max_context, seq_len)."),
+    number("resident_experts", "", "Experts per layer that Prophet keeps resident; an encoder's layers keep all."),
+    number("request_dedup", "", "1 - u(B) / (k B)."),
+    gigabytes("non_expert_gb", "Everything but routed experts; shared experts included.", "non_expert_bytes"),
+    gigabytes("activation_gb", "Peak activations.", "activation_bytes"),
+    gigabytes(
         "fixed_gb", "Non-expert weights, activations, recurrent state, workspace and runtime reserve.", "fixed_bytes"
     ),
-    _gigabytes("runtime_reserve_gb", "Runtime reserve, part of fixed_gb.", "runtime_reserve_bytes"),
-    _text("runtime_reserve_basis", "measured: the CUDA context as measured on that GPU; assumed: the scenario's."),
-    _gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
-    _gigabytes("predictor_gb", "Prophet's predictor.", "predictor_bytes"),
-    _integer("encoder_moe_layers", "", "MoE layers of an encoder, whose experts are all resident."),
-    _number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
-    _text("routing_law", "The law behind unique_experts."),
-    *_interval("unique_experts", ""),
-    *_interval("expert_savings_pct", "%"),
-    *_interval("prophet_max_context", "tokens"),
-    *_interval("kv_extension_factor", ""),
-    _text(
+    gigabytes("runtime_reserve_gb", "Runtime reserve, part of fixed_gb.", "runtime_reserve_bytes"),
+    text("runtime_reserve_basis", "measured: the CUDA context as measured on that GPU; assumed: the scenario's."),
+    gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
+    gigabytes("predictor_gb", "Prophet's predictor.", "predictor_bytes"),
+    integer("encoder_moe_layers", "", "MoE layers of an encoder, whose experts are all resident."),
+    number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
+    text("routing_law", "The law behind unique_experts."),
+    *interval("unique_experts", "", OVER_ROUTING),
+    *interval("expert_savings_pct", "%", OVER_ROUTING),
+    *interval("prophet_max_context", "tokens", OVER_ROUTING),
+    *interval("kv_extension_factor", "", OVER_ROUTING),
+    text(
         "evidence", "computed; fitted (constants fitted to the report's own results); forced (preset to not fitting)."
     ),
 )
 """The record with what explains it: fit state, native limits, components, evidence."""
+
+RECORD = Table("prophet_kv_extension_data", RECORD_COLUMNS, by_scenario=True)
+EXTENDED_RECORD = Table("prophet_kv_extension_extended", EXTENDED_COLUMNS, by_scenario=True)
+RECORDS = (RECORD, EXTENDED_RECORD)
+"""The record in its two forms, as tables of the project."""
 
 
 def fit_state(rows: pd.DataFrame) -> pd.Series:
@@ -193,26 +151,8 @@ def rows_of(frame: pd.DataFrame) -> list[dict]:
 def read_record(path: Path) -> pd.DataFrame:
     """Read a record from CSV, typed as RECORD_COLUMNS; another header or a cell of another type is a UserError."""
     names = [column.name for column in RECORD_COLUMNS]
-    text = pd.DataFrame(read_csv(path, names), columns=names, dtype=object)
-    return pd.DataFrame({column.name: _parse(text[column.name], column, path) for column in RECORD_COLUMNS})
-
-
-def _parse(cells: pd.Series, column: Column, path: Path) -> pd.Series:
-    if column.kind == "text":
-        return cells.astype("str")
-    if column.kind == "boolean":
-        values = cells.map({"True": True, "False": False})
-    else:
-        values = pd.to_numeric(cells, errors="coerce")
-    wrong = values.isna() & (cells != "")
-    if wrong.any():
-        line, cell = int(wrong.idxmax()) + 2, cells[wrong.idxmax()]
-        raise UserError(
-            f"{path}: line {line}: {column.name}",
-            f"got {cell!r}, expected a value of type {column.kind}",
-            "Rebuild it: rm that file, then snakemake --cores 8",
-        )
-    return values.astype({"boolean": "bool", "integer": "Int64", "number": "float64"}[column.kind])
+    cells = pd.DataFrame(read_csv(path, names), columns=names, dtype=object)
+    return pd.DataFrame({column.name: parsed(cells[column.name], column, path) for column in RECORD_COLUMNS})
 
 
 def _convert(values: pd.Series, column: Column) -> pd.Series:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.routing import urn
 from prophet_moe.routing.urn import ROUNDING_GUARD
-from prophet_moe.settings import Routing, Scenario
+from prophet_moe.settings.scenario import Routing, Scenario
 from prophet_moe.units import MIB
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.hardware.profile import check_device
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
 OVERHEAD = "context_overhead_bytes"

@@ -14,7 +14,7 @@ from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.routing import distinct
 from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.urn import ROUNDING_GUARD
-from prophet_moe.settings import Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
 Columns = Mapping[str, NDArray]

@@ -23,7 +23,10 @@ from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
 from prophet_moe.routing.variation import Variation, pooled_for, read_variations
-from prophet_moe.settings import LARGEST_BATCH, Experiment, Scenario, resolve
+from prophet_moe.settings.experiment import Experiment, resolve
+from prophet_moe.settings.fields import LARGEST_BATCH
+from prophet_moe.settings.scenario import Scenario
+from prophet_moe.study import load_studies
 from prophet_moe.units import GB, GIB
 from prophet_moe.validation import merged, read_yaml
 
@@ -159,7 +162,8 @@ def _experiment(overlays: list[Path]) -> Experiment:
     files = [EXPERIMENT, STYLE, *overlays]
     for file in files:
         config = merged(config, read_yaml(file))
-    return resolve(config, files, model_names(MODELS), load_gpus(GPUS)).experiment
+    studies = {name: study.settings for name, study in load_studies().items()}
+    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies).experiment
 
 
 def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:

@@ -21,7 +21,8 @@ from prophet_moe.routing import store
 from prophet_moe.routing.datasets import architecture_named, load_datasets
 from prophet_moe.routing.sequences import caveats, unrepeated
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
-from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
+from prophet_moe.settings.experiment import SEE_KEYS, Experiment
+from prophet_moe.settings.fields import SequenceOrder
 from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
@@ -61,7 +62,7 @@ def add_commands(commands: Any) -> None:
     size.add_argument("--iso-cache", type=float, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
     run.add_argument("--gpu", help="default: that of `reference` in config/experiment.yaml")
-    run.add_argument("--model", help="whose layers the tokens are timed with; default: simulation.timed_as")
+    run.add_argument("--model", help="whose layers the tokens are timed with; default: replay.timed_as")
     run.add_argument("--predictor", type=Path, metavar="DIR", help="default: resources/predictors/TRACE")
     run.add_argument("--expert-mb", type=float, metavar="MB", help="size of an expert; default: the model's")
     run.add_argument("--item-by-item", action="store_true", help="experts of one token after another")
@@ -151,7 +152,7 @@ def _strategy(arguments: argparse.Namespace) -> "Strategy":
 
 
 def _experiment() -> Experiment:
-    science = {key: value for key, value in read_yaml(EXPERIMENT).items() if key != "style"}
+    science = {key: value for key, value in read_yaml(EXPERIMENT).items() if key not in ("style", "studies")}
     return validate(Experiment, science, str(EXPERIMENT), SEE_KEYS)
 
 
@@ -162,10 +163,10 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
 
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
-    architecture = _architecture(arguments, trace, experiment.simulation.timed_as)
+    architecture = _architecture(arguments, trace, experiment.replay.timed_as)
     precision = experiment.scenarios[experiment.scenario].precision
     context = experiment.decode_step.context_tokens
-    timed = timed_as(architecture, profile, trace.router, context, precision, experiment.simulation)
+    timed = timed_as(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
     size = expert_bytes(Architecture.model_validate(architecture), precision) / MB
     times = timed(arguments.batch)
     if arguments.expert_mb is None:
@@ -205,7 +206,7 @@ def _fetches(times: "Times", hierarchy: "Hierarchy", expert_mb: float, experimen
     """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
     if len(hierarchy.rooms) == 1:
         return times.fetch
-    storage = experiment.simulation.storage_gb_per_s * GB
+    storage = experiment.replay.storage_gb_per_s * GB
     return (*times.fetch * (len(hierarchy.rooms) - 1), max(times.fetch[0], expert_mb * MB / storage))
 
 

@@ -13,7 +13,9 @@ from prophet_moe.catalog.gpu import GpuFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.collect.plan import Plan
 from prophet_moe.routing.datasets import DatasetFile
-from prophet_moe.settings import Experiment, Style, StyleFile
+from prophet_moe.settings.experiment import with_studies
+from prophet_moe.settings.style import Style, StyleFile
+from prophet_moe.study import load_studies
 
 JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["number", "null"], "boolean": "boolean"}
 
@@ -21,7 +23,7 @@ JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["numb
 def documents() -> dict[Path, str]:
     """Every generated reference file, by its path from the project's root."""
     schemas = {
-        "experiment": Experiment,
+        "experiment": _experiment(),
         "style": StyleFile,
         "model": ModelSpec,
         "gpus": GpuFile,
@@ -34,6 +36,10 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/configuration.md")] = _configuration_page()
     pages[Path("docs/data.md")] = _data_page()
     return pages
+
+
+def _experiment() -> type[BaseModel]:
+    return with_studies({name: study.settings for name, study in load_studies().items()})
 
 
 def _json(content: Any) -> str:
@@ -60,10 +66,11 @@ def _described(column: Column) -> str:
 def _configuration_page() -> str:
     text = (
         "# Configuration keys\n\n"
-        "Made from `workflow/prophet_moe/settings.py` by `prophet-moe config write`; a test fails when they differ.\n"
+        "Made from `workflow/prophet_moe/settings/` and the studies by `prophet-moe config write`; a test fails when\n"
+        "they differ.\n"
         "An unknown key is an error.\n"
     )
-    for title, model in (("config/experiment.yaml", Experiment), ("config/style.yaml, under `style`", Style)):
+    for title, model in (("config/experiment.yaml", _experiment()), ("config/style.yaml, under `style`", Style)):
         rows = "\n".join(f"| `{key}` | {kind} | {default} | {note} |" for key, kind, default, note in _keys(model))
         text += f"\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n{rows}\n"
     return text

@@ -10,6 +10,7 @@ from prophet_moe.capacity.summary import geometric_mean
 
 STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
 """Strategies of table 11 and what they are called in text; the oracle knows the routing of the next step."""
+ORACLE = "perfect_prefetch"
 GAIN = re.compile(r"kv_extension_at_([0-9.]+)x")
 
 
@@ -71,3 +72,16 @@ def share_kept(gained: pd.DataFrame, floor: pd.Series) -> pd.Series:
     """
     logs = np.log(gains(gained).set_index(["strategy", "limit"])["extension"])
     return logs.groupby(level=["strategy", "limit"]).mean() / np.log(floor.dropna()).mean()
+
+
+def statement(limit: float, reached: Mapping[str, float], floor: pd.Series) -> str:
+    """What a limit of slowdown buys Prophet, beside an oracle and the memory floor, in medians over configurations.
+
+    `reached` has the median KV extension by strategy. Figure 2, which reads table 11, states the same in these words.
+    """
+    first = next(name for name in ("prophet", *STRATEGIES) if name in reached)
+    beside = f"{STRATEGIES[ORACLE]} {reached[ORACLE]:.2f}x, " if ORACLE in reached and first != ORACLE else ""
+    return (
+        f"{limit:g}x the time buys {STRATEGIES[first]} {reached[first]:.2f}x the context;\n"
+        f"{beside}by memory alone {floor.median():.2f}x (medians of {floor.size})"
+    )

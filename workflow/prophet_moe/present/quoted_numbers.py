@@ -6,8 +6,8 @@ import pandas as pd
 
 from prophet_moe.capacity.record import fit_state
 from prophet_moe.capacity.summary import extension_summary
+from prophet_moe.present.averages import average_extension, native_extension
 from prophet_moe.present.price import STRATEGIES, limits_of, native_gain_rows, share_kept, summary
-from prophet_moe.present.tables import average_extension, native_extension
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from prophet_moe.files import atomic_write
 from prophet_moe.present.style import styled
-from prophet_moe.settings import Style
+from prophet_moe.settings.style import Style
 
 SCREEN_DPI = 144
 """Pixels per inch at which a notebook shows a figure: 1.5 times its printed size on an ordinary screen."""

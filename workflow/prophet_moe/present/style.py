@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from prophet_moe.routing.store import PREFILL_TITLE
-from prophet_moe.settings import FigureStyle, Style
+from prophet_moe.settings.style import Size, Style
 
 SMALLEST_PT = 6
 """No text is printed smaller."""
@@ -97,7 +97,7 @@ def styled(style: Style) -> Iterator[None]:
         yield
 
 
-def new_figure(size: FigureStyle, least_height_in: float = 0) -> Figure:
+def new_figure(size: Size, least_height_in: float = 0) -> Figure:
     """An empty figure of its printed size; constrained layout keeps all text inside.
 
     `least_height_in` is what the rows of an unusually large selection need: then the figure grows downwards.

@@ -9,7 +9,7 @@ import grimp
 
 from prophet_moe.validation import read_json
 
-PACKAGE = "prophet_moe"
+PACKAGES = ("prophet_moe", "studies")
 
 
 def code_of(entry: Path, library: Path) -> list[str]:
@@ -33,7 +33,7 @@ def code_of(entry: Path, library: Path) -> list[str]:
 
 @cache
 def _import_graph() -> grimp.ImportGraph:
-    return grimp.build_graph(PACKAGE, cache_dir=None)
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 
 def _imported_names(entry: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import io
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from prophet_moe.capacity.record import EXTENDED_COLUMNS
 from prophet_moe.files import sha256
 from prophet_moe.provenance.sidecar import sidecar_of
+from prophet_moe.tables import TOLERANCE
 from prophet_moe.validation import read_json
 
-NUMBER_TOLERANCE = 1e-5
-"""Largest relative difference of a number that no column tolerance covers: one unit of the sixth digit."""
 PIXEL_TOLERANCE = 2.0
 """Largest root mean square difference of two drawings, out of 255."""
 
-COLUMN_TOLERANCE = {column.name: column.tolerance for column in EXTENDED_COLUMNS}
+Tolerances = Mapping[str, Mapping[str, float]]
+"""Largest relative difference of a number, by the name of a table's file and of its column."""
 HASH_LINE = re.compile(r"config [0-9a-f]{12}")
 NUMBER = re.compile(r"-?\d+\.?\d*(?:[eE][-+]?\d+)?")
 
@@ -42,10 +41,10 @@ class Check:
         return not any(part.startswith("FAIL") for part in (self.sidecar, self.committed))
 
 
-def verify(output: Path) -> Check:
+def verify(output: Path, tolerances: Tolerances) -> Check:
     """Recompute every hash that the sidecar of `output` holds, and compare `output` with the commit checked out."""
     told, remedy = _against_sidecar(output)
-    return Check(str(output), told, _against_commit(output), remedy)
+    return Check(str(output), told, _against_commit(output, tolerances), remedy)
 
 
 def _against_sidecar(output: Path) -> tuple[str, str]:
@@ -66,11 +65,11 @@ def _against_sidecar(output: Path) -> tuple[str, str]:
     return f"ok, {len(recorded)} inputs", ""
 
 
-def _against_commit(output: Path) -> str:
+def _against_commit(output: Path, tolerances: Tolerances) -> str:
     theirs = committed(output)
     if theirs is None:
         return "no committed copy"
-    return "identical" if theirs == output.read_bytes() else compare(output, theirs)
+    return "identical" if theirs == output.read_bytes() else compare(output, theirs, tolerances)
 
 
 def committed(output: Path) -> bytes | None:
@@ -82,12 +81,13 @@ def committed(output: Path) -> bytes | None:
     return shown.stdout if shown.returncode == 0 else None
 
 
-def compare(output: Path, committed: bytes) -> str:
+def compare(output: Path, committed: bytes, tolerances: Tolerances) -> str:
     """Compare a file with other bytes of its kind, within tolerances: FAIL and the difference, or ok."""
+    by_column = tolerances.get(f"{output.stem}.csv", {})
     if output.suffix == ".csv":
-        return _compare_tables(pd.read_csv(output), pd.read_csv(io.BytesIO(committed)))
+        return _compare_tables(pd.read_csv(output), pd.read_csv(io.BytesIO(committed)), by_column)
     if output.suffix == ".json":
-        return _compare_tables(pd.read_json(output), pd.read_json(io.BytesIO(committed)))
+        return _compare_tables(pd.read_json(output), pd.read_json(io.BytesIO(committed)), by_column)
     if output.suffix == ".tex":
         return _compare_text(output.read_text(encoding="utf-8"), committed.decode())
     if output.suffix == ".png":
@@ -95,12 +95,12 @@ def compare(output: Path, committed: bytes) -> str:
     return "other bytes; its PNG is compared"
 
 
-def _compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+def _compare_tables(ours: pd.DataFrame, theirs: pd.DataFrame, by_column: Mapping[str, float]) -> str:
     if list(ours.columns) != list(theirs.columns) or len(ours) != len(theirs):
         return f"FAIL: {ours.shape} rows and columns, committed {theirs.shape}"
     largest = 0.0
     for name in ours:
-        tolerance = COLUMN_TOLERANCE.get(name, NUMBER_TOLERANCE)
+        tolerance = by_column.get(name, TOLERANCE)
         difference = _largest_difference(ours[name], theirs[name])
         if difference > tolerance:
             return f"FAIL: column {name} differs by {difference:.2g}, tolerance {tolerance:g}"
@@ -125,7 +125,7 @@ def _compare_text(ours: str, theirs: str) -> str:
         return "FAIL: the text differs"
     numbers = pd.Series(NUMBER.findall(ours), dtype=float), pd.Series(NUMBER.findall(theirs), dtype=float)
     difference = _largest_difference(*numbers)
-    return f"FAIL: a number differs by {difference:.2g}" if difference > NUMBER_TOLERANCE else "ok within tolerance"
+    return f"FAIL: a number differs by {difference:.2g}" if difference > TOLERANCE else "ok within tolerance"
 
 
 def _compare_images(ours: Path, theirs: bytes) -> str:

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.routing import urn
-from prophet_moe.settings import Routing
+from prophet_moe.settings.scenario import Routing
 
 Floats = NDArray[np.float64]
 

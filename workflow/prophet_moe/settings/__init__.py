@@ -1,0 +1,1 @@
+"""Typed settings: what all studies share, scenarios, and the looks of figures."""

@@ -1,0 +1,30 @@
+"""Serve the held-out tokens of one routing trace from expert caches by every strategy, with a clock."""
+
+from pathlib import Path
+
+from prophet_moe.cachesim.timing import timed_as
+from prophet_moe.catalog import load_gpus
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.profile import read_profile
+from prophet_moe.precision import Precision
+from prophet_moe.predict.network import read_trained
+from prophet_moe.routing.store import read_trace
+from studies.comparison.replays import comparative_results, sweep
+from studies.comparison.study import ComparisonSettings
+
+
+def build(files, parameters):
+    """Write one row per run, the detail by layer, and the sweeps over capacity and link."""
+    name, gpu = parameters["name"], parameters["gpu"]
+    trace = read_trace(files.files[0].parent)
+    network = read_trained(files.predictor[0].parent, trace, files.files[0].parent) if files.predictor else None
+    chosen = dict(parameters["simulation"])
+    chunk_mb = chosen.pop("copy_chunk_mb")
+    plan = ComparisonSettings.model_validate(chosen)
+    profile = read_profile(Path(parameters["profiles"]), gpu, load_gpus(files.gpus, [gpu])[gpu])
+    precision = Precision(**parameters["precision"])
+    timed = timed_as(parameters["architecture"], profile, trace.router, parameters["context"], precision, chunk_mb)
+    results, layers = comparative_results(name, trace, network, timed, plan)
+    write_csv(files.results, results)
+    write_csv(files.layers, layers)
+    write_csv(files.sweeps, sweep(name, trace, network, timed, plan))

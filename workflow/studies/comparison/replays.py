@@ -1,0 +1,105 @@
+"""Every strategy on the same samples of a trace: at every batch size, by layer, by capacity and by link speed."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from prophet_moe.cachesim.experiments import (
+    RECORDED,
+    SHUFFLED,
+    Sample,
+    SampleSize,
+    Timed,
+    known,
+    layer_rows,
+    metrics,
+    places,
+    run,
+    samples,
+    with_interval,
+)
+from prophet_moe.cachesim.invariants import check_beside
+from prophet_moe.cachesim.simulation import Hierarchy, Outcome, Times
+from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.trace import Trace
+from studies.comparison.study import ComparisonSettings
+
+
+def size_of(plan: ComparisonSettings) -> SampleSize:
+    """Return the size of the samples that are compared."""
+    return SampleSize(plan.sequences, plan.tokens, plan.sequence_order)
+
+
+def comparative_results(
+    name: str, trace: Trace, network: Network | None, timed: Timed, plan: ComparisonSettings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
+
+    A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
+    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
+    """
+    rows, by_layer = [], []
+    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
+    for sample in samples(trace, network, size_of(plan), (RECORDED, SHUFFLED), plan.seeds):
+        for batch in plan.batch_sizes:
+            times = timed(batch)
+            outcomes = _all_runs(sample, batch, hierarchy, times)
+            head = {"trace": name, "batch": batch, "seed": sample.seed, "sampled_share": sample.share}
+            head |= {"routing": sample.routing}
+            for (strategy, deduplicated), outcome in outcomes.items():
+                described_as = strategies()[strategy]
+                mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
+                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
+                rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
+                told = described["as_described"] or deduplicated
+                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
+                    by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
+    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
+    return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
+
+
+def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
+    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
+    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
+    for name, strategy in known(sample.forecast).items():
+        for deduplicated in (True, False):
+            if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
+                continue
+            variant = replace(strategy, deduplicated=deduplicated)
+            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
+    for (name, deduplicated), outcome in outcomes.items():
+        least = outcomes["belady", deduplicated]
+        if not deduplicated and (order := strategies()[name].order):
+            # Regrouped tokens are another stream of requests, with an optimum of its own.
+            regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
+            least = run(parts, learned, regrouped, hierarchy, times)
+        if not outcome.waves and name != "all_resident":
+            check_beside(outcome, least, outcomes["all_resident", True])
+    return outcomes
+
+
+def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: ComparisonSettings) -> pd.DataFrame:
+    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
+
+    Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
+    """
+    rows = []
+    settings = [(share, 1.0) for share in plan.capacity_shares]
+    settings += [(plan.capacity_share, speedup) for speedup in plan.link_speedups if speedup != 1]
+    for sample in samples(trace, network, size_of(plan), (RECORDED,), plan.sweep_seeds):
+        for batch in plan.sweep_batch_sizes:
+            at_hand, parts = timed(batch), sample.parts(batch)
+            for share, speedup in settings:
+                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
+                hierarchy = Hierarchy((places(trace.router.experts, share),))
+                for strategy_name, strategy in known(sample.forecast).items():
+                    alike = replace(strategy, deduplicated=True)
+                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                    head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
+                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    head |= {"sampled_share": sample.share}
+                    rows.append(head | metrics(outcome, outcome.compute_seconds))
+    frame = pd.DataFrame(rows)
+    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"]
+    return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)

@@ -1,0 +1,85 @@
+"""Which traces the strategies are replayed on, with the times of which model, and which are left out, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prophet_moe.inventory import Inventory, counted
+from prophet_moe.routing.datasets import DatasetFile, architecture_named
+from prophet_moe.validation import read_json
+
+TABLE = "tables/data/comparative_results.csv"
+
+
+def timing_models(
+    here: Inventory, timed_as: Mapping[str, str], models: Path, known: DatasetFile
+) -> dict[str, dict[str, Any] | None]:
+    """Return the architecture, JSON-like, whose layers each trace is timed with; None where none is known.
+
+    It is that of `timed_as`, else that of the trace's own model, from the folder `models` or the list of datasets.
+    """
+    found = {}
+    for name in (*here.traces, *here.present, *here.recorded):
+        own = known.datasets[name].model if name in known.datasets else here.metadata(name).get("model")
+        found[name] = architecture_named(timed_as.get(name) or own, models, known)
+    return found
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The traces of a build by what becomes of them here."""
+
+    here: Inventory
+    timed: Mapping[str, Any]
+    """As `timing_models` returns it."""
+    least: int
+    """Sequences that a trace must hold: half of them are learned from, the other half must hold one sample."""
+    alike: Sequence[str]
+    """Recorded datasets that were replayed with the settings of this build."""
+
+    @property
+    def short(self) -> dict[str, int]:
+        """Sequences of each trace that holds too few."""
+        return {name: sequences for name, sequences in self.here.sequences.items() if sequences < self.least}
+
+    @property
+    def replayed(self) -> list[str]:
+        """Traces and datasets that are replayed here."""
+        return [n for n in (*self.here.traces, *self.here.present) if self.timed[n] and n not in self.short]
+
+    @property
+    def shown(self) -> list[str]:
+        """Those, and the datasets whose replays were recorded."""
+        return [*self.replayed, *self.alike]
+
+    def notes(self) -> list[str]:
+        """Return one line for each trace that is left out; those with nothing fitted have theirs elsewhere."""
+        short = [
+            f"note: {name} holds {counted(sequences)} without repetition, expected at least {self.least}, twice "
+            f"studies.comparison.sequences: it is left out of {TABLE}; collect more, or lower that number"
+            for name, sequences in self.short.items()
+            if name in self.here.fitted
+        ]
+        untimed = [
+            f"note: no model is listed whose layers {name} could be timed with, it is left out of {TABLE}; "
+            "add it to replay.timed_as"
+            for name in (*self.here.traces, *self.here.present)
+            if not self.timed[name] and name not in self.short
+        ]
+        otherwise = [
+            f"note: {name} was replayed with other settings and is not available locally, it is left out of {TABLE}"
+            for name in self.here.recorded
+            if name not in self.alike
+        ]
+        return short + untimed + otherwise
+
+
+def replayed_alike(here: Inventory, settings: Mapping[str, Any], measured: bool) -> list[str]:
+    """Return the recorded datasets whose replays were recorded with these `settings`, by name.
+
+    They rest on the GPU's datasheet: once it is `measured`, every dataset must be replayed again.
+    """
+    files = {name: here.resources / "statistics" / name / "simulation.json" for name in here.recorded}
+    known = {name: read_json(path) for name, path in files.items() if path.exists()}
+    return [] if measured else [name for name, recorded in known.items() if recorded == settings[name]]

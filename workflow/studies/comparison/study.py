@@ -1,0 +1,109 @@
+"""What the comparison of strategies declares of itself."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from prophet_moe.settings.fields import Batches, SequenceOrder, Share, StudySettings
+from prophet_moe.study import Figure, Study
+from prophet_moe.tables import Table
+from prophet_moe.validation import StrictModel, inconsistent
+
+
+class ReportedComparison(StrictModel):
+    """What report 004 prints of its comparison, to stand beside what is measured."""
+
+    step_ms: dict[str, float] = {
+        "on_demand": 77882,
+        "pre_gated": 77833,
+        "expertflow": 81483,
+        "top_k": 78889,
+        "multi_look_ahead": 80454,
+        "intelligent": 61542,
+    }
+    """Mean latency by strategy, ms (004:36-41)."""
+    speedups: dict[str, float] = {
+        "on_demand": 1.00,
+        "pre_gated": 1.00,
+        "expertflow": 0.96,
+        "top_k": 0.99,
+        "multi_look_ahead": 0.97,
+        "intelligent": 1.29,
+    }
+    """Performance against the baseline by strategy (004:36-41)."""
+    improvements: dict[int, float] = {1: 1.08, 2: 1.11, 4: 1.07, 8: 1.05, 16: 1.09, 32: 1.21, 64: 1.50}
+    """Best of the report's own strategies against the mean of the papers', by batch size (004:72-78)."""
+    papers_ms: dict[int, float] = {1: 5213, 2: 9681, 4: 18341, 8: 35791, 16: 70312, 32: 139699, 64: 278568}
+    """Mean latency of the papers' strategies, ms, by batch size (004:72-78)."""
+    best_ms: dict[int, float] = {1: 4840, 2: 8715, 4: 17139, 8: 33971, 16: 64663, 32: 115460, 64: 186006}
+    """That of the best of the report's own, ms, by batch size (004:72-78)."""
+    savings: dict[int, float] = {1: 0.0, 2: 0.057, 4: 0.171, 8: 0.244, 16: 0.348, 32: 0.491, 64: 0.649}
+    """Share of memory and bandwidth saved by deduplication, by batch size (004:56-62)."""
+    scaling_savings: dict[int, float] = {1: 0.0, 2: 0.009, 4: 0.023, 8: 0.052, 16: 0.11, 32: 0.208, 64: 0.365}
+    """What another table of the report has for the same (004:72-78)."""
+    reuse: dict[int, float] = {1: 0.0, 2: 0.281, 4: 0.438, 8: 0.508, 16: 0.637, 32: 0.768, 64: 0.876}
+    """Expert reuse factor by batch size (004:56-62)."""
+
+
+class ComparisonSettings(StudySettings):
+    """The comparison of strategies on routing traces."""
+
+    batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
+    """Sequences that decode together (004:70)."""
+    seeds: int = Field(default=5, gt=0)
+    """Samples of sequences: with the report's six strategies and seven batch sizes, its 210 runs (004:8)."""
+    sequences: int = Field(default=64, gt=0)
+    """Sequences of a sample, at least the largest batch."""
+    tokens: int = Field(default=32, gt=0)
+    """Decoded tokens of each."""
+    sequence_order: SequenceOrder = "mixed"
+    """Order in which sequences are batched. mixed: permuted by the sample's seed, so that a batch has several tenants,
+    as the capacity model assumes; one_tenant_at_a_time: as recorded, domain by domain."""
+    dedup_samples: int = Field(default=80, gt=0)
+    """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
+    capacity_share: Share = 0.5
+    """Of each layer's experts, those that the GPU holds."""
+    capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.5, 0.75, 0.875, 1.0], min_length=1)
+    """Of the capacity sweep."""
+    link_speedups: list[Annotated[float, Field(gt=0)]] = Field(default=[1, 4, 16, 64], min_length=1)
+    """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
+    sweep_batch_sizes: Batches = [1, 8, 32]
+    """Of both sweeps and of the detail by layer."""
+    sweep_seeds: int = Field(default=5, gt=1)
+    """Samples of sequences of both sweeps."""
+    reported: ReportedComparison = ReportedComparison()
+    """What the report prints, beside which the tables and figures set what is measured."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> "ComparisonSettings":
+        largest = max(self.batch_sizes + self.sweep_batch_sizes)
+        if largest > self.sequences:
+            raise inconsistent(
+                ("sequences",),
+                f"got {self.sequences}, expected at least the largest batch, {largest}",
+                [("batch_sizes",), ("sweep_batch_sizes",)],
+            )
+        return self
+
+
+RESULTS = Table("comparative_results", ())
+LAYERS = Table("comparative_layers", ())
+SWEEPS = Table("strategy_sweeps", ())
+DEDUPLICATION = Table("expert_deduplication_results", ())
+STRATEGIES = Table("table8_strategies", ())
+SAVINGS = Table("table9_expert_deduplication", ())
+SCALING = Table("table10_batch_scaling", ())
+
+EVALUATION_FIGURE = Figure("comparative_evaluation", 7.0, 4.0)
+DEDUPLICATION_FIGURE = Figure("expert_deduplication", 7.0, 2.6)
+LAYER_FIGURE = Figure("layer_detail", 7.0, 2.8)
+SWEEP_FIGURE = Figure("strategy_sweeps", 7.0, 4.2)
+
+STUDY = Study(
+    id="comparison",
+    question="Which strategy of serving experts from a cache is the fastest on recorded routing?",
+    settings=ComparisonSettings,
+    tables=(RESULTS, LAYERS, SWEEPS, DEDUPLICATION, STRATEGIES, SAVINGS, SCALING),
+    figures=(EVALUATION_FIGURE, DEDUPLICATION_FIGURE, LAYER_FIGURE, SWEEP_FIGURE),
+    reports=("004:36-41", "004:56-62", "004:72-78"),
+)

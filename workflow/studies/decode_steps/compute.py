@@ -1,0 +1,105 @@
+"""Decode steps of every model on every GPU: all experts resident, and with every expert of the batch to be fetched.
+
+The two bound what any prefetch can do, whatever it predicts: the link moves a number of bytes a second.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.catalog import Architecture, ModelSpec, load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.profile import Profile, read_profile
+from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
+from prophet_moe.routing.law import unique_experts
+from prophet_moe.routing.variation import Variation, variations_of
+from prophet_moe.settings.experiment import DecodeStep
+from prophet_moe.settings.scenario import Scenario
+from prophet_moe.units import MB
+
+
+def decode_steps(
+    models: Mapping[str, ModelSpec],
+    profiles: Mapping[str, Profile],
+    batch_sizes: Sequence[int],
+    scenario: Scenario,
+    variations: Mapping[str, Variation],
+    step: DecodeStep,
+) -> pd.DataFrame:
+    """One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
+
+    `variations` by model, or empty where the scenario's routing is not fitted.
+    """
+    rows = []
+    for model, spec in models.items():
+        variation = variations[model].value if variations else scenario.routing.variation
+        unique = _unique(spec.architecture, batch_sizes, scenario, 0.0 if isinstance(variation, str) else variation)
+        for profile in profiles.values():
+            for batch, needed in zip(batch_sizes, unique, strict=True):
+                rows.append({"model": model} | _row(spec.architecture, profile, batch, needed, scenario, step))
+    return pd.DataFrame(rows)
+
+
+def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
+    """`table` with baseline_fits beside its context: whether the GPU holds all experts and that context.
+
+    Times with all experts resident are hypothetical where it does not. `grid` is the capacity grid at its estimate; the
+    cell is empty for a model that the grid's scenario does not cover.
+    """
+    keys = ["model", "gpu", "batch_size"]
+    longest = table[keys].merge(grid[[*keys, "baseline_max_context"]], on=keys, how="left", validate="one_to_one")
+    longest = longest["baseline_max_context"].set_axis(table.index)
+    fits = (longest >= table["context"]).astype(object).where(longest.notna(), None)
+    at = table.columns.get_loc("context") + 1
+    return pd.concat([table.iloc[:, :at], fits.rename("baseline_fits"), table.iloc[:, at:]], axis=1)
+
+
+def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, variation: float) -> np.ndarray:
+    batch = np.array(batch_sizes, float)
+    experts, top_k, spread = (np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, variation))
+    return unique_experts(scenario.routing, experts, top_k, spread, batch)
+
+
+def _row(
+    arch: Architecture, profile: Profile, batch: int, unique: float, scenario: Scenario, step: DecodeStep
+) -> dict[str, object]:
+    context = min(step.context_tokens, arch.native_context)
+    times = layer_times(arch, profile, batch, context, min(unique, arch.moe.top_k * batch), scenario.precision)
+    resident, cold = all_resident_seconds(times), on_demand_seconds(times, unique)
+    prefetched, fetching = link_bound_seconds(times, unique), cold - resident
+    return {
+        "gpu": profile.gpu,
+        "batch_size": batch,
+        "context": context,
+        "unique_experts": unique,
+        "expert_mb": times.expert_bytes / MB,
+        "fetch_ms_per_expert": 1e3 * times.transfer_seconds_per_expert,
+        "all_resident_ms": 1e3 * resident,
+        "cold_on_demand_ms": 1e3 * cold,
+        "cold_prefetch_bound_ms": 1e3 * prefetched,
+        "cold_on_demand_slowdown": cold / resident,
+        "cold_prefetch_slowdown_bound": prefetched / resident,
+        "hit_rate_needed_on_demand": max(0.0, 1 - (step.claimed_slowdown - 1) * resident / fetching),
+        "hit_rate_needed_prefetch": max(0.0, 1 - step.claimed_slowdown * resident / fetching),
+        "source": profile.source,
+        **{f"{part}_basis": basis for part, basis in times.bases.items()},
+    }
+
+
+def build(files, parameters):
+    """Write table 7."""
+    models = {path.stem: load_model(path) for path in files.models}
+    scenario = Scenario.model_validate(parameters["scenario"])
+    variations = variations_of(files.variations, scenario.routing.batching)
+    folder = Path(parameters["profiles"])
+    profiles = {
+        name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()
+    }
+    step = DecodeStep.model_validate(parameters["decode_step"])
+    table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
+    grid = pd.read_parquet(files.grid)
+    write_csv(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]))

@@ -1,0 +1,189 @@
+"""What a saved gigabyte costs: KV extension against slowdown, as fewer experts stay on the GPU.
+
+Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying routing with the
+times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: the simulator
+has no staging buffer beside them, and memory has one only where a scenario asks for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.cachesim.experiments import Sample, places, run
+from prophet_moe.cachesim.rounds import Round
+from prophet_moe.cachesim.simulation import Hierarchy
+from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.cachesim.timing import standing_for
+from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.capacity.sweep import INPUTS, evaluate
+from prophet_moe.catalog import ModelSpec
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.precision import Precision
+from prophet_moe.routing.intervals import beyond_sample, half_width
+from prophet_moe.routing.trace import sequence_starts
+from prophet_moe.routing.urn import ROUNDING_GUARD
+from prophet_moe.settings.scenario import Scenario
+from prophet_moe.units import GB
+from studies.frontier.study import FrontierSettings
+
+STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
+"""No prediction, Prophet, and an oracle that knows the routing of the next step."""
+CURVE = [*CONFIGURATION, "strategy"]
+REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
+"""Columns of `slowdowns`."""
+
+
+def to_replay(grid: pd.DataFrame, plan: FrontierSettings) -> pd.DataFrame:
+    """The rows of a capacity grid that are replayed: of its estimate, which Prophet fits, and no larger than `plan`."""
+    fits = (grid["case"] == ESTIMATE) & grid["prophet_fits"].astype(bool)
+    return grid[fits & (grid["batch_size"] <= plan.largest_batch)]
+
+
+def slowdowns(
+    source: str,
+    stand_in: Sequence[Sample],
+    models: Mapping[str, ModelSpec],
+    profiles: Mapping[str, Profile],
+    grid: pd.DataFrame,
+    context: int,
+    precision: Precision,
+    plan: FrontierSettings,
+    chunk_mb: float,
+) -> pd.DataFrame:
+    """One row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
+
+    `models` have the E and k of the stand-in, which `source` names; `grid` holds u(B) as unique_experts by model, GPU
+    and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
+    resident nothing is replayed: the slowdown is 1.
+    """
+    rows = []
+    for sample in stand_in:
+        routed = sample.trace
+        held = len(sequence_starts(routed)) - 1
+        experts, top_k = routed.router.experts, routed.router.top_k
+        slots = sorted({places(experts, share) for share in plan.shares})
+        hierarchies = [Hierarchy((count,)) for count in slots if top_k <= count < experts]
+        for batch, configurations in grid.groupby("batch_size"):
+            sequences = max(plan.sequences, int(batch))
+            parts = sample.parts(int(batch), sequences)
+            requests = _requests([decoding for decoding, _ in parts])
+            for row in configurations.itertuples():
+                arch = models[row.model].architecture
+                needed = min(row.unique_experts, top_k * batch)
+                layers = len(routed.router.layers)
+                times = standing_for(
+                    *(arch, profiles[row.gpu], layers, int(batch), context, needed, requests, precision),
+                    chunk_mb,
+                )
+                for name in STRATEGIES:
+                    alike = replace(strategies()[name], deduplicated=True)
+                    head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
+                    head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share * sequences / held}
+                    rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
+                    for hierarchy in hierarchies:
+                        outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                        found = {"resident_experts": hierarchy.rooms[0], "waves": outcome.waves}
+                        found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
+                        rows.append(head | found)
+    return pd.DataFrame(rows, columns=REPLAYED)
+
+
+def _requests(replayed: Sequence[Round]) -> float:
+    """Distinct experts that a layer of the replay needs at a step, mean."""
+    asked = sum(len(true_needs(decoding).ids) for decoding in replayed)
+    return asked / sum(len(decoding.rows) * decoding.layers for decoding in replayed)
+
+
+def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+    """The rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
+
+    `grid` is the capacity grid at its estimate. Prophet keeps its predictor besides; all experts of an encoder stay.
+    `tokens` is not cut at 0: below it, the experts do not fit.
+    """
+    rows = replayed.merge(grid.drop(columns="resident_experts"), on=CONFIGURATION, how="left", validate="many_to_one")
+    columns = rows.assign(batch=rows["batch_size"].astype(np.float64))
+    memory = evaluate(
+        {name: columns[name].to_numpy() for name in INPUTS},
+        scenario,
+        resident=rows["resident_experts"].to_numpy(float),
+        staging_kept=(rows["strategy"] != "on_demand").to_numpy(),
+        predictor_kept=(rows["strategy"] == "prophet").to_numpy(),
+    )
+    free = memory["prophet_free_bytes"]
+    return rows.assign(
+        tokens=np.floor(free / (rows["batch_size"] * rows["kv_bytes_per_token"])),
+        saved_gb=memory["expert_savings_bytes"] / GB,
+    )
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per configuration, strategy and number of resident experts; `rows` as `joined` returns them.
+
+    Slowdown and hit rate are means over samples; the interval of the slowdown is over sequences. kv_extension_factor is
+    empty where the baseline does not fit.
+    """
+    groups = rows.groupby([*CURVE, "resident_experts"], sort=False)
+    same, mean, count = groups.first(), groups[["slowdown", "hit_rate"]].mean(), groups.size()
+    half = half_width(groups["slowdown"].std(), count, beyond_sample(same["sampled_share"]))
+    baseline, tokens = same["baseline_max_context"], same["tokens"].clip(lower=0)
+    return pd.DataFrame(
+        {
+            "trace": same["trace"],
+            "resident_share": same.index.get_level_values("resident_experts") / same["experts"],
+            "slowdown": mean["slowdown"],
+            "slowdown_low": np.maximum(1.0, mean["slowdown"] - half),
+            "slowdown_high": mean["slowdown"] + half,
+            "hit_rate": mean["hit_rate"],
+            "waves": groups["waves"].any(),
+            "max_context": tokens,
+            "baseline_max_context": baseline,
+            "kv_extension_factor": (tokens / baseline).where(same["baseline_fits"].astype(bool)),
+            "saved_gb": same["saved_gb"],
+        }
+    ).reset_index()
+
+
+def context_gained(rows: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
+    """One row per configuration and strategy: KV extension and context at each limit of slowdown; `rows` as `joined`.
+
+    Read from the mean slowdown over samples, by `limits.reach`. All experts resident is always possible: no limit gains
+    less than 1, where the baseline fits. The interval is over sequences, from what each sample gains.
+    """
+    return pd.DataFrame(
+        [dict(zip(CURVE, key, strict=True)) | _gained(curve, limits) for key, curve in rows.groupby(CURVE, sort=False)]
+    )
+
+
+def _gained(curve: pd.DataFrame, limits: Sequence[float]) -> dict[str, object]:
+    by_sample = curve.pivot_table(index="resident_experts", columns="sample", values="slowdown")[::-1]
+    experts = by_sample.index.to_numpy(float)
+    tokens = curve.drop_duplicates("resident_experts").set_index("resident_experts")["tokens"].reindex(experts)
+    baseline, share = (float(curve[name].iloc[0]) for name in ("baseline_max_context", "sampled_share"))
+    slowdown, gained = by_sample.mean(axis=1).to_numpy(), tokens.to_numpy()
+    contexts = np.maximum(reach(slowdown, gained, limits), baseline)
+    held = experts[0] - reach(slowdown, experts[0] - experts, limits)
+    sampled = np.maximum([reach(found, gained, limits) for found in by_sample.to_numpy().T], baseline)
+    half = half_width(sampled.std(axis=0, ddof=1), len(sampled), beyond_sample(share))
+    one = baseline if baseline else np.nan
+    row = {"trace": curve["trace"].iloc[0], "baseline_max_context": baseline}
+    for limit, context, resident, aside in zip(limits, contexts, held, half, strict=True):
+        at = f"at_{limit:g}x"
+        row |= {f"resident_experts_{at}": resident, f"max_context_{at}": max(0.0, np.floor(context + ROUNDING_GUARD))}
+        row |= {f"kv_extension_{at}": context / one}
+        row |= {f"kv_extension_{at}_low": np.maximum(1, (context - aside) / one)}
+        row |= {f"kv_extension_{at}_high": (context + aside) / one}
+    return row
+
+
+def build(files, parameters):
+    """Write the frontier and table 11."""
+    grid = pd.read_parquet(files.grid)
+    replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
+    rows = joined(grid[grid["case"] == ESTIMATE], replayed, Scenario.model_validate(parameters["scenario"]))
+    write_csv(files.frontier, frontier(rows))
+    write_csv(files.gained, context_gained(rows, parameters["slowdown_limits"]))

@@ -1,0 +1,312 @@
+"""How much longer a context may be at most so much slowdown: the gain at each limit, beside the memory floor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.summary import geometric_mean
+from prophet_moe.present.price import STRATEGIES, statement
+from prophet_moe.present.select import where
+from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
+from prophet_moe.settings.style import Style
+from studies.frontier.study import FIGURE
+
+COLUMNS = [*CONFIGURATION, "strategy", "resident_experts", "slowdown", "kv_extension_factor"]
+"""Those that are read of the table of points, which `capacity.frontier.frontier` makes."""
+INTERVAL = ["slowdown_low", "slowdown_high"]
+"""The interval of the slowdown over sequences, drawn where the table has it."""
+MEMORY_COLUMNS = [*CONFIGURATION, "kv_extension_factor"]
+"""Of the record of capacity: those that are read."""
+FLOOR = "memory floor: if every expert were there in time"
+LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
+"""Limits of slowdown at which lines are read, a fine grid of the axis."""
+AXIS = "Slowdown at most (log of time lost)"
+"""The axis of limits and its scale, which `_place_of` makes."""
+TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
+"""Slowdowns named on an axis."""
+ROUNDING = 1e-4
+"""Share by which a gain must exceed another to be more, beyond the digits that tables keep."""
+NEAR_ONE = 0.05
+"""Time lost, as a share, up to which the axis is nearly linear; beyond it is logarithmic."""
+
+
+def fitting(points: pd.DataFrame) -> pd.DataFrame:
+    """The points of configurations whose baseline fits: of others, no context is a gain over none."""
+    return points[points["kv_extension_factor"].notna()]
+
+
+def selection(points: pd.DataFrame, limits: np.ndarray, slowdown: str = "slowdown") -> pd.DataFrame:
+    """The most KV extension at each limit: a row per configuration whose baseline fits and strategy.
+
+    Read as table 11 is, by `capacity.limits.reach`; nothing is below 1, the baseline. Columns are the limits.
+    `slowdown` is the column that is read: the estimate, or an end of its interval.
+    """
+    ordered = fitting(points).sort_values("resident_experts", ascending=False, kind="stable")
+    rows = {
+        key: np.maximum(1, reach(mine[slowdown].to_numpy(), mine["kv_extension_factor"].to_numpy(), limits))
+        for key, mine in ordered.groupby([*CONFIGURATION, "strategy"])
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=[*CONFIGURATION, "strategy"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=limits)
+
+
+def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
+    """KV extension by model that the report prints, from the record that reproduces it; without a path nothing."""
+    if not record:
+        return {}
+    told = where(pd.read_csv(record, usecols=MEMORY_COLUMNS), gpu=gpu, batch_size=batch_size)
+    told = told[told["kv_extension_factor"] > 0]
+    return dict(zip(told["model"], told["kv_extension_factor"], strict=True))
+
+
+def memory_floor(memory: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
+    """KV extension where only memory counts, of the configurations whose baseline fits."""
+    wanted = pd.MultiIndex.from_frame(fitting(points)[CONFIGURATION].drop_duplicates()).sort_values()
+    return memory.set_index(CONFIGURATION)["kv_extension_factor"].reindex(wanted)
+
+
+def findings(
+    points: pd.DataFrame,
+    memory: pd.DataFrame,
+    *,
+    gpu: str,
+    batch_size: int,
+    models: list[str],
+    limits: list[float],
+    claimed_slowdown: float,
+    claimed_extension: Mapping[str, float],
+) -> str:
+    """Say in Markdown what a longer context costs; every number is computed from the points."""
+    if fitting(points).empty:
+        return "* The baseline of no configuration fits: there is no context to extend."
+    told = sorted({*limits, claimed_slowdown})
+    gains = selection(points, np.array(told))
+    floor = memory_floor(memory, points)
+    lines = [_of_all(gains[limit], limit) for limit in told]
+    lines.append(
+        f"By memory alone, which is what would be gained if every expert were there in time, the median is "
+        f"{floor.median():.2f} and the geometric mean {geometric_mean(floor):.2f}. This memory floor belongs to no "
+        "slowdown."
+    )
+    lines += _above_floor(gains, floor)
+    for model in models:
+        key = (model, gpu, batch_size)
+        if key not in floor.index:
+            lines.append(f"**{model}** on {gpu}, batch {batch_size}: no baseline fits.")
+            continue
+        reached = gains[claimed_slowdown].loc[key]
+        text = ", ".join(f"{reached[name]:.3f} ({STRATEGIES[name]})" for name in STRATEGIES if name in reached)
+        claim = claimed_extension.get(model)
+        report = "" if claim is None else f"; the report claims {claim:.3f}"
+        lines.append(
+            f"**{model}** on {gpu}, batch {batch_size}, at a slowdown of at most {claimed_slowdown:g}: {text}; "
+            f"memory floor {floor[key]:.3f}{report}."
+        )
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def above_floor(gains: pd.DataFrame, floor: pd.Series) -> pd.DataFrame:
+    """Whether a strategy gains more within each limit than by memory alone: the rows and columns of `selection`.
+
+    A floor below the baseline counts as 1, as what is gained within a limit does.
+    """
+    alone = floor.clip(lower=1).reindex(gains.index.droplevel("strategy"))
+    return gains.gt((1 + ROUNDING) * alone.to_numpy(), axis=0)
+
+
+def _above_floor(gains: pd.DataFrame, floor: pd.Series) -> list[str]:
+    """In how many configurations time buys more than memory alone, by limit and strategy, and why it can."""
+    more = above_floor(gains, floor)
+    if not more.any(axis=None):
+        return ["Within none of these limits any strategy gains more than by memory alone."]
+    counts = more.groupby("strategy").sum()
+    labels = {name: label for name, label in STRATEGIES.items() if name in counts.index}
+    told = [
+        f"within {limit:g}: {', '.join(f'{counts.loc[name, limit]} ({label})' for name, label in labels.items())}"
+        for limit in more
+    ]
+    batches = more.index[more.any(axis=1)].get_level_values("batch_size")
+    return [
+        f"Configurations of {len(floor)} that gain more with time than by memory alone, {'; '.join(told)}. Their "
+        f"batches are of {batches.min()} to {batches.max()}. The memory floor keeps every expert that nearly all "
+        "steps need, which in large batches is nearly every one; a step within a limit may miss a few and fetch them."
+    ]
+
+
+def _of_all(gained: pd.Series, limit: float) -> str:
+    by_strategy = dict(list(gained.groupby("strategy")))
+    told = "; ".join(
+        f"{label} {by_strategy[name].median():.3f} ({geometric_mean(by_strategy[name]):.3f}), "
+        f"{(by_strategy[name] >= 1.01).mean():.0%} gain a hundredth or more"
+        for name, label in STRATEGIES.items()
+        if name in by_strategy
+    )
+    return (
+        f"Within a slowdown of **{limit:g}** a context is so many times as long, median (geometric mean) of "
+        f"{gained.index.droplevel('strategy').nunique()} configurations: {told}."
+    )
+
+
+def headline(points: pd.DataFrame, memory: pd.DataFrame, claimed_slowdown: float) -> str:
+    """The figure's statement, of all configurations whose baseline fits."""
+    reached = selection(points, np.array([claimed_slowdown]))[claimed_slowdown].groupby("strategy").median()
+    return statement(claimed_slowdown, reached, memory_floor(memory, points))
+
+
+def draw(
+    points: pd.DataFrame,
+    memory: pd.DataFrame,
+    style: Style,
+    *,
+    gpu: str,
+    batch_size: int,
+    models: list[str],
+    limits: list[float],
+    claimed_slowdown: float,
+    claimed_extension: Mapping[str, float],
+) -> Figure:
+    """Left: the median gain of all configurations by limit. Right: the same for each model on one GPU."""
+    here = where(points, gpu=gpu, batch_size=batch_size)
+    floor = memory_floor(memory, points)
+    with styled(style):
+        figure = new_figure(style.size_of(FIGURE))
+        left, right = figure.subfigures(1, 2, width_ratios=[1, 1.35])
+        ax = left.subplots()
+        _draw_all(ax, points, floor, claimed_slowdown, style)
+        if floor.size:
+            title = headline(points, memory, claimed_slowdown)
+            left.suptitle(title, x=0.01, ha="left", fontsize=style.font_size_pt)
+        rows = 1 if len(models) <= 2 else 2
+        panels = right.subplots(rows, -(-len(models) // rows), sharex=True, squeeze=False)
+        for number, (panel, model) in enumerate(zip(panels.flat, models, strict=False)):
+            mine = where(here, model=model)
+            _draw_lines(panel, selection(mine, LIMITS), _band(mine), claimed_slowdown, style)
+            _draw_floor(panel, floor.get((model, gpu, batch_size)), style)
+            claim = claimed_extension.get(model)
+            if claim is not None and len(fitting(mine)):
+                panel.plot(claimed_slowdown, claim, **_claim_look(style))
+            panel.set_title(model if len(fitting(mine)) else f"{model}: no baseline", fontsize=small_pt(style))
+            _label(panel, style, small=True)
+            if number % panels.shape[1] == 0:
+                panel.set_ylabel("KV extension")
+            if number + panels.shape[1] >= len(models):
+                panel.tick_params(labelbottom=True)
+        for spare in panels.flat[len(models) :]:
+            spare.remove()
+        right.suptitle(f"{gpu}, batch {batch_size}", fontsize=style.font_size_pt)
+        right.supxlabel(AXIS, fontsize=style.font_size_pt)
+        claims = any(claimed_extension.get(model) is not None for model in models)
+        _add_legend(figure, points, claims, claimed_slowdown, style)
+        settle(figure)
+    return figure
+
+
+def _add_legend(figure: Figure, points: pd.DataFrame, claims: bool, claimed_slowdown: float, style: Style) -> None:
+    looks = {STRATEGIES[name]: _look(style, name) for name in STRATEGIES if name in set(points["strategy"])}
+    looks[FLOOR] = _floor_look(style)
+    looks[f"reported slowdown, {claimed_slowdown:g}"] = _claimed_slowdown_look(style)
+    if claims:
+        looks["reported context"] = _claim_look(style)
+    legend_in_rows(figure, {name: Line2D([], [], **look) for name, look in looks.items()}, 3)
+
+
+def _look(style: Style, name: str) -> dict[str, Any]:
+    """No prediction, which is drawn first, is wide and pale, so that it shows below a line that equals it."""
+    look = strategy_look(style, name) | {"marker": ""}
+    return look | ({"linewidth": 3.2, "alpha": 0.5} if name == "on_demand" else {"linewidth": 1.3})
+
+
+def _floor_look(style: Style) -> dict[str, Any]:
+    return {"color": style.colours.text, "linewidth": 1, "linestyle": (0, (5, 2))}
+
+
+def _claim_look(style: Style) -> dict[str, Any]:
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+    return {"color": style.colours.does_not_fit, "marker": "*", "markersize": 7, "linestyle": "none"} | edge
+
+
+def _claimed_slowdown_look(style: Style) -> dict[str, Any]:
+    return {"color": style.colours.does_not_fit, "linewidth": 2.2, "alpha": 0.35}
+
+
+def _band(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """What is reached at the ends of the slowdown's interval, where the table has one."""
+    if not set(INTERVAL) <= set(points.columns):
+        return None
+    low, high = (selection(points, LIMITS, end) for end in INTERVAL)
+    return low, high
+
+
+def _draw_all(ax: Axes, points: pd.DataFrame, floor: pd.Series, claimed_slowdown: float, style: Style) -> None:
+    """Median over the configurations whose baseline fits; an empty panel where there is none."""
+    gains, band = selection(points, LIMITS), _band(points)
+    if gains.empty:
+        ax.set_axis_off()
+        return
+    median = gains.groupby("strategy").median()
+    ends = None if band is None else tuple(end.groupby("strategy").median() for end in band)
+    _draw_lines(ax, median, ends, claimed_slowdown, style)
+    _draw_floor(ax, floor.median(), style)
+    _label(ax, style, small=False)
+    ax.set_xlabel(AXIS)
+    ax.set_ylabel("Median KV extension")
+
+
+def _draw_lines(
+    ax: Axes,
+    gains: pd.DataFrame,
+    band: tuple[pd.DataFrame, pd.DataFrame] | None,
+    claimed_slowdown: float,
+    style: Style,
+) -> None:
+    """A line per strategy over the limits, between the lines of the ends of its slowdown's interval."""
+    ax.axvline(claimed_slowdown, zorder=1, **_claimed_slowdown_look(style))
+    for name in STRATEGIES:
+        if name not in gains.index.get_level_values("strategy"):
+            continue
+        look = _look(style, name)
+        line = where(gains.reset_index(), strategy=name)[list(gains.columns)].iloc[0]
+        ax.plot(gains.columns, line.to_numpy(float), **look)
+        if band is not None:
+            low, high = (where(end.reset_index(), strategy=name)[list(gains.columns)].iloc[0] for end in band)
+            spread = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
+            ax.fill_between(gains.columns, high.to_numpy(float), low.to_numpy(float), **spread)
+
+
+def _draw_floor(ax: Axes, floor: float | None, style: Style) -> None:
+    """A line across the whole panel: what memory alone gives belongs to no slowdown."""
+    if floor is not None and np.isfinite(floor):
+        ax.axhline(floor, zorder=1, **_floor_look(style))
+
+
+def _label(ax: Axes, style: Style, *, small: bool) -> None:
+    scale = {"functions": (_place_of, _slowdown_at)}
+    ax.set_xscale("function", **scale)
+    ax.set_xlim(1, LIMITS[-1])
+    ax.xaxis.set_major_locator(FixedLocator(TICKS))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(1 - 0.03 * (high - low), low), high + 0.05 * (high - low))
+    ax.yaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter("{x:g}x")
+    ax.grid(axis="both")
+    if small:
+        ax.tick_params(labelsize=small_pt(style))
+
+
+def _place_of(slowdown: np.ndarray) -> np.ndarray:
+    """Where a slowdown lies on the axis: nearly linear in the time lost, then logarithmic."""
+    return np.log1p((np.maximum(slowdown, 1) - 1) / NEAR_ONE)
+
+
+def _slowdown_at(place: np.ndarray) -> np.ndarray:
+    """The inverse of `_place_of`."""
+    return 1 + NEAR_ONE * np.expm1(place)

@@ -1,0 +1,49 @@
+"""Replay the routing that stands in for some models, with their times on every GPU, at every number of experts."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.cachesim.experiments import SampleSize
+from prophet_moe.cachesim.stand_ins import generated, recorded
+from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import write_parquet
+from prophet_moe.hardware.profile import read_profile
+from prophet_moe.precision import Precision
+from prophet_moe.predict.discrimination import read_discrimination
+from prophet_moe.predict.network import read_trained
+from prophet_moe.routing.calibrated import read_calibrated
+from prophet_moe.routing.store import read_trace
+from prophet_moe.routing.trace import Router
+from studies.frontier.compute import REPLAYED, slowdowns, to_replay
+from studies.frontier.study import FrontierSettings
+
+
+def build(files, parameters):
+    """Write one row per configuration that Prophet fits, strategy, number of resident experts and sample."""
+    name, plan = parameters["name"], FrontierSettings.model_validate(parameters["settings"])
+    models = {path.stem: load_model(path) for path in files.models}
+    grid = pd.read_parquet(files.grid)
+    grid = to_replay(grid[grid["model"].isin(models)], plan)
+    specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
+    profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
+    timed = parameters["context"], Precision(**parameters["precision"]), plan, parameters["copy_chunk_mb"]
+    parts = [pd.DataFrame(columns=REPLAYED)]
+    for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
+        sequences = max(plan.sequences, int(rows["batch_size"].max()))
+        samples = _samples(files, parameters, plan, int(experts), int(top_k), sequences)
+        parts.append(slowdowns(name, samples, models, profiles, rows, *timed))
+    write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
+
+
+def _samples(files, parameters, plan, experts, top_k, sequences):
+    """Samples of the recorded trace, or of routing generated for this E and k."""
+    size = SampleSize(sequences, plan.tokens)
+    if files.trace:
+        folder = files.trace[0].parent
+        trace = read_trace(folder)
+        return recorded(trace, read_trained(files.predictor[0].parent, trace, folder), size, plan.samples)
+    router = Router(parameters["name"], experts, top_k, tuple(range(plan.layers)))
+    power = read_discrimination(files.discrimination[0])
+    return generated(read_calibrated(files.calibrated[0]), router, power, size, plan.samples)

@@ -1,0 +1,52 @@
+"""What the study of KV extension against slowdown declares of itself."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from prophet_moe.settings.fields import Names, Share, StudySettings
+from prophet_moe.study import Figure, Study
+from prophet_moe.tables import Table
+
+
+class FrontierSettings(StudySettings):
+    """The replay of every model with fewer and fewer experts on the GPU."""
+
+    named_models = ("models",)
+
+    models: Names = ["Switch-Large-128", "DeepSeek-MoE-16B", "Qwen1.5-MoE-A2.7B", "Switch-Base-128"]
+    """Models that have a panel of their own."""
+    traces: list[str] = ["small-12x128-top1", "small-6x8-top2"]
+    """Recorded traces that are replayed for models of their own E and k; all other models are replayed on calibrated
+    routing (resources/routing/). small-6x64-top8 lacks the locality of the models that it could stand for."""
+    predictor: str = "gpt-oss-20b-decode"
+    """Trace whose predictor's power to tell chosen experts from others is carried over to calibrated routing."""
+    shares: list[Share] = Field(default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875], min_length=1)
+    """Shares of each layer's experts that are simulated, besides all of them; limits of slowdown are interpolated
+    between them. A share of fewer than k experts or of all of them is left out."""
+    samples: int = Field(default=4, gt=1)
+    """Samples of sequences that are replayed: intervals come from their spread."""
+    sequences: int = Field(default=32, gt=0)
+    """Sequences of each; larger batches take as many as they are."""
+    largest_batch: int = Field(default=64, gt=0, le=1024)
+    """The largest of `batch_sizes` that is replayed: time and memory of a replay grow with the batch."""
+    tokens: int = Field(default=128, gt=0)
+    """Decoded tokens of each sequence."""
+    layers: int = Field(default=6, gt=0)
+    """MoE layers of calibrated routing; a layer takes as long whatever their number."""
+    slowdown_limits: list[Annotated[float, Field(ge=1)]] = Field(default=[1.05, 1.2, 2.0], min_length=1)
+    """Limits of slowdown, at least 1, for which the context gained is stated."""
+
+
+FRONTIER = Table("frontier", ())
+CONTEXT_GAINED = Table("table11_context_gained", ())
+FIGURE = Figure("frontier", 7.0, 3.0)
+
+STUDY = Study(
+    id="frontier",
+    question="How much longer may a context be, if a decode step may take at most so many times as long?",
+    settings=FrontierSettings,
+    tables=(FRONTIER, CONTEXT_GAINED),
+    figures=(FIGURE,),
+    reports=("000:778",),
+)

@@ -1,0 +1,141 @@
+"""How much longer may a context be, at most so much slower?
+
+REQUIRED INPUTS: the capacity grid; routing that stands for each model: traces with predictors, or calibrated routing.
+OUTPUTS: tables/data/frontier.csv, tables/table11_context_gained.csv, figures/frontier.
+"""
+
+from studies.frontier.proxies import proxies
+from studies.frontier.study import STUDY as FRONTIER
+
+CALIBRATED_FOLDER = Path("resources/routing")
+
+with exit_on_user_error():
+    PROXIES = proxies(settings("frontier").traces, HERE, CALIBRATED_FOLDER, MODELS)
+
+if PROXIES:
+    offer(FRONTIER)
+
+
+wildcard_constraints:
+    source="|".join(PROXIES),
+
+
+def proxy_trace(wildcards):
+    """The files of the trace that stands for some models, where it is one."""
+    return HERE.trace_files(wildcards.source) if wildcards.source in HERE.traces else []
+
+
+def proxy_predictor(wildcards):
+    """The files of the predictor of that trace."""
+    return HERE.predictor_files(wildcards.source) if wildcards.source in HERE.traces else []
+
+
+def proxy_calibrated(wildcards):
+    """The file of calibrated routing, where it is no trace that stands for some models."""
+    return [] if wildcards.source in HERE.traces else [CALIBRATED_FOLDER / f"{wildcards.source}.json"]
+
+
+def proxy_discrimination(wildcards):
+    """What was measured of the predictor that foretells calibrated routing."""
+    measured = HERE.result(settings("frontier").predictor, "discrimination")
+    return [] if wildcards.source in HERE.traces else [measured]
+
+
+def proxied_models(wildcards):
+    """The files of the models that a routing stands for."""
+    return [MODEL_FOLDER / f"{name}.yaml" for name in PROXIES[wildcards.source]]
+
+
+def replay_frontier_parameters(wildcards):
+    """What a replay depends on besides files."""
+    return as_json(
+        {
+            "name": wildcards.source,
+            "context": EXPERIMENT.decode_step.context_tokens,
+            "precision": asdict(DEFAULT.precision),
+            "copy_chunk_mb": EXPERIMENT.replay.copy_chunk_mb,
+            "settings": plain(settings("frontier"), exclude={"models", "traces", "predictor", "slowdown_limits"}),
+            "profiles": str(PROFILE_FOLDER),
+        }
+    )
+
+
+def frontier_parameters(wildcards):
+    """What the memory of the frontier depends on besides the grid."""
+    limits = {*settings("frontier").slowdown_limits, EXPERIMENT.decode_step.claimed_slowdown}
+    return as_json({"scenario": plain(DEFAULT), "slowdown_limits": sorted(limits)})
+
+
+def frontier_records(wildcards):
+    """The records of capacity where only memory counts: of the default scenario, and of the report where it is built."""
+    return [path for path in (RECORD.format(scenario_dir=""), reported_record()) if path]
+
+
+def reported_record():
+    """The record that reproduces the report's factors, where it is built."""
+    return RECORD.format(scenario_dir=SCENARIO_DIRS["reported"]) if "reported" in SCENARIO_DIRS else ""
+
+
+def frontier_shown(wildcards):
+    """The configurations and limits that the figure shows."""
+    return plain(EXPERIMENT.reference) | {
+        "models": drawn("frontier", "models", EXPERIMENT.scenario),
+        "capacity": RECORD.format(scenario_dir=""),
+        "claims": reported_record(),
+        "limits": settings("frontier").slowdown_limits,
+        "claimed_slowdown": EXPERIMENT.decode_step.claimed_slowdown,
+    }
+
+
+DRAWN["frontier"] = Drawing(path_of("frontier"), frontier_shown, frontier_records, of_scenario=True)
+
+
+rule replay_frontier:
+    """Simulate each model that a routing stands for, on every GPU and for every number of resident experts."""
+    input:
+        code=with_strategies("workflow/studies/frontier/replay_frontier.py"),
+        trace=proxy_trace,
+        predictor=proxy_predictor,
+        calibrated=proxy_calibrated,
+        discrimination=proxy_discrimination,
+        models=proxied_models,
+        gpus=GPU_FILE,
+        measured=PROFILE_FILES,
+        grid=GRID,
+    output:
+        slowdowns="results/frontier/{source}.parquet",
+        prov=sidecars("results/frontier/{source}.parquet"),
+    log:
+        "logs/replay_frontier/{source}.log",
+    benchmark:
+        "benchmarks/replay_frontier/{source}.tsv"
+    conda:
+        "../../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=replay_frontier_parameters,
+    shell:
+        JOB
+
+
+rule frontier:
+    """Put slowdown and KV extension of every configuration into one table, and the context gained at each limit."""
+    input:
+        code=code("workflow/studies/frontier/compute.py"),
+        slowdowns=[f"results/frontier/{name}.parquet" for name in PROXIES],
+        grid=GRID,
+    output:
+        frontier=table("frontier"),
+        gained=table("table11_context_gained"),
+        prov=sidecars(path_of("frontier"), path_of("table11_context_gained")),
+    log:
+        "logs/frontier.log",
+    benchmark:
+        "benchmarks/frontier.tsv"
+    conda:
+        "../../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=frontier_parameters,
+    shell:
+        JOB

@@ -1,0 +1,1 @@
+"""What becomes of the headline under other rules for the resident experts and other assumptions?"""

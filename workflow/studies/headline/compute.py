@@ -1,0 +1,98 @@
+"""The headline under other rules for the resident experts, and under other assumptions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.capacity.record import ESTIMATE, record
+from prophet_moe.capacity.summary import extension_summary
+from prophet_moe.capacity.sweep import popularity_variation
+from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.routing.distinct import overflow_share
+from prophet_moe.routing.variation import Variation
+from prophet_moe.settings.scenario import Quantile, Scenario
+from studies.headline.study import HeadlineSettings
+
+RULES = {"mean": "mean", "quantile 0.99": Quantile(quantile=0.99), "never_overflows": "never_overflows"}
+"""Rules for the resident experts that are set beside each other."""
+
+
+def resident_rules(
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    batch_sizes: Sequence[int],
+    scenario: Scenario,
+    variations: Mapping[str, Variation],
+    reserves: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
+    """One row per rule of RULES: what the headline becomes, and how often a layer-step needs more than is resident.
+
+    Shares of layer-steps follow from the routing law: their mean over the rows whose baseline fits, and the largest.
+    A power law has no distribution: then there is no row for a quantile, and the shares are NaN.
+    """
+    rows = []
+    distributed = scenario.routing.law != "power_law"
+    rules = {name: rule for name, rule in RULES.items() if distributed or not isinstance(rule, Quantile)}
+    for name, rule in rules.items():
+        under = scenario.model_copy(update={"resident": rule})
+        grid = _estimate(models, gpus, batch_sizes, under, variations, reserves)
+        overflows = _overflow_shares(grid[grid["baseline_fits"]], under) if distributed else pd.Series([np.nan])
+        shares = {"mean_overflow_share": overflows.mean(), "max_overflow_share": overflows.max()}
+        rows.append({"resident": name} | extension_summary(record(grid)) | shares)
+    return pd.DataFrame(rows)
+
+
+def _overflow_shares(grid: pd.DataFrame, scenario: Scenario) -> pd.Series:
+    columns = {name: grid[name].to_numpy(float) for name in ("experts", "top_k", "variation", "resident_experts")}
+    variation = popularity_variation(columns, scenario)
+    batch, unique = (grid[name].to_numpy(float) for name in ("batch_size", "unique_experts"))
+    router = (columns["experts"], columns["top_k"], variation, batch)
+    return pd.Series(overflow_share(unique, *router, columns["resident_experts"]))
+
+
+def headline_sensitivity(
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    batch_sizes: Sequence[int],
+    scenario: Scenario,
+    variations: Mapping[str, Variation],
+    sensitivity: HeadlineSettings,
+    reserves: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
+    """One row per changed assumption: the headline with that one value and all others as in `scenario`.
+
+    `reserves` as in `capacity_grid`; a runtime reserve that is changed takes the place of every measured one.
+    `as_given` marks the values that `scenario` has itself.
+    """
+    rows = []
+    for key, value, changed in _changes(scenario, sensitivity):
+        given = changed.model_copy(update={"runtime_reserve": scenario.runtime_reserve}) == scenario
+        grid = _estimate(models, gpus, batch_sizes, changed, variations, reserves)
+        rows.append({"assumption": key, "value": value, "as_given": given} | extension_summary(record(grid)))
+    return pd.DataFrame(rows)
+
+
+def _changes(scenario: Scenario, sensitivity: HeadlineSettings) -> Iterator[tuple[str, float, Scenario]]:
+    """Key, value and the scenario with it."""
+    for value in sensitivity.runtime_reserve_mib:
+        assumed = {"runtime_reserve_mib": value, "runtime_reserve": "assumed"}
+        yield "runtime_reserve_mib", value, scenario.model_copy(update=assumed)
+    for value in sensitivity.usable_memory_share:
+        yield "usable_memory_share", value, scenario.model_copy(update={"usable_memory_share": value})
+    for value in sensitivity.prefill_chunk_tokens:
+        activation = scenario.activation.model_copy(update={"prefill_chunk_tokens": value})
+        yield "prefill_chunk_tokens", value, scenario.model_copy(update={"activation": activation})
+
+
+def _estimate(
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    batch_sizes: Sequence[int],
+    scenario: Scenario,
+    variations: Mapping[str, Variation],
+    reserves: Mapping[str, int] | None,
+) -> pd.DataFrame:
+    grid = capacity_grid(models, gpus, batch_sizes, scenario, variations, reserves)
+    return grid[grid["case"] == ESTIMATE].reset_index(drop=True)

@@ -1,0 +1,1 @@
+"""Does the memory model predict what was measured on GPUs?"""

@@ -1,0 +1,141 @@
+"""Predicted against measured memory: the constants of the capacity model beside what `collect memory` measured."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity import reference
+from prophet_moe.capacity.memory import ModelMemory, Number, model_memory
+from prophet_moe.capacity.reserve import OVERHEAD, with_reserve
+from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.catalog.model import load_model
+from prophet_moe.errors import UserError
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.settings.scenario import Scenario
+
+COLUMNS = ("model", "measurement", "phase", "method", "batch", "tokens", "predicted", "measured", "error_pct")
+"""Columns of a comparison; bytes, or tokens for max_context_tokens. `phase` and `method` are the measurement's."""
+NUMBERS = ("layers", "batch", "tokens", "value")
+"""Columns of memory.csv that hold numbers, where a row has them."""
+COMPARED = (
+    *("parameter_bytes", "expert_parameter_bytes", "kv_bytes_per_token", "cross_kv_bytes_per_token"),
+    *("state_bytes_per_sequence", "activation_peak_bytes", "max_context_tokens"),
+)
+"""Measurements that the capacity model predicts."""
+DTYPE_BITS = {"bfloat16": 16, "float16": 16}
+"""Bits of the types that models were measured in; activations are predicted for 16 bits alone."""
+
+
+def read_memory(folder: Path) -> pd.DataFrame:
+    """The rows of memory.csv in `folder`, after its checksums held: NUMBERS as float64 (NaN where empty), else text.
+
+    A value that is compared but no number of at least 0 is a UserError.
+    """
+    recording = read_recording(folder, "memory")
+    recording.require(("model", "dtype", "measurement", "phase", "method", *NUMBERS))
+    rows = recording.rows
+    needed = rows[rows["measurement"].isin([*COMPARED, "device_bytes", OVERHEAD])]
+    recording.numbers(needed, "value", zero=True)
+    for name in ("layers", "batch", "tokens"):
+        recording.numbers(rows[rows[name] != ""], name)
+    return rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce").astype(np.float64) for name in NUMBERS})
+
+
+def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], scenario: Scenario) -> pd.DataFrame:
+    """One row of COLUMNS for every measured number that `scenario` predicts, in the order of `measured`.
+
+    `measured` as read_memory returns it. `architectures` by the model's name in it, of all layers; predictions are for
+    the layers that were measured, and for the measured type of weights and caches instead of the scenario's. Models in
+    `left_out` have no rows. The longest context is predicted for the memory and the CUDA context of the device that
+    measured, beside the scenario's prefill chunk. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+    """
+    if scenario.architecture != "published":
+        raise UserError("scenario", f"architecture: got {scenario.architecture!r}, expected published", "Name another.")
+    out = left_out(measured, architectures)
+    chosen = measured["measurement"].isin(COMPARED) & (measured["model"] != "") & ~measured["model"].isin(out)
+    device = _device_bytes(measured)
+    overheads = measured.loc[measured["measurement"] == OVERHEAD, "value"]
+    scenario = with_reserve(scenario, None if overheads.empty else int(overheads.max()))
+    memories: dict[tuple, tuple[ModelMemory, Scenario]] = {}
+    rows = []
+    for row in measured[chosen].itertuples():
+        key = row.model, int(row.layers), row.dtype
+        if key not in memories:
+            memories[key] = _memory(with_layers(architectures[row.model], int(row.layers)), row.dtype, scenario)
+        predicted = _predicted(row, *memories[key], device)
+        given = (row.model, row.measurement, row.phase, row.method, row.batch, row.tokens)
+        rows.append((*given, predicted, row.value, _error_pct(predicted, row.value)))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def left_out(measured: pd.DataFrame, architectures: Mapping[str, Architecture]) -> dict[str, str]:
+    """Measured models that cannot be compared, each with the reason."""
+    reasons = {}
+    for model, dtype in (
+        measured.loc[measured["model"] != "", ["model", "dtype"]].drop_duplicates().itertuples(index=False)
+    ):
+        if model not in architectures:
+            reasons[model] = "not in the catalogue"
+        elif dtype not in DTYPE_BITS:
+            reasons[model] = f"measured as {dtype or 'nothing: it was not loaded'}, expected one of 16 bits"
+    return reasons
+
+
+def with_layers(arch: Architecture, layers: int) -> Architecture:
+    """The first `layers` layers of `arch`, of either stack where it has two; more than it has are a UserError."""
+    if not 1 <= layers <= arch.layers:
+        raise UserError(
+            "memory.csv: layers", f"got {layers}, expected 1 to the {arch.layers} of the catalogue", "Correct the plan."
+        )
+    return arch.model_copy(update={"layers": layers, "encoder_layers": min(layers, arch.encoder_layers)})
+
+
+def _memory(arch: Architecture, dtype: str, scenario: Scenario) -> tuple[ModelMemory, Scenario]:
+    """The constants of an architecture as capacity uses them, and the scenario with the bits of `dtype`."""
+    bits = DTYPE_BITS[dtype]
+    of_dtype = scenario.model_copy(update={"weight_bits": bits, "kv_bits": bits})
+    return model_memory(ModelSpec.model_construct(architecture=arch, reported=None), of_dtype), of_dtype
+
+
+def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: float) -> Number:
+    """What the capacity model says of one measured row."""
+    m, experts = memory, memory.moe_layers * memory.experts * memory.expert_bytes
+    if row.measurement == "activation_peak_bytes":
+        in_flight = row.batch if row.phase == "decode" else row.batch * row.tokens
+        return m.activation_bytes_per_token * in_flight + m.activation_bytes_per_sequence * row.batch
+    if row.measurement == "max_context_tokens":
+        return reference.evaluate(m, device_bytes, int(row.batch), scenario)["baseline_max_context"]
+    return {
+        "parameter_bytes": m.non_expert_bytes + experts,
+        "expert_parameter_bytes": experts,
+        "kv_bytes_per_token": m.kv_bytes_per_token,
+        "cross_kv_bytes_per_token": m.kv_bytes_per_token,
+        "state_bytes_per_sequence": m.state_bytes_per_sequence,
+    }[row.measurement]
+
+
+def _device_bytes(measured: pd.DataFrame) -> float:
+    """Memory of the device that was measured; NaN on a CPU, whose file has no context either."""
+    found = measured.loc[measured["measurement"] == "device_bytes", "value"].unique()
+    if len(found) > 1 or (not len(found) and (measured["measurement"] == "max_context_tokens").any()):
+        raise UserError("memory.csv", f"device_bytes: got {len(found)} values, expected one", "Measure it again.")
+    return int(found[0]) if len(found) else np.nan
+
+
+def _error_pct(predicted: Number, measured: float) -> float:
+    if predicted == measured:
+        return 0.0
+    return 100 * (predicted / measured - 1) if measured else np.inf
+
+
+def build(files, parameters):
+    """Write one row per measured number that the capacity model predicts, GPU by GPU."""
+    architectures = {path.stem: load_model(path).architecture for path in files.models}
+    scenario = Scenario.model_validate(parameters["scenario"])
+    folders = sorted({path.parent for path in files.measured})
+    tables = [compare(read_memory(folder), architectures, scenario).assign(gpu=folder.name) for folder in folders]
+    write_csv(files.table, pd.concat(tables))

@@ -1,0 +1,1 @@
+"""How well can the experts of the next layers be predicted, and what does learning add to counting?"""

@@ -1,0 +1,24 @@
+"""Compute the time to prefill the contexts that the memory allows, with experts streamed and with all resident."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from prophet_moe.capacity.prefill import prefill_times
+from prophet_moe.capacity.record import ESTIMATE
+from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.model import load_model
+from prophet_moe.files import write_csv
+from prophet_moe.hardware.profile import read_profile
+from prophet_moe.settings.scenario import Scenario
+
+
+def build(files, parameters):
+    """Write one row per model, GPU, batch size and context."""
+    models = {path.stem: load_model(path) for path in files.models}
+    grid = pd.read_parquet(files.grid)
+    grid = grid[grid["case"] == ESTIMATE]
+    specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
+    profiles = {name: read_profile(Path(parameters["profiles"]), name, spec) for name, spec in specs.items()}
+    scenario = Scenario.model_validate(parameters["scenario"])
+    write_csv(files.table, prefill_times(models, profiles, grid, scenario, parameters["prefill"]["compute_share"]))

@@ -1,0 +1,1 @@
+"""Which experts do tokens choose, and how much do consecutive tokens, layers and batches share?"""
