@@ -1,6 +1,7 @@
 """JSON schemas and reference pages made from the typed settings and the column lists."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union, get_origin
@@ -64,7 +65,8 @@ def _configuration_page() -> str:
         "An unknown key is an error.\n"
     )
     for title, model in (("config/experiment.yaml", Experiment), ("config/style.yaml, under `style`", Style)):
-        rows = "\n".join(f"| `{key}` | {kind} | {default} | {note} |" for key, kind, default, note in _keys(model))
+        keys = ((f"`{key}`", kind, default, _linked(note)) for key, kind, default, note in _keys(model))
+        rows = "\n".join(f"| {' | '.join(cells)} |" for cells in keys)
         text += f"\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n{rows}\n"
     return text
 
@@ -87,6 +89,11 @@ def _keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterat
         else:
             shown = "required" if default is PydanticUndefined else f"`{json.dumps(default)}`"
             yield key, _kind(properties[name]), shown, " ".join((field.description or "").split())
+
+
+def _linked(text: str) -> str:
+    """A page's text with every citation of a report's lines as a link to docs/reports.md."""
+    return re.sub(r"(?<!\[)\b(00[0-4]):(\d+(?:-\d+)?)", r"[\g<0>](reports.md#\1-\2)", text)
 
 
 def _kind(schema: dict[str, Any]) -> str:
