@@ -150,8 +150,9 @@ def _described(column: Column) -> str:
 def _configuration_page() -> str:
     text = (
         "# Configuration keys\n\n"
-        "Made from `workflow/prophet_moe/settings.py` by `prophet-moe config write`; a test fails when they differ.\n"
-        "An unknown key is an error.\n"
+        "Made from `workflow/prophet_moe/settings.py` by `prophet-moe config write`.\n"
+        "A test fails when they differ.\n\n"
+        "An unknown key is an error. The [glossary](glossary.md) defines the words.\n"
     )
     for title, model in (("config/experiment.yaml", Experiment), ("config/style.yaml, under `style`", Style)):
         keys = ((f"`{key}`", kind, default, _linked(note)) for key, kind, default, note in _keys(model))
@@ -277,13 +278,15 @@ def _data_page() -> str:
     text = (
         "# Columns\n\n"
         "Made from `workflow/prophet_moe/capacity/record.py` by `prophet-moe config write`.\n"
-        "GB is 10^9 bytes; numbers have 6 significant digits; an empty cell is undefined or unknown.\n"
-        "In scenario `reported`, GB is the report's own mixture of units (docs/model.md).\n"
+        "A test fails when they differ.\n\n"
+        "The record has one row per model, GPU and batch size. GB is 10^9 bytes. Numbers have 6 significant digits.\n"
+        "An empty cell is undefined or unknown. In scenario `reported`, GB is the report's own mixture of units: see\n"
+        '[model.md](model.md), "Scenario `reported`". The [glossary](glossary.md) defines the words.\n'
     )
     extra = EXTENDED_COLUMNS[len(RECORD_COLUMNS) :]
     for title, columns in (
         ("`prophet_kv_extension_data.csv`, `.json`", RECORD_COLUMNS),
-        ("`prophet_kv_extension_extended.csv`: the same, and", extra),
+        ("`prophet_kv_extension_extended.csv`: these columns, and", extra),
     ):
         rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.description} |" for c in columns)
         text += f"\n## {title}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n{rows}\n"
