@@ -89,6 +89,16 @@ def test_documents_are_those_of_the_page():
 
 
 @needs_reports
+def test_lines_that_hold_the_text_are_not_blank():
+    for document, lines, moved in re.findall(
+        r"</a>(00[0-4]):([\d-]+)(?: \(stands in lines? ([\d-]+)\))?\.", PAGE.read_text()
+    ):
+        text = report(document).read_text(encoding="utf-8").splitlines()
+        ends = {int(end) for end in (moved or lines).split("-")}
+        assert all(text[end - 1].strip() for end in ends), f"{document}:{lines}"
+
+
+@needs_reports
 def test_printed_numbers_stand_in_their_lines():
     for claim in yaml.safe_load((ROOT / "tests/golden/reported.yaml").read_text()):
         document, line = claim["source"].split(":")
