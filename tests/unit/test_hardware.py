@@ -588,7 +588,8 @@ def test_an_impossible_step_is_refused(change, told):
         layer_times(CATALOGUE["Mixtral-8x7B"], A100, **possible | change)
 
 
-# facts/peers.md, section 4: its inputs (line 80), and lines 83-85 and 89-91 as they stand.
+# Limits of a transfer, computed by hand apart from this code: datasheet rates of memory and arithmetic, and links as
+# nvbandwidth readings that users published (A100, H100) or as assumed (V100, PCIe 3). Tables as they were written down.
 EFFICIENCY, CONTEXT = 0.85, 4096
 PEER_INPUTS = {"V100": (0.90, 112, 12.3), "A100": (2.039, 312, 24.8), "H100": (3.35, 989, 55.6)}
 """HBM in TB/s and TFLOP/s, of which EFFICIENCY is reached, and the link in GB/s."""
@@ -607,7 +608,7 @@ def peer_profile(gpu: str) -> Profile:
     hbm, tflops, link = PEER_INPUTS[gpu]
     rates = {"hbm_gb_per_s": EFFICIENCY * hbm * 1000, "peak_tflops": EFFICIENCY * tflops, "link_gb_per_s": link}
     memory = {"memory_nominal_gb": SPEC.memory_nominal_gb, "memory_visible_gib": SPEC.memory_visible_gib}
-    return datasheet_profile(gpu, GpuSpec(**rates, **memory, sources=["facts/peers.md:80"]))
+    return datasheet_profile(gpu, GpuSpec(**rates, **memory, sources=["PEER_INPUTS"]))
 
 
 def printed(line: str, column: int) -> list:
@@ -619,7 +620,7 @@ def printed(line: str, column: int) -> list:
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_EXPERTS.splitlines(), strict=True)))
 def test_experts_cross_the_link_as_the_peers_say(name, line):
-    """facts/peers.md:83-85, every printed digit."""
+    """Every printed digit of PEER_EXPERTS."""
     size = 2 * expert_shape(CATALOGUE[name]).parameters
     found = [size / MIB] + [1e3 * peer_profile(gpu).transfer_seconds(size) for gpu in PEER_INPUTS]
     assert found == [*printed(line, 2), *printed(line, 3), *printed(line, 4), *printed(line, 5)]
@@ -632,7 +633,7 @@ def peer_steps(name: str) -> list[LayerTimes]:
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_layers_compute_as_long_as_the_peers_say(name, line):
-    """facts/peers.md:89-91, t_c within 1 % (OLMoE's 59 us is printed to 0.8 %), t_x to every printed digit.
+    """PEER_STEPS: t_c within 1 % (OLMoE's 59 us is printed to 0.8 %), t_x to every printed digit.
 
     Ours differs in two terms, without which every printed digit of t_c is met: the peers leave out the router's
     weights (0.3 % of DeepSeek-V3), and MLA in the latent does so many operations that compute limits its attention on
@@ -656,7 +657,7 @@ def test_layers_compute_as_long_as_the_peers_say(name, line):
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_steps_take_as_long_as_the_peers_say(name, line):
-    """facts/peers.md:89-91, TPOT at hit rates 0 and 0.9, every printed digit for the MoE layers alone.
+    """PEER_STEPS: the time of a token at hit rates 0 and 0.9, every printed digit for the MoE layers alone.
 
     The peers leave out dense layers and the product with the output embedding: 0.02 % to 0.3 % of a step where every
     expert is fetched, 0.1 % to 2.5 % where one in ten is.
@@ -674,7 +675,7 @@ def test_steps_take_as_long_as_the_peers_say(name, line):
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_overlap_gains_next_to_nothing_where_every_expert_is_fetched(name, line):
-    """facts/peers.md:101: at hit rate 0 prefetch gains 1.016 to 1.033 at most."""
+    """At hit rate 0 prefetch gains 1.016 to 1.033 at most, whatever it knows."""
     for times in peer_steps(name):
         fetched = fetch_seconds(times, CATALOGUE[name].moe.top_k)
         bound = gain_bound(times.compute_seconds[times.moe], fetched[times.moe])

@@ -18,7 +18,7 @@ from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, ch
 from tests.conftest import published
 
 SAMPLES = Path(__file__).parent / "lines"
-DOCS = Path("docs/routing.md")
+DOCS = Path("docs/formats.md")
 ORIGIN = Origin("a test", "CC0-1.0")
 TINY = Router("Tiny", 8, 2, (0, 1))
 EXPERTS = [[[3, 5], [1, 6]], [[3, 2], [6, 0]], [[7, 3], [1, 4]]]

@@ -49,7 +49,7 @@ def test_sample_of_a_format_is_its_example(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", FORMATS)
 def test_docs_show_the_example_of_a_format(name):
     path, lines = example(name)
-    docs = (ROOT / "docs/routing.md").read_text()
+    docs = (ROOT / "docs/formats.md").read_text()
     assert f"docs/samples/{path.name}" in docs
     assert textwrap.indent(lines.rstrip("\n"), "    ") in docs
 

@@ -17,7 +17,9 @@ class Placement(StrictModel):
     """Which layers of a stack: `first`, `first + step`, `first + 2 step`, ..."""
 
     first: int = Field(default=0, ge=0)
+    """Index of the first such layer of the stack, counted from 0."""
     step: int = Field(default=1, ge=1)
+    """Distance to the next such layer: 1 is every layer from the first on, 2 every second."""
 
     def layers(self, count: int) -> range:
         """Layer indices out of a stack of `count` layers."""
@@ -32,17 +34,17 @@ class Moe(StrictModel):
     top_k: int = Positive
     """Routed experts that one token uses, k."""
     ffn: int = Positive
-    """Inner width of one routed expert."""
+    """Inner width of one routed expert, the size between its matrices."""
     gated: bool = True
-    """Gated FFN (three matrices) or plain (two)."""
+    """Whether an FFN is gated, with three matrices, or plain, with two. It holds for experts and dense FFNs."""
     placement: Placement = Placement()
     """The layers that hold an MoE block."""
     shared_experts: int = Field(default=0, ge=0)
-    """Experts that every token uses, as the model's paper counts them."""
+    """Shared experts of a layer, which every token uses, as the model's paper counts them."""
     shared_ffn: int = Field(default=0, ge=0)
     """Inner width of all shared experts together."""
     shared_gate: bool = False
-    """A sigmoid gate of `hidden` weights on the shared output; counted with the router."""
+    """Whether a sigmoid gate of `hidden` weights scales the shared experts' output. It is counted with the router."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> "Moe":
@@ -57,20 +59,31 @@ class Attention(StrictModel):
     """Attention of one layer."""
 
     kind: Literal["MHA", "GQA", "MLA"]
+    """Multi-head (MHA), grouped-query (GQA, with MQA as its smallest) or multi-head latent attention (MLA)."""
     heads: int = Positive
+    """Query heads of a layer."""
     kv_heads: int = Positive
+    """Key and value heads of a layer: equal to `heads` for MHA, a divisor of it for GQA."""
     head_dim: int = Positive
+    """Width of one query or key head. For MLA it is `nope_head_dim` + `rope_head_dim`."""
     placement: Placement = Placement()
-    """The layers that attend (hybrid models attend in few)."""
+    """The layers that have attention: all of them, but few in a hybrid model."""
     qkv_bias: bool = False
+    """Whether the projections of queries, keys and values add a bias."""
     qk_norm: Literal["none", "per_head", "full_width"] = "none"
+    """Norm of queries and keys: none, one of `head_dim` weights for all heads, or one of all heads' width."""
     q_lora_rank: int = Field(default=0, ge=0)
+    """Rank of the compressed queries, for MLA only."""
     kv_lora_rank: int = Field(default=0, ge=0)
+    """Rank of the latent that holds keys and values, for MLA only. The KV cache keeps it."""
     nope_head_dim: int = Field(default=0, ge=0)
+    """Width of a head's part without rotary position, for MLA only."""
     rope_head_dim: int = Field(default=0, ge=0)
+    """Width of the rotary part, for MLA only. All heads share one rotary key, which the KV cache keeps."""
     v_head_dim: int = Field(default=0, ge=0)
+    """Width of one value head, for MLA only."""
     relative_buckets: int = Field(default=0, ge=0)
-    """T5 relative position buckets, one table per stack."""
+    """Buckets of T5's relative position bias, one table per stack. 0 is no such bias."""
 
     @model_validator(mode="after")
     def _mla_is_complete(self) -> "Attention":
@@ -95,31 +108,44 @@ class Mamba(StrictModel):
     """Mamba-1 block of a hybrid model."""
 
     state: int = Positive
+    """SSM state values that a channel keeps for each sequence."""
     conv: int = Positive
+    """Width of the convolution, and so the inputs of a channel that a sequence keeps."""
     inner: int = Positive
+    """Channels of the block."""
     dt_rank: int = Positive
+    """Rank of the projection that gives the step sizes."""
 
 
 class Architecture(StrictModel):
     """A published architecture; every parameter is counted from these fields."""
 
     family: Literal["decoder", "encoder_decoder", "hybrid"]
+    """Decoder, encoder and decoder, or a decoder of attention and Mamba layers."""
     layers: int = Field(gt=0, le=10_000)
-    """Layers of the decoder."""
+    """Layers of the decoder, with an MoE block or without."""
     encoder_layers: int = Field(default=0, ge=0, le=10_000)
+    """Layers of the encoder: 0 unless the family is `encoder_decoder`."""
     hidden: int = Positive
+    """Width of the residual stream, the size of a token's hidden state."""
     vocab: int = Positive
+    """Tokens of the vocabulary, rows of the embedding."""
     native_context: int = Positive
-    """Context that the model was trained for, tokens."""
+    """Context that the model was trained for, in tokens. Of an encoder-decoder it is a source's."""
     tied_embeddings: bool = False
-    norms_per_layer: int = 2
+    """Whether the output embedding is the input embedding, so that it is counted once."""
+    norms_per_layer: int = Field(default=2, ge=0)
+    """Norms of a layer, each of `hidden` weights. The last norm of a stack is counted beside them."""
     moe: Moe
+    """The mixture-of-experts block, the same in each of its layers."""
     dense_ffn: int = Field(default=0, ge=0)
-    """Inner width of the FFN in layers without an MoE block."""
+    """Inner width of the FFN in layers without an MoE block. 0 where every layer has one."""
     residual_ffn: int = Field(default=0, ge=0)
-    """Inner width of a dense FFN beside every MoE block."""
+    """Inner width of a dense FFN beside every MoE block. 0 is none."""
     attention: Attention
+    """Attention of a layer, the same in each of its layers."""
     mamba: Mamba | None = None
+    """The Mamba-1 block of the layers without attention, for the family `hybrid` only."""
 
     @model_validator(mode="after")
     def _parts_fit_family(self) -> "Architecture":
@@ -137,13 +163,15 @@ class Constant(StrictModel):
     """A number of the report with what is known about it."""
 
     value: float | int | None
+    """The number; none where nothing in the report determines it."""
     status: Literal["exact", "inferred", "unknown"]
-    """exact: printed, or fixed by printed numbers; inferred: fitted to the report's results; unknown: undetermined."""
+    """`exact`: printed, or fixed by printed numbers. `inferred`: fitted to results. `unknown`: not determined."""
     source: str
+    """Lines of the report that print the number (docs/reports.md), or the calculation that gives it."""
     interval: list[float] | None = None
-    """Values that reproduce the report, other constants as given here."""
+    """Lowest and highest value that reproduces the report while all other constants are as given here."""
     interval_free_activation: list[float] | None = None
-    """The same with the activation rule left free."""
+    """Lowest and highest value that reproduces the report while the rule of activations is free, too."""
 
     @model_validator(mode="after")
     def _unknown_or_valued(self) -> "Constant":
@@ -156,38 +184,58 @@ class Reported(StrictModel):
     """The report's constants for one model."""
 
     experts: Constant
+    """Routed experts per MoE layer."""
     top_k: Constant
+    """Routed experts that one token uses."""
     layers: Constant
+    """Layers, which the report takes to hold an MoE block each."""
     expert_mb: Constant
-    """One expert, MB; the report divides by 1024 to get its GB."""
+    """One expert, in MB. The report divides by 1024 to get its GB."""
     expert_total_gb: Constant
+    """All experts of all layers, in the report's GB."""
     total_params_b: Constant
+    """All parameters, in 10^9."""
     active_params_b: Constant
+    """Parameters that one token uses, in 10^9."""
     non_expert_gb: Constant
+    """Everything but routed experts, in the report's GB."""
     activation_gb_per_sequence: Constant
+    """Activations of one sequence, in the report's GB."""
     kv_bytes_per_token: Constant
+    """KV cache of one token, in bytes."""
     native_context: Constant
+    """Native context, in tokens."""
     forced_not_fitting: bool = False
-    """The report shows 0.00x everywhere and gives too little to compute it: a preset, not a result."""
+    """Whether the model is set not to fit, since the report shows 0.00x and gives too little to compute it."""
 
 
 class ModelSpec(StrictModel):
     """One model of the catalogue in both forms."""
 
     name: str
+    """Name of the model in this project, equal to the file's name."""
     published_name: str
+    """Name that the authors use."""
     hugging_face: str | None = None
+    """Repository on huggingface.co, as owner/name."""
     arxiv: str | None = None
+    """Number of the paper on arXiv, as text."""
     licence: str
+    """Licence of the weights."""
     published_total_b: float = Field(gt=0, le=100_000)
-    """Parameters that the authors state, 10^9."""
+    """All parameters that the authors state, in 10^9. The count is compared with it."""
     published_active_b: float | None = None
+    """Parameters that one token uses, in 10^9, as the authors state them."""
     sources: list[str] = Field(min_length=1)
+    """Where the architecture comes from: configuration files and papers, with their versions."""
     notes: list[str] = []
+    """What a reader should know, such as values that sources disagree on."""
     verified_by: list[str] = []
+    """Checks that the counts passed."""
     architecture: Architecture
+    """The published architecture, from which every parameter and KV byte is counted."""
     reported: Reported | None = None
-    """Absent for models that the report does not cover; they are left out of scenario `reported`."""
+    """The report's constants. A model without them is left out of scenario `reported`."""
 
 
 def model_names(folder: Path) -> list[str]:

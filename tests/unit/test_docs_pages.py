@@ -1,0 +1,35 @@
+"""The pages of docs/: the start page lists them all, and their links lead somewhere."""
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(page) -> set[str]:
+    """The anchors of a page: its own, and those that its headings have on GitHub."""
+    text = page.read_text()
+    headings = (title.lower() for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    made = {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+def test_start_page_lists_every_page_once():
+    listed = re.findall(r"^\* \[(\w+\.md)\]\((\w+\.md)\)", (ROOT / "docs/index.md").read_text(), re.MULTILINE)
+    assert sorted(name for name, _ in listed) == [page.name for page in PAGES if page.name != "index.md"]
+    assert all(name == target for name, target in listed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files_and_anchors(page):
+    for target in LINK.findall(page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name).resolve() if name else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
