@@ -18,6 +18,7 @@ from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
 from tests.conftest import published
+from tests.fuzzing import fuzz
 
 ORIGIN = Origin("a test", "CC0-1.0", notes={"kept": True})
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -272,19 +273,19 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(
     tokens=st.integers(0, 3),
     wrong=st.one_of(st.integers(0, 9), st.tuples(st.integers(0, 9), st.integers(0, 3), CELLS)),
     moved=st.permutations(range(9)),
 )
-def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wrong, moved):
+def test_prompt_csv_says_what_its_plain_reader_says(fresh_folder, tokens, wrong, moved):
     """Of whole files, of files that end early, and of those with another cell."""
     header, *rows = csv_rows(requests((tokens, 0))[0], ROUTER)
     rows = [header] + [rows[place] for place in moved if place < len(rows)]
     cut, line, column, cell = (wrong, 0, 0, header[0]) if isinstance(wrong, int) else (0, *wrong)
     rows[line % len(rows)][column] = cell
-    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", rows)
+    path = write_rows(fresh_folder() / "a.csv", rows)
     path.write_bytes(path.read_bytes()[: -cut or None])
     found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
     if isinstance(plain, str) or isinstance(found, str):
@@ -294,7 +295,7 @@ def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wr
         assert_is(found, vars(plain), ROUTER, ranked=False)
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(
     place=st.integers(0, 400),
     cut=st.integers(0, 4),
@@ -304,9 +305,9 @@ def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wr
         st.sampled_from([b"\n\n", b"\r\n", b'""', b'"""', b"\xef\xbb\xbf", b"\0", b"\n,,,\n"]),
     ),
 )
-def test_prompt_csv_reads_damage_as_its_plain_reader(tmp_path_factory, place, cut, put):
+def test_prompt_csv_reads_damage_as_its_plain_reader(fresh_folder, place, cut, put):
     """Of a file in which a few bytes were put for others; a quote inside a cell without quotes is refused."""
-    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
+    path = write_rows(fresh_folder() / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
     data = path.read_bytes()
     path.write_bytes(data[:place] + put + data[place + cut :])
     found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
@@ -733,11 +734,11 @@ def complaint(name: str, path: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=15, deadline=None)
+@fuzz(15)
 @given(data=st.data())
-def test_damaged_files_are_one_line(tmp_path_factory, name, data):
+def test_damaged_files_are_one_line(fresh_folder, name, data):
     """Whatever bytes are changed, there is a trace or a line for the user."""
-    folder = tmp_path_factory.mktemp("damaged")
+    folder = fresh_folder()
     path = WHOLE[name](folder)
     content = bytearray(path.read_bytes())
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):

@@ -20,6 +20,7 @@ from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings import OKABE_ITO, Colours, Experiment, FigureModels, Style, StyleFile, resolve
 from tests.conftest import ROOT
+from tests.fuzzing import fuzz
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
 EXPERIMENT, STYLE = ROOT / "config/experiment.yaml", ROOT / "config/style.yaml"
@@ -359,7 +360,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@fuzz(150)
 @example(choices=[0], value=None, key="Mamba")
 @given(choices=st.lists(st.integers(0, 99), min_size=1, max_size=5), value=VALUES, key=st.none() | st.text(max_size=6))
 def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
