@@ -2,8 +2,10 @@
 
 import base64
 import csv
+import gzip
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
+from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv, reading
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
 from tests.conftest import published
@@ -788,3 +790,46 @@ def test_reading_a_dump_takes_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "a.pt").write_bytes(b"")
     assert "a.pt: reading it takes PyTorch. Run make gpu, then .venv-gpu/bin/" in complaint("sglang_recorder", tmp_path)
+
+
+def _zeros(path: Path, size: int) -> Path:
+    """An .npz file that holds an array of `size` zeros and is a thousandth of that."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+        head = {"descr": "|u1", "fortran_order": False, "shape": (size // 6, 3, 2)}
+        np.lib.format.write_array_header_1_0(member, head)
+        for _ in range(0, size, 2**20):
+            member.write(bytes(2**20))
+    return path
+
+
+@pytest.mark.parametrize("name", ["arrays", "counts", "vllm_routed_experts", "transformers_logits"])
+def test_archives_that_fill_the_memory_are_not_expanded(name, tmp_path, monkeypatch):
+    path = _zeros(tmp_path / "a.npz", 6 * 2**20)
+    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("expanded"))
+    assert "bytes expand to 6,29" in complaint(name, path)
+
+
+def test_arrays_that_pack_well_are_read(tmp_path):
+    """However small a file is, it may expand to what takes no time."""
+    np.savez_compressed(tmp_path / "a.npz", expert_ids=np.zeros((2**20, 3, 2), np.uint8))
+    assert "expected an array prompt_len" in complaint("arrays", tmp_path / "a.npz")
+
+
+def test_arrays_larger_than_their_file_are_refused(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (2**20, 8)})
+    assert "truncated: an array of 67,108,864 bytes in 128" in complaint("counts", tmp_path / "a.npy")
+
+
+def test_archives_may_hold_other_files(tmp_path):
+    """NumPy gives the bytes of what is no array, which ended in a traceback."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("expert_ids", "no array")
+    assert "zip archive without arrays" in complaint("arrays", tmp_path / "a.npz")
+
+
+def test_gzip_files_that_fill_the_memory_are_cut_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"pos,layer,e0,e1\n" + bytes(2**26)))
+    assert "bytes expand to 6,5" in complaint("lines", tmp_path / "a.csv.gz")
