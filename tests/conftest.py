@@ -31,8 +31,8 @@ def fresh_folder(tmp_path_factory) -> Callable[[], Path]:
     folder = tmp_path_factory.mktemp("fresh")
 
     def emptied() -> Path:
-        shutil.rmtree(folder)
-        folder.mkdir()
+        for inside in folder.iterdir():
+            shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
         return folder
 
     return emptied

@@ -19,6 +19,32 @@ from prophet_moe.sources import Sources
 
 LARGEST_BATCH = 10**6
 """Sequences decoded together; more are a slip. The largest batches reported for one GPU are a few thousand."""
+LARGEST_CONTEXT = 10**9
+"""Tokens of a sequence; more are a slip. The longest native contexts are of 10^7."""
+LARGEST_MIB = 2**20
+"""MiB that a GPU keeps for anything: a TiB, more than any has."""
+LARGEST_LAYERS = 1000
+"""Layers of a model; the deepest have about a hundred."""
+LARGEST_WIDTH = 2**16
+"""Hidden units of one layer."""
+LARGEST_SPEED = 100_000
+"""GB/s; the fastest memories and links reach some thousands."""
+LARGEST_RATIO = 1000
+"""How many times faster or slower something may be told to be."""
+MOST_SAMPLES = 1000
+"""Samples whose spread gives an interval: it shrinks with their root, time grows with their number."""
+MOST_SEQUENCES = 10_000
+"""Sequences of a sample that is replayed; recorded traces hold some hundreds."""
+MOST_TOKENS = 10_000
+"""Decoded tokens of a sequence that is replayed; recorded traces hold some hundreds."""
+MOST_REPLAYED = 10**6
+"""Decoded tokens of all sequences of a sample: minutes of a replay, and 100 MB of routing."""
+LARGEST_POINTS = 100
+"""Points of text and of lines in a figure; 72 are an inch."""
+LARGEST_INCHES = 20
+"""Inches of a side of a figure, those of a poster's column."""
+LARGEST_DPI = 1200
+"""Dots per inch, those of a print shop: a figure of the largest sides is one of 2.3 GB then."""
 
 
 class Routing(Strict):
@@ -27,7 +53,7 @@ class Routing(Strict):
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
     """dirichlet_occupancy: experts differ in popularity by `variation`; uniform_occupancy: E (1 - (1 - k/E)^B);
     power_law: min(E, k B^exponent)."""
-    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0)] = "fitted"
+    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
     """Of dirichlet_occupancy: standard deviation of the experts' popularity over its mean; fitted: to the model's own
     traces, else pooled from those of other models; counts: to the model's own folder of `counts`, else as fitted."""
     batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
@@ -49,9 +75,9 @@ class Activation(Strict):
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
     """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""
-    prefill_chunk_tokens: int = Field(default=2048, gt=0)
+    prefill_chunk_tokens: int = Field(default=2048, gt=0, le=LARGEST_CONTEXT)
     """Tokens of one prefill chunk; vLLM's documented minimum budget for chunked prefill."""
-    gb_per_billion_parameters: float = Field(default=0.0107, ge=0)
+    gb_per_billion_parameters: float = Field(default=0.0107, ge=0, le=LARGEST_RATIO)
     """GB per 10^9 parameters and sequence; a fit to the report's results, not a law."""
 
 
@@ -80,18 +106,18 @@ class Scenario(Strict):
     never_overflows: min(E, k B); quantile: what that share of layer-steps needs at most, for laws other than the
     power law, which has no distribution."""
     activation: Activation = Activation()
-    workspace_mib: float = Field(default=32, ge=0)
+    workspace_mib: float = Field(default=32, ge=0, le=LARGEST_MIB)
     """Library workspace, MiB; cuBLAS's default on Hopper."""
     runtime_reserve: Literal["measured", "assumed"] = "measured"
     """measured: the CUDA context of a GPU whose memory was measured (resources/memory/<gpu>/) replaces
     runtime_reserve_mib; assumed: that number on every GPU."""
-    runtime_reserve_mib: float = Field(default=1024, ge=0)
+    runtime_reserve_mib: float = Field(default=1024, ge=0, le=LARGEST_MIB)
     """CUDA context and allocator slack, MiB: an assumption, for GPUs that were not measured."""
-    predictor_mb: Literal["own"] | Annotated[float, Field(ge=0)] = "own"
+    predictor_mb: Literal["own"] | Annotated[float, Field(ge=0, le=LARGEST_MIB)] = "own"
     """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
-    predictor_hidden: int = Field(default=96, gt=0)
+    predictor_hidden: int = Field(default=96, gt=0, le=LARGEST_WIDTH)
     """Hidden units per layer of a predictor whose size is its own; config/predictor.yaml trains as many."""
-    lookahead_layers: int = Field(default=0, ge=0)
+    lookahead_layers: int = Field(default=0, ge=0, le=LARGEST_LAYERS)
     """Layers whose top-k experts have a staging buffer of their own (the report looks 3 ahead, 000:69). 0: what is
     prefetched goes into the slots of resident experts, as in the simulator."""
     undefined_extension: Literal["empty", "zero"] = "empty"
@@ -151,20 +177,20 @@ class Reference(Strict):
 class Sensitivity(Strict):
     """Assumptions of the default scenario under which the headline is told again, one changed at a time."""
 
-    runtime_reserve_mib: list[Annotated[float, Field(ge=0)]] = [0, 1024, 2048, 3072]
+    runtime_reserve_mib: list[Annotated[float, Field(ge=0, le=LARGEST_MIB)]] = [0, 1024, 2048, 3072]
     """MiB of CUDA context and allocator slack."""
     usable_memory_share: list[Annotated[float, Field(gt=0, le=1)]] = [0.9, 1.0]
     """Of the device memory."""
-    prefill_chunk_tokens: list[Annotated[int, Field(gt=0)]] = [512, 2048, 8192]
+    prefill_chunk_tokens: list[Annotated[int, Field(gt=0, le=LARGEST_CONTEXT)]] = [512, 2048, 8192]
     """Tokens of one prefill chunk."""
 
 
 class DecodeStep(Strict):
     """The decode steps of table 7."""
 
-    context_tokens: int = Field(default=4096, gt=0)
+    context_tokens: int = Field(default=4096, gt=0, le=LARGEST_CONTEXT)
     """Tokens in the KV cache of each sequence, at most the model's native context."""
-    claimed_slowdown: float = Field(default=1.2, gt=1)
+    claimed_slowdown: float = Field(default=1.2, gt=1, le=LARGEST_RATIO)
     """What the report says that Prophet costs (000:778)."""
 
 
@@ -196,26 +222,26 @@ class Simulation(Strict):
     """Model of config/models/ whose layers a trace's tokens are timed with; other traces: the model of the trace."""
     batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
     """Sequences that decode together (004:70)."""
-    seeds: int = Field(default=5, gt=0)
+    seeds: int = Field(default=5, gt=0, le=MOST_SAMPLES)
     """Samples of sequences: with the report's six strategies and seven batch sizes, its 210 runs (004:8)."""
-    sequences: int = Field(default=64, gt=0)
+    sequences: int = Field(default=64, gt=0, le=MOST_SEQUENCES)
     """Sequences of a sample, at least the largest batch."""
-    tokens: int = Field(default=32, gt=0)
+    tokens: int = Field(default=32, gt=0, le=MOST_TOKENS)
     """Decoded tokens of each."""
     sequence_order: SequenceOrder = "mixed"
     """Order in which sequences are batched. mixed: permuted by the sample's seed, so that a batch has several tenants,
     as the capacity model assumes; one_tenant_at_a_time: as recorded, domain by domain."""
-    dedup_samples: int = Field(default=80, gt=0)
+    dedup_samples: int = Field(default=80, gt=0, le=MOST_SAMPLES)
     """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
     capacity_share: Share = 0.5
     """Of each layer's experts, those that the GPU holds."""
     capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.5, 0.75, 0.875, 1.0], min_length=1)
     """Of the capacity sweep."""
-    link_speedups: list[Annotated[float, Field(gt=0)]] = Field(default=[1, 4, 16, 64], min_length=1)
+    link_speedups: list[Annotated[float, Field(gt=0, le=LARGEST_RATIO)]] = Field(default=[1, 4, 16, 64], min_length=1)
     """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
     sweep_batch_sizes: Batches = [1, 8, 32]
     """Of both sweeps and of the detail by layer."""
-    sweep_seeds: int = Field(default=5, gt=1)
+    sweep_seeds: int = Field(default=5, gt=1, le=MOST_SAMPLES)
     """Samples of sequences of both sweeps."""
     frontier_traces: list[str] = ["small-12x128-top1", "small-6x8-top2"]
     """Recorded traces that the frontier replays for models of their own E and k; all other models are replayed on
@@ -228,22 +254,24 @@ class Simulation(Strict):
     )
     """Shares of each layer's experts at which the frontier is simulated, besides all of them; limits of slowdown are
     interpolated between them. A share of fewer than k experts or of all of them is left out."""
-    frontier_samples: int = Field(default=4, gt=1)
+    frontier_samples: int = Field(default=4, gt=1, le=MOST_SAMPLES)
     """Samples of sequences that the frontier replays: its intervals come from their spread."""
-    frontier_sequences: int = Field(default=32, gt=0)
+    frontier_sequences: int = Field(default=32, gt=0, le=MOST_SEQUENCES)
     """Sequences of each; larger batches take as many as they are."""
     frontier_largest_batch: int = Field(default=64, gt=0, le=1024)
     """The largest of `batch_sizes` that the frontier replays: time and memory of a replay grow with the batch."""
-    frontier_tokens: int = Field(default=128, gt=0)
+    frontier_tokens: int = Field(default=128, gt=0, le=MOST_TOKENS)
     """Decoded tokens of each sequence that the frontier replays."""
-    frontier_layers: int = Field(default=6, gt=0)
+    frontier_layers: int = Field(default=6, gt=0, le=LARGEST_LAYERS)
     """MoE layers of calibrated routing; a layer takes as long whatever their number."""
-    slowdown_limits: list[Annotated[float, Field(ge=1)]] = Field(default=[1.05, 1.2, 2.0], min_length=1)
+    slowdown_limits: list[Annotated[float, Field(ge=1, le=LARGEST_RATIO)]] = Field(
+        default=[1.05, 1.2, 2.0], min_length=1
+    )
     """For which the context gained is told."""
-    storage_gb_per_s: float = Field(default=7.0, gt=0)
+    storage_gb_per_s: float = Field(default=7.0, gt=0, le=LARGEST_SPEED)
     """GB/s from storage, behind host memory in `prophet-moe sim run`: sequential reads of a PCIe 4.0 NVMe drive by its
     datasheet (Samsung 980 PRO)."""
-    copy_chunk_mb: float = Field(default=4.0, gt=0)
+    copy_chunk_mb: float = Field(default=4.0, gt=0, le=LARGEST_MIB)
     """MB of a copy that a more urgent one waits for."""
 
     @model_validator(mode="after")
@@ -255,6 +283,21 @@ class Simulation(Strict):
                 f"got {self.sequences}, expected at least the largest batch, {largest}",
                 [("batch_sizes",), ("sweep_batch_sizes",)],
             )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_are_bounded(self) -> "Simulation":
+        replayed = {
+            ("sequences", "tokens"): (self.sequences, self.tokens),
+            ("frontier_sequences", "frontier_tokens", "frontier_largest_batch"): (
+                max(self.frontier_sequences, self.frontier_largest_batch),
+                self.frontier_tokens,
+            ),
+        }
+        for (first, *others), (sequences, tokens) in replayed.items():
+            if sequences * tokens > MOST_REPLAYED:
+                problem = f"got {sequences:,} sequences of {tokens:,} tokens, expected at most {MOST_REPLAYED:,} tokens"
+                raise inconsistent((first,), problem, [(other,) for other in others])
         return self
 
 
@@ -502,9 +545,9 @@ KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-o
 class FigureStyle(Strict):
     """Looks of one figure."""
 
-    width_in: float = Field(gt=0)
+    width_in: float = Field(gt=0, le=LARGEST_INCHES)
     """Width as printed, inches: 3.33 is one column, 7 is two."""
-    height_in: float = Field(gt=0)
+    height_in: float = Field(gt=0, le=LARGEST_INCHES)
     """Height as printed, inches; a figure grows when its rows need more."""
 
 
@@ -531,11 +574,11 @@ class Style(Strict):
 
     font: Literal["DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "STIXGeneral"] = "DejaVu Sans"
     """A font that Matplotlib ships, so that every machine draws the same."""
-    font_size_pt: float = Field(default=8, gt=0)
+    font_size_pt: float = Field(default=8, gt=0, le=LARGEST_POINTS)
     """Size of text in a printed figure, points."""
-    line_width_pt: float = Field(default=1.2, gt=0)
+    line_width_pt: float = Field(default=1.2, gt=0, le=LARGEST_POINTS)
     """Width of data lines, points."""
-    png_dpi: int = Field(default=200, gt=0)
+    png_dpi: int = Field(default=200, gt=0, le=LARGEST_DPI)
     """Resolution of the PNG copies, dots per inch."""
     colours: Colours = OKABE_ITO
     heatmap: Annotated[str, AfterValidator(_colour_map)] = "YlGnBu"
