@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 CORES := 8
-FUZZ_FACTOR := 60
+FUZZ_FACTOR := 95
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
@@ -21,7 +21,7 @@ help:
 	'make lab         JupyterLab on the notebooks' \
 	'make report      results/report.html: figures, tables and how they were made' \
 	'make test        all tests' \
-	'make fuzz        200,000 examples of hostile input, on one core (FUZZ_FACTOR=60)' \
+	'make fuzz        200,000 examples of hostile input, on one core (FUZZ_FACTOR=95)' \
 	'make bench       speed and memory beside peers' \
 	'make gpu         the environment with PyTorch, in .venv-gpu (1.4 GB)' \
 	'make test-peers  tests against Hugging Face Transformers' \

@@ -3,6 +3,7 @@
 `FUZZ_FACTOR` multiplies the examples of every fuzz test: `make fuzz` runs the long campaign.
 """
 
+import copy
 import functools
 import os
 import signal
@@ -12,8 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Trace
 
 FACTOR = int(os.environ.get("FUZZ_FACTOR", "1"))
 """How many times the usual number of examples is tried."""
@@ -66,3 +71,63 @@ def _limited(seconds: float | None) -> Iterator[None]:
 
 def _stop(*_: object) -> NoReturn:
     raise AssertionError(f"an example takes more than {SLOWEST_SECONDS:g} s of CPU time")
+
+
+def assert_sound(found: Trace | Counts) -> None:
+    """What was read can be: own ids, distinct in a token, positions that ascend; no expert above 1/k of the choices."""
+    router = found.router
+    assert 0 < router.top_k <= router.experts and list(router.layers) == sorted(set(router.layers))
+    if isinstance(found, Counts):
+        choices = found.counts.sum(axis=2)
+        assert (found.counts >= 0).all() and choices.sum() > 0
+        assert (found.counts * router.top_k <= choices[:, :, None]).all()
+        return
+    assert found.experts.shape == (len(found), len(router.layers), router.top_k) and len(found) > 0
+    assert (found.experts < router.experts).all() and np.isin(found.phase, (PREFILL, DECODE)).all()
+    assert (np.diff(np.sort(found.experts.astype(int), axis=2), axis=2) > 0).all()
+    assert (found.position >= 0).all() and (found.sequence >= 0).all()
+    step = np.diff(found.sequence)
+    assert ((step > 0) | ((step == 0) & (np.diff(found.position) > 0))).all()
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.integers()
+    | st.sampled_from([2**31, 2**53, 2**63, 2**64, -(2**31), 10**12])
+    | st.floats()
+    | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+"""What may stand where something else is expected."""
+
+
+@st.composite
+def changed(draw: st.DrawFn, document: Any, values: st.SearchStrategy = VALUES) -> Any:
+    """A JSON-like document in which one to three values are replaced, left out, given twice or off by one."""
+    document = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(document))
+        if not places:
+            break
+        holder, key = places[draw(st.integers(0, len(places) - 1))]
+        change = draw(st.sampled_from(["replace", "leave out", "again", "off by one"]))
+        if change == "leave out" and len(places) > 1:
+            del holder[key]
+        elif change == "again" and isinstance(holder, list):
+            holder.insert(key, copy.deepcopy(holder[key]))
+        elif change == "off by one" and type(holder[key]) is int:
+            holder[key] += draw(st.sampled_from([-1, 1]))
+        else:
+            holder[key] = draw(values)
+    return document
+
+
+def _places(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value inside a document, as what holds it and its key there."""
+    keys = document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
+    for key in keys:
+        yield document, key
+        yield from _places(document[key])

@@ -161,7 +161,7 @@ def test_kinds_hold_every_format():
     assert set(KINDS) == set(FORMATS)
 
 
-@fuzz(100)
+@fuzz(200)
 @given(
     head=st.sampled_from([b"", b"{", b"[[", b"\x1f\x8b\x08\x00", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"PAR1"]),
     rest=st.binary(max_size=300),

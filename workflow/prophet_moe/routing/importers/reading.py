@@ -245,6 +245,7 @@ def whole_numbers(values: Any, name: str, where: str | Path) -> NDArray[np.int64
     try:
         array = np.asarray(values)
         array = array.astype(np.int64) if array.size == 0 else array
+        array = array.astype(np.float64) if array.dtype.kind == "f" else array
     except (ValueError, TypeError, RuntimeError):
         raise fault(where, f"{name} is no array of numbers") from None
     if array.dtype.kind not in "iuf":
