@@ -318,11 +318,11 @@ def test_bootstrap_interval():
 
 
 def test_bootstrap_without_any_batch_has_no_interval():
-    """Six sequences drawn anew are hardly ever six different ones; NumPy warned of that."""
-    trace = uniform_trace([5] * 6, 2, 8, 2)
+    """Twelve sequences drawn anew are hardly ever twelve different ones; NumPy warned of that."""
+    trace = uniform_trace([5] * 12, 2, 8, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        low, high = statistics.bootstrap_distinct(trace, (1, 6), "staggered", resamples=9, seed=1)
+        low, high = statistics.bootstrap_distinct(trace, (1, 12), "staggered", resamples=9, seed=1)
     assert low[0] == high[0] == 2
     assert np.isnan([low[1], high[1]]).all()
 
