@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 VENV := .venv
 CORES := 8
+FUZZ_FACTOR := 95
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup gpu trace test test-peers lint bench verify lab report clean lock help
+.PHONY: all setup gpu trace test fuzz test-peers lint bench verify lab report clean lock help
 
 all: setup
 	snakemake --cores $(CORES)
@@ -20,6 +21,7 @@ help:
 	'make lab         JupyterLab on the notebooks' \
 	'make report      results/report.html: figures, tables and how they were made' \
 	'make test        all tests' \
+	'make fuzz        200,000 examples of hostile input, on one core (FUZZ_FACTOR=95)' \
 	'make bench       speed and memory beside peers' \
 	'make gpu         the environment with PyTorch, in .venv-gpu (1.4 GB)' \
 	'make test-peers  tests against Hugging Face Transformers' \
@@ -40,6 +42,10 @@ $(VENV)/dev: $(VENV)/ready envs/dev.txt
 
 test: $(VENV)/dev
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The tests of hostile input alone, with so many times the examples of `make test`; the end tells how many passed.
+fuzz: $(VENV)/dev
+	FUZZ_FACTOR=$(FUZZ_FACTOR) pytest -m fuzz tests/unit
 
 # PyTorch and Transformers, to collect traces and to test against them, in an environment of their own (1.4 GB).
 gpu: .venv-gpu/ready

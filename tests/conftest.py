@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.routing.variation import Variation, read_variations
 from prophet_moe.settings.experiment import Experiment
+from tests import fuzzing
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +23,28 @@ ROOT = Path(__file__).resolve().parent.parent
 def experiment() -> Experiment:
     """The default settings, whatever config/experiment.yaml holds just now."""
     return Experiment()
+
+
+@pytest.fixture(scope="session")
+def fresh_folder(tmp_path_factory) -> Callable[[], Path]:
+    """Gives an empty folder, the same one each time: thousands of examples leave no folders behind."""
+    folder = tmp_path_factory.mktemp("fresh")
+
+    def emptied() -> Path:
+        for inside in folder.iterdir():
+            shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+        return folder
+
+    return emptied
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    """After a run of the fuzz tests alone, tell how many examples passed."""
+    if config.getoption("markexpr") == "fuzz":
+        terminalreporter.section("fuzz examples passed")
+        for name, count in sorted(fuzzing.passed.items()):
+            terminalreporter.write_line(f"{count:>9,}  {name}")
+        terminalreporter.write_line(f"{fuzzing.passed.total():>9,}  in all")
 
 
 def own_models(folder: Path) -> dict[str, ModelSpec]:

@@ -5,14 +5,13 @@ import math
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prophet_moe import params
@@ -27,6 +26,7 @@ from prophet_moe.routing.pooling import variations as pool
 from prophet_moe.routing.variation import pooled_for, read_variations
 from prophet_moe.settings.scenario import CALIBRATED
 from tests.conftest import ROOT, own_models
+from tests.fuzzing import fuzz
 
 TABLES = ROOT / "tables/data"
 NEW = {
@@ -372,14 +372,12 @@ TYPED = st.sampled_from(list(PLAUSIBLE)).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(60)
 @given(typed=st.lists(TYPED, max_size=8), model=st.sampled_from(MODELS), speeds=st.booleans())
 def test_whatever_is_typed_ends_in_an_answer_or_one_line(ask, typed, model, speeds):
     options = ["--model", model, *(RTX_4090 if speeds else RTX_4090[:2])]
     options += [part for option, value in typed for part in (option, value)]
-    started = time.process_time()
     shown, error = ask("capacity", *options, "--json")
-    assert time.process_time() - started < 2
     assert error in ("", "0") or (error.startswith("error: ") and "\n" not in error and shown == "")
     if error == "":
         for entry in of(shown):

@@ -17,6 +17,7 @@ from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.law_rows import BATCHES
 from prophet_moe.routing.trace import PREFILL, Counts, Origin, Router, check_counts
 from tests.conftest import published
+from tests.fuzzing import fuzz
 
 ORIGIN = Origin("a test", "CC0-1.0")
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -186,11 +187,11 @@ def test_an_array_larger_than_memory_is_one_line(tmp_path):
     assert "a.npy: " in refused(tmp_path / "a.npy")
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(data=st.data())
-def test_no_file_of_counts_ends_in_a_traceback(tmp_path_factory, data):
+def test_no_file_of_counts_ends_in_a_traceback(fresh_folder, data):
     """Whatever a file holds, it is counts that can be, or a line for the user."""
-    folder = tmp_path_factory.mktemp("fuzz")
+    folder = fresh_folder()
     suffix = data.draw(st.sampled_from(["csv", "json", "npy", "npz"]))
     cell = st.one_of(st.integers(-3, 900), st.integers(), st.floats(), st.text(max_size=3), st.none(), st.booleans())
     path = folder / f"a.{suffix}"

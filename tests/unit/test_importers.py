@@ -2,8 +2,10 @@
 
 import base64
 import csv
+import gzip
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +16,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
+from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv, reading
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
 from tests.conftest import published
+from tests.fuzzing import assert_sound, fuzz
 
 ORIGIN = Origin("a test", "CC0-1.0", notes={"kept": True})
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -272,19 +275,19 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(
     tokens=st.integers(0, 3),
     wrong=st.one_of(st.integers(0, 9), st.tuples(st.integers(0, 9), st.integers(0, 3), CELLS)),
     moved=st.permutations(range(9)),
 )
-def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wrong, moved):
+def test_prompt_csv_says_what_its_plain_reader_says(fresh_folder, tokens, wrong, moved):
     """Of whole files, of files that end early, and of those with another cell."""
     header, *rows = csv_rows(requests((tokens, 0))[0], ROUTER)
     rows = [header] + [rows[place] for place in moved if place < len(rows)]
     cut, line, column, cell = (wrong, 0, 0, header[0]) if isinstance(wrong, int) else (0, *wrong)
     rows[line % len(rows)][column] = cell
-    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", rows)
+    path = write_rows(fresh_folder() / "a.csv", rows)
     path.write_bytes(path.read_bytes()[: -cut or None])
     found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
     if isinstance(plain, str) or isinstance(found, str):
@@ -294,7 +297,7 @@ def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wr
         assert_is(found, vars(plain), ROUTER, ranked=False)
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(
     place=st.integers(0, 400),
     cut=st.integers(0, 4),
@@ -304,9 +307,9 @@ def test_prompt_csv_says_what_its_plain_reader_says(tmp_path_factory, tokens, wr
         st.sampled_from([b"\n\n", b"\r\n", b'""', b'"""', b"\xef\xbb\xbf", b"\0", b"\n,,,\n"]),
     ),
 )
-def test_prompt_csv_reads_damage_as_its_plain_reader(tmp_path_factory, place, cut, put):
+def test_prompt_csv_reads_damage_as_its_plain_reader(fresh_folder, place, cut, put):
     """Of a file in which a few bytes were put for others; a quote inside a cell without quotes is refused."""
-    path = write_rows(tmp_path_factory.mktemp("csv") / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
+    path = write_rows(fresh_folder() / "a.csv", csv_rows(requests((3, 0))[0], ROUTER))
     data = path.read_bytes()
     path.write_bytes(data[:place] + put + data[place + cut :])
     found, plain = (told(read, path) for read in (prompt_csv.read, plain_prompt_csv.read))
@@ -733,18 +736,18 @@ def complaint(name: str, path: Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=15, deadline=None)
+@fuzz(15)
 @given(data=st.data())
-def test_damaged_files_are_one_line(tmp_path_factory, name, data):
-    """Whatever bytes are changed, there is a trace or a line for the user."""
-    folder = tmp_path_factory.mktemp("damaged")
+def test_damaged_files_are_one_line(fresh_folder, name, data):
+    """Whatever bytes are changed, there is what can be or a line for the user."""
+    folder = fresh_folder()
     path = WHOLE[name](folder)
     content = bytearray(path.read_bytes())
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        import_source(name, path, ROUTER, ORIGIN)
+        assert_sound(import_source(name, path, ROUTER, ORIGIN))
     except UserError as error:
         assert "\n" not in str(error)
 
@@ -787,3 +790,46 @@ def test_reading_a_dump_takes_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "a.pt").write_bytes(b"")
     assert "a.pt: reading it takes PyTorch. Run make gpu, then .venv-gpu/bin/" in complaint("sglang_recorder", tmp_path)
+
+
+def _zeros(path: Path, size: int) -> Path:
+    """An .npz file that holds an array of `size` zeros and is a thousandth of that."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+        head = {"descr": "|u1", "fortran_order": False, "shape": (size // 6, 3, 2)}
+        np.lib.format.write_array_header_1_0(member, head)
+        for _ in range(0, size, 2**20):
+            member.write(bytes(2**20))
+    return path
+
+
+@pytest.mark.parametrize("name", ["arrays", "counts", "vllm_routed_experts", "transformers_logits"])
+def test_archives_that_fill_the_memory_are_not_expanded(name, tmp_path, monkeypatch):
+    path = _zeros(tmp_path / "a.npz", 6 * 2**20)
+    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("expanded"))
+    assert "bytes expand to 6,29" in complaint(name, path)
+
+
+def test_arrays_that_pack_well_are_read(tmp_path):
+    """However small a file is, it may expand to what takes no time."""
+    np.savez_compressed(tmp_path / "a.npz", expert_ids=np.zeros((2**20, 3, 2), np.uint8))
+    assert "expected an array prompt_len" in complaint("arrays", tmp_path / "a.npz")
+
+
+def test_arrays_larger_than_their_file_are_refused(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (2**20, 8)})
+    assert "truncated: an array of 67,108,864 bytes in 128" in complaint("counts", tmp_path / "a.npy")
+
+
+def test_archives_may_hold_other_files(tmp_path):
+    """NumPy gives the bytes of what is no array, which ended in a traceback."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("expert_ids", "no array")
+    assert "zip archive without arrays" in complaint("arrays", tmp_path / "a.npz")
+
+
+def test_gzip_files_that_fill_the_memory_are_cut_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"pos,layer,e0,e1\n" + bytes(2**26)))
+    assert "bytes expand to 6,5" in complaint("lines", tmp_path / "a.csv.gz")

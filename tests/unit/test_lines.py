@@ -16,6 +16,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
 from tests.conftest import published
+from tests.fuzzing import fuzz
 
 SAMPLES = Path(__file__).parent / "lines"
 DOCS = Path("docs/formats.md")
@@ -420,9 +421,9 @@ def test_lines_impossible_options_are_one_line(option):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SAMPLES.iterdir()))
-@settings(max_examples=15, deadline=None)
+@fuzz(15)
 @given(data=st.data())
-def test_lines_damaged_files_are_one_line(tmp_path_factory, name, data):
+def test_lines_damaged_files_are_one_line(fresh_folder, name, data):
     """Whatever bytes or lines are changed, there is a sound trace or a line for the user."""
     content = bytearray((SAMPLES / name).read_bytes())
     packed = name.endswith(".gz")
@@ -434,7 +435,7 @@ def test_lines_damaged_files_are_one_line(tmp_path_factory, name, data):
     for place in data.draw(st.lists(st.integers(0, len(lines) - 1), max_size=2)):
         lines.insert(data.draw(st.integers(0, len(lines))), lines.pop(place % len(lines)))
     content = b"\n".join(lines)[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
-    path = written(tmp_path_factory.mktemp("damaged"), gzip.compress(content) if packed else content, name)
+    path = written(fresh_folder(), gzip.compress(content) if packed else content, name)
     one_line_or_sound(path, data)
 
 
@@ -447,9 +448,9 @@ VALUES = st.recursive(
 NAMES = ("pos", "layer", "rank", "e0", "e1", "ids", "w0", "w1", "weights", "phase", "hit", "n", "n_tokens", "turn", "x")
 
 
-@settings(max_examples=50, deadline=None)
+@fuzz(50)
 @given(data=st.data())
-def test_lines_any_json_is_read_or_one_line(tmp_path_factory, data):
+def test_lines_any_json_is_read_or_one_line(fresh_folder, data):
     names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6))
     objects = data.draw(st.lists(st.fixed_dictionaries({"layer": VALUES} | dict.fromkeys(names, VALUES)), min_size=1))
     documents = [
@@ -457,12 +458,12 @@ def test_lines_any_json_is_read_or_one_line(tmp_path_factory, data):
         json.dumps({"top_k": data.draw(VALUES), "trace": data.draw(VALUES)}, indent=1),
         json.dumps(ATLAS | {data.draw(st.sampled_from(sorted(ATLAS))): data.draw(VALUES)}),
     ]
-    one_line_or_sound(written(tmp_path_factory.mktemp("any"), data.draw(st.sampled_from(documents))), data)
+    one_line_or_sound(written(fresh_folder(), data.draw(st.sampled_from(documents))), data)
 
 
-@settings(max_examples=50, deadline=None)
+@fuzz(50)
 @given(data=st.data())
-def test_lines_any_table_is_read_or_one_line(tmp_path_factory, data):
+def test_lines_any_table_is_read_or_one_line(fresh_folder, data):
     names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
     cell = st.integers(-1, 4).map(str) | st.sampled_from(
         ["[1, 2]", "1 2", "", "0.5", "nan", "prefill", "hit", '"', "é"]
@@ -471,7 +472,7 @@ def test_lines_any_table_is_read_or_one_line(tmp_path_factory, data):
     header = data.draw(st.sampled_from(["", "# n_expert=8 n_expert_used=2\n", "# layer=0 expert_bytes=1\n"]))
     mark = data.draw(st.sampled_from(",;\t "))
     content = header + "\n".join(mark.join(row) for row in [names, *rows])
-    one_line_or_sound(written(tmp_path_factory.mktemp("any"), content), data)
+    one_line_or_sound(written(fresh_folder(), content), data)
 
 
 def one_line_or_sound(path: Path, data: st.DataObject) -> None:

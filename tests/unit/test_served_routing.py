@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.importers.reading import REMARKS
 from prophet_moe.routing.trace import Origin, Router, Trace
+from tests.fuzzing import fuzz
 
 ORIGIN = Origin("a test", "CC0-1.0")
 ROUTER = Router("Tiny", 8, 2, (1, 2, 4))
@@ -186,7 +187,7 @@ HOLDERS = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@fuzz(60)
 @given(
     holder=HOLDERS,
     choices=st.lists(st.one_of(HOLDERS, VALUES), max_size=2),
@@ -195,9 +196,9 @@ HOLDERS = st.recursive(
     prompt=st.integers(0, 12),
     meta=st.dictionaries(KEYS, VALUES, max_size=2),
 )
-def test_no_response_ends_in_a_traceback(tmp_path_factory, holder, choices, tokens, shared, prompt, meta):
+def test_no_response_ends_in_a_traceback(fresh_folder, holder, choices, tokens, shared, prompt, meta):
     """Whatever is told of its tokens, a response is a sequence of positions that ascend, or a line for the user."""
-    folder = tmp_path_factory.mktemp("served")
+    folder = fresh_folder()
     whole = generated(with_shared(routing(tokens), shared), prompt=prompt, **meta)
     for response in (holder | {"choices": choices}, whole, chat(routing(tokens)) | holder):
         try:

@@ -1,8 +1,10 @@
 """Settings, catalogue files and generated documents: one source, and every mistake in one clear line."""
 
 import copy
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args, get_origin
 
 import matplotlib
 import pytest
@@ -20,8 +22,9 @@ from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings.experiment import Experiment, resolve
 from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
-from prophet_moe.validation import merged, read_json, read_yaml, validate
+from prophet_moe.validation import StrictModel, merged, read_json, read_yaml, validate
 from tests.conftest import ROOT
+from tests.fuzzing import fuzz
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
 EXPERIMENT, STYLE = ROOT / "config/experiment.yaml", ROOT / "config/style.yaml"
@@ -361,7 +364,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@fuzz(150)
 @example(choices=[0], value=None, key="Mamba")
 @given(choices=st.lists(st.integers(0, 99), min_size=1, max_size=5), value=VALUES, key=st.none() | st.text(max_size=6))
 def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
@@ -383,3 +386,53 @@ def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
         assert len(line.splitlines()) == 1
         for words in ("Input should", "literal[", "list[", "instance of", "constrained", "validation"):
             assert words not in line.replace(repr(value), "")
+
+
+def numbers(model: type, path: tuple = ()) -> Iterator[tuple]:
+    """The key paths of all numbers of a settings class, lists of numbers included; scenarios are one of them."""
+    for name, field in model.model_fields.items():
+        for kind in kinds_of(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, StrictModel):
+                inside = (*path, name, "calibrated") if name == "scenarios" else (*path, name)
+                yield from numbers(kind, inside)
+            elif kind in (int, float):
+                yield (*path, name), get_origin(field.annotation) is list
+
+
+def kinds_of(annotation: Any) -> list:
+    """The plain types inside an annotation, but those of published numbers by name."""
+    if get_origin(annotation) is dict:
+        return [
+            inside for inside in get_args(annotation) if isinstance(inside, type) and issubclass(inside, StrictModel)
+        ]
+    return [kind for inside in get_args(annotation) for kind in kinds_of(inside)] or [annotation]
+
+
+@pytest.mark.parametrize(("place", "is_list"), dict(numbers(Settings)).items(), ids=str)
+def test_every_number_of_settings_has_an_upper_bound(place, is_list):
+    """What nobody means is refused, before it fills the memory or runs for days."""
+    content = copy.deepcopy(DEFAULTS)
+    *above, last = place
+    holder = content
+    for key in above:
+        holder = holder.setdefault(key, {})
+    for value in (10**12, 1e300, math.inf, math.nan):
+        holder[last] = [value] if is_list else value
+        assert "expected" in refused(content)
+
+
+def refused(content: dict) -> str:
+    with pytest.raises(UserError) as raised:
+        validate(Settings, content, "overlay.yaml", "Mend that key.")
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"sequences": 10_000, "tokens": 10_000}, "got 10,000 sequences of 10,000 tokens, expected at most 1,000,000"),
+        ({"frontier_tokens": 10_000, "frontier_largest_batch": 1024}, "got 1,024 sequences of 10,000 tokens"),
+    ],
+)
+def test_samples_together_are_bounded(changes, problem):
+    assert problem in refused({"experiment": {"simulation": changes}})

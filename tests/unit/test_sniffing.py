@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import FORMATS, import_source
 from prophet_moe.routing.importers.sniffing import KINDS, recognise
 from prophet_moe.routing.trace import Origin, Router
+from tests.fuzzing import fuzz
 
 ORIGIN = Origin("a test", "CC0-1.0")
 LITE = Router("DeepSeek-V2-Lite", 64, 6, tuple(range(1, 27)))
@@ -160,12 +161,12 @@ def test_kinds_hold_every_format():
     assert set(KINDS) == set(FORMATS)
 
 
-@settings(max_examples=100, deadline=None)
+@fuzz(200)
 @given(
     head=st.sampled_from([b"", b"{", b"[[", b"\x1f\x8b\x08\x00", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"PAR1"]),
     rest=st.binary(max_size=300),
 )
-def test_recognise_never_fails(tmp_path_factory, head, rest):
-    path = tmp_path_factory.mktemp("sniff") / "a"
+def test_recognise_never_fails(fresh_folder, head, rest):
+    path = fresh_folder() / "a"
     path.write_bytes(head + rest)
     recognise(path)

@@ -3,6 +3,7 @@
 import csv
 import functools
 import math
+import warnings
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise, product
@@ -314,6 +315,16 @@ def test_bootstrap_interval():
     assert low[0] == high[0] == 2
     again = statistics.bootstrap_distinct(trace, batches, resamples=60, seed=1)
     np.testing.assert_array_equal((low, high), again)
+
+
+def test_bootstrap_without_any_batch_has_no_interval():
+    """Twelve sequences drawn anew are hardly ever twelve different ones; NumPy warned of that."""
+    trace = uniform_trace([5] * 12, 2, 8, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        low, high = statistics.bootstrap_distinct(trace, (1, 12), "staggered", resamples=9, seed=1)
+    assert low[0] == high[0] == 2
+    assert np.isnan([low[1], high[1]]).all()
 
 
 @settings(deadline=None)

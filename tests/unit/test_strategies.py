@@ -380,8 +380,8 @@ def test_the_list_names_every_strategy(command):
         (["--trace", "none"], "none: holds no metadata.json"),
         (["--model", "OLMoE-1B-7B"], "experts is 64, expected 8"),
         (["--gpu", "A100"], "unknown GPU"),
-        (["--expert-mb", "nan"], "--expert-mb: got nan, expected MB above 0"),
-        (["--iso-cache", "nan"], "--iso-cache: got nan, expected MB above 0"),
+        (["--expert-mb", "nan"], "--expert-mb: got nan, expected 0.001 to 1e+07 MB"),
+        (["--iso-cache", "nan"], "--iso-cache: got nan, expected 0.001 to 1e+07 MB"),
     ],
 )
 def test_mistakes_are_one_line(sim, arguments, problem):

@@ -21,9 +21,11 @@ REBUILD = "Rebuild it: rm that file, then snakemake --cores 8"
 
 
 class StrictModel(BaseModel):
-    """Base of everything read from a file: unknown keys and implicit conversions are refused."""
+    """Base of everything read from a file: unknown keys, implicit conversions, infinities and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 Document = TypeVar("Document", bound=BaseModel)

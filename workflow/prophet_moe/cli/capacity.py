@@ -24,7 +24,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
 from prophet_moe.routing.variation import Variation, pooled_for, read_variations
 from prophet_moe.settings.experiment import Experiment, resolve
-from prophet_moe.settings.fields import LARGEST_BATCH
+from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_SPEED
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.study import load_studies
 from prophet_moe.units import GB, GIB
@@ -85,17 +85,17 @@ def add_command(commands: Any) -> None:
     add("--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="one or more GPUs of config/gpus.yaml")
     batches = {"nargs": "+", "action": "extend", "type": whole("--batch", 1, LARGEST_BATCH)}
     add("--batch", metavar="B", **batches, help="sequences that decode together, one or more numbers (default: 1)")
-    context = whole("--context", 1, 10**9)
+    context = whole("--context", 1, LARGEST_CONTEXT)
     add("--context", type=context, metavar="TOKENS", help="tokens per sequence: does this context fit, what is left?")
     add("--scenario", metavar="NAME", help="of config/experiment.yaml or the overlay (default: its default scenario)")
     overlay = "overlays of config/experiment.yaml, as `snakemake --configfile` takes them"
     add("--configfile", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help=overlay)
     memory = "a GPU that is not listed, by the GiB that CUDA offers (nvidia-smi's MiB / 1024)"
     add("--memory", type=between("--memory", "GiB", 1, 10_000), metavar="GIB", help=memory)
-    bandwidth = between("--bandwidth", "GB/s", 1, 100_000)
+    bandwidth = between("--bandwidth", "GB/s", 1, LARGEST_SPEED)
     add("--bandwidth", type=bandwidth, metavar="GB/S", help="of its memory; with --link: tell times too")
     link = "from the host to it, one direction (PCIe 4.0 x16: 31.5)"
-    add("--link", type=between("--link", "GB/s", 1, 100_000), metavar="GB/S", help=link)
+    add("--link", type=between("--link", "GB/s", 1, LARGEST_SPEED), metavar="GB/S", help=link)
     peak = "its peak of 16-bit matrix products (default: none, arithmetic takes no time)"
     add("--tflops", type=between("--tflops", "TFLOP/s", 1, 100_000), metavar="TFLOP/S", help=peak)
     add("--json", action="store_true", help="print JSON: a list with one entry per GPU and batch")

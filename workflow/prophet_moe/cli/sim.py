@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from prophet_moe.catalog import Architecture, load_gpus, load_models
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.cli.trace import A_TRACE, trace_folder
+from prophet_moe.cli.values import between
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import architecture_named, load_datasets
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prophet_moe.cachesim.strategies import Strategy
 
 CORRECT = "Correct it."
+LEAST_MB, LARGEST_MB = 0.001, 10**7
+"""Of an expert and of a cache: a kB, and more than a machine's memory."""
 ROOM = re.compile(" *[0-9]{1,18} *")
 """A number of experts: what has more digits is no number that anybody means."""
 DATASETS, PREDICTORS = Path("config/datasets.yaml"), Path("resources/predictors")
@@ -59,12 +61,14 @@ def add_commands(commands: Any) -> None:
     run.add_argument("--strategy", required=True, help="see `prophet-moe sim list`")
     size = run.add_mutually_exclusive_group(required=True)
     size.add_argument("--capacity", metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
-    size.add_argument("--iso-cache", type=float, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
+    total = between("--iso-cache", "MB", LEAST_MB, LARGEST_MB)
+    size.add_argument("--iso-cache", type=total, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
     run.add_argument("--gpu", help="default: that of `reference` in config/experiment.yaml")
     run.add_argument("--model", help="whose layers the tokens are timed with; default: replay.timed_as")
     run.add_argument("--predictor", type=Path, metavar="DIR", help="default: resources/predictors/TRACE")
-    run.add_argument("--expert-mb", type=float, metavar="MB", help="size of an expert; default: the model's")
+    expert = between("--expert-mb", "MB", LEAST_MB, LARGEST_MB)
+    run.add_argument("--expert-mb", type=expert, metavar="MB", help="size of an expert; default: the model's")
     run.add_argument("--item-by-item", action="store_true", help="experts of one token after another")
     run.add_argument("--deduplicated", action="store_true", help="distinct experts of the batch; default: as described")
     run.add_argument(
@@ -171,8 +175,6 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
     times = timed(arguments.batch)
     if arguments.expert_mb is None:
         return times, size
-    if not (math.isfinite(arguments.expert_mb) and arguments.expert_mb > 0):
-        raise UserError("--expert-mb", f"got {arguments.expert_mb}, expected MB above 0", CORRECT)
     return replace(times, fetch=(times.fetch[0] * arguments.expert_mb / size,)), arguments.expert_mb
 
 
@@ -191,8 +193,6 @@ def _hierarchy(
     """That of `--capacity`, or without one that of `--iso-cache`."""
     from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
 
-    if arguments.iso_cache is not None and not (math.isfinite(arguments.iso_cache) and arguments.iso_cache > 0):
-        raise UserError("--iso-cache", f"got {arguments.iso_cache}, expected MB above 0", CORRECT)
     rooms = rooms or iso_cache(arguments.iso_cache, expert_mb)
     most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
     if not all(1 <= room <= most for room in rooms):

@@ -316,9 +316,15 @@ def bootstrap_distinct(
     resamples: int = 200,
     seed: int = 0,
 ) -> Floats:
-    """(2, number of batches): 95 % interval of u(B), mean over layers, from sequences drawn anew with replacement."""
-    draws = [anew[0] for anew in bootstrap_requests(trace, batches, batching, samples, resamples, seed)]
-    return np.nanquantile(draws, (0.025, 0.975), axis=0)
+    """(2, number of batches): 95 % interval of u(B), mean over layers, from sequences drawn anew with replacement.
+
+    NaN for batch sizes that no draw has enough different sequences for.
+    """
+    draws = np.array([anew[0] for anew in bootstrap_requests(trace, batches, batching, samples, resamples, seed)])
+    possible = np.isfinite(draws).any(axis=0)
+    ends = np.full((2, len(batches)), np.nan)
+    ends[:, possible] = np.nanquantile(draws[:, possible], (0.025, 0.975), axis=0)
+    return ends
 
 
 def bootstrap_requests(

@@ -18,7 +18,17 @@ import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import atomic_write, sha256, write_json, write_text
-from prophet_moe.routing.trace import PHASES, Counts, Origin, Router, Trace, check, check_blocks, check_counts
+from prophet_moe.routing.trace import (
+    PHASES,
+    Counts,
+    Origin,
+    Router,
+    Trace,
+    check,
+    check_blocks,
+    check_counts,
+    check_router,
+)
 
 MAKE = {
     "trace": "Make one: prophet-moe trace import",
@@ -31,6 +41,14 @@ PREFILL_TITLE = " (prefill)"
 """What follows the name of a trace whose tokens are all of prefill."""
 METADATA_KEY = b"prophet_moe"
 ROW_GROUP_TOKENS = 65_536
+FORM: dict[str, type] = {"kind": str, "model": str, "experts": int, "top_k": int, "layers": list}
+"""What the metadata of every kind of folder hold."""
+SHARED: dict[str, type] = {"source": str, "licence": str, "source_sha256": str, "collector": str, "notes": dict}
+FORM_OF: dict[str, dict[str, type]] = {
+    "trace": SHARED | {"ranked": bool, "tokens": int, "sequences": int, "tokens_by_phase": dict},
+    "counts": SHARED | {"windows": int},
+}
+"""What those of traces and of counts hold besides."""
 BLOCK_IDS = 2**22
 """Expert ids of a block that is read at once."""
 BUFFER_BYTES = 2**20
@@ -172,14 +190,37 @@ def read_metadata(folder: Path, kind: str | None = None, model: str | None = Non
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(str(folder), f"holds no {METADATA}: no {kind or 'trace'}", MAKE[kind or "trace"]) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(path), f"could not be read: {error}", AGAIN) from None
+    if problem := _problem(metadata):
+        raise UserError(str(path), problem, AGAIN)
+    check_router(router_of(metadata), path, AGAIN)
     if kind is not None and metadata["kind"] != kind:
         raise UserError(str(folder), f"holds {metadata['kind']}, expected a {kind}", "Name another folder.")
     if model is not None and metadata["model"] != model:
         raise UserError(str(folder), f"is of model {metadata['model']!r}, expected {model!r}", "Name another folder.")
     check_sums(folder)
     return metadata
+
+
+def _problem(metadata: Any) -> str:
+    """What is wrong with the form of metadata; empty where nothing is."""
+    if not isinstance(metadata, dict):
+        return f"holds {type(metadata).__name__}, expected an object"
+    for key, kind in (FORM | FORM_OF.get(str(metadata.get("kind")), {})).items():
+        if key not in metadata:
+            return f"has no {key}"
+        if type(metadata[key]) is not kind:
+            return f"{key} is {metadata[key]!r:.60}, expected {kind.__name__}"
+    if not all(type(layer) is int for layer in metadata["layers"]):
+        return f"layers is {metadata['layers']!r:.60}, expected whole numbers"
+    tokens = metadata.get("tokens_by_phase", dict.fromkeys(PHASES, 0))
+    if set(tokens) != set(PHASES) or not all(type(number) is int for number in tokens.values()):
+        return f"tokens_by_phase is {tokens!r:.60}, expected whole numbers of {' and '.join(PHASES)}"
+    sequences = metadata.get("notes", {}).get("sequences", [])
+    if not isinstance(sequences, list) or not all(isinstance(about, dict) for about in sequences):
+        return "notes.sequences is no list of objects"
+    return ""
 
 
 def check_sums(

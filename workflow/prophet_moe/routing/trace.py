@@ -5,6 +5,7 @@ Needs NumPy only: the machine that collects uses it too.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ PHASES = ("prefill", "decode")
 """Names of the phases, by their number."""
 
 DTYPES = {"sequence": np.int32, "position": np.int32, "phase": np.uint8, "token": np.int32}
+LARGEST_EXPERTS = 4096
+"""Experts of a layer; the largest models have 2048. Tables of pairs of them take 128 MiB then."""
 BLOCK_TOKENS = 16_384
 """Tokens checked at once: bounds the memory that checking takes."""
 
@@ -126,6 +129,7 @@ def joined(traces: Sequence[Trace]) -> Trace:
 def check(trace: Trace, where: str | Path, next_step: str = "Collect or import it again.") -> Trace:
     """Return `trace` if it is sound; else a UserError names `where`, the sequence, the position and the layer."""
     router, tokens = trace.router, len(trace)
+    check_router(router, where, next_step)
     expected = (tokens, len(router.layers), router.top_k)
     if trace.experts.shape != expected:
         raise UserError(
@@ -174,6 +178,7 @@ def check_blocks(blocks: Iterable[Trace], where: str | Path) -> Iterator[Trace]:
 
 def check_counts(counts: Counts, where: str | Path, next_step: str = "Import them again.") -> Counts:
     """Return `counts` if they are sound; else a UserError names `where` and what was expected."""
+    check_router(counts.router, where, next_step)
     expected = (len(counts.counts), len(counts.router.layers), counts.router.experts)
     if counts.counts.shape != expected:
         problem = f"counts have shape {counts.counts.shape}, expected {expected} (windows, layers, experts)"
@@ -198,6 +203,15 @@ def check_counts(counts: Counts, where: str | Path, next_step: str = "Import the
         )
         raise UserError(str(where), problem, next_step)
     return counts
+
+
+def check_router(router: Router, where: str | Path, next_step: str) -> None:
+    """Refuse routers that cannot be: no k of E experts, too many experts, or layers that do not ascend."""
+    if not 1 <= router.top_k <= router.experts <= LARGEST_EXPERTS:
+        problem = f"k = {router.top_k} of {router.experts} experts, expected 1 <= k <= E <= {LARGEST_EXPERTS}"
+        raise UserError(str(where), problem, next_step)
+    if not router.layers or any(second <= first for first, second in pairwise((-1, *router.layers))):
+        raise UserError(str(where), f"layers {list(router.layers)!s:.60}, expected ids from 0 on, ascending", next_step)
 
 
 def _repeats(experts: NDArray[np.uint16]) -> NDArray[np.bool_]:

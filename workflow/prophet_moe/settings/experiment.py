@@ -14,7 +14,16 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, create_model, model_validator
 
 from prophet_moe.errors import UserError
-from prophet_moe.settings.fields import LARGEST_BATCH, Batches, Names, StudySettings
+from prophet_moe.settings.fields import (
+    LARGEST_BATCH,
+    LARGEST_CONTEXT,
+    LARGEST_MIB,
+    LARGEST_RATIO,
+    LARGEST_SPEED,
+    Batches,
+    Names,
+    StudySettings,
+)
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Scenario
 from prophet_moe.settings.style import Style, StyleFile
 from prophet_moe.sources import Sources
@@ -33,9 +42,9 @@ class Reference(StrictModel):
 class DecodeStep(StrictModel):
     """The decode step whose time is computed or simulated."""
 
-    context_tokens: int = Field(default=4096, gt=0)
+    context_tokens: int = Field(default=4096, gt=0, le=LARGEST_CONTEXT)
     """Tokens in the KV cache of each sequence, at most the model's native context."""
-    claimed_slowdown: float = Field(default=1.2, gt=1)
+    claimed_slowdown: float = Field(default=1.2, gt=1, le=LARGEST_RATIO)
     """What the report says that Prophet costs (000:778)."""
 
 
@@ -48,9 +57,9 @@ class Replay(StrictModel):
         "small-6x8-top2": "Mixtral-8x7B",
     }
     """Model of config/models/ whose layers a trace's tokens are timed with; other traces: the model of the trace."""
-    copy_chunk_mb: float = Field(default=4.0, gt=0)
+    copy_chunk_mb: float = Field(default=4.0, gt=0, le=LARGEST_MIB)
     """Preemption granularity of a transfer, MB: a demand transfer waits at most for this much of a running prefetch."""
-    storage_gb_per_s: float = Field(default=7.0, gt=0)
+    storage_gb_per_s: float = Field(default=7.0, gt=0, le=LARGEST_SPEED)
     """GB/s from storage, behind host memory in `prophet-moe sim run`: sequential reads of a PCIe 4.0 NVMe drive by its
     datasheet (Samsung 980 PRO)."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from prophet_moe.precision import MlaCache, Precision
+from prophet_moe.settings.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_MIB, LARGEST_RATIO, LARGEST_WIDTH
 from prophet_moe.validation import StrictModel, inconsistent
 
 
@@ -14,7 +15,7 @@ class Routing(StrictModel):
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
     """dirichlet_occupancy: experts differ in popularity by `variation`; uniform_occupancy: E (1 - (1 - k/E)^B);
     power_law: min(E, k B^exponent)."""
-    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0)] = "fitted"
+    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
     """Of dirichlet_occupancy: standard deviation of the experts' popularity over its mean; fitted: to the model's own
     traces, else pooled from those of other models; counts: to the model's own folder of `counts`, else as fitted."""
     batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
@@ -36,9 +37,9 @@ class Activation(StrictModel):
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
     """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""
-    prefill_chunk_tokens: int = Field(default=2048, gt=0)
+    prefill_chunk_tokens: int = Field(default=2048, gt=0, le=LARGEST_CONTEXT)
     """Tokens of one prefill chunk; vLLM's documented minimum budget for chunked prefill."""
-    gb_per_billion_parameters: float = Field(default=0.0107, ge=0)
+    gb_per_billion_parameters: float = Field(default=0.0107, ge=0, le=LARGEST_RATIO)
     """GB per 10^9 parameters and sequence; a fit to the report's results, not a law."""
 
 
@@ -67,18 +68,18 @@ class Scenario(StrictModel):
     never_overflows: min(E, k B); quantile: what that share of layer-steps needs at most, for laws other than the
     power law, which has no distribution."""
     activation: Activation = Activation()
-    workspace_mib: float = Field(default=32, ge=0)
+    workspace_mib: float = Field(default=32, ge=0, le=LARGEST_MIB)
     """Library workspace, MiB; cuBLAS's default on Hopper."""
     runtime_reserve: Literal["measured", "assumed"] = "measured"
     """measured: the CUDA context of a GPU whose memory was measured (resources/memory/<gpu>/) replaces
     runtime_reserve_mib; assumed: that number on every GPU."""
-    runtime_reserve_mib: float = Field(default=1024, ge=0)
+    runtime_reserve_mib: float = Field(default=1024, ge=0, le=LARGEST_MIB)
     """CUDA context and allocator slack, MiB: an assumption, for GPUs that were not measured."""
-    predictor_mb: Literal["own"] | Annotated[float, Field(ge=0)] = "own"
+    predictor_mb: Literal["own"] | Annotated[float, Field(ge=0, le=LARGEST_MIB)] = "own"
     """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
-    predictor_hidden: int = Field(default=96, gt=0)
+    predictor_hidden: int = Field(default=96, gt=0, le=LARGEST_WIDTH)
     """Hidden units per layer of a predictor whose size is its own; config/predictor.yaml trains as many."""
-    lookahead_layers: int = Field(default=0, ge=0)
+    lookahead_layers: int = Field(default=0, ge=0, le=LARGEST_LAYERS)
     """Layers whose top-k experts have a staging buffer of their own (the report looks 3 ahead, 000:69). 0: what is
     prefetched goes into the slots of resident experts, as in the simulator."""
     undefined_extension: Literal["empty", "zero"] = "empty"

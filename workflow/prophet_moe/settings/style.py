@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from prophet_moe.settings.fields import LARGEST_DPI, LARGEST_INCHES, LARGEST_POINTS
 from prophet_moe.validation import StrictModel, inconsistent
 
 
@@ -70,9 +71,9 @@ KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-o
 class Size(StrictModel):
     """Size of one figure as printed."""
 
-    width_in: float = Field(gt=0)
+    width_in: float = Field(gt=0, le=LARGEST_INCHES)
     """Width as printed, inches: 3.33 is one column, 7 is two."""
-    height_in: float = Field(gt=0)
+    height_in: float = Field(gt=0, le=LARGEST_INCHES)
     """Height as printed, inches; a figure grows when its rows need more."""
 
 
@@ -81,11 +82,11 @@ class Style(StrictModel):
 
     font: Literal["DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "STIXGeneral"] = "DejaVu Sans"
     """A font that Matplotlib ships, so that every machine draws the same."""
-    font_size_pt: float = Field(default=8, gt=0)
+    font_size_pt: float = Field(default=8, gt=0, le=LARGEST_POINTS)
     """Size of text in a printed figure, points."""
-    line_width_pt: float = Field(default=1.2, gt=0)
+    line_width_pt: float = Field(default=1.2, gt=0, le=LARGEST_POINTS)
     """Width of data lines, points."""
-    png_dpi: int = Field(default=200, gt=0)
+    png_dpi: int = Field(default=200, gt=0, le=LARGEST_DPI)
     """Resolution of the PNG copies, dots per inch."""
     colours: Colours = OKABE_ITO
     heatmap: Annotated[str, AfterValidator(_colour_map)] = "YlGnBu"

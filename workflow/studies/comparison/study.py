@@ -4,7 +4,17 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prophet_moe.settings.fields import Batches, SequenceOrder, Share, StudySettings
+from prophet_moe.settings.fields import (
+    LARGEST_RATIO,
+    MOST_SAMPLES,
+    MOST_SEQUENCES,
+    MOST_TOKENS,
+    Batches,
+    SequenceOrder,
+    Share,
+    StudySettings,
+    bounded_replay,
+)
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import Table
 from prophet_moe.validation import StrictModel, inconsistent
@@ -50,26 +60,26 @@ class ComparisonSettings(StudySettings):
 
     batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
     """Sequences that decode together (004:70)."""
-    seeds: int = Field(default=5, gt=0)
+    seeds: int = Field(default=5, gt=0, le=MOST_SAMPLES)
     """Samples of sequences: with the report's six strategies and seven batch sizes, its 210 runs (004:8)."""
-    sequences: int = Field(default=64, gt=0)
+    sequences: int = Field(default=64, gt=0, le=MOST_SEQUENCES)
     """Sequences of a sample, at least the largest batch."""
-    tokens: int = Field(default=32, gt=0)
+    tokens: int = Field(default=32, gt=0, le=MOST_TOKENS)
     """Decoded tokens of each."""
     sequence_order: SequenceOrder = "mixed"
     """Order in which sequences are batched. mixed: permuted by the sample's seed, so that a batch has several tenants,
     as the capacity model assumes; one_tenant_at_a_time: as recorded, domain by domain."""
-    dedup_samples: int = Field(default=80, gt=0)
+    dedup_samples: int = Field(default=80, gt=0, le=MOST_SAMPLES)
     """Batches of each size whose deduplication is counted: with seven sizes, the report's 560 runs (004:8)."""
     capacity_share: Share = 0.5
     """Of each layer's experts, those that the GPU holds."""
     capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.5, 0.75, 0.875, 1.0], min_length=1)
     """Of the capacity sweep."""
-    link_speedups: list[Annotated[float, Field(gt=0)]] = Field(default=[1, 4, 16, 64], min_length=1)
+    link_speedups: list[Annotated[float, Field(gt=0, le=LARGEST_RATIO)]] = Field(default=[1, 4, 16, 64], min_length=1)
     """How much faster than the GPU's link experts are copied, at `capacity_share`: where prefetching begins to pay."""
     sweep_batch_sizes: Batches = [1, 8, 32]
     """Of both sweeps and of the detail by layer."""
-    sweep_seeds: int = Field(default=5, gt=1)
+    sweep_seeds: int = Field(default=5, gt=1, le=MOST_SAMPLES)
     """Samples of sequences of both sweeps."""
     reported: ReportedComparison = ReportedComparison()
     """What the report prints, beside which the tables and figures set what is measured."""
@@ -83,6 +93,7 @@ class ComparisonSettings(StudySettings):
                 f"got {self.sequences}, expected at least the largest batch, {largest}",
                 [("batch_sizes",), ("sweep_batch_sizes",)],
             )
+        bounded_replay(self.sequences, self.tokens)
         return self
 
 

@@ -2,9 +2,19 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from prophet_moe.settings.fields import Names, Share, StudySettings
+from prophet_moe.settings.fields import (
+    LARGEST_LAYERS,
+    LARGEST_RATIO,
+    MOST_SAMPLES,
+    MOST_SEQUENCES,
+    MOST_TOKENS,
+    Names,
+    Share,
+    StudySettings,
+    bounded_replay,
+)
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import Table
 
@@ -24,18 +34,25 @@ class FrontierSettings(StudySettings):
     shares: list[Share] = Field(default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875], min_length=1)
     """Shares of each layer's experts that are simulated, besides all of them; limits of slowdown are interpolated
     between them. A share of fewer than k experts or of all of them is left out."""
-    samples: int = Field(default=4, gt=1)
+    samples: int = Field(default=4, gt=1, le=MOST_SAMPLES)
     """Samples of sequences that are replayed: intervals come from their spread."""
-    sequences: int = Field(default=32, gt=0)
+    sequences: int = Field(default=32, gt=0, le=MOST_SEQUENCES)
     """Sequences of each; larger batches take as many as they are."""
     largest_batch: int = Field(default=64, gt=0, le=1024)
     """The largest of `batch_sizes` that is replayed: time and memory of a replay grow with the batch."""
-    tokens: int = Field(default=128, gt=0)
+    tokens: int = Field(default=128, gt=0, le=MOST_TOKENS)
     """Decoded tokens of each sequence."""
-    layers: int = Field(default=6, gt=0)
+    layers: int = Field(default=6, gt=0, le=LARGEST_LAYERS)
     """MoE layers of calibrated routing; a layer takes as long whatever their number."""
-    slowdown_limits: list[Annotated[float, Field(ge=1)]] = Field(default=[1.05, 1.2, 2.0], min_length=1)
+    slowdown_limits: list[Annotated[float, Field(ge=1, le=LARGEST_RATIO)]] = Field(
+        default=[1.05, 1.2, 2.0], min_length=1
+    )
     """Limits of slowdown, at least 1, for which the context gained is stated."""
+
+    @model_validator(mode="after")
+    def _samples_are_bounded(self) -> "FrontierSettings":
+        bounded_replay(max(self.sequences, self.largest_batch), self.tokens, ("largest_batch",))
+        return self
 
 
 FRONTIER = Table("frontier", ())

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.importers.reading import fault, files_of, moe_counts, read_arrays, with_notes
+from prophet_moe.routing.importers.reading import LAYERS, fault, files_of, moe_counts, read_arrays, with_notes
 from prophet_moe.routing.trace import Counts, Origin, Router
 from prophet_moe.validation import read_json, read_text
 
@@ -42,8 +42,6 @@ COLUMNS = ("layer", "expert", "count")
 NAMES = ("counts", "logical_count")
 """Of the array in an .npz file or a JSON object."""
 LARGEST_COUNT_DIGITS = 16
-LAYERS = 10_000
-"""Ids of layers are below this."""
 
 
 def read(source: Path, router: Router, origin: Origin) -> Counts:

@@ -1,11 +1,17 @@
 """What the importers share: finding files, reading arrays, and checks that name the file."""
 
+import gzip
+import io
 import json
+import math
+import os
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +23,19 @@ from prophet_moe.validation import read_json
 NEXT_STEP = "Name another file, format or model."
 POSITIONS = 2**31
 """Positions are below this."""
+LAYERS = 10_000
+"""Ids of layers are below this."""
 SHARED_SLOTS_SURE = 64
 """Tokens times layers in which one id in the same slot is no chance."""
 UNFUSED = "Serve it with --disable-shared-experts-fusion and record again."
+HEAD_BYTES = 2**16
+"""The head of an .npy file fits into these."""
+EXPANDED_BYTES = 2**28
+"""Bytes that a compressed file may expand to whatever its size: half a second's work."""
+ARRAYS_RATIO, TEXT_RATIO = 500, 100
+"""Beyond these, how many times its own size. Recorded routing packs less well: one-token windows of counts for 128
+experts, top-1, shrink to 1/290, tables to 1/30. Zeros, of which files are made to fill a memory, shrink to 1/1030."""
+TOO_LARGE = "holds arrays that do not fit into this machine's memory"
 REMARKS = "remarks"
 """The note with sentences for the user: what a file leaves out, and what of it looks wrong."""
 
@@ -85,20 +101,96 @@ def _begins_with_lines(path: Path) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """All arrays of an .npz file by name; the one array of an .npy file has the name ""."""
+    """All arrays of an .npz file by name; the one array of an .npy file has the name "".
+
+    What heads and directory say of their sizes is checked before anything is expanded.
+    """
     try:
+        _check_sizes(path)
         arrays = np.load(path, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             return {"": arrays}
         with arrays:
-            return {name: arrays[name] for name in arrays.files}
+            held = {name: arrays[name] for name in arrays.files}
+            return {name: array for name, array in held.items() if isinstance(array, np.ndarray)}
+    except UserError:
+        raise
     except MemoryError:
-        raise fault(path, "holds arrays that do not fit into this machine's memory") from None
+        raise fault(path, TOO_LARGE) from None
     except OSError as error:
         raise from_os_error(path, error) from None
     except Exception:
         # A damaged file raises whatever NumPy and zipfile stumble over, errors of Python's tokenizer included.
         raise fault(path, f"truncated, or no {path.suffix or '.npz'} file of plain arrays") from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse arrays that are larger than their file tells, and an archive that expands to far more than its size."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            _check_array(stream, path.stat().st_size, path)
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        check_expansion(path, sum(member.file_size for member in members), ARRAYS_RATIO)
+        for member in members:
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as stream:
+                    _check_array(stream, member.file_size, path)
+
+
+def _check_array(stream: IO[bytes], size: int, path: Path) -> None:
+    """Refuse an array whose head, at the begin of `stream`, tells of more bytes than the `size` that there are."""
+    shape, dtype = array_head(stream.read(HEAD_BYTES))
+    told = math.prod(shape) * dtype.itemsize
+    if told > _memory():
+        raise fault(path, TOO_LARGE)
+    if told > size and not dtype.hasobject:
+        raise fault(path, f"truncated: an array of {told:,} bytes in {size:,}")
+
+
+def array_head(head: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array whose .npy file begins with `head`."""
+    stream = io.BytesIO(head)
+    old = np.lib.format.read_magic(stream) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def check_expansion(path: Path, expanded: int, ratio: int) -> None:
+    """Refuse a compressed file that expands to more than `ratio` times its size, or does not fit into the memory."""
+    if expanded > _memory():
+        raise fault(path, TOO_LARGE)
+    if expanded > largest_expansion(path, ratio):
+        raise fault(path, f"its {path.stat().st_size:,} bytes expand to {expanded:,} or more: no recorded routing")
+
+
+def largest_expansion(path: Path, ratio: int) -> int:
+    """Bytes that a compressed file may expand to at most."""
+    return max(EXPANDED_BYTES, ratio * path.stat().st_size)
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, decompressed where it is one of gzip, and no further than routing may expand."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(2) != b"\x1f\x8b":
+                return path.read_bytes()
+        most = min(largest_expansion(path, TEXT_RATIO), _memory())
+        with gzip.open(path) as stream:
+            content = stream.read(most + 1)
+        check_expansion(path, len(content), TEXT_RATIO)
+        return content
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise fault(path, "truncated or damaged gzip file") from None
+    except OSError as error:
+        raise from_os_error(path, error) from None
 
 
 def read_named_arrays(path: Path) -> dict[str, NDArray]:
@@ -153,6 +245,7 @@ def whole_numbers(values: Any, name: str, where: str | Path) -> NDArray[np.int64
     try:
         array = np.asarray(values)
         array = array.astype(np.int64) if array.size == 0 else array
+        array = array.astype(np.float64) if array.dtype.kind == "f" else array
     except (ValueError, TypeError, RuntimeError):
         raise fault(where, f"{name} is no array of numbers") from None
     if array.dtype.kind not in "iuf":

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prophet_moe.routing.importers.reading import (
+    LAYERS,
     POSITIONS,
     Sequence,
     documents_of,
@@ -55,8 +56,9 @@ def read(source: Path, router: Router, origin: Origin, hidden_layers: int | None
     `hidden_layers` is the model's number of layers, dense ones included; without it the last layer is a MoE layer.
     """
     layers = max(router.layers) + 1 if hidden_layers is None else hidden_layers
-    if layers <= max(router.layers):
-        raise fault(source, f"hidden_layers is {layers}, expected more than the last MoE layer, {max(router.layers)}")
+    if not max(router.layers) < layers <= LAYERS:
+        expected = f"more than the last MoE layer, {max(router.layers)}, and at most {LAYERS}"
+        raise fault(source, f"hidden_layers is {layers}, expected {expected}")
     responses = [found for path in files_of(source, ".json", ".jsonl") for found in documents_of(path)]
     parts = [part for where, response in responses for part in _parts(response, where)]
     found = [_sequence(part, layers, router) for part in parts]

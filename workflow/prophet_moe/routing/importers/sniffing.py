@@ -1,6 +1,5 @@
 """What a file is, whatever it is called: told from its first bytes, for the user who gave it to the wrong importer."""
 
-import io
 import json
 import re
 import shlex
@@ -9,10 +8,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from prophet_moe.errors import UserError
 from prophet_moe.routing.importers import counts, prompt_csv
+from prophet_moe.routing.importers.reading import HEAD_BYTES, array_head
 
 HEAD = 1 << 16
 """Bytes of a file that are looked at."""
@@ -106,7 +104,7 @@ def _recognised(head: bytes, name: str) -> Found | None:
         if head.startswith(magic):
             return Found("compressed", f"a file compressed with {method}", advice=f"Decompress {name} first.")
     if head.startswith(NPY):
-        return _array(_shape(head))
+        return _array(array_head(head)[0])
     if head.startswith(PARQUET):
         advice = "A trace folder of this project needs no import: prophet-moe trace describe FOLDER."
         return Found("parquet", "a Parquet file", advice=advice)
@@ -136,7 +134,7 @@ def _archive(path: Path) -> Found:
         shapes = {}
         for name in arrays:
             with archive.open(name) as member:
-                shapes[name.removesuffix(".npy")] = _shape(member.read(HEAD))
+                shapes[name.removesuffix(".npy")] = array_head(member.read(HEAD_BYTES))[0]
     told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     formats = tuple(
         form for name, form in ARRAY_NAMES.items() if any(re.fullmatch(rf"{name}(_[0-9]+)?", held) for held in shapes)
@@ -153,15 +151,6 @@ def _array(shape: tuple[int, ...]) -> Found:
         advice = "Ids of experts get names: numpy.savez(PATH, expert_ids=..., prompt_len=...) for arrays. Or counts:"
         return Found("npy", what, ("counts",), advice)
     return Found("npy", what, ("counts",) if len(shape) == 2 else ())
-
-
-def _shape(head: bytes) -> tuple[int, ...]:
-    """The shape in the head of an .npy file."""
-    stream = io.BytesIO(head)
-    version = np.lib.format.read_magic(stream)
-    old = version == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-    return read(stream)[0]
 
 
 def _text(head: bytes) -> Found | None:

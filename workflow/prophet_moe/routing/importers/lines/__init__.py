@@ -18,15 +18,12 @@ docs/samples/lines.csv (model made-up) holds
     1,decode,1,0,2
 """
 
-import gzip
 import json
 import re
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prophet_moe.errors import from_os_error
 from prophet_moe.routing.importers.lines import forms
 from prophet_moe.routing.importers.lines.entries import (
     EXPERTS,
@@ -36,7 +33,15 @@ from prophet_moe.routing.importers.lines.entries import (
     sequences_of,
 )
 from prophet_moe.routing.importers.lines.tables import Lines, csv_entries, json_entries, lines_of
-from prophet_moe.routing.importers.reading import Sequence, fault, files_of, trace_of, with_notes, with_remarks
+from prophet_moe.routing.importers.reading import (
+    Sequence,
+    fault,
+    files_of,
+    read_bytes,
+    trace_of,
+    with_notes,
+    with_remarks,
+)
 from prophet_moe.routing.trace import Origin, Router, Trace
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json", ".bin", ".gz")
@@ -119,7 +124,7 @@ def _few(told: list[str]) -> list[str]:
 
 def entries_of(path: Path, columns: str | None, told: Stated) -> tuple[Entries, Stated]:
     """The entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
-    content = _content(path)
+    content = read_bytes(path)
     if b"\0" in content[:64]:
         return forms.binary_entries(content, path, told)
     try:
@@ -127,17 +132,6 @@ def entries_of(path: Path, columns: str | None, told: Stated) -> tuple[Entries, 
     except UnicodeDecodeError as error:
         raise fault(path, f"neither text (byte {error.start} is not UTF-8) nor records of int32") from None
     return _of_text(text, path, columns, _header(text, path, told))
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file, decompressed."""
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise fault(path, "truncated or damaged gzip file") from None
-    except OSError as error:
-        raise from_os_error(path, error) from None
 
 
 def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
