@@ -334,7 +334,7 @@ def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
 
 
 def test_the_last_chunk_of_what_was_given_up_delays_the_next_copy():
-    """Layer 0 gives the prefetch of 2 up and waits for nothing; the chunk still moves when layer 1 misses its expert."""
+    """Layer 0 gives the prefetch of 2 up and waits for nothing; the chunk still moves when layer 1 misses its own."""
     fetch, chunk = 4 * FETCH, 2 * FETCH
     assert OTHER + WORK + OTHER < chunk < fetch
     outcome = toy([[[0], [2]]], {(0, 0): [2]}, experts=3, warm=True, fetch=fetch, chunk=chunk)

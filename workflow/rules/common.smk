@@ -13,6 +13,7 @@ from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.errors import UserError, ends_in_one_line
 from prophet_moe.provenance.code import code_of
 from prophet_moe.provenance.sidecar import SUFFIX
+from prophet_moe.routing.datasets import data_folders
 from prophet_moe.runs import prepare
 from prophet_moe.settings import resolve
 from prophet_moe.sources import Sources
@@ -21,6 +22,8 @@ MODEL_FOLDER = Path("config/models")
 GPU_FILE = Path("config/gpus.yaml")
 NOTEBOOK_FOLDER = Path("notebooks")
 TRACE_FOLDER = Path("resources/traces")
+# A run by name works in another folder, so what the user said relative to this one is resolved here.
+DATA_FOLDERS = data_folders()
 
 
 def known_traces(collect):

@@ -18,7 +18,7 @@ with ends_in_one_line():
 # Half of the sequences are learned from, the other half must hold one sample.
 LEAST_SEQUENCES = 2 * EXPERIMENT.simulation.sequences
 SHORT = {name: sequences for name, sequences in HELD.items() if sequences < LEAST_SEQUENCES}
-REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name] and name not in SHORT]
+REPLAYED = [name for name in (*TRACES, *PRESENT) if TIMED_MODELS[name] and name in FITTED and name not in SHORT]
 
 
 def replay_settings(name):
@@ -128,7 +128,7 @@ def without_times():
             f"note: no model is listed whose layers {name} could be timed with, it is left out of {COMPARATIVE_TABLE}; "
             "add it to simulation.timed_as"
             for name in (*TRACES, *PRESENT)
-            if not TIMED_MODELS[name] and name not in SHORT
+            if not TIMED_MODELS[name] and name in FITTED and name not in SHORT
         ]
         + [
             f"note: {name} was replayed with other settings and is not here, it is left out of {COMPARATIVE_TABLE}"

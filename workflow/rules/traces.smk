@@ -6,7 +6,7 @@ from prophet_moe.documents import read_json
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.datasets import architecture_named, how_to_get, load_datasets, located, router_named
-from prophet_moe.routing.store import title_of
+from prophet_moe.routing.store import phase_of, title_of
 
 COLLECTED_FOLDER = Path("results/traces")
 DATASET_FILE = Path("config/datasets.yaml")
@@ -23,10 +23,20 @@ WHEELS = [f"results/collect/corpus/{package.file}" for package in PLAN.corpus.pa
 # Other people's routing data: present on this machine, or known by the statistics recorded of it, or missing.
 RECORDED_STATISTICS = Path("resources/statistics")
 ROUTING_DATA = {name: data for name, data in KNOWN_DATA.datasets.items() if data.kind == "routing"}
-DATASET_PATHS = {name: located(name, data) for name, data in ROUTING_DATA.items()}
+DATASET_PATHS = {name: located(name, data, DATA_FOLDERS) for name, data in ROUTING_DATA.items()}
 PRESENT = [name for name, paths in DATASET_PATHS.items() if paths]
 RECORDED = [name for name in ROUTING_DATA if name not in PRESENT and (RECORDED_STATISTICS / name).is_dir()]
 DATASETS = [name for name in ROUTING_DATA if name in (*PRESENT, *RECORDED)]
+
+
+def router_of(model):
+    """The router of a model of the project, selected by `models` or not, or of the list."""
+    models = load_models(MODEL_FOLDER, [model]) if model in model_names(MODEL_FOLDER) else MODELS
+    return router_named(model, models, KNOWN_DATA)
+
+
+with ends_in_one_line():
+    ROUTERS = {name: router_of(ROUTING_DATA[name].model) for name in PRESENT}
 
 
 STATISTICS = (
@@ -61,7 +71,9 @@ def metadata_of(name):
 
 def title(name):
     """What tables and figures call a trace."""
-    return title_of(name, metadata_of(name)) if metadata_of(name) else name
+    if name in ROUTING_DATA:
+        return title_of(name, ROUTING_DATA[name].phase)
+    return title_of(name, phase_of(metadata_of(name))) if metadata_of(name) else name
 
 
 def of_traces(names, kind):
@@ -119,14 +131,8 @@ def dataset_code(wildcards):
 
 def dataset_parameters(wildcards):
     """What is listed about a dataset, and the router of its model."""
-    dataset = ROUTING_DATA[wildcards.dataset]
-    return as_json({"name": wildcards.dataset, "dataset": dataset.model_dump(), "router": router_of(dataset.model)})
-
-
-def router_of(model):
-    """The router of a model, as JSON-like values."""
-    router = router_named(model, MODELS, KNOWN_DATA)
-    return {"model": router.model, "experts": router.experts, "top_k": router.top_k, "layers": list(router.layers)}
+    dataset, router = ROUTING_DATA[wildcards.dataset].model_dump(), asdict(ROUTERS[wildcards.dataset])
+    return as_json({"name": wildcards.dataset, "dataset": dataset, "router": router})
 
 
 def corpus_parameters(wildcards):
@@ -180,19 +186,27 @@ def of_prefill():
     """One line for each trace that decodes nothing."""
     return [
         f"note: {name} holds no decode token: what is said of it is of prefill, and it is called {title(name)}"
-        for name in TRACES
+        for name in (*TRACES, *DATASETS)
         if title(name) != name
     ]
 
 
 def too_few_to_fit():
-    """One line for each trace of so few sequences that no law can be fitted to some and judged by others."""
+    """One line for each trace of so few sequences, or texts, that no law can be fitted to some and judged by others."""
     return [
-        f"note: {name} holds {told(HELD[name])} without repetition, expected at least {LEAST_FITTED}: nothing is fitted to "
-        f"it or replayed on it, it is in {ROUTING_TABLE} alone"
+        f"note: {name} holds {too_few(name)}: nothing is fitted to it or replayed on it, it is in {ROUTING_TABLE} alone"
         for name in TRACES
         if name not in FITTED
     ]
+
+
+def too_few(name):
+    """What a trace has too few of; nothing of one that can be fitted to."""
+    if HELD.get(name, LEAST_FITTED) < LEAST_FITTED:
+        return f"{told(HELD[name])} without repetition, expected at least {LEAST_FITTED}"
+    if TEXTS.get(name, LEAST_TEXTS) < LEAST_TEXTS:
+        return f"{told(HELD[name])} of one text, expected at least {LEAST_TEXTS} texts"
+    return ""
 
 
 def told(sequences):
@@ -201,13 +215,17 @@ def told(sequences):
 
 
 def sequences_of(metadata):
-    """Sequences of a recorded trace that its source does not flag as repetitive."""
+    """Sequences of a recorded trace without repetition; without duplicates, too, where its metadata tells of them."""
+    if "unrepeated" in metadata:
+        return metadata["unrepeated"]["sequences"]
     flagged = sum(bool(note.get("has_repetition")) for note in metadata["notes"].get("sequences", []))
     return metadata["sequences"] - flagged
 
 
-HELD = {name: sequences_of(metadata_of(name)) for name in TRACES if metadata_of(name)}
-# Either half has a batch of two.
-LEAST_FITTED = 4
-FITTED = [name for name in (*TRACES, *DATASETS) if HELD.get(name, LEAST_FITTED) >= LEAST_FITTED]
+RECORDED_METADATA = {name: metadata_of(name) for name in TRACES if metadata_of(name)}
+HELD = {name: sequences_of(metadata) for name, metadata in RECORDED_METADATA.items()}
+TEXTS = {name: found["unrepeated"]["texts"] for name, found in RECORDED_METADATA.items() if "unrepeated" in found}
+# Either half has a batch of two, and its text for itself.
+LEAST_FITTED, LEAST_TEXTS = 4, 2
+FITTED = [name for name in (*TRACES, *DATASETS) if not too_few(name)]
 PREDICTED = [*with_predictor([*TRACES, *PRESENT]), *RECORDED]

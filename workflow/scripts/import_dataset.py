@@ -2,7 +2,7 @@
 
 from prophet_moe.provenance.job import run
 from prophet_moe.routing import store
-from prophet_moe.routing.datasets import Dataset, check_files
+from prophet_moe.routing.datasets import Dataset, check_files, check_phase
 from prophet_moe.routing.importers import import_trace
 from prophet_moe.routing.trace import Origin, Router
 
@@ -13,7 +13,8 @@ def build(files, parameters):
     check_files(dataset, files.sources)
     origin = Origin(f"{dataset.project} {dataset.commit}", dataset.licence, dataset.files[0].sha256)
     router = Router(router["model"], router["experts"], router["top_k"], tuple(router["layers"]))
-    store.write_trace(files.trace.parent, import_trace(dataset.importer, files.sources[0], router, origin))
+    trace = import_trace(dataset.importer, files.sources[0], router, origin)
+    store.write_trace(files.trace.parent, check_phase(parameters["name"], dataset, trace))
 
 
 if __name__ == "__main__":
