@@ -188,6 +188,10 @@ def test_gpu_without_bandwidths_has_no_times(ask):
 
 MISTAKES = {
     "no GPU": ([], "--gpu: missing, expected a GPU of config/gpus.yaml"),
+    "unknown GPU": (
+        ["--gpu", "RTX-4090"],
+        "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S",
+    ),
     "speed without memory": (["--link", "32"], "--link: describes a GPU that is not listed"),
     "one speed": (["--memory", "24", "--link", "32"], "--link: is not enough to tell times"),
     "memory of nothing": (["--memory", "0"], "--memory: got 0, expected 1 to 10,000 GiB"),

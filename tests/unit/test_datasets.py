@@ -11,7 +11,10 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import sha256
 from prophet_moe.routing import datasets
 from prophet_moe.routing.datasets import DataFile, Dataset, load_datasets
-from tests.conftest import ROOT
+from prophet_moe.routing.importers import import_trace
+from prophet_moe.routing.trace import DECODE, PHASES, PREFILL, Origin
+from tests.conftest import ROOT, published
+from tests.unit.test_statistics import uniform_trace
 
 KNOWN = load_datasets(ROOT / "config/datasets.yaml")
 
@@ -62,14 +65,22 @@ def test_external_comes_before_the_folders_of_the_variable(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     data = dataset(tmp_path / "second")
     monkeypatch.setenv(datasets.VARIABLE, f"{tmp_path / 'first'}:{tmp_path / 'second'}")
-    assert datasets.located("x", data)[1] == tmp_path / "second/deep/two.csv"
+    folders = datasets.data_folders()
+    assert datasets.located("x", data, folders)[1] == tmp_path / "second/deep/two.csv"
     (tmp_path / "first").mkdir()
     (tmp_path / "first/one.csv").write_text("half of it")
-    assert datasets.located("x", data)[0] == tmp_path / "second/one.csv", "a folder must have all files"
+    assert datasets.located("x", data, folders)[0] == tmp_path / "second/one.csv", "a folder must have all files"
     dataset(datasets.EXTERNAL / "x")
-    assert datasets.located("x", data)[0] == datasets.EXTERNAL / "x/one.csv"
+    assert datasets.located("x", data, folders)[0] == datasets.EXTERNAL / "x/one.csv"
     monkeypatch.delenv(datasets.VARIABLE)
-    assert datasets.located("y", data) is None
+    assert datasets.located("y", data, datasets.data_folders()) is None
+
+
+def test_data_folders_relative_names_are_made_absolute(tmp_path, monkeypatch):
+    """A run by name works in a folder of its own; relative names are meant from where it was started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(datasets.VARIABLE, f"mine:{tmp_path / 'other'}:")
+    assert datasets.data_folders() == [tmp_path / "mine", tmp_path / "other"]
 
 
 def test_a_changed_file_is_refused(tmp_path):
@@ -81,13 +92,36 @@ def test_a_changed_file_is_refused(tmp_path):
         datasets.check_files(data, paths)
 
 
+@pytest.mark.parametrize(("stated", "found"), [("decode", PREFILL), ("prefill", DECODE)])
+def test_a_dataset_of_another_phase_is_refused(tmp_path, stated, found):
+    trace = uniform_trace([3, 2], 2, 4, 2)
+    trace.phase[:] = found
+    data = dataset(tmp_path, phase=stated)
+    with pytest.raises(UserError, match=rf"datasets\.x\.phase: got '{stated}', expected '{PHASES[found]}'"):
+        datasets.check_phase("x", data, trace)
+    trace.phase[:] = PHASES.index(stated)
+    assert datasets.check_phase("x", data, trace) is trace
+
+
+@pytest.mark.parametrize("name", [name for name, data in KNOWN.datasets.items() if data.kind == "expert_cache"])
+def test_sessions_of_expert_caches_are_read_as_listed(name):
+    data = KNOWN.datasets[name]
+    path = published(data.files[0].path)
+    datasets.check_files(data, [path])
+    router = datasets.router_named(data.model, {}, KNOWN)
+    trace = import_trace(data.importer, path, router, Origin(data.project, data.licence))
+    assert datasets.check_phase(name, data, trace).router.experts == 128
+    assert f"{int((trace.phase == DECODE).sum())} decoded tokens" in data.use
+    assert f"{trace.router.top_k} of {router.top_k} experts" in data.use
+
+
 def test_fetching_checks_what_came(tmp_path, monkeypatch, served):
     root, address = served
     monkeypatch.chdir(tmp_path)
     data = dataset(root / "abc", address)
     paths = datasets.fetch("x", data)
     assert [path.read_text() for path in paths] == ["one.csv\n", "deep/two.csv\n"]
-    assert datasets.located("x", data) == paths
+    assert datasets.located("x", data, []) == paths
     assert datasets.how_to_get("x", data) == "prophet-moe data fetch x"
 
     paths[0].unlink()
@@ -111,6 +145,8 @@ def test_what_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
     [
         ({"kind": "routing", "importer": "nope", "model": "m"}, "importer: got 'nope', expected one of arrays"),
         ({"kind": "routing", "importer": "arrays"}, "model: got ''"),
+        ({"kind": "expert_cache", "importer": "lines"}, "model: got ''"),
+        ({"phase": "decoding"}, "phase: got 'decoding'"),
         ({"without_address": ""}, "without_address: got ''"),
         ({"files": []}, "files: "),
     ],

@@ -89,6 +89,28 @@ def test_unrepeated_drops_what_decodes_nothing():
     assert len(sequences.unrepeated(prompts)) == 8
 
 
+def of_one_text(sequences_of_it: int, copies: int) -> Trace:
+    """A trace whose sequences are of one piece of text, each as often as `copies`."""
+    trace = uniform_trace([6] * sequences_of_it * copies, 2, 8, 2)
+    trace.experts[:] = np.concatenate([trace.experts[: 6 * sequences_of_it]] * copies)
+    pieces = {"sequences": [{"piece": "x"}] * (sequences_of_it * copies)}
+    return replace(trace, origin=replace(trace.origin, notes=pieces))
+
+
+@pytest.mark.parametrize(("distinct", "copies"), [(1, 5), (5, 1), (3, 2)])
+def test_metadata_tells_sequences_without_repetition(tmp_path, distinct, copies):
+    """By them a build leaves a trace out of the laws before a job of them fails."""
+    store.write_trace(tmp_path, of_one_text(distinct, copies))
+    assert store.read_metadata(tmp_path)["unrepeated"] == {"sequences": distinct, "texts": 1}
+
+
+def test_metadata_of_repetition_alone_tells_none(tmp_path):
+    trace = uniform_trace([5, 5], 2, 8, 2)
+    assert sequences.unrepeated_extent(trace) == {"sequences": 2, "texts": 2}
+    flagged = replace(trace.origin, notes={"sequences": [{"has_repetition": True}] * 2})
+    assert sequences.unrepeated_extent(replace(trace, origin=flagged)) == {"sequences": 0, "texts": 0}
+
+
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), data=st.data())
 def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
@@ -197,8 +219,9 @@ def test_samples_of_prompts_are_of_prefill():
 
 def test_the_title_of_a_trace_says_that_it_is_of_prefill(command, tmp_path):
     prompts = store.read_metadata(imported(command, tmp_path, [4, 3]))
-    assert store.title_of("mine", prompts) == "mine (prefill)"
-    assert store.title_of("mine", prompts | {"tokens_by_phase": {"prefill": 3, "decode": 1}}) == "mine"
+    assert store.title_of("mine", store.phase_of(prompts)) == "mine (prefill)"
+    answers = prompts | {"tokens_by_phase": {"prefill": 3, "decode": 1}}
+    assert store.title_of("mine", store.phase_of(answers)) == "mine"
     style = Style(traces=["other", "mine"])
     assert trace_look(style, "mine (prefill)") == trace_look(style, "mine")
 

@@ -184,6 +184,7 @@ def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
     assert (outcome.sums[engine.WASTED_SHARE] <= outcome.counts[engine.WASTED]).all()
     link = outcome.demand_seconds + outcome.prefetch_seconds
     assert max(outcome.compute_seconds, outcome.demand_seconds) <= outcome.seconds <= outcome.compute_seconds + link
+    assert link <= outcome.seconds + max(case.times.fetch), "one copy at a time, the last may end later"
 
 
 @settings(max_examples=100, deadline=None)
@@ -330,6 +331,16 @@ def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
     assert causes(outcome) == {"MISSED": 2, "COPIES": 1, "WASTED": 1}
     assert outcome.sums[engine.WASTED_SHARE, 0] == pytest.approx(CHUNK / FETCH)
     assert outcome.prefetch_seconds == CHUNK
+
+
+def test_the_last_chunk_of_what_was_given_up_delays_the_next_copy():
+    """Layer 0 gives the prefetch of 2 up and waits for nothing; the chunk still moves when layer 1 misses its own."""
+    fetch, chunk = 4 * FETCH, 2 * FETCH
+    assert OTHER + WORK + OTHER < chunk < fetch
+    outcome = toy([[[0], [2]]], {(0, 0): [2]}, experts=3, warm=True, fetch=fetch, chunk=chunk)
+    assert causes(outcome) == {"KEPT": 1, "MISSED": 1, "COPIES": 1, "WASTED": 1}
+    assert outcome.seconds == chunk + fetch + WORK
+    assert outcome.demand_seconds + outcome.prefetch_seconds == fetch + chunk
 
 
 def test_wishes_after_the_last_layer_are_begun_while_it_computes():

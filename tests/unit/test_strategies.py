@@ -21,11 +21,14 @@ from prophet_moe.cachesim.strategies import Strategy, strategies
 from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.roofline import gain_bound
+from prophet_moe.precision import Precision
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
-from prophet_moe.routing.trace import sequence_starts
+from prophet_moe.routing.trace import Router, sequence_starts
+from prophet_moe.settings import Simulation
 from tests.conftest import ROOT
 from tests.unit.test_simulation import assert_equal
 
@@ -270,6 +273,19 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
     other = models["OLMoE-1B-7B"].architecture.model_dump()
     with pytest.raises(UserError, match="experts is 64, expected 8, as the trace of"):
         timed_as(other, None, recorded[0].router, 4096, None, PLAN)
+
+
+def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
+    """Engines on small machines use 6 of 8; more than the model has is a mistake."""
+    dumped = models["OLMoE-1B-7B"].architecture.model_dump()
+    fewer = dumped | {"moe": dumped["moe"] | {"top_k": 6}}
+    profile = datasheet_profile("A100-80GB", gpus["A100-80GB"])
+    known = Router("OLMoE-1B-7B", 64, 6, (0, 1))
+    got, expected = (timed_as(arch, profile, known, 4096, Precision(), PLAN)(4) for arch in (dumped, fewer))
+    assert got.other.tolist() == expected.other.tolist()
+    assert (got.work.tolist(), got.fetch) == (expected.work.tolist(), expected.fetch)
+    with pytest.raises(UserError, match="top_k is 8, expected at least 9, as the trace of"):
+        timed_as(dumped, profile, Router("OLMoE-1B-7B", 64, 9, (0, 1)), 4096, Precision(), PLAN)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
+import yaml
 
+from prophet_moe.files import sha256
 from prophet_moe.routing.store import write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL
 from tests.unit.test_statistics import uniform_trace
@@ -101,3 +104,48 @@ def test_traces_of_prompts_and_sessions_are_told(project):
     assert {"compare_strategies simulated=prompts", "fit_law described=prompts", "fit_law described=few"} <= jobs
     assert not {"compare_strategies simulated=few", "compare_strategies simulated=session"} & jobs
     assert "fit_law described=session" not in jobs
+
+
+def test_traces_of_one_text_are_left_out_of_laws(project):
+    """Copies of one sequence, and sequences of one piece: described, nothing fitted, and a note for each."""
+    for name, copies in (("copies", True), ("pieces", False)):
+        trace = uniform_trace([12] * 20, 16, 64, 8)
+        if copies:
+            trace.experts[:] = np.tile(trace.experts[:12], (20, 1, 1))
+        origin = replace(trace.origin, notes={"sequences": [] if copies else [{"piece": "one"}] * 20})
+        router = replace(trace.router, model=MODEL)
+        write_trace(project.root / "resources/traces" / name, replace(trace, router=router, origin=origin))
+    (project.root / "mine.yaml").write_text("traces: [small-6x8-top2, copies, pieces]\n")
+    done = project.snakemake("tables/data/model_catalog.csv", "--cores", "1", *SMALL, "mine.yaml")
+    assert done.returncode == 0, done.stdout
+    alone = "nothing is fitted to it or replayed on it, it is in tables/data/routing_statistics.csv alone"
+    for held in (
+        "copies holds 1 sequence without repetition, expected at least 4",
+        "pieces holds 20 sequences of one text, expected at least 2 texts",
+    ):
+        assert f"note: {held}: {alone}" in done.stdout
+    jobs = project.jobs("routing_law", "comparison", *SMALL, "mine.yaml")
+    assert "fit_law described=small-6x8-top2" in jobs
+    assert not {job for job in jobs if "copies" in job or "pieces" in job}
+
+
+def test_prefill_data_is_named_and_found_by_a_run_of_its_own(project):
+    """A relative PROPHET_DATA is meant from where the command was started, not from the folder of the run."""
+    path = project.root / "there/prompts.npz"
+    path.parent.mkdir()
+    chosen = uniform_trace([12] * 5, 16, 64, 8).experts
+    np.savez(path, expert_ids=chosen, prompt_len=np.full(5, 12, np.int32))
+    listed = project.root / "config/datasets.yaml"
+    content = yaml.safe_load(listed.read_text())
+    told = dict.fromkeys(("project", "commit", "licence", "citation", "use", "without_address"), "of this test")
+    file = {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    entry = told | {"kind": "routing", "model": MODEL, "importer": "arrays", "phase": "prefill", "files": [file]}
+    content["datasets"]["others"] = entry
+    listed.write_text(yaml.safe_dump(content))
+    (project.root / "mine.yaml").write_text("name: mine\n")
+    statistics = "results/routing/others/statistics.csv"
+    done = project.snakemake(statistics, "--cores", "1", *SMALL, "mine.yaml", PROPHET_DATA="there")
+    assert done.returncode == 0, done.stdout
+    assert "dataset others is not here" not in done.stdout
+    assert "note: others holds no decode token" in done.stdout
+    assert set(pd.read_csv(project.root / "results/runs/mine" / statistics)["trace"]) == {"others (prefill)"}

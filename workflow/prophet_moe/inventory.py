@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prophet_moe.collect.plan import Plan
-from prophet_moe.routing.datasets import Dataset, how_to_get, located
-from prophet_moe.routing.store import title_of
+from prophet_moe.routing.datasets import Dataset, data_folders, how_to_get, located
+from prophet_moe.routing.store import phase_of, title_of
 from prophet_moe.validation import read_json
 
 TRACE_FILES = ("trace.parquet", "metadata.json", "SHA256SUMS")
@@ -19,8 +19,8 @@ PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
 COMPLETE = "SHA256SUMS"
 """Lies in a folder of recorded data once it is whole."""
 
-LEAST_FITTED = 4
-"""Sequences of a trace to which something is fitted: either half has a batch of two."""
+LEAST_FITTED, LEAST_TEXTS = 4, 2
+"""Sequences and texts of a trace to which something is fitted: either half has a batch of two, and its own text."""
 
 
 def known_traces(folder: Path) -> list[str]:
@@ -103,8 +103,10 @@ class Inventory:
 
     def title(self, name: str) -> str:
         """Return what tables and figures call a trace."""
+        if name in self.listed:
+            return title_of(name, self.listed[name].phase)
         found = self.metadata(name)
-        return title_of(name, found) if found else name
+        return title_of(name, phase_of(found)) if found else name
 
     def titles(self, names: Collection[str]) -> list[str]:
         """Return what tables and figures call some traces."""
@@ -120,15 +122,22 @@ class Inventory:
 
     @cached_property
     def sequences(self) -> dict[str, int]:
-        """Sequences of each recorded trace that its source does not flag as repetitive."""
+        """Sequences of each recorded trace without repetition; without duplicates, where its metadata tells of them."""
         found = {name: self.metadata(name) for name in self.traces}
         return {name: _sequences(metadata) for name, metadata in found.items() if metadata}
 
     @cached_property
     def fitted(self) -> list[str]:
-        """Traces and datasets with enough sequences to fit a law to some and judge it by others."""
-        names = (*self.traces, *self.datasets)
-        return [name for name in names if self.sequences.get(name, LEAST_FITTED) >= LEAST_FITTED]
+        """Traces and datasets with enough sequences and texts to fit a law to some and judge it by others."""
+        return [name for name in (*self.traces, *self.datasets) if not self._too_few(name)]
+
+    def _too_few(self, name: str) -> str:
+        """What a trace has too few of; nothing of one that something can be fitted to."""
+        held = self.sequences.get(name, LEAST_FITTED)
+        if held < LEAST_FITTED:
+            return f"{counted(held)} without repetition, expected at least {LEAST_FITTED}"
+        texts = self.metadata(name).get("unrepeated", {}).get("texts", LEAST_TEXTS)
+        return f"{counted(held)} of one text, expected at least {LEAST_TEXTS} texts" if texts < LEAST_TEXTS else ""
 
     def predictor_folder(self, name: str) -> Path:
         """Return where the predictor that was trained on a trace lies, or will lie."""
@@ -174,14 +183,14 @@ class Inventory:
     def _of_prefill(self) -> list[str]:
         return [
             f"note: {name} holds no decode token: what is said of it is of prefill, and it is called {title}"
-            for name, title in zip(self.traces, self.titles(self.traces), strict=True)
+            for name, title in ((name, self.title(name)) for name in (*self.traces, *self.datasets))
             if title != name
         ]
 
     def _too_short(self) -> list[str]:
         return [
-            f"note: {name} holds {counted(self.sequences[name])} without repetition, expected at least {LEAST_FITTED}: "
-            "nothing is fitted to it or replayed on it, it is in tables/data/routing_statistics.csv alone"
+            f"note: {name} holds {self._too_few(name)}: nothing is fitted to it or replayed on it, it is in "
+            "tables/data/routing_statistics.csv alone"
             for name in self.traces
             if name not in self.fitted
         ]
@@ -228,9 +237,12 @@ class Inventory:
 
 def located_all(listed: Mapping[str, Dataset]) -> dict[str, Sequence[Path] | None]:
     """Return where the files of each dataset lie on this machine."""
-    return {name: located(name, dataset) for name, dataset in listed.items()}
+    folders = data_folders()
+    return {name: located(name, dataset, folders) for name, dataset in listed.items()}
 
 
 def _sequences(metadata: Mapping[str, Any]) -> int:
+    if "unrepeated" in metadata:
+        return metadata["unrepeated"]["sequences"]
     flagged = sum(bool(note.get("has_repetition")) for note in metadata["notes"].get("sequences", []))
     return metadata["sequences"] - flagged

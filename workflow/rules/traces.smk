@@ -4,6 +4,16 @@ REQUIRED INPUTS: files of datasets, where they are here. OUTPUTS: results/datase
 """
 
 
+def router_of(model):
+    """The router of a model of the project, selected by `models` or not, or of the list."""
+    known = load_models(MODEL_FOLDER, [model]) if model in model_names(MODEL_FOLDER) else MODELS
+    return router_named(model, known, KNOWN_DATA)
+
+
+with exit_on_user_error():
+    ROUTERS = {name: router_of(ROUTING_DATA[name].model) for name in HERE.present}
+
+
 def dataset_files(wildcards):
     """The files of a dataset that is here."""
     return HERE.elsewhere[wildcards.trace]
@@ -19,7 +29,7 @@ def dataset_code(wildcards):
 def dataset_parameters(wildcards):
     """What is listed about a dataset, and the router of its model."""
     dataset = ROUTING_DATA[wildcards.trace]
-    router = asdict(router_named(dataset.model, MODELS, KNOWN_DATA))
+    router = asdict(ROUTERS[wildcards.trace])
     return as_json({"name": wildcards.trace, "dataset": plain(dataset), "router": router})
 
 

@@ -1,7 +1,7 @@
 """Turn other people's routing data into a trace folder."""
 
 from prophet_moe.routing import store
-from prophet_moe.routing.datasets import Dataset, check_files
+from prophet_moe.routing.datasets import Dataset, check_files, check_phase
 from prophet_moe.routing.importers import import_trace
 from prophet_moe.routing.trace import Origin, Router
 
@@ -12,4 +12,5 @@ def build(files, parameters):
     check_files(dataset, files.sources)
     origin = Origin(f"{dataset.project} {dataset.commit}", dataset.licence, dataset.files[0].sha256)
     router = Router(router["model"], router["experts"], router["top_k"], tuple(router["layers"]))
-    store.write_trace(files.trace.parent, import_trace(dataset.importer, files.sources[0], router, origin))
+    trace = import_trace(dataset.importer, files.sources[0], router, origin)
+    store.write_trace(files.trace.parent, check_phase(parameters["name"], dataset, trace))

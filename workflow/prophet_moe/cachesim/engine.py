@@ -446,6 +446,9 @@ def _run(
                             waste(flown)
                             _remove(slots, keys, stamps, held, where, 0, group, where[0, flown])
                             demote(group, flown)
+                else:
+                    # The last chunk of a prefetch that an earlier ask gave up.
+                    link = max(now, clock[LINK_FREE])
 
                 # What is missing.
                 recycled = 0

@@ -459,7 +459,9 @@ class Replay:
         missing = [request for request in ask if not self.is_near(request.expert)]
         at_hand = [request for request in there if not self.queue.carries(request.expert)]
         late = [request for request in there if self.queue.carries(request.expert)]
-        service = Service(self.time, self.time, link=self.time)
+        # The last chunk of a prefetch that an earlier ask gave up.
+        free = self.time if self.queue.flight else max(self.time, self.queue.free)
+        service = Service(self.time, self.time, link=free)
         self.in_use = {request.expert for request in there}
         self.compute_at_hand(service, at_hand, layer)
         if late:

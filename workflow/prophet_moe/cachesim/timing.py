@@ -71,13 +71,20 @@ def timed_as(
     precision: Precision,
     chunk_mb: float,
 ) -> Callable[[int], Times]:
-    """By batch size the times of a trace's layers on a GPU; a model of other experts than the trace is a UserError."""
+    """By batch size the times of a trace's layers on a GPU; a model of other experts than the trace is a UserError.
+
+    The run that was traced may have used fewer experts of a token than the model: then the model is timed with as many.
+    """
     arch = Architecture.model_validate(architecture)
-    for name in ("experts", "top_k"):
-        expected, got = getattr(router, name), getattr(arch.moe, name)
-        if got != expected:
-            problem = f"{name} is {got}, expected {expected}, as the trace of {router.model} has"
+    expected = {"experts": f"{router.experts}", "top_k": f"at least {router.top_k}"}
+    fits = {"experts": arch.moe.experts == router.experts, "top_k": arch.moe.top_k >= router.top_k}
+    for name in fits:
+        if not fits[name]:
+            problem = (
+                f"{name} is {getattr(arch.moe, name)}, expected {expected[name]}, as the trace of {router.model} has"
+            )
             raise UserError("the model that a trace is timed with", problem, "See replay.timed_as.")
+    arch = arch.model_copy(update={"moe": arch.moe.model_copy(update={"top_k": router.top_k})})
     return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
 
 

@@ -47,14 +47,16 @@ class GpuFile(RootModel[dict[str, GpuSpec]]):
     """The whole of config/gpus.yaml: GPUs by name."""
 
 
-def load_gpus(path: Path, names: Sequence[str] | None = None) -> dict[str, GpuSpec]:
-    """Read the GPUs of `path`; with `names`, just those, in that order. An unknown name is a UserError."""
+def load_gpus(path: Path, names: Sequence[str] | None = None, otherwise: str = "") -> dict[str, GpuSpec]:
+    """Read the GPUs of `path`; with `names`, just those, in that order. An unknown name is a UserError.
+
+    `otherwise` is what else the user of an unknown name can do.
+    """
     gpus = validate(GpuFile, read_yaml(path), str(path), "Mend that entry.").root
     if names is None:
         return gpus
     for name in names:
         if name not in gpus:
-            raise UserError(
-                "gpus", f"unknown GPU {name!r}, {path} has {', '.join(gpus)}", f"Add it to {path} or correct the name."
-            )
+            problem = f"unknown GPU {name!r}, {path} has {', '.join(gpus)}"
+            raise UserError("gpus", problem, f"Add it to {path} or correct the name. {otherwise}")
     return {name: gpus[name] for name in names}

@@ -41,6 +41,8 @@ examples:
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
+DESCRIBE_ANOTHER = "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S"
+"""What whoever asks about a GPU that config/gpus.yaml lacks can do."""
 NUMBERS = {
     "resident_experts": ("experts per MoE layer that Prophet keeps on the GPU", ""),
     "unique_experts": ("distinct experts of a layer that the batch uses, mean", ""),
@@ -177,7 +179,7 @@ def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[st
 
 def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
     """The GPUs asked for, and what each does per second where that is known."""
-    gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)))
+    gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)), DESCRIBE_ANOTHER)
     profiles: dict[str, Profile | None] = {name: read_profile(HARDWARE, name, spec) for name, spec in gpus.items()}
     speeds = {"--bandwidth": arguments.bandwidth, "--link": arguments.link, "--tflops": arguments.tflops}
     given = [option for option, speed in speeds.items() if speed is not None]
@@ -186,7 +188,7 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
             raise UserError(given[0], "describes a GPU that is not listed", "Give its memory too: --memory GIB")
         if not gpus:
             expected = "expected a GPU of config/gpus.yaml"
-            raise UserError("--gpu", f"missing, {expected}", "Name one, or describe another: --memory GIB")
+            raise UserError("--gpu", f"missing, {expected}", f"Name one. {DESCRIBE_ANOTHER}")
         return gpus, profiles
     if given and (arguments.bandwidth is None or arguments.link is None):
         raise UserError(given[0], "is not enough to tell times", "Give both --bandwidth and --link.")

@@ -166,8 +166,9 @@ def fit_curve(arguments: argparse.Namespace) -> None:
 def list_data(arguments: argparse.Namespace) -> None:
     """Print the list."""
     table = Table("id", "kind", "licence", "MB", "here")
+    folders = datasets.data_folders()
     for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
-        paths = datasets.located(name, dataset)
+        paths = datasets.located(name, dataset, folders)
         size = sum(file.bytes for file in dataset.files) / 1e6
         here = str(paths[0].parent) if paths else f"no: {datasets.how_to_get(name, dataset)}"
         table.add_row(name, dataset.kind, dataset.licence, f"{size:.1f}", here)

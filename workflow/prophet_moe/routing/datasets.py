@@ -5,7 +5,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from prophet_moe.catalog import Architecture, ModelSpec, load_models, model_name
 from prophet_moe.errors import UserError
 from prophet_moe.files import atomic_write, sha256
 from prophet_moe.routing.importers import FORMATS
-from prophet_moe.routing.trace import Router
+from prophet_moe.routing.trace import PHASES, Router, Trace
 from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
 EXTERNAL = Path("resources/external")
@@ -53,8 +53,9 @@ class DataFile(StrictModel):
 class Dataset(StrictModel):
     """Data of somebody else."""
 
-    kind: Literal["routing", "serving"]
-    """Which experts tokens chose, or when requests came."""
+    kind: Literal["routing", "expert_cache", "serving"]
+    """Which experts tokens chose; the same of one session with the hits of an engine's own cache, which no build takes
+    up; or when requests came."""
     project: str
     """Public address of the project."""
     commit: str
@@ -69,14 +70,16 @@ class Dataset(StrictModel):
     """The model behind a routing trace."""
     importer: str = ""
     """The format of a routing trace, as in `prophet-moe trace import`."""
+    phase: Literal["decode", "prefill"] = "decode"
+    """The tokens of a routing trace that are described: those of prefill where none is decoded."""
     without_address: str = ""
     """How to get the files that have no public address."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Dataset":
-        if self.kind == "routing" and self.importer not in FORMATS:
+        if self.kind != "serving" and self.importer not in FORMATS:
             raise inconsistent(("importer",), f"got {self.importer!r}, expected one of {', '.join(FORMATS)}")
-        if self.kind == "routing" and not self.model:
+        if self.kind != "serving" and not self.model:
             raise inconsistent(("model",), "got '', expected the model's name for a routing trace")
         if not self.without_address and not all(file.address for file in self.files):
             raise inconsistent(("without_address",), "got '', expected how to get the files that have no address")
@@ -132,10 +135,14 @@ def architecture_named(name: str, folder: Path, listed: DatasetFile) -> dict[str
     return load_models(folder, [name])[name].architecture.model_dump(mode="json")
 
 
-def located(name: str, dataset: Dataset) -> list[Path] | None:
-    """Where the files of a dataset lie, all from one folder; None where no folder has all of them."""
-    folders = [EXTERNAL / name, *(Path(folder) for folder in os.environ.get(VARIABLE, "").split(":") if folder)]
-    for folder in folders:
+def data_folders() -> list[Path]:
+    """The folders that PROPHET_DATA names, absolute: relative ones are meant from where the command was started."""
+    return [Path(folder).absolute() for folder in os.environ.get(VARIABLE, "").split(":") if folder]
+
+
+def located(name: str, dataset: Dataset, folders: Sequence[Path]) -> list[Path] | None:
+    """Where the files of a dataset lie, all below resources/external/<id>/ or one of `folders`; None where nowhere."""
+    for folder in (EXTERNAL / name, *folders):
         paths = [folder / file.path for file in dataset.files]
         if all(path.exists() for path in paths):
             return paths
@@ -147,6 +154,16 @@ def check_files(dataset: Dataset, paths: list[Path]) -> None:
     for file, path in zip(dataset.files, paths, strict=True):
         if path.stat().st_size != file.bytes or sha256(path) != file.sha256:
             raise UserError(str(path), "is not the registered file: its size or SHA-256 differs", "Get it again.")
+
+
+def check_phase(name: str, dataset: Dataset, trace: Trace) -> Trace:
+    """Return the `trace` of a dataset if its tokens are of the phase that is listed: titles are made from that."""
+    found = PHASES[trace.described_phase]
+    if found != dataset.phase:
+        why = "decodes nothing" if found == "prefill" else "decodes"
+        problem = f"datasets.{name}.phase: got {dataset.phase!r}, expected {found!r}: the data {why}"
+        raise UserError("config/datasets.yaml", problem, "Mend that entry.")
+    return trace
 
 
 def how_to_get(name: str, dataset: Dataset) -> str:

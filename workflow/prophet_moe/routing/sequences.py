@@ -44,12 +44,25 @@ def unrepeated(trace: Trace) -> Trace:
     sequences decode, those that do not are left out, so that either half of a trace holds tokens of the phase that is
     described. A trace of which nothing is left is a UserError.
     """
-    kept = np.isin(trace.sequence, trace.sequence[trace.described_tokens()])
-    kept &= ~np.isin(trace.sequence, flagged(trace.origin.notes))
+    kept = _counted(trace)
     if not kept.any():
         problem = "its source flags every sequence as repetitive, expected at least 1 that is not"
         raise UserError(trace.origin.source, problem, "Collect or import others.")
     return without_duplicates(trace.select(kept))
+
+
+def _counted(trace: Trace) -> NDArray[np.bool_]:
+    """(N,): whether a token is of a sequence that is described, not flagged as repetitive."""
+    described = np.isin(trace.sequence, trace.sequence[trace.described_tokens()])
+    return described & ~np.isin(trace.sequence, flagged(trace.origin.notes))
+
+
+def unrepeated_extent(trace: Trace) -> dict[str, int]:
+    """How many sequences without repetition there are, and of how many texts: what a build can do with a trace."""
+    if not _counted(trace).any():
+        return {"sequences": 0, "texts": 0}
+    groups = text_groups(unrepeated(trace).described())
+    return {"sequences": len(groups), "texts": int(groups.max()) + 1}
 
 
 def flagged(notes: dict) -> list[int]:

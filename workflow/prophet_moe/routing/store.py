@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import atomic_write, sha256, write_json, write_text
+from prophet_moe.routing.sequences import unrepeated_extent
 from prophet_moe.routing.trace import (
     PHASES,
     Counts,
@@ -65,6 +66,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
         "tokens": len(trace),
         "sequences": len(np.unique(trace.sequence)),
         "tokens_by_phase": {name: int((trace.phase == number).sum()) for number, name in enumerate(PHASES)},
+        "unrepeated": unrepeated_extent(trace),
     }
     schema = schema_of(trace.router, metadata, with_tokens=trace.token is not None)
     with atomic_write(folder / TRACE) as partial, pq.ParquetWriter(partial, schema, **PARQUET) as writer:
@@ -120,9 +122,14 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
     return metadata
 
 
-def title_of(name: str, metadata: dict[str, Any]) -> str:
+def phase_of(metadata: dict[str, Any]) -> str:
+    """The phase of the tokens that are described: prefill where none is decoded."""
+    return "decode" if metadata["tokens_by_phase"]["decode"] else "prefill"
+
+
+def title_of(name: str, phase: str) -> str:
     """What tables and figures call the trace `name`: of one without decode tokens, that its numbers are of prefill."""
-    return name if metadata["tokens_by_phase"]["decode"] else f"{name}{PREFILL_TITLE}"
+    return name if phase == "decode" else f"{name}{PREFILL_TITLE}"
 
 
 def write_counts(folder: Path, counts: Counts) -> None:

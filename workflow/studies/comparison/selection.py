@@ -46,7 +46,8 @@ class Selection:
     @property
     def replayed(self) -> list[str]:
         """Traces and datasets that are replayed here."""
-        return [n for n in (*self.here.traces, *self.here.present) if self.timed[n] and n not in self.short]
+        names = [name for name in (*self.here.traces, *self.here.present) if name in self.here.fitted]
+        return [name for name in names if self.timed[name] and name not in self.short]
 
     @property
     def shown(self) -> list[str]:
@@ -65,7 +66,7 @@ class Selection:
             f"note: no model is listed whose layers {name} could be timed with, it is left out of {TABLE}; "
             "add it to replay.timed_as"
             for name in (*self.here.traces, *self.here.present)
-            if not self.timed[name] and name not in self.short
+            if not self.timed[name] and name in self.here.fitted and name not in self.short
         ]
         otherwise = [
             f"note: {name} was replayed with other settings and is not available locally, it is left out of {TABLE}"
