@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 
 import libcachesim
 import numpy as np
-from cachesim import write_stream
+from policies import write_stream
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload.simulator.forecast import Forecast, Learned
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace

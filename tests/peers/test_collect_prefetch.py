@@ -15,23 +15,6 @@ import torch
 import torch.nn.functional as F
 from tests.shared_link import SharedLink
 
-from prophet_moe.cachesim.decode_loop import decisions
-from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import (
-    MISSED,
-    Scores,
-    Wishes,
-    contents,
-    decide,
-    held_out,
-    lanes,
-    often_chosen,
-    tallied,
-    wishes,
-)
-from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload, check
-from prophet_moe.cachesim.decode_loop.validation import Machine, compare, network_scores, read_summaries
-from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect import measurement, prefetch
 from prophet_moe.collect.__main__ import main
@@ -44,6 +27,23 @@ from prophet_moe.collect.scoring import Predictor
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.decode_loop import decisions
+from prophet_moe.offload.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.offload.decode_loop.decisions import (
+    MISSED,
+    Scores,
+    Wishes,
+    contents,
+    decide,
+    held_out,
+    lanes,
+    often_chosen,
+    tallied,
+    wishes,
+)
+from prophet_moe.offload.decode_loop.plan import POLICIES, Plan, Workload, check
+from prophet_moe.offload.decode_loop.validation import Machine, compare, network_scores, read_summaries
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.predict.context import LOOKAHEADS, context_of, split
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benches.cachesim import PEERS, peer_misses, write_stream, zipf
+from benches.policies import PEERS, peer_misses, write_stream, zipf
 
-from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.rounds import asks_of, rounds
+from prophet_moe.offload.policies import POLICIES, misses
+from prophet_moe.offload.simulator.batching import asks_of, rounds
 from prophet_moe.routing.reuse import lru_hits
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import sequence_starts

@@ -7,10 +7,10 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from prophet_moe.cachesim import engine
-from prophet_moe.cachesim.rounds import asks_of, rounds
-from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
 from prophet_moe.errors import UserError
+from prophet_moe.offload.simulator import engine
+from prophet_moe.offload.simulator.batching import asks_of, rounds
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_wishes, simulate
 from prophet_moe.routing import calibrated, statistics, synthetic
 from prophet_moe.routing.law import dirichlet_occupancy
 from prophet_moe.routing.nearest import Candidate, source_of

@@ -10,9 +10,15 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import Copy, decide, often_chosen, tallied, wishes
-from prophet_moe.cachesim.decode_loop.plan import (
+from prophet_moe.catalog import load_gpus
+from prophet_moe.collect.plan import read_as, read_recorded
+from prophet_moe.errors import UserError
+from prophet_moe.files import sha256
+from prophet_moe.hardware.profile import Profile, datasheet_profile
+from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.offload.decode_loop.decisions import Copy, decide, often_chosen, tallied, wishes
+from prophet_moe.offload.decode_loop.plan import (
     ALL_RESIDENT,
     FREQUENCY,
     KIND,
@@ -23,7 +29,7 @@ from prophet_moe.cachesim.decode_loop.plan import (
     Plan,
     check,
 )
-from prophet_moe.cachesim.decode_loop.validation import (
+from prophet_moe.offload.decode_loop.validation import (
     BEYOND,
     COPIED,
     GIVEN,
@@ -36,15 +42,9 @@ from prophet_moe.cachesim.decode_loop.validation import (
     read_summaries,
     summary,
 )
-from prophet_moe.cachesim.rounds import Round, asks_of
-from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
-from prophet_moe.cachesim.wishes import ahead, batch_needs
-from prophet_moe.catalog import load_gpus
-from prophet_moe.collect.plan import read_as, read_recorded
-from prophet_moe.errors import UserError
-from prophet_moe.files import sha256
-from prophet_moe.hardware.profile import Profile, datasheet_profile
-from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.simulator.batching import Round, asks_of
+from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_wishes, simulate
 from prophet_moe.predict.context import split
 from prophet_moe.routing.store import TRACE, read_trace, seal
 from tests.shared_link import SharedLink

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, draw, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.stand_ins import Foretold
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.timing import times_of
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.experiments import RECORDED, Sample, draw, run
+from prophet_moe.offload.simulator.forecast import Forecast, Learned
+from prophet_moe.offload.simulator.simulation import Hierarchy
+from prophet_moe.offload.simulator.stand_ins import Foretold
+from prophet_moe.offload.simulator.timing import times_of
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import BF16
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, split

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from prophet_moe.cachesim.deduplication import deduplication
-from prophet_moe.cachesim.experiments import comparative_results, long_sequences, sweep, with_interval
-from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
+from prophet_moe.offload.deduplication import deduplication
+from prophet_moe.offload.experiments import comparative_results, long_sequences, sweep, with_interval
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.present.comparison import (
     BASE,
     OURS,

@@ -6,8 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim.stand_ins import recorded
-from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
 from prophet_moe.capacity.frontier import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.limits import CONFIGURATION, reach
@@ -16,6 +14,8 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.simulator.stand_ins import recorded
+from prophet_moe.offload.simulator.timing import expert_bytes, standing_for, times_of
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of

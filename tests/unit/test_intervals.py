@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, places, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.offload.experiments import RECORDED, Sample, places, run
+from prophet_moe.offload.simulator.forecast import Forecast, Learned
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.routing.intervals import beyond_sample, half_width, mean_interval
 from prophet_moe.routing.store import read_trace

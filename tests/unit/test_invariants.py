@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from prophet_moe import cli
-from prophet_moe.cachesim import experiments, invariants
-from prophet_moe.cachesim.experiments import RECORDED, Sample, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.invariants import Impossible
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.errors import exit_on_user_error
+from prophet_moe.offload import experiments
+from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload.simulator import invariants
+from prophet_moe.offload.simulator.forecast import Forecast, Learned
+from prophet_moe.offload.simulator.invariants import Impossible
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 from tests.conftest import ROOT, published
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe import cli
-from prophet_moe.cachesim.experiments import metrics, parts_of, run, samples
-from prophet_moe.cachesim.forecast import Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.cli.sim import _rooms
 from prophet_moe.errors import UserError
+from prophet_moe.offload.experiments import metrics, parts_of, run, samples
+from prophet_moe.offload.simulator.forecast import Learned
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.present.figures import routing_statistics
 from prophet_moe.present.style import trace_look

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.cachesim.experiments import draw, parts_of
-from prophet_moe.cachesim.forecast import Learned
-from prophet_moe.cachesim.rounds import rounds
-from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.offload.experiments import draw, parts_of
+from prophet_moe.offload.simulator.batching import rounds
+from prophet_moe.offload.simulator.forecast import Learned
+from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.predict.context import split
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, notes_of

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from prophet_moe.cachesim.timing import times_of
 from prophet_moe.capacity.decode_steps import decode_steps
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
 from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings import CALIBRATED, DecodeStep, Scenario

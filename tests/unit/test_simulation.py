@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim import engine, policies, reference
-from prophet_moe.cachesim.rounds import Round, asks_of, rounds
-from prophet_moe.cachesim.simulation import (
+from prophet_moe.errors import UserError
+from prophet_moe.offload import policies
+from prophet_moe.offload.simulator import engine, reference
+from prophet_moe.offload.simulator.batching import Round, asks_of, rounds
+from prophet_moe.offload.simulator.simulation import (
     EVICTIONS,
     NO_WISHES,
     Hierarchy,
@@ -20,7 +22,6 @@ from prophet_moe.cachesim.simulation import (
     no_wishes,
     simulate,
 )
-from prophet_moe.errors import UserError
 from prophet_moe.routing.reuse import lru_hits
 
 COUNTED = ("step_tokens", "routed", "counts", "sources", "pending", "waves")

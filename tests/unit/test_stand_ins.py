@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from prophet_moe.cachesim.experiments import run
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.stand_ins import HISTORY, generated
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.offload.experiments import run
+from prophet_moe.offload.simulator.prefetch import true_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.simulator.stand_ins import HISTORY, generated
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.routing.calibrated import read_calibrated
 from prophet_moe.routing.law import dirichlet_occupancy

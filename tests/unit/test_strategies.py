@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim import engine, experiments, reference
-from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
-from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
-from prophet_moe.cachesim.invariants import Impossible, check, check_beside
-from prophet_moe.cachesim.simulation import Hierarchy, Times, iso_cache
-from prophet_moe.cachesim.strategies import Strategy, strategies
-from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.roofline import gain_bound
+from prophet_moe.offload import experiments
+from prophet_moe.offload.deduplication import SEED, deduplication, process_batch
+from prophet_moe.offload.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
+from prophet_moe.offload.simulator import engine, reference
+from prophet_moe.offload.simulator.invariants import Impossible, check, check_beside
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times, iso_cache
+from prophet_moe.offload.simulator.timing import timed_as
+from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace

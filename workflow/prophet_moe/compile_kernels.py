@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from prophet_moe.cachesim.experiments import comparative_results
-from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.simulation import Times
+from prophet_moe.offload.experiments import comparative_results
+from prophet_moe.offload.policies import POLICIES, misses
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate

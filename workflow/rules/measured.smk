@@ -1,8 +1,8 @@
 """Which GPUs were measured, where that lies, and what the rules about it depend on."""
 
-from prophet_moe.cachesim.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
-from prophet_moe.cachesim.decode_loop.plan import Plan as PrefetchPlan
-from prophet_moe.cachesim.decode_loop.plan import check as check_prefetch_plan
+from prophet_moe.offload.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
+from prophet_moe.offload.decode_loop.plan import Plan as PrefetchPlan
+from prophet_moe.offload.decode_loop.plan import check as check_prefetch_plan
 from prophet_moe.collect.plan import read_as, read_recorded
 
 HARDWARE_FOLDER = Path("resources/hardware")

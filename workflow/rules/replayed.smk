@@ -1,7 +1,7 @@
 """Which traces strategies are replayed on, with the times of which model, and what the rules about them depend on."""
 
 SIMULATION_KINDS = ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
-STRATEGY_FOLDER = Path("workflow/prophet_moe/cachesim/strategies")
+STRATEGY_FOLDER = Path("workflow/prophet_moe/offload/strategies")
 
 
 def timed_model(name):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from prophet_moe.cachesim.experiments import comparative_results, sweep
-from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.catalog import load_gpus
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
+from prophet_moe.offload.experiments import comparative_results, sweep
+from prophet_moe.offload.simulator.timing import timed_as
 from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from prophet_moe.cachesim.deduplication import SEED, deduplication
 from prophet_moe.files import write_csv
+from prophet_moe.offload.deduplication import SEED, deduplication
 from prophet_moe.predict.context import split
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import read_trace

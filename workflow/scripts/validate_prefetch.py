@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.cachesim.decode_loop.plan import KIND, Plan
-from prophet_moe.cachesim.decode_loop.validation import Machine, compare, read_summaries, summary
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import check_device, read_profile
 from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.decode_loop.plan import KIND, Plan
+from prophet_moe.offload.decode_loop.validation import Machine, compare, read_summaries, summary
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.store import METADATA
 

@@ -11,17 +11,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from prophet_moe.cachesim.experiments import Sample, places, run
-from prophet_moe.cachesim.rounds import Round
-from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.timing import standing_for
-from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
+from prophet_moe.offload.experiments import Sample, places, run
+from prophet_moe.offload.simulator.batching import Round
+from prophet_moe.offload.simulator.prefetch import true_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy
+from prophet_moe.offload.simulator.timing import standing_for
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import Precision
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts

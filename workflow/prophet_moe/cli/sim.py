@@ -26,9 +26,9 @@ from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
-    from prophet_moe.cachesim.experiments import Part
-    from prophet_moe.cachesim.simulation import Hierarchy, Outcome, Times
-    from prophet_moe.cachesim.strategies import Strategy
+    from prophet_moe.offload.experiments import Part
+    from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
+    from prophet_moe.offload.strategies import Strategy
 
 CORRECT = "Correct it."
 ROOM = re.compile(" *[0-9]{1,18} *")
@@ -83,7 +83,7 @@ def add_commands(commands: Any) -> None:
 
 def list_strategies(arguments: argparse.Namespace) -> None:
     """Print one line per strategy."""
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.strategies import strategies
 
     table = Table("strategy", "what it is", "eviction", "deduplicated", "source")
     for name, found in strategies().items():
@@ -94,9 +94,9 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 def run_strategy(arguments: argparse.Namespace) -> None:
     """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
     # Only this command needs Numba, whose import takes half a second.
-    from prophet_moe.cachesim.experiments import parts_of, run
-    from prophet_moe.cachesim.forecast import Learned
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.experiments import parts_of, run
+    from prophet_moe.offload.simulator.forecast import Learned
+    from prophet_moe.offload.strategies import strategies
     from prophet_moe.predict.context import split
 
     strategy = _strategy(arguments)
@@ -136,7 +136,7 @@ def _rooms(text: str) -> tuple[int, ...]:
 
 
 def _strategy(arguments: argparse.Namespace) -> "Strategy":
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.strategies import strategies
 
     known = strategies()
     if arguments.strategy not in known:
@@ -157,8 +157,8 @@ def _experiment() -> Experiment:
 
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
-    from prophet_moe.cachesim.timing import expert_bytes, timed_as
     from prophet_moe.hardware.profile import read_profile
+    from prophet_moe.offload.simulator.timing import expert_bytes, timed_as
 
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
@@ -188,7 +188,7 @@ def _hierarchy(
     arguments: argparse.Namespace, rooms: tuple[int, ...] | None, trace: Trace, expert_mb: float
 ) -> "Hierarchy":
     """That of `--capacity`, or without one that of `--iso-cache`."""
-    from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
+    from prophet_moe.offload.simulator.simulation import Hierarchy, iso_cache
 
     if arguments.iso_cache is not None and not (math.isfinite(arguments.iso_cache) and arguments.iso_cache > 0):
         raise UserError("--iso-cache", f"got {arguments.iso_cache}, expected MB above 0", CORRECT)
@@ -237,7 +237,7 @@ def _described(
     resident: float,
 ) -> dict[str, Any]:
     """The outcome, JSON-like."""
-    from prophet_moe.cachesim.experiments import layer_rows, metrics
+    from prophet_moe.offload.experiments import layer_rows, metrics
 
     return {
         "trace": str(arguments.trace),

@@ -11,7 +11,7 @@ says as much as can be said.
 import numpy as np
 import pandas as pd
 
-from prophet_moe.cachesim.deduplication import MEASURED
+from prophet_moe.offload.deduplication import MEASURED
 from prophet_moe.present.select import where
 from prophet_moe.routing.intervals import beyond_sample, mean_interval
 from prophet_moe.settings import ReportedComparison

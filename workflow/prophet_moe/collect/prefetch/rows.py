@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.decisions import Scores, contents, decide, lanes, tallied, wishes
-from prophet_moe.cachesim.decode_loop.plan import PROPHET
 from prophet_moe.collect.measurement import Rows, spread
 from prophet_moe.collect.prefetch.bench import Bench, Replayed
 from prophet_moe.files import sha256
+from prophet_moe.offload.decode_loop.decisions import Scores, contents, decide, lanes, tallied, wishes
+from prophet_moe.offload.decode_loop.plan import PROPHET
 from prophet_moe.routing.store import TRACE
 from prophet_moe.routing.trace import Trace
 

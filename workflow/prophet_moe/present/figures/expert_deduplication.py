@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prophet_moe.cachesim.deduplication import Deduplication
+from prophet_moe.offload.deduplication import Deduplication
 from prophet_moe.present.comparison import deduplication_summary
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, styled, trace_look

@@ -1,0 +1,130 @@
+"""How long the decode loop takes for what it decided: one compute stream, and copies on two that share the link.
+
+As `collect prefetch` queues it: when a layer has asked, its demand copies and the prefetches that it begins are queued,
+each stream in order; an expert waits for its copy, a copy for the last one to its slot and for the use of what it
+overwrites, and a prefetch for the demand copies of the layer that begins it, but for those of later waves. A step ends
+with its last copy. Of two copies at once each has half of the link. What the host takes to
+queue, and what copies take from the memory of the device, is not counted.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prophet_moe.offload.decode_loop.decisions import Copy, Step
+from prophet_moe.offload.simulator.simulation import Times
+
+DEMAND, PREFETCH = "demand", "prefetch"
+NEVER = float("inf")
+
+Tokens = Sequence[Mapping[int, int]]
+"""By layer how many tokens chose each expert, in one step."""
+
+
+@dataclass(eq=False)
+class Transfer:
+    """A copy on its way."""
+
+    left: float
+    """Seconds of the link, had it this copy alone."""
+    ready: float
+    """Not begun before."""
+    after: "tuple[Transfer, ...]"
+    """Not begun before these have ended."""
+    ended: float = NEVER
+
+
+class Link:
+    """Streams that copy one transfer after another each, and share the link evenly."""
+
+    def __init__(self) -> None:
+        """Idle at time 0."""
+        self._now = 0.0
+        self._streams: dict[str, deque[Transfer]] = defaultdict(deque)
+
+    def queue(self, stream: str, transfer: Transfer) -> None:
+        """Put it behind what `stream` was handed before."""
+        self._streams[stream].append(transfer)
+
+    def end(self, transfer: Transfer) -> float:
+        """When it ends, if nothing more is queued until then."""
+        while transfer.ended == NEVER:
+            self._advance()
+        return transfer.ended
+
+    def drain(self) -> float:
+        """When everything queued has ended."""
+        while any(self._streams.values()):
+            self._advance()
+        return self._now
+
+    def _advance(self) -> None:
+        """Go on until a transfer ends or may begin."""
+        now, active, least, begins = self._now, [], NEVER, NEVER
+        for stream in self._streams.values():
+            if stream and all(one.ended <= now for one in stream[0].after):
+                head = stream[0]
+                if head.ready > now:
+                    begins = min(begins, head.ready)
+                else:
+                    active.append(stream)
+                    least = min(least, head.left)
+        ends = now + least * len(active) if active else NEVER
+        self._now = min(ends, begins)
+        for stream in active:
+            head = stream[0]
+            if ends > begins:
+                head.left -= (begins - now) / len(active)
+            elif head.left > least:
+                head.left -= least
+            else:
+                head.ended = self._now
+                stream.popleft()
+
+
+def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: bool) -> float:
+    """Seconds of one step that starts with idle streams.
+
+    With `miss_priority` demand copies have a stream of their own, else all copies are on one.
+    """
+    link, arriving = Link(), {}
+    streams = {DEMAND: DEMAND if miss_priority else PREFETCH, PREFETCH: PREFETCH}
+    (fetch,) = times.fetch
+
+    def issue(kind: str, copy: Copy, ready: float, after: Iterable[Transfer] = ()) -> Transfer:
+        place = (copy.layer, copy.slot)
+        before = (arriving[place],) if place in arriving else ()
+        transfer = arriving[place] = Transfer(fetch, ready, (*before, *after))
+        link.queue(streams[kind], transfer)
+        return transfer
+
+    now = 0.0
+    for layer, work in enumerate(step):
+        now += times.other[layer]
+        missing = [use.copy for use in work.uses if use.copy]
+        hits = [use for use in work.uses if not use.copy and (layer, use.slot) in arriving]
+        here = {use.expert: arriving[layer, use.slot] for use in hits}
+        demanded = {copy.expert: issue(DEMAND, copy, now) for copy in missing if not copy.recycled}
+        here |= demanded
+        for copy in work.prefetches:
+            issue(PREFETCH, copy, now, demanded.values())
+        # What these overwrite is not used yet: their copies are ready once it is.
+        recycled = {copy.evicted: issue(DEMAND, copy, NEVER) for copy in missing if copy.recycled}
+        here |= {copy.expert: recycled[copy.evicted] for copy in missing if copy.recycled}
+        for use in work.uses:
+            if use.expert in here:
+                now = max(now, link.end(here[use.expert]))
+            now += times.work[tokens[layer][use.expert]]
+            if use.expert in recycled:
+                recycled[use.expert].ready = now
+    return max(now, link.drain())
+
+
+def tokens_of(choices: np.ndarray) -> list[Tokens]:
+    """Of every step, for `choices` (T, B, L, k)."""
+    return [
+        [dict(zip(*map(np.ndarray.tolist, np.unique(layer, return_counts=True)), strict=True)) for layer in step]
+        for step in np.moveaxis(choices, 2, 1)
+    ]

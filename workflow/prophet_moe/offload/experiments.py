@@ -1,0 +1,309 @@
+"""The comparison of strategies: the same sequences, cut into batches of every size, served from the same cache.
+
+A sample is so many sequences of a trace's held-out half, and so many decoded tokens of each. All strategies, batch
+sizes and capacities replay the same samples, so that differences are paired. Caches start with the experts that were
+chosen most often in the half that predictors learn from. Samples share sequences: `routing.intervals` says what their
+spread tells of other sequences.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.errors import UserError
+from prophet_moe.offload.simulator import engine
+from prophet_moe.offload.simulator.batching import Asks, Round, asks_of, rounds
+from prophet_moe.offload.simulator.forecast import Forecast, Learned
+from prophet_moe.offload.simulator.invariants import check, check_beside
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Times, Wishes, simulate
+from prophet_moe.offload.strategies import Strategy, strategies
+from prophet_moe.predict.context import split
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.intervals import beyond_sample, half_width
+from prophet_moe.routing.sequences import mixed, window
+from prophet_moe.routing.statistics import shuffled
+from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
+from prophet_moe.settings import SequenceOrder, Simulation
+
+RECORDED, SHUFFLED = "recorded", "shuffled"
+"""Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
+PERCENTILES = (50, 95, 99)
+
+MIXING_SEED = 0
+"""Of the order in which a whole trace is replayed."""
+PIECE_TOKENS = 8192
+"""Of a long trace that is replayed piece by piece."""
+Part = tuple[Round, Forecast]
+"""What is decoded, and what can be said of its tokens."""
+Timed = Callable[[int], Times]
+"""Times of a device at a batch size."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sequences to be replayed, and what can be known of them before."""
+
+    forecast: Forecast
+    seed: int
+    routing: str
+    share: float = 1.0
+    """Of the sequences that were held out and are long enough, those that it holds."""
+
+    @property
+    def trace(self) -> Trace:
+        """The tokens."""
+        return self.forecast.trace
+
+    def parts(self, batch: int, sequences: int | None = None) -> list[Part]:
+        """Its first `sequences`, by default all, `batch` at a time; kept, with what is made of them, for many runs."""
+        choices, starts = self.trace.experts, sequence_starts(self.trace)
+        starts = starts if sequences is None else starts[: sequences + 1]
+        return [(decoding, self.forecast) for decoding in rounds(choices, starts, batch, self.trace.router.experts)]
+
+
+def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
+    """A long trace for one run, in pieces of whole batches: no more than one piece is in memory.
+
+    Its sequences are mixed, so that a batch has several tenants, or taken as recorded, one tenant at a time.
+    """
+    trace = mixed(trace, MIXING_SEED) if order == "mixed" else trace
+    starts = sequence_starts(trace)
+    first, last = 0, len(starts) - 1
+    while first < last:
+        enough = int(np.searchsorted(starts, starts[first] + PIECE_TOKENS))
+        end = min(last, first + batch * max(1, (enough - first) // batch))
+        rows = np.zeros(len(trace), bool)
+        rows[starts[first] : starts[end]] = True
+        yield from Sample(Forecast(learned, trace.select(rows)), 0, RECORDED).parts(batch)
+        first = end
+
+
+def samples(
+    trace: Trace, network: Network | None, plan: Simulation, routings: Sequence[str], seeds: int
+) -> Iterator[Sample]:
+    """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
+    learned_from, held_out = split(trace)
+    learned, decoded = Learned(learned_from, network), held_out.described()
+    for seed in range(seeds):
+        drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
+        share = plan.sequences / _as_long(decoded, plan.tokens)
+        for routing in routings:
+            tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
+            yield Sample(Forecast(learned, tokens), seed, routing, share)
+
+
+def long_sequences(trace: Trace, tokens: int) -> int:
+    """Held-out sequences of at least so many decoded tokens."""
+    _, held_out = split(trace)
+    return _as_long(held_out.described(), tokens)
+
+
+def _as_long(trace: Trace, tokens: int) -> int:
+    """Sequences of `trace` that have at least so many tokens."""
+    return int(np.count_nonzero(np.diff(sequence_starts(trace)) >= tokens))
+
+
+def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOrder = "mixed") -> Trace:
+    """`tokens` consecutive tokens, from a random one on, of each of `sequences` sequences drawn without replacement.
+
+    Neighbours of the result decode together. `mixed`: as drawn, so that a batch mixes the trace's domains, and each of
+    its sequences is at a token of its own, as in continuous batching. `one_tenant_at_a_time`: as recorded, domain by
+    domain. Too few sequences of so many tokens are a UserError.
+    """
+    lengths = np.diff(sequence_starts(trace))
+    long = np.flatnonzero(lengths >= tokens)
+    if len(long) < sequences:
+        phase = PHASES[trace.described_phase]
+        problem = f"{len(long)} held-out sequences of {tokens} {phase} tokens, expected {sequences}"
+        raise UserError(trace.router.model, problem, "Lower simulation.sequences or simulation.tokens.")
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(long)[:sequences]
+    if order == "one_tenant_at_a_time":
+        chosen.sort()
+    first = random.integers(lengths[chosen] - tokens + 1)
+    return window(trace, chosen, first, np.full(sequences, tokens))
+
+
+def known(forecast: Forecast) -> dict[str, Strategy]:
+    """All strategies, Prophet where a predictor was trained on the trace."""
+    return {name: found for name, found in strategies().items() if name != "prophet" or forecast.learned.network}
+
+
+def places(experts: int, share: float) -> int:
+    """Places of each layer for a share of its experts."""
+    return max(1, round(share * experts))
+
+
+def run(
+    parts: Iterable[Part],
+    learned: Learned,
+    strategy: Strategy,
+    hierarchy: Hierarchy,
+    times: Times,
+    *,
+    waves: bool = True,
+) -> Outcome:
+    """One run, checked by itself. Asks for more than a layer's places are served in `waves`, or are a UserError.
+
+    Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
+    """
+    popularity = learned.popularity
+    if strategy.all_resident:
+        every = popularity.shape[1] if hierarchy.per_layer else popularity.size
+        hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
+    jobs = (
+        Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
+        for decoding, forecast in parts
+    )
+    return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
+
+
+def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
+    def made() -> Asks:
+        order = strategy.order and strategy.order(decoding, forecast)
+        return asks_of(decoding, deduplicated=strategy.deduplicated, order=order)
+
+    return decoding.once(("asks", strategy.deduplicated, strategy.order), made)
+
+
+def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Wishes:
+    return decoding.once((strategy.wishes, hierarchy), lambda: strategy.wishes(decoding, forecast, hierarchy))
+
+
+def comparative_results(
+    name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
+
+    A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
+    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
+    """
+    rows, by_layer = [], []
+    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
+    for sample in samples(trace, network, plan, (RECORDED, SHUFFLED), plan.seeds):
+        for batch in plan.batch_sizes:
+            times = timed(batch)
+            outcomes = _all_runs(sample, batch, hierarchy, times)
+            head = {"trace": name, "batch": batch, "seed": sample.seed, "sampled_share": sample.share}
+            head |= {"routing": sample.routing}
+            for (strategy, deduplicated), outcome in outcomes.items():
+                described_as = strategies()[strategy]
+                mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
+                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
+                rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
+                told = described["as_described"] or deduplicated
+                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
+                    by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
+    keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
+    return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
+
+
+def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
+    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
+    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
+    for name, strategy in known(sample.forecast).items():
+        for deduplicated in (True, False):
+            if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
+                continue
+            variant = replace(strategy, deduplicated=deduplicated)
+            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
+    for (name, deduplicated), outcome in outcomes.items():
+        least = outcomes["belady", deduplicated]
+        if not deduplicated and (order := strategies()[name].order):
+            # Regrouped tokens are another stream of requests, with an optimum of its own.
+            regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
+            least = run(parts, learned, regrouped, hierarchy, times)
+        if not outcome.waves and name != "all_resident":
+            check_beside(outcome, least, outcomes["all_resident", True])
+    return outcomes
+
+
+def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation) -> pd.DataFrame:
+    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
+
+    Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
+    """
+    rows = []
+    settings = [(share, 1.0) for share in plan.capacity_shares]
+    settings += [(plan.capacity_share, speedup) for speedup in plan.link_speedups if speedup != 1]
+    for sample in samples(trace, network, plan, (RECORDED,), plan.sweep_seeds):
+        for batch in plan.sweep_batch_sizes:
+            at_hand, parts = timed(batch), sample.parts(batch)
+            for share, speedup in settings:
+                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
+                hierarchy = Hierarchy((places(trace.router.experts, share),))
+                for strategy_name, strategy in known(sample.forecast).items():
+                    alike = replace(strategy, deduplicated=True)
+                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                    head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
+                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    head |= {"sampled_share": sample.share}
+                    rows.append(head | metrics(outcome, outcome.compute_seconds))
+    frame = pd.DataFrame(rows)
+    keys = ["trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"]
+    return with_interval(frame[[*keys, "hit_rate", "slowdown", "step_ms_mean", "link_busy_share"]], keys)
+
+
+def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Means of all other columns by `keys` over samples, and the ends of their 95 % interval; a single row has none.
+
+    The last of `keys` is `sampled_share`; the interval is of other sequences too, as `routing.intervals` explains.
+    """
+    groups = frame.groupby(list(keys), sort=False)
+    mean, count = groups.mean(), groups.size()
+    share = count.index.get_level_values("sampled_share")
+    half = groups.std().mul(half_width(1.0, count, beyond_sample(share)), axis=0)
+    columns = {}
+    for name in mean:
+        columns |= {name: mean[name], f"{name}_low": mean[name] - half[name], f"{name}_high": mean[name] + half[name]}
+    return pd.DataFrame(columns).reset_index()
+
+
+def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
+    """What is reported of a run; milliseconds per step, which is per token of each sequence.
+
+    `resident_seconds` is what the same tokens take with all experts resident, each computed once for the whole batch.
+    """
+    count, requests = outcome.count, int(outcome.requests.sum())
+    steps, compute = 1e3 * outcome.step_seconds, outcome.compute_seconds
+    moved = outcome.demand_seconds + outcome.prefetch_seconds
+    wasted = float(outcome.sums[engine.WASTED_SHARE].sum())
+    useful, late = count(engine.PREFETCHED) + outcome.pending, count(engine.LATE)
+    return {
+        "step_ms_mean": steps.mean(),
+        **dict(zip((f"step_ms_p{rank}" for rank in PERCENTILES), np.percentile(steps, PERCENTILES), strict=True)),
+        "tokens_per_second": outcome.step_tokens.sum() / outcome.seconds,
+        "slowdown": outcome.seconds / resident_seconds,
+        "stall_share": outcome.sums[engine.STALL].sum() / outcome.seconds,
+        "hit_rate": outcome.hit_rate,
+        "kept_share": count(engine.KEPT) / requests,
+        "prefetched_share": count(engine.PREFETCHED) / requests,
+        "late_share": late / requests,
+        "missed_share": count(engine.MISSED) / requests,
+        "routed_requests": outcome.routed,
+        "requests": requests,
+        "request_dedup": outcome.request_dedup,
+        "demand_copies": count(engine.MISSED),
+        "useful_prefetches": useful,
+        "late_prefetches": late,
+        "wasted_prefetches": wasted,
+        "link_busy_share": moved / outcome.seconds,
+        "prefetch_gain_bound": (compute + moved) / max(compute, moved),
+        "waves": outcome.waves,
+    }
+
+
+def layer_rows(outcome: Outcome, layers: Sequence[int]) -> Iterator[dict[str, object]]:
+    """What is reported of each layer of a run."""
+    for place, layer in enumerate(layers):
+        requests = outcome.requests[place]
+        yield {
+            "layer": layer,
+            "unique_experts": requests / len(outcome.step_seconds),
+            "hit_rate": 1 - (outcome.counts[engine.MISSED, place] + outcome.counts[engine.LATE, place]) / requests,
+            "prefetched_share": outcome.counts[engine.PREFETCHED, place] / requests,
+            "stall_ms": 1e3 * outcome.sums[engine.STALL, place] / len(outcome.step_seconds),
+            "wasted_prefetches": outcome.sums[engine.WASTED_SHARE, place] / len(outcome.step_seconds),
+        }

@@ -1,0 +1,152 @@
+"""Sequences that decode together, and what they ask of an expert cache, layer by layer.
+
+In shapes: S sequences, T steps of a round, B sequences at a time, L MoE layers, E experts, k choices. An expert of the
+model has the id layer * E + expert.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.offload.simulator.memo import Once
+
+ABSENT = -1
+"""In place of a token: the sequence has ended."""
+
+Id = np.uint32
+"""Unsigned: of such an index a kernel does not ask whether it counts from the end."""
+Ids = NDArray[Id]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Steps one after another: B sequences start together and decode until the last has ended, then the next B."""
+
+    choices: NDArray[np.uint16]
+    """(n, L, k), the choices of all tokens that `rows` names."""
+    rows: NDArray[np.int64]
+    """(T, B), the token that place b decodes at step t, ABSENT once its sequence has ended."""
+    experts: int
+    """E."""
+    once: Once = field(default_factory=Once, compare=False, repr=False)
+    """What was computed of it: many runs replay the same round."""
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return self.choices.shape[1]
+
+
+class Asks(NamedTuple):
+    """What the layers of a round ask for. An ask is a set of experts that a layer needs at once, and a layer waits for.
+
+    Deduplicated, a layer asks once a step, for the distinct experts of the batch. Item by item, it asks once for every
+    token.
+    """
+
+    of_layer: NDArray[np.int64]
+    """(T L + 1,): the asks of layer l at step t are those from of_layer[t L + l] to of_layer[t L + l + 1]."""
+    starts: NDArray[np.int64]
+    """(asks + 1,): where the experts of each ask start in `ids`."""
+    ids: Ids
+    """(requests,), as first chosen."""
+    tokens: Ids
+    """(requests,), tokens that chose the expert."""
+
+    @property
+    def widest(self) -> int:
+        """Most experts asked for at once: what the nearest tier must hold."""
+        return widest(self.starts)
+
+
+def rounds(
+    choices: NDArray[np.uint16], starts: NDArray[np.int64], batch: int, experts: int, steps: int = 1024
+) -> Iterator[Round]:
+    """All sequences in their order, `batch` at a time; `starts` (S + 1,) is where they begin in `choices`.
+
+    A round ends with the sequences that reach so many `steps`: more rounds take less memory.
+    """
+    lengths, pieces = np.diff(starts), []
+    for first in range(0, len(lengths), batch):
+        together = slice(first, first + batch)
+        step = np.arange(lengths[together].max())[:, None]
+        rows = np.full((len(step), batch), ABSENT)
+        count = len(lengths[together])
+        rows[:, :count] = np.where(step < lengths[together], starts[:-1][together] + step, ABSENT)
+        pieces.append(rows)
+        if sum(map(len, pieces)) >= steps or first + batch >= len(lengths):
+            yield Round(choices, np.concatenate(pieces), experts)
+            pieces = []
+
+
+@njit(cache=True)
+def widest(starts):
+    """The most between two of `starts`."""
+    most = 0
+    for part in range(len(starts) - 1):
+        most = max(most, starts[part + 1] - starts[part])
+    return most
+
+
+def asks_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> Asks:
+    """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
+    shape = (len(decoding.rows), decoding.layers, decoding.rows.shape[1])
+    if order is None:
+        order = np.empty((0, 0, 0), np.int64)
+    elif order.shape != shape or not _permuted(order):
+        raise ValueError(f"order of shape {order.shape}, expected a permutation of the batch for each of {shape[:2]}")
+    return Asks(*_asks(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
+
+
+@njit(cache=True)
+def _permuted(order):
+    """Whether every order is one of the numbers from 0 on."""
+    steps, layers, batch = order.shape
+    seen = np.full(batch, -1)
+    for step in range(steps):
+        for layer in range(layers):
+            for place in range(batch):
+                item = order[step, layer, place]
+                if item < 0 or item >= batch or seen[item] == step * layers + layer:
+                    return False
+                seen[item] = step * layers + layer
+    return True
+
+
+@njit(cache=True)
+def _asks(choices, rows, order, experts, deduplicated):
+    """See `asks_of`; without an order, `order` is empty."""
+    steps, batch = rows.shape
+    _, layers, top_k = choices.shape
+    of_layer = np.zeros(steps * layers + 1, np.int64)
+    starts = np.zeros(steps * layers * (1 if deduplicated else batch) + 1, np.int64)
+    ids = np.empty(steps * batch * layers * top_k + 1, Id)
+    tokens = np.empty(len(ids), Id)
+    place = np.full(layers * experts, -1)
+    size = asks = 0
+    for step in range(steps):
+        for layer in range(layers):
+            for turn in range(batch):
+                row = rows[step, order[step, layer, turn] if len(order) else turn]
+                if row < 0:
+                    continue
+                for choice in range(top_k):
+                    wanted = Id(layer * experts + choices[row, layer, choice])
+                    # Without a branch: half of them would be mispredicted.
+                    first = place[wanted] < starts[asks]
+                    place[wanted] = size if first else place[wanted]
+                    ids[size], tokens[size] = wanted, 0
+                    tokens[place[wanted]] += 1
+                    size += first
+                if not deduplicated:
+                    asks += 1
+                    starts[asks] = size
+            if deduplicated and size > starts[asks]:
+                asks += 1
+                starts[asks] = size
+            of_layer[step * layers + layer + 1] = asks
+    return of_layer, starts[: asks + 1].copy(), ids[:size].copy(), tokens[:size].copy()

@@ -1,0 +1,115 @@
+"""What is known of the tokens of a run before their experts are: learned from other sequences, or of tokens before.
+
+In shapes: n tokens, L MoE layers, E experts. A forecast is (n, L, E): the probability that a token chooses an expert.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.errors import UserError
+from prophet_moe.offload.simulator.memo import Once
+from prophet_moe.predict.context import Context, Ids, context_of
+from prophet_moe.predict.counting import conditional, transitions
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.sequences import popularity
+from prophet_moe.routing.trace import Trace
+
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the sequences that are not replayed tell."""
+
+    trace: Trace
+    network: Network | None = None
+    """Prophet's predictor; None where none was trained on the trace."""
+    once: Once = field(default_factory=Once, repr=False)
+
+    @cached_property
+    def context(self) -> Context:
+        """Of the tokens learned from."""
+        return context_of(self.trace)
+
+    @cached_property
+    def popularity(self) -> NDArray[np.float64]:
+        """(L, E): share of the tokens that choose each expert."""
+        return popularity(self.trace)
+
+    def transitions(self, layer: int, lookahead: int, order: int) -> Callable[[Ids], Probabilities]:
+        """From the inputs of `layer`, as Context gives them, to probabilities (n, E)."""
+        known, chosen = self.context, self.context.choices[:, layer]
+        return self.once(
+            ("transitions", layer, lookahead, order),
+            lambda: transitions(known.inputs(layer, lookahead), chosen, known.experts, order),
+        )
+
+    def path(self, layer: int) -> Callable[[list[NDArray[np.int64]]], Probabilities]:
+        """From what is known before the pass to probabilities (n, E)."""
+        known, chosen = self.context, self.context.choices[:, layer]
+        return self.once(
+            ("path", layer), lambda: conditional(before_the_pass(self.trace, known, layer), chosen, known.experts)
+        )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What can be said of the tokens of a run; each forecast is made once, however often it is asked for."""
+
+    learned: Learned
+    trace: Trace
+    """The tokens of the run, whole sequences."""
+    once: Once = field(default_factory=Once, repr=False)
+
+    @cached_property
+    def context(self) -> Context:
+        """Of the tokens of the run."""
+        return context_of(self.trace)
+
+    def transitions(self, lookahead: int, order: int) -> Probabilities:
+        """From the first choices of `order` layers, the last of them `lookahead` before; 0 in the first layers."""
+
+        def of_layer(layer: int) -> Probabilities:
+            return self.learned.transitions(layer, lookahead, order)(self.context.inputs(layer, lookahead))
+
+        return self.once(("transitions", lookahead, order), lambda: self._by_layer(lookahead, of_layer))
+
+    def prophet(self, lookahead: int) -> Probabilities:
+        """From Prophet's predictor; 0 in the first `lookahead` layers."""
+        network = self.learned.network
+        if network is None:
+            raise UserError("prophet", "no predictor was trained on this trace", "Train one, or leave prophet out.")
+
+        def of_layer(layer: int) -> Probabilities:
+            return 1 / (1 + np.exp(-network.scores(self.context.inputs(layer, lookahead), layer, lookahead)))
+
+        return self.once(("prophet", lookahead), lambda: self._by_layer(lookahead, of_layer))
+
+    def path(self) -> Probabilities:
+        """Before the pass: from the first choice of the token before, and from the token where the trace has it."""
+
+        def of_layer(layer: int) -> Probabilities:
+            return self.learned.path(layer)(before_the_pass(self.trace, self.context, layer))
+
+        return self.once("path", lambda: self._by_layer(0, of_layer))
+
+    def route(self) -> NDArray[np.int64]:
+        """(n, L): the likeliest expert of `path`."""
+        return self.once("route", lambda: self.path().argmax(axis=2))
+
+    def _by_layer(self, first: int, of_layer: Callable[[int], Probabilities]) -> Probabilities:
+        tokens, layers, _ = self.context.choices.shape
+        found = np.zeros((tokens, layers, self.context.experts), np.float32)
+        for layer in range(first, layers):
+            found[:, layer] = of_layer(layer)
+        return found
+
+
+def before_the_pass(trace: Trace, context: Context, layer: int) -> list[NDArray[np.int64]]:
+    """What the token before chose first in this layer, and the token itself where it is known, each (n,)."""
+    before = np.where(context.follows, np.roll(context.choices[:, layer, 0].astype(np.int64), 1), context.experts)
+    return [before] if trace.token is None else [before, trace.token.astype(np.int64)]

@@ -1,0 +1,518 @@
+"""The expert-cache simulator in plain Python, to be read beside `engine.py` and to hold it to what it says.
+
+`simulate` takes and gives what `simulation.simulate` does, checks nothing, and is some hundred times slower. Where two
+experts have equal keys, the one in the lower place goes: places are numbered as they were filled, and what lies last
+fills the place of one that is removed.
+"""
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.offload.simulator.batching import ABSENT, Asks
+from prophet_moe.offload.simulator.engine import (
+    COPIES,
+    COUNTS,
+    HALF_LIFE,
+    KEPT,
+    LATE,
+    MISSED,
+    NEVER,
+    PREFETCHED,
+    SCALE,
+    SKIPPED,
+    STALL,
+    SUMS,
+    WASTED,
+    WASTED_SHARE,
+    drawn,
+)
+from prophet_moe.offload.simulator.simulation import Floats, Hierarchy, Job, Outcome, Times, Wished
+
+
+def simulate(
+    jobs: Iterable[Job],
+    hierarchy: Hierarchy,
+    times: Times,
+    popularity: Floats,
+    eviction: str = "lru",
+    *,
+    warm: bool = True,
+    waves: bool = False,
+) -> Outcome:
+    """Replay rounds one after another, as `simulation.simulate`; a layer may always ask for more than there is room."""
+    jobs = list(jobs)
+    asked, first_asks = planned([job.asks for job in jobs])
+    replay = Replay(hierarchy, times, popularity, Rule(eviction, popularity, first_asks))
+    if warm:
+        replay.fill(popularity)
+    seconds = []
+    for job, asks in zip(jobs, asked, strict=True):
+        layers = job.decoding.layers
+        wished = job.wishes.array() if isinstance(job.wishes, Wished) else job.wishes
+        for step, wishes in enumerate(wished):
+            of_layers = pairwise(job.asks.of_layer[step * layers : (step + 1) * layers + 1])
+            seconds.append(replay.step([asks[first:last] for first, last in of_layers], wishes))
+    handed = [tokens for job in jobs for tokens in job.asks.tokens.tolist()]
+    return Outcome(
+        step_seconds=np.array(seconds),
+        step_tokens=np.array([int((row != ABSENT).sum()) for job in jobs for row in job.decoding.rows]),
+        routed=sum(handed),
+        counts=replay.counts,
+        sources=replay.sources,
+        sums=replay.sums,
+        compute_seconds=float(sum(times.work[tokens] for tokens in handed) + len(seconds) * sum(times.other)),
+        demand_seconds=replay.queue.demand_seconds,
+        prefetch_seconds=replay.queue.prefetch_seconds,
+        pending=len(replay.fresh),
+        waves=max(job.asks.widest for job in jobs) > hierarchy.rooms[0],
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One expert of an ask."""
+
+    expert: int
+    tokens: int
+    following: int
+    """Number of the ask that needs the expert next, or NEVER."""
+
+
+def planned(parts: list[Asks]) -> tuple[list[list[list[Request]]], dict[int, int]]:
+    """The requests of each ask of each round, and the number of the ask that needs each expert first."""
+    number = sum(len(part.starts) - 1 for part in parts)
+    upcoming: dict[int, int] = {}
+    asked = []
+    for part in reversed(parts):
+        asks = []
+        for first, last in reversed(list(pairwise(part.starts))):
+            number -= 1
+            handed = list(zip(part.ids[first:last].tolist(), part.tokens[first:last].tolist(), strict=True))
+            asks.append([Request(expert, tokens, upcoming.get(expert, NEVER)) for expert, tokens in handed])
+            upcoming |= {expert: number for expert, _ in handed}
+        asked.append(asks[::-1])
+    return asked[::-1], upcoming
+
+
+class Rule:
+    """An eviction rule, and what it knows of each expert."""
+
+    def __init__(self, eviction: str, popularity: Floats, upcoming: dict[int, int]) -> None:
+        """`upcoming`: number of the ask that needs an expert first."""
+        self.eviction, self.upcoming = eviction, upcoming
+        self.shares = (popularity / popularity.sum(axis=1, keepdims=True)).ravel().tolist()
+        self.scores = [share * HALF_LIFE / math.log(2) + 2**-20 for share in self.shares]
+        """The sum of uses, where one at step s counts 2^(s / HALF_LIFE)."""
+
+    def use(self, request: Request, step: int) -> None:
+        """Take note of a use in a step, the first of which is 1."""
+        self.upcoming[request.expert] = request.following
+        self.scores[request.expert] += 2 ** (step / HALF_LIFE)
+
+    def key(self, expert: int, tick: int) -> float:
+        """The expert of least key is evicted first.
+
+        Ticks number uses, ends of prefetches and moves of a run from 1 on. Before the run they are 0 for the most
+        popular expert of a tier, -1 for the next, and so on.
+        """
+        match self.eviction:
+            case "lru":
+                return tick
+            case "lrfu":
+                return self.scores[expert]
+            case "farthest":
+                return -self.upcoming.get(expert, NEVER)
+            case "popularity":
+                return int(self.shares[expert] * SCALE)
+            case "random":
+                return 0
+        raise KeyError(self.eviction)
+
+    def pick(self, tick: int) -> int:
+        """A number that decides among experts of the same key: the first, or one at random."""
+        return int(drawn(tick)) if self.eviction == "random" else 0
+
+
+class NearTier:
+    """What the device computes from."""
+
+    def __init__(self, room: int) -> None:
+        """Empty."""
+        self.room = room
+        self.experts: list[int] = []
+        """By place."""
+        self.keys: dict[int, float] = {}
+
+    def place(self, untouchable: set[int], precious: list[set[int]], pick: int) -> int | None:
+        """Where to copy an expert: a free place, or that of the least key among those that are not untouchable.
+
+        What is in one of the `precious` sets is taken only when nothing else is left, what is in the first the last.
+        `pick` decides, by what is left when it is divided, among those of the same key.
+        """
+        if len(self.experts) < self.room:
+            return len(self.experts)
+        ranks = {
+            place: self.rank(expert, precious) for place, expert in enumerate(self.experts) if expert not in untouchable
+        }
+        equal = [place for place, rank in ranks.items() if rank == min(ranks.values())]
+        return equal[pick % len(equal)] if equal else None
+
+    def rank(self, expert: int, precious: list[set[int]]) -> tuple:
+        """The least is evicted first."""
+        return *(expert in dear for dear in precious), self.keys[expert]
+
+    def put(self, place: int, expert: int) -> int | None:
+        """Return the expert that was there."""
+        self.keys[expert] = 0
+        if place == len(self.experts):
+            self.experts.append(expert)
+            return None
+        evicted, self.experts[place] = self.experts[place], expert
+        del self.keys[evicted]
+        return evicted
+
+    def remove(self, expert: int) -> None:
+        """What lies last takes its place."""
+        place, last = self.experts.index(expert), self.experts.pop()
+        if last != expert:
+            self.experts[place] = last
+        del self.keys[expert]
+
+
+class FarTier:
+    """A least recently used one: experts in the order in which they were last moved or copied, the most recent last."""
+
+    def __init__(self, room: int) -> None:
+        """Empty."""
+        self.room = room
+        self.experts: OrderedDict[int, None] = OrderedDict()
+
+    def renew(self, expert: int, kept: Iterable[int] = ()) -> int | None:
+        """Make an expert the most recent; return the one that left for it: the least recent that is not `kept`."""
+        evicted = None
+        if expert not in self.experts and len(self.experts) == self.room:
+            evicted = next(other for other in self.experts if other not in kept)
+            del self.experts[evicted]
+        self.experts[expert] = None
+        self.experts.move_to_end(expert)
+        return evicted
+
+
+class Caches:
+    """The tiers of a group: of one layer, or of all layers together."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        """Empty."""
+        self.inclusive = hierarchy.inclusive
+        self.near = NearTier(hierarchy.rooms[0])
+        self.far = [FarTier(room) for room in hierarchy.rooms[1:]]
+
+    def source(self, expert: int) -> int:
+        """The number of the nearest far tier that holds the expert, from 1 on; of what is behind them if none does."""
+        holding = (number for number, tier in enumerate(self.far, 1) if expert in tier.experts)
+        return next(holding, len(self.far) + 1)
+
+    def take(self, expert: int) -> int:
+        """Take an expert out of the exclusive tier it is copied from, or into all inclusive ones; ticks it took."""
+        if self.inclusive:
+            for nearer, tier in reversed(list(pairwise([self.near, *self.far]))):
+                tier.renew(expert, nearer.experts)
+            return len(self.far)
+        for tier in self.far:
+            tier.experts.pop(expert, None)
+        return 0
+
+    def demote(self, expert: int | None) -> int:
+        """Move what left the nearest tier one tier away, as what it replaces there; ticks it took."""
+        ticks = 0
+        for tier in [] if self.inclusive else self.far:
+            if expert is not None:
+                expert = tier.renew(expert)
+                ticks += 1
+        return ticks
+
+    def fill(self, ranked: list[int], rule: Rule) -> None:
+        """Put the most popular experts into the nearest tier, the next into the one behind, or into both: inclusive."""
+        for tier in [self.near, *self.far]:
+            chosen = ranked[: tier.room]
+            ranked = ranked if self.inclusive else ranked[tier.room :]
+            if tier is self.near:
+                tier.experts = chosen
+                tier.keys = {expert: rule.key(expert, -rank) for rank, expert in enumerate(chosen)}
+            else:
+                tier.experts = OrderedDict.fromkeys(reversed(chosen))
+
+
+@dataclass
+class Flight:
+    """A prefetch under way; seconds."""
+
+    expert: int
+    source: int
+    begin: float
+    end: float
+
+    def chunk_end(self, now: float, chunk: float) -> float:
+        """End of the chunk that is being copied."""
+        return min(self.end, self.begin + max(1, math.ceil((now - self.begin) / chunk)) * chunk)
+
+    def delay(self, seconds: float) -> None:
+        """It goes on later, as if it had begun later."""
+        self.begin += seconds
+        self.end += seconds
+
+
+@dataclass
+class CopyQueue:
+    """What the link does; seconds."""
+
+    free: float = 0.0
+    """When it has done what was begun; of a paused prefetch, when the pause began."""
+    issued: float = 0.0
+    """When the wishes were stated."""
+    wishes: deque[int] = field(default_factory=deque)
+    """Not begun, the most urgent first."""
+    flight: Flight | None = None
+    demand_seconds: float = 0.0
+    prefetch_seconds: float = 0.0
+
+    def carries(self, expert: int) -> bool:
+        """Whether it is the prefetch under way."""
+        return self.flight is not None and self.flight.expert == expert
+
+
+@dataclass
+class Service:
+    """How an ask is served; seconds."""
+
+    now: float
+    """When the layer asked."""
+    time: float
+    """When what was computed so far has ended."""
+    busy: float = 0.0
+    """Of these spent computing."""
+    link: float = 0.0
+    """When the link is free for a missing expert."""
+    computed: deque[tuple[int, float]] = field(default_factory=deque)
+    """Experts whose places may be taken by missing ones, and when each was computed."""
+
+    def compute(self, expert: int, arrival: float, work: float) -> None:
+        """Compute an expert once it has arrived."""
+        self.time = max(self.time, arrival) + work
+        self.busy += work
+        self.computed.append((expert, self.time))
+
+
+class Replay:
+    """A device, its caches and its copy queue."""
+
+    def __init__(self, hierarchy: Hierarchy, times: Times, popularity: Floats, rule: Rule) -> None:
+        """Empty caches, an idle queue."""
+        self.layers, self.experts = popularity.shape
+        self.times, self.rule = times, rule
+        self.fetch = (0.0, *times.fetch)
+        """By tier that the copy is from."""
+        self.groups = [Caches(hierarchy) for _ in range(self.layers if hierarchy.per_layer else 1)]
+        self.queue = CopyQueue()
+        self.time = 0.0
+        self.tick = self.steps = 0
+        self.in_use: set[int] = set()
+        """In the nearest tier, of the last ask."""
+        self.wished: set[int] = set()
+        """In the nearest tier: named by the wishes and there when they were stated, or prefetched for them."""
+        self.fresh: set[int] = set()
+        """In the nearest tier, or under way to it: prefetched and not used since."""
+        self.counts = np.zeros((COUNTS, self.layers), np.int64)
+        self.sources = np.zeros((len(hierarchy.rooms) + 1, self.layers), np.int64)
+        self.sums = np.zeros((SUMS, self.layers))
+
+    def fill(self, popularity: Floats) -> None:
+        """Put the most popular experts of each group into its tiers."""
+        experts = list(range(popularity.size))
+        size = len(experts) // len(self.groups)
+        for number, group in enumerate(self.groups):
+            of_group = experts[number * size : (number + 1) * size]
+            group.fill(sorted(of_group, key=lambda expert: -popularity.flat[expert]), self.rule)
+
+    def step(self, asks: list[list[list[Request]]], wishes: NDArray[np.int32]) -> float:
+        """Compute a step, the asks of each layer, given the wishes before it and after each layer; its duration."""
+        began = self.time
+        self.steps += 1
+        self.state_wishes(wishes[0])
+        for layer, of_layer in enumerate(asks):
+            self.time += float(self.times.other[layer])
+            for number, ask in enumerate(of_layer):
+                self.work_off_wishes(self.time)
+                ended = self.serve(ask, layer, final=number == len(of_layer) - 1)
+                if number == 0:
+                    self.state_wishes(wishes[layer + 1])
+                self.time = ended
+        self.work_off_wishes(self.time)
+        return self.time - began
+
+    def layer_of(self, expert: int) -> int:
+        """Its layer."""
+        return expert // self.experts
+
+    def group_of(self, expert: int) -> Caches:
+        """The caches that may hold it."""
+        return self.groups[self.layer_of(expert)] if len(self.groups) > 1 else self.groups[0]
+
+    def is_near(self, expert: int) -> bool:
+        """Whether it has a place in the nearest tier, be it still under way."""
+        return expert in self.group_of(expert).near.keys
+
+    def set_key(self, expert: int) -> None:
+        """It was used, or its prefetch has ended."""
+        self.tick += 1
+        self.group_of(expert).near.keys[expert] = self.rule.key(expert, self.tick)
+
+    def use(self, request: Request) -> None:
+        """Take note that the device computes an expert."""
+        self.in_use.add(request.expert)
+        self.fresh.discard(request.expert)
+        self.rule.use(request, self.steps)
+        self.set_key(request.expert)
+
+    def state_wishes(self, wishes: NDArray[np.int32]) -> None:
+        """Replace all earlier wishes; `wishes` is ended by -1."""
+        named = wishes.tolist()
+        self.queue.wishes = deque(named[: named.index(-1)] if -1 in named else named)
+        self.queue.issued = self.time
+        self.wished = {wish for wish in self.queue.wishes if self.is_near(wish)}
+
+    def work_off_wishes(self, until: float) -> None:
+        """Let the copy queue begin all prefetches that it can begin before a time, and end those that end by then."""
+        queue = self.queue
+        while True:
+            if queue.flight and queue.flight.end > until:
+                return
+            if queue.flight:
+                self.set_key(queue.flight.expert)
+                queue.flight = None
+            start = max(queue.free, queue.issued)
+            if start >= until or not queue.wishes:
+                return
+            self.begin_prefetch(queue.wishes.popleft(), start)
+
+    def begin_prefetch(self, wish: int, start: float) -> None:
+        """Unless the expert is there, or finds no place."""
+        if self.is_near(wish):
+            return
+        place = self.place_for(wish, self.in_use | self.wished, [])
+        if place is None:
+            self.counts[SKIPPED, self.layer_of(wish)] += 1
+            return
+        source = self.copy(wish, place)
+        self.wished.add(wish)
+        self.fresh.add(wish)
+        self.counts[COPIES, self.layer_of(wish)] += 1
+        self.queue.flight = Flight(wish, source, start, start + self.fetch[source])
+        self.queue.free = self.queue.flight.end
+        self.queue.prefetch_seconds += self.fetch[source]
+
+    def place_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
+        """See NearTier.place."""
+        return self.group_of(expert).near.place(untouchable, precious, self.rule.pick(self.tick))
+
+    def copy(self, expert: int, place: int) -> int:
+        """Copy an expert to a place of the nearest tier, and move what was there; the tier that it came from."""
+        group = self.group_of(expert)
+        source = group.source(expert)
+        self.sources[source, self.layer_of(expert)] += 1
+        self.tick += group.take(expert)
+        evicted = group.near.put(place, expert)
+        if evicted is not None:
+            self.leave(evicted)
+        return source
+
+    def leave(self, expert: int) -> None:
+        """An expert has left the nearest tier."""
+        if expert in self.fresh:
+            self.waste(expert)
+        self.wished.discard(expert)
+        self.in_use.discard(expert)
+        self.tick += self.group_of(expert).demote(expert)
+
+    def waste(self, expert: int) -> None:
+        """A prefetch was for nothing; one under way, which is paused, ends here."""
+        share = 1.0
+        if self.queue.carries(expert):
+            flight, self.queue.flight = self.queue.flight, None
+            saved = flight.end - self.queue.free
+            self.queue.prefetch_seconds -= saved
+            if saved > 0:
+                share -= saved / self.fetch[flight.source]
+        self.fresh.discard(expert)
+        self.counts[WASTED, self.layer_of(expert)] += 1
+        self.sums[WASTED_SHARE, self.layer_of(expert)] += share
+
+    def serve(self, ask: list[Request], layer: int, *, final: bool) -> float:
+        """Serve an ask of a layer, its `final` one of the step or not; when all of it was computed."""
+        there = [request for request in ask if self.is_near(request.expert)]
+        missing = [request for request in ask if not self.is_near(request.expert)]
+        at_hand = [request for request in there if not self.queue.carries(request.expert)]
+        late = [request for request in there if self.queue.carries(request.expert)]
+        service = Service(self.time, self.time, link=self.time)
+        self.in_use = {request.expert for request in there}
+        self.compute_at_hand(service, at_hand, layer)
+        if late:
+            self.await_flight(service, late[0], layer)
+        wrong = final and self.queue.flight is not None and self.layer_of(self.queue.flight.expert) == layer
+        if self.queue.flight and (missing or wrong):
+            self.pause_flight(service, wrong)
+        for request in missing:
+            self.fetch_missing(service, request, layer)
+        self.resume_flight(service)
+        self.sums[STALL, layer] += service.time - service.now - service.busy
+        return service.time
+
+    def compute_at_hand(self, service: Service, at_hand: list[Request], layer: int) -> None:
+        """Compute what has been copied."""
+        for request in at_hand:
+            self.counts[PREFETCHED if request.expert in self.fresh else KEPT, layer] += 1
+            self.use(request)
+            service.compute(request.expert, service.now, float(self.times.work[request.tokens]))
+
+    def await_flight(self, service: Service, request: Request, layer: int) -> None:
+        """Compute what is under way; missing experts are copied after it."""
+        service.link, self.queue.flight = self.queue.flight.end, None
+        self.counts[LATE, layer] += 1
+        self.use(request)
+        service.compute(request.expert, service.link, float(self.times.work[request.tokens]))
+
+    def pause_flight(self, service: Service, wrong: bool) -> None:
+        """Pause the prefetch under way at the end of its chunk; give a `wrong` one up, unless that is its last."""
+        flight = self.queue.flight
+        service.link = self.queue.free = flight.chunk_end(service.now, self.times.chunk)
+        if wrong and service.link < flight.end:
+            self.group_of(flight.expert).near.remove(flight.expert)
+            self.leave(flight.expert)
+
+    def fetch_missing(self, service: Service, request: Request, layer: int) -> None:
+        """Copy and compute a missing expert."""
+        flying = {self.queue.flight.expert} if self.queue.flight else set()
+        near = self.group_of(request.expert).near
+        place, start = self.place_for(request.expert, self.in_use, [flying, self.wished]), service.link
+        if place is None:
+            computed, ended = service.computed.popleft()
+            place, start = near.experts.index(computed), max(service.link, ended)
+        source = self.copy(request.expert, place)
+        self.use(request)
+        self.counts[MISSED, layer] += 1
+        service.link = start + self.fetch[source]
+        self.queue.demand_seconds += self.fetch[source]
+        service.compute(request.expert, service.link, float(self.times.work[request.tokens]))
+
+    def resume_flight(self, service: Service) -> None:
+        """Let what is under way go on once the missing experts are there."""
+        queue = self.queue
+        if queue.flight and queue.free < queue.flight.end:
+            queue.flight.delay(service.link - queue.free)
+        queue.free = max(service.link, queue.flight.end) if queue.flight else service.link

@@ -1,0 +1,390 @@
+"""One run: a strategy's wishes, a hierarchy of caches, a link and a device's times, replayed on routed tokens."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.errors import UserError
+from prophet_moe.offload.simulator import engine
+from prophet_moe.offload.simulator.batching import ABSENT, Asks, Id, Ids, Round
+
+Floats = NDArray[np.float64]
+EVICTIONS = {
+    "lru": engine.LRU,
+    "lrfu": engine.LRFU,
+    "farthest": engine.FARTHEST,
+    "popularity": engine.POPULARITY,
+    "random": engine.RANDOM,
+}
+CORRECT = "Correct it."
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Tiers of expert caches, the nearest first; the device computes from the first."""
+
+    rooms: tuple[int, ...]
+    """Experts that each tier holds: of each layer, or of all layers together."""
+    per_layer: bool = True
+    inclusive: bool = False
+
+    def check(self) -> "Hierarchy":
+        """Return it if it can be; else a UserError."""
+        if not self.rooms or min(self.rooms) < 1:
+            raise UserError("capacity", f"got {self.rooms}, expected at least 1 expert in each tier", CORRECT)
+        if self.inclusive and any(near >= far for near, far in zip(self.rooms, self.rooms[1:], strict=False)):
+            problem = f"got {self.rooms}, expected each inclusive tier to be larger than the one it holds"
+            raise UserError("capacity", problem, "Correct it, or make the tiers exclusive.")
+        return self
+
+
+ISO_CACHE_SHARES = (0.4, 0.4, 0.2)
+"""Of the cache, for L1, L2 and L3 (004:104-110)."""
+
+
+def iso_cache(total_mb: float, expert_mb: float, shares: Sequence[float] = ISO_CACHE_SHARES) -> tuple[int, ...]:
+    """Experts in each tier of the report's iso-cache framework (004:104-110): 16, 16, 8 for 100 MB and 2.5 MB."""
+    return tuple(int(total_mb * share / expert_mb) for share in shares)
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a device and its links take, seconds."""
+
+    other: Floats
+    """(L,): all of a layer but its routed experts."""
+    work: Floats
+    """(B + 1,): one expert that is handed 0 to B tokens."""
+    fetch: tuple[float, ...]
+    """A copy of one expert to the nearest tier from each farther one, and from behind the last."""
+    chunk: float = np.inf
+    """The part of a copy that is not interrupted."""
+
+    def check(self) -> "Times":
+        """Return them if they are times; else a UserError."""
+        for name in ("other", "work", "fetch"):
+            values = np.asarray(getattr(self, name))
+            if not (np.isfinite(values) & (values >= 0)).all():
+                problem = f"got {values[~(np.isfinite(values) & (values >= 0))][0]}, expected finite seconds from 0 on"
+                raise UserError(f"times: {name}", problem, CORRECT)
+        if not self.chunk > 0:
+            raise UserError("times: chunk", f"got {self.chunk}, expected seconds above 0", CORRECT)
+        return self
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run took and moved. L layers, M tiers."""
+
+    step_seconds: Floats
+    """(steps,)."""
+    step_tokens: NDArray[np.int64]
+    """(steps,): tokens decoded in each."""
+    routed: int
+    """Choices of all tokens and layers, duplicates of a batch counted."""
+    counts: NDArray[np.int64]
+    """(COUNTS, L), see engine: requests by cause, prefetches."""
+    sources: NDArray[np.int64]
+    """(M + 1, L): copies from each tier."""
+    sums: Floats
+    """(SUMS, L)."""
+    compute_seconds: float
+    """Computing alone, without waiting."""
+    demand_seconds: float
+    """Of the link, for missing experts."""
+    prefetch_seconds: float
+    """Of the link, for prefetches."""
+    pending: int
+    """Prefetches at the end that were not used yet."""
+    waves: bool
+    """Whether an ask was for more than the nearest tier holds."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps."""
+        return float(self.step_seconds.sum())
+
+    @property
+    def requests(self) -> NDArray[np.int64]:
+        """(L,): experts asked for, in an ask each once."""
+        return self.counts[[engine.KEPT, engine.PREFETCHED, engine.LATE, engine.MISSED]].sum(axis=0)
+
+    def count(self, cause: int) -> int:
+        """Of all layers."""
+        return int(self.counts[cause].sum())
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the requests that found their expert there."""
+        return 1 - (self.count(engine.MISSED) + self.count(engine.LATE)) / int(self.requests.sum())
+
+    @property
+    def copies(self) -> int:
+        """Experts copied to the nearest tier, or begun to be."""
+        return self.count(engine.MISSED) + self.count(engine.COPIES)
+
+    @property
+    def request_dedup(self) -> float:
+        """1 - requests / routed."""
+        return 1 - int(self.requests.sum()) / self.routed
+
+
+class Wished(NamedTuple):
+    """Wishes of a round in a compact form: at each point those from ids[begin] to ids[end], the most urgent first.
+
+    A round has T (L + 1) points: in each step before the pass, and when each layer has asked. Points may share ids.
+    """
+
+    ids: Ids
+    begins: NDArray[np.int64]
+    """(T, L + 1)."""
+    ends: NDArray[np.int64]
+    """(T, L + 1)."""
+
+    def array(self) -> NDArray[np.int64]:
+        """(T, L + 1, W) ids, ended by -1."""
+        counts = (self.ends - self.begins)[..., None]
+        number = np.arange(max(1, counts.max(initial=0)))
+        found = np.append(self.ids, NO_WISHES)[np.minimum(self.begins[..., None] + number, len(self.ids))]
+        return np.where(number < counts, found, NO_WISHES)
+
+
+Wishes = Wished | NDArray[np.integer]
+"""In compact form, or an array (T, L + 1, W) of ids, the most urgent first, ended by -1."""
+
+
+class Job(NamedTuple):
+    """One round of a run: what is asked, and what is wished for."""
+
+    decoding: Round
+    asks: Asks
+    wishes: Wishes
+
+
+NO_WISHES = -1
+
+
+def no_wishes(decoding: Round) -> Wished:
+    """Nothing, at any time."""
+    nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
+    return Wished(np.empty(0, Id), nowhere, nowhere)
+
+
+def simulate(
+    jobs: Iterable[Job],
+    hierarchy: Hierarchy,
+    times: Times,
+    popularity: Floats,
+    eviction: str = "lru",
+    *,
+    warm: bool = True,
+    waves: bool = False,
+) -> Outcome:
+    """Replay rounds one after another; the caches keep what they hold.
+
+    `popularity` (L, E) is how often each expert was chosen in training: `warm` caches start with the most popular ones.
+    An ask for more than the nearest tier holds is a UserError, unless `waves` are allowed. Belady's rule needs all
+    jobs at once; with any other, only one round is in memory at a time.
+    """
+    hierarchy.check()
+    times.check()
+    layers = len(popularity)
+    rules = _rules(hierarchy, times, *popularity.shape)
+    state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk)
+    tally = engine.Tally(
+        np.zeros((engine.COUNTS, layers), np.int64),
+        np.zeros((len(hierarchy.rooms) + 1, layers), np.int64),
+        np.zeros((engine.SUMS, layers)),
+    )
+    if eviction == "farthest":
+        jobs = list(jobs)
+        following = _next_asks([job.asks for job in jobs], state.upcoming)
+    if warm:
+        _fill(state, hierarchy, popularity)
+    seconds, tokens, routed, widest, compute = [], [], 0, 0, 0.0
+    for number, job in enumerate(jobs):
+        widest = max(widest, job.asks.widest)
+        if widest > hierarchy.rooms[0] and not waves:
+            problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
+            raise UserError("capacity", problem, "Correct it, or allow waves.")
+        wished = _checked(job, hierarchy, rules.group_of)
+        spent = np.zeros(len(job.decoding.rows))
+        # No other rule looks ahead. One type of each array: the kernel is compiled once.
+        ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
+        engine.run_round(state, rules, tally, job.asks, ahead, wished, spent)
+        seconds.append(spent)
+        tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
+        handed = np.bincount(job.asks.tokens, minlength=len(rules.work))
+        routed += int(handed @ np.arange(len(handed)))
+        compute += float(handed @ rules.work + len(spent) * times.other.sum())
+    return Outcome(
+        np.concatenate(seconds),
+        np.concatenate(tokens),
+        routed,
+        *tally,
+        compute,
+        float(state.clock[engine.DEMAND_BUSY]),
+        float(state.clock[engine.PREFETCH_BUSY]),
+        int(state.fresh.sum()),
+        widest > hierarchy.rooms[0],
+    )
+
+
+def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> engine.Rules:
+    if len(times.fetch) != len(hierarchy.rooms):
+        problem = f"got {len(times.fetch)} for {len(hierarchy.rooms)} tiers, expected one from behind each"
+        raise UserError("times: fetch", problem, CORRECT)
+    layer_of = np.repeat(np.arange(layers, dtype=Id), experts)
+    return engine.Rules(
+        np.array([0.0, *times.fetch]),
+        np.asarray(times.other, float),
+        np.asarray(times.work, float),
+        layer_of,
+        layer_of if hierarchy.per_layer else np.zeros_like(layer_of),
+    )
+
+
+def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float) -> engine.State:
+    """Empty caches."""
+    ids = popularity.size
+    groups = len(popularity) if hierarchy.per_layer else 1
+    shape = (len(hierarchy.rooms), groups, max(hierarchy.rooms))
+    state = engine.State(
+        slots=np.zeros(shape, Id),
+        keys=np.zeros(shape, np.int64),
+        stamps=np.full((2, groups, shape[2] + 1), -1, np.int64),
+        held=np.zeros(shape[:2], np.int64),
+        room=np.array(hierarchy.rooms),
+        where=np.full((len(hierarchy.rooms), ids), -1, np.int32),
+        fresh=np.zeros(ids, np.bool_),
+        score=_scores(popularity, eviction),
+        upcoming=np.full(ids, engine.NEVER),
+        clock=np.zeros(engine.CLOCKS),
+        marks=np.zeros(engine.MARKS, np.int64),
+    )
+    state.clock[engine.CHUNK] = chunk
+    state.marks[engine.FLIGHT] = -1
+    state.marks[engine.INCLUSIVE], state.marks[engine.EVICTION] = hierarchy.inclusive, eviction
+    return state
+
+
+def _scores(popularity: Floats, eviction: int) -> Floats:
+    """(N,) what is known of each expert before the run, as the eviction rule counts."""
+    share = popularity.ravel() / popularity.sum(axis=1, keepdims=True).repeat(popularity.shape[1])
+    if eviction == engine.LRFU:
+        # What the weights of uses add up to in the long run, at one use a step of this share.
+        return share * engine.HALF_LIFE / np.log(2) + 2.0**-20
+    return share
+
+
+def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None:
+    """Put the most popular experts into the nearest tier, the next into the one behind, or into both if inclusive."""
+    popular = popularity.reshape(state.held.shape[1], -1)
+    groups, begin = np.arange(len(popular))[:, None], 0
+    ranked = np.argsort(-popular, axis=1, kind="stable") + groups * popular.shape[1]
+    for tier, room in enumerate(hierarchy.rooms):
+        chosen = ranked[:, begin : begin + room]
+        count = chosen.shape[1]
+        state.slots[tier, :, :count] = chosen
+        state.keys[tier, :, :count] = _first_keys(state, chosen) if tier == 0 else -np.arange(count)
+        state.held[tier] = count
+        state.where[tier, chosen] = np.arange(count)
+        begin += 0 if hierarchy.inclusive else room
+
+
+def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keys of what the nearest tier holds at first (G, C): the more popular, the more recent."""
+    if state.marks[engine.EVICTION] == engine.FARTHEST:
+        return engine.NEVER - state.upcoming[chosen]
+    if state.marks[engine.EVICTION] == engine.LRFU:
+        return state.score[chosen].view(np.int64) >> engine.LOW_BITS
+    if state.marks[engine.EVICTION] == engine.RANDOM:
+        return np.zeros_like(chosen)
+    if state.marks[engine.EVICTION] == engine.POPULARITY:
+        return (state.score[chosen] * engine.SCALE).astype(np.int64)
+    return np.broadcast_to(-np.arange(chosen.shape[1]), chosen.shape)
+
+
+def _next_asks(asks: Sequence[Asks], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """For every request the number of the ask that needs the same expert next; `upcoming` becomes that of the first."""
+    last = sum(len(part.starts) - 1 for part in asks)
+    following = []
+    for part in reversed(asks):
+        last -= len(part.starts) - 1
+        following.append(_followed(part.starts, part.ids, last, upcoming))
+    return following[::-1]
+
+
+@njit(cache=True)
+def _followed(starts, ids, first, upcoming):
+    following = np.empty(len(ids), np.int64)
+    for ask in range(len(starts) - 2, -1, -1):
+        for request in range(starts[ask], starts[ask + 1]):
+            following[request] = upcoming[ids[request]]
+            upcoming[ids[request]] = first + ask
+    return following
+
+
+def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> Wished:
+    """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
+    decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's wishes()."
+    layers, experts = decoding.layers, decoding.experts
+    points = len(decoding.rows), layers + 1
+    if isinstance(job.wishes, Wished):
+        wished = job.wishes
+        ids, begins, ends = wished
+        if begins.shape != points or ends.shape != points or not ((begins >= 0) & (ends <= len(ids))).all():
+            raise UserError("strategy", f"wishes are not ranges of their {len(ids)} ids, of shape {points}", fix)
+    elif job.wishes.shape[:-1] == points and np.issubdtype(job.wishes.dtype, np.integer):
+        wished = _compact(job.wishes)
+    else:
+        shape = f"({points[0]}, {points[1]}, any)"
+        problem = f"wishes are {job.wishes.dtype} of shape {job.wishes.shape}, expected whole numbers {shape}"
+        raise UserError("strategy", problem, fix)
+    place, wish, crowded = _wrong_wish(wished.ids, wished.begins.ravel(), wished.ends.ravel(), group_of, room)
+    if place < 0:
+        return wished._replace(ids=wished.ids.astype(Id, copy=False))
+    step, point = divmod(place, layers + 1)
+    when = "before the pass" if point == 0 else f"after layer {point - 1}"
+    if crowded:
+        problem = f"more wishes than the {room} experts of capacity"
+    else:
+        problem = f"wishes for expert id {wish}, expected layer * {experts} + expert, below {layers * experts}"
+    raise UserError("strategy", f"step {step}, {when}: {problem}", fix)
+
+
+def _compact(wishes: NDArray[np.integer]) -> Wished:
+    """Of an array (T, L + 1, W)."""
+    counts = np.logical_and.accumulate(wishes != NO_WISHES, axis=2).sum(axis=2)
+    begins = np.arange(counts.size).reshape(counts.shape) * wishes.shape[2]
+    return Wished(wishes.ravel(), begins, begins + counts)
+
+
+@njit(cache=True)
+def _wrong_wish(ids, begins, ends, group_of, room):
+    """Point and id of the first wish that is out of range, or one too many for its group; -1 if none is.
+
+    `wanted` counts ids[first:last] by group. From point to point it loses and gains what differs: points share ids.
+    """
+    wanted = np.zeros(group_of[-1] + 1, np.int64)
+    first, last = 0, 0
+    for point in range(len(begins)):
+        begin, end = begins[point], ends[point]
+        if not first <= begin < last <= end:
+            wanted[:] = 0
+            first = last = begin
+        for number in range(first, begin):
+            wanted[group_of[ids[number]]] -= 1
+        for number in range(last, end):
+            wish = ids[number]
+            if wish < 0 or wish >= len(group_of):
+                return point, np.int64(wish), False
+            wanted[group_of[wish]] += 1
+            if wanted[group_of[wish]] > room:
+                return point, np.int64(wish), True
+        first, last = begin, end
+    return -1, np.int64(-1), False

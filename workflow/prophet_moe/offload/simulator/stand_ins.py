@@ -1,0 +1,69 @@
+"""Routing that stands in for a model of which no trace is at hand.
+
+A recorded trace stands in for models of its own E and k. Every other model is replayed on generated routing of its own
+E and k, so that the experts of a batch, u(B), are the share of E that they are in the model. Its locality is that of
+the nearest model whose hit rates were published (`routing.nearest`). What a predictor would say of it comes from how
+well a measured one tells chosen experts from others (`predict.discrimination`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prophet_moe.offload.experiments import RECORDED, Sample, samples
+from prophet_moe.offload.simulator.forecast import Forecast, Learned, Probabilities
+from prophet_moe.predict.discrimination import Discrimination, prior, transferred
+from prophet_moe.predict.network import Network
+from prophet_moe.routing.calibrated import Calibrated
+from prophet_moe.routing.synthetic import generate
+from prophet_moe.routing.trace import Router, Trace
+from prophet_moe.settings import Simulation
+
+HISTORY = 32
+"""Tokens that a generated sequence has behind it when its replay begins."""
+LEARNED_SEQUENCES = 64
+"""Generated sequences that popularity and prior are counted on; they are not replayed."""
+LEARNED_SEED, SCORE_SEED = 1_000_000, 2_000_000
+"""Seeds far from those of the samples, which count from 0."""
+
+
+@dataclass(frozen=True)
+class Foretold(Forecast):
+    """A forecast whose probabilities of Prophet's predictor are given."""
+
+    said: Probabilities = None
+    """(D, n, L, E)."""
+
+    def prophet(self, lookahead: int) -> Probabilities:
+        """The given probabilities at one lookahead."""
+        return self.said[lookahead - 1]
+
+
+def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -> list[Sample]:
+    """Samples of so many of a trace's held-out sequences, as the frontier replays them; too few are a UserError."""
+    size = {"sequences": sequences, "tokens": plan.frontier_tokens, "sequence_order": "mixed"}
+    return list(samples(trace, network, plan.model_copy(update=size), (RECORDED,), plan.frontier_samples))
+
+
+def generated(
+    calibrated: Calibrated, router: Router, power: Discrimination, sequences: int, plan: Simulation
+) -> list[Sample]:
+    """Samples of so many sequences of generated routing for `router`, foretold by a predictor of the given `power`.
+
+    There is no end of generated sequences: their share of all, which intervals go by, is 0.
+    """
+    parameters = calibrated.parameters(router)
+    tokens = HISTORY + plan.frontier_tokens
+    learned = Learned(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
+    counted = prior(learned.trace)
+    found = []
+    for seed in range(plan.frontier_samples):
+        # A sequence is seeded by its number as well: samples share none.
+        whole = generate(parameters, sequences, tokens, seed)
+        said = np.ascontiguousarray(transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY])
+        found.append(Sample(Foretold(learned, _replayed(whole), said=said), seed, RECORDED, 0.0))
+    return found
+
+
+def _replayed(trace: Trace) -> Trace:
+    return trace.select(trace.position >= HISTORY)

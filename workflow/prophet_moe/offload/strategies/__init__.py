@@ -1,0 +1,61 @@
+"""Strategies of serving experts from a cache, one file each: what is prefetched when, and what is evicted.
+
+Every module of this folder holds one STRATEGY; its name is the module's. Add a file to add a strategy.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prophet_moe.offload.simulator.batching import Round
+from prophet_moe.offload.simulator.forecast import Forecast
+from prophet_moe.offload.simulator.simulation import Hierarchy, Wished, Wishes, no_wishes
+
+Wishing = Callable[[Round, Forecast, Hierarchy], Wishes]
+Order = Callable[[Round, Forecast], NDArray[np.int64]]
+
+
+def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> Wished:
+    """No prefetches."""
+    return no_wishes(decoding)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What makes a strategy."""
+
+    title: str
+    source: str
+    """Where it is described."""
+    rank: int
+    """Place in tables and figures."""
+    role: Literal["strategy", "bound", "oracle", "control"] = "strategy"
+    """A strategy of the comparison, or beside it a bound, an oracle (which knows the future and bounds nothing), or a
+    control."""
+    wishes: Wishing = nothing
+    """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
+    urgent first, ended by -1, or what `prefetch.ahead` makes. Per layer at most what the nearest tier holds."""
+    eviction: str = "lru"
+    """Which expert makes room: lru, lrfu, farthest, popularity or random."""
+    deduplicated: bool = False
+    """Whether a layer asks once for the distinct experts of the batch, or for those of one token after another."""
+    order: Order | None = None
+    """(T, L, B) in which order the tokens of a layer are taken."""
+    clairvoyant: bool = False
+    """Whether it goes by choices that were not made yet."""
+    all_resident: bool = False
+    """Whether every expert is in the nearest tier, whatever the capacity."""
+
+
+@cache
+def strategies() -> dict[str, Strategy]:
+    """All strategies by name, in the order of their ranks."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    found = {name: import_module(f"{__name__}.{name}").STRATEGY for name in names}
+    return dict(sorted(found.items(), key=lambda item: item[1].rank))

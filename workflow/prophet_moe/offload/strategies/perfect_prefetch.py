@@ -1,0 +1,24 @@
+"""Perfect prefetch: everything that the next pass through the layers asks for is known, and when it is needed again."""
+
+from prophet_moe.offload.simulator.prefetch import ahead, true_needs
+from prophet_moe.offload.strategies import Strategy
+
+
+def wishes(decoding, forecast, hierarchy):
+    """The true experts of as many layers ahead as the model has."""
+    needs = true_needs(decoding)
+    return ahead(
+        decoding, dict.fromkeys(range(1, decoding.layers + 1), needs), hierarchy, before_pass=True, next_step=True
+    )
+
+
+STRATEGY = Strategy(
+    title="Perfect prefetch",
+    source="oracle",
+    rank=12,
+    role="oracle",
+    wishes=wishes,
+    eviction="farthest",
+    deduplicated=True,
+    clairvoyant=True,
+)

@@ -1,0 +1,15 @@
+"""Prophet: a learned predictor looks three layers ahead; predictions and requests are joined over the batch.
+
+Caching is that of `intelligent`, so that the two differ by the prediction alone.
+"""
+
+from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
+from prophet_moe.offload.strategies import Strategy
+
+
+def wishes(decoding, forecast, hierarchy):
+    """What the predictor holds likely in the layers ahead."""
+    return ahead(decoding, {d: batch_needs(decoding, forecast.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
+
+
+STRATEGY = Strategy(title="Prophet", source="report 000:60", rank=7, wishes=wishes, eviction="lrfu", deduplicated=True)
