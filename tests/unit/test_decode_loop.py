@@ -17,7 +17,7 @@ from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import Profile, datasheet_profile
 from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.offload.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.offload.decode_loop.decisions import Copy, decide, often_chosen, tallied, wishes
+from prophet_moe.offload.decode_loop.decisions import Copy, decide, often_chosen, plan_prefetches, tallied
 from prophet_moe.offload.decode_loop.plan import (
     ALL_RESIDENT,
     FREQUENCY,
@@ -44,7 +44,7 @@ from prophet_moe.offload.decode_loop.validation import (
 )
 from prophet_moe.offload.simulator.batching import Round, asks_of
 from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
-from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_wishes, simulate
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.predict.context import split
 from prophet_moe.routing.store import TRACE, read_trace, seal
 from tests.shared_link import SharedLink
@@ -62,8 +62,8 @@ def routed(layers: int, chosen: list[list[list[int]]]) -> np.ndarray:
     return np.array(chosen, np.uint16).reshape(-1, 1, layers, len(chosen[0][0]))
 
 
-def seconds_of(choices, wished, slots, most, clock, *, miss_priority=True) -> list[float]:
-    steps = decide(choices, wished, slots, most)
+def seconds_of(choices, planned, slots, most, clock, *, miss_priority=True) -> list[float]:
+    steps = decide(choices, planned, slots, most)
     tokens = tokens_of(choices)
     return [
         step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in zip(steps, tokens, strict=True)
@@ -80,13 +80,13 @@ def loops(draw):
     def drawn(count: int) -> np.ndarray:
         return random.random((steps, batch, layers, experts)).argsort(axis=-1)[..., :count].astype(np.uint16)
 
-    def wished(layer: int) -> list[list[int]]:
+    def planned(layer: int) -> list[list[int]]:
         ahead = min(lookahead, layers - 1 - layer)
         return [random.permutation(experts)[: random.integers(experts + 1)].tolist() for _ in range(ahead)]
 
     lookahead, duration = draw(st.integers(1, 3)), st.floats(0, 4)
     clock = times(layers, batch, draw(duration), draw(duration), draw(duration))
-    wanted = [[wished(layer) for layer in range(layers)] for _ in range(steps)]
+    wanted = [[planned(layer) for layer in range(layers)] for _ in range(steps)]
     return drawn(top_k), wanted, draw(st.integers(1, experts)), draw(st.integers(1, 3)), clock
 
 
@@ -106,7 +106,7 @@ def test_on_demand_is_that_of_the_simulator(loop):
     asks = asks._replace(ids=asks.ids[order], tokens=asks.tokens[order])
     # Experts 0 to slots - 1 lie there at first, the least recently used first.
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
-    job = Job(decoding, asks, no_wishes(decoding))
+    job = Job(decoding, asks, no_prefetches(decoding))
     outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
     misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()
@@ -166,8 +166,8 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
 @given(loops(), st.booleans())
 def test_the_clock_is_that_of_simpy(loop, miss_priority):
     """And no step is shorter than its work, or longer than all of it in turn."""
-    choices, wished, slots, most, clock = loop
-    for step, tokens in zip(decide(choices, wished, slots, most), tokens_of(choices), strict=True):
+    choices, planned, slots, most, clock = loop
+    for step, tokens in zip(decide(choices, planned, slots, most), tokens_of(choices), strict=True):
         found = step_seconds(step, tokens, clock, miss_priority=miss_priority)
         assert found == pytest.approx(by_simpy(step, tokens, clock, miss_priority=miss_priority), rel=1e-9, abs=1e-9)
         copies = sum(len(work.prefetches) + sum(use.copy is not None for use in work.uses) for work in step)
@@ -179,19 +179,19 @@ def test_the_clock_is_that_of_simpy(loop, miss_priority):
 def test_a_prefetch_goes_after_the_misses_of_its_layer():
     """Layer 0 asks at 1 for expert 1, there at 3; the prefetch for layer 1, which asks at 4.25, is there at 5."""
     choices, clock = routed(2, [[[1], [1]]]), times(2, 1)
-    wished = [[[[1]], []]]
+    planned = [[[[1]], []]]
     for miss_priority in (True, False):
-        assert seconds_of(choices, wished, 1, 1, clock, miss_priority=miss_priority) == [1 + 2 + 2 + 0.25]
+        assert seconds_of(choices, planned, 1, 1, clock, miss_priority=miss_priority) == [1 + 2 + 2 + 0.25]
     assert seconds_of(choices, None, 1, 1, clock) == [2 * (1 + 2 + 0.25)]
 
 
 def test_a_miss_and_an_earlier_prefetch_share_the_link():
     """At 1 layer 0 prefetches for layer 2; layer 1 misses at 2.25: the former ends at 7.75, the latter at 9."""
     choices, clock = routed(3, [[[0], [1], [1]]]), times(3, 1, fetch=4.0)
-    wished = [[[[], [1]], [[1]], []]]
-    assert seconds_of(choices, wished, 1, 1, clock) == [9 + 0.25 + 1 + 0.25]
+    planned = [[[[], [1]], [[1]], []]]
+    assert seconds_of(choices, planned, 1, 1, clock) == [9 + 0.25 + 1 + 0.25]
     # In one queue the miss waits until 5 and is there at 9, too.
-    assert seconds_of(choices, wished, 1, 1, clock, miss_priority=False) == [9 + 0.25 + 1 + 0.25]
+    assert seconds_of(choices, planned, 1, 1, clock, miss_priority=False) == [9 + 0.25 + 1 + 0.25]
 
 
 def test_a_step_ends_with_its_last_copy():
@@ -202,8 +202,8 @@ def test_a_step_ends_with_its_last_copy():
 def test_newer_wishes_replace_what_was_not_begun():
     """One copy a layer: 5 is begun for layer 1; of what waits for layer 2, 6 is wished for again, 7 is not."""
     choices = routed(4, [[[0], [5], [6], [3]]])
-    wished = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
-    (step,) = decide(choices, wished, 2, 1)
+    planned = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
+    (step,) = decide(choices, planned, 2, 1)
     assert [work.prefetches for work in step] == [
         [Copy(1, 5, 0, 0, False)],
         [Copy(2, 6, 0, 0, False)],
@@ -215,7 +215,7 @@ def test_newer_wishes_replace_what_was_not_begun():
     assert tally["prefetches_dropped"].tolist() == [[0, 0, 1, 1]]
     assert tally["prefetches_used"].tolist() == [[0, 1, 1, 1]]
     assert tally["misses"].sum() == 0
-    (step,) = decide(choices, wished, 2, 2)
+    (step,) = decide(choices, planned, 2, 2)
     begun = [[(copy.layer, copy.expert) for copy in work.prefetches] for work in step]
     assert begun == [[(1, 5), (2, 6)], [(3, 3)], [], []]
 
@@ -223,8 +223,8 @@ def test_newer_wishes_replace_what_was_not_begun():
 def test_what_is_begun_stays_until_its_layer_asks():
     """Newer wishes without it take other slots: of 2 slots the one with expert 0 is left, then none."""
     choices = routed(4, [[[0], [0], [0], [4]]])
-    wished = [[[[], [], [4]], [[], [5]], [[6]], []]]
-    (step,) = decide(choices, wished, 2, 1)
+    planned = [[[[], [], [4]], [[], [5]], [[6]], []]]
+    (step,) = decide(choices, planned, 2, 1)
     assert [work.prefetches for work in step] == [[Copy(3, 4, 0, 0, False)], [Copy(3, 5, 1, 1, False)], [], []]
     assert step[3].dropped == [3], "6 finds no slot"
     assert [use.source for use in step[3].uses] == ["prefetched"]
@@ -257,12 +257,12 @@ def test_wishes_of_prophet_are_those_of_the_simulator(loop):
         each[:, :ahead_of] = 0
     needs = {distance: batch_needs(decoding, each) for distance, each in enumerate(forecasts, start=1)}
     simulated = ahead(decoding, needs, Hierarchy((slots,)))
-    wished = wishes(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
+    planned = plan_prefetches(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
     for step, layer in np.ndindex(steps, layers):
         begin, end = simulated.begins[step, layer + 1], simulated.ends[step, layer + 1]
         own = [
             target * experts + expert
-            for target, needed in enumerate(wished[step][layer], start=layer + 1)
+            for target, needed in enumerate(planned[step][layer], start=layer + 1)
             for expert in needed[:slots]
         ]
         assert simulated.ids[begin:end].tolist() == own
@@ -277,7 +277,7 @@ def test_frequency_goes_by_what_the_other_half_chose(plan):
     for layer, chosen in enumerate(often.tolist()):
         counts = [(learned.experts[:, layer] == expert).sum() for expert in range(8)]
         assert chosen == sorted(range(8), key=lambda expert: -counts[expert])[: workload.predicted_experts]
-    found = wishes(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
+    found = plan_prefetches(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
     assert found == [[[often[1].tolist(), often[2].tolist()], [often[2].tolist()], []]]
 
 

@@ -88,7 +88,7 @@ def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_lay
     needs, layers = batch_needs(decoding, forecast), decoding.layers
     hierarchy = Hierarchy((room,), per_layer)
     likely = {distance: needs if shared else Needs(*needs) for distance in distances}
-    wishes = ahead(decoding, likely, hierarchy, before_pass=before_pass, next_step=next_step).array()
+    prefetches = ahead(decoding, likely, hierarchy, before_pass=before_pass, next_step=next_step).array()
     plain = [layer for step in plain_needs(decoding, forecast) for layer in step]
     for step in range(len(decoding.rows)):
         for point in range(layers + 1):
@@ -98,7 +98,7 @@ def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_lay
                 if step * layers + target < len(plain) and (target < layers or next_step):
                     # Two layers on is never the same layer again, so that a layer's room is its own.
                     expected += plain[step * layers + target][: room if per_layer else room - len(expected)]
-            found = wishes[step, point].tolist()
+            found = prefetches[step, point].tolist()
             assert found[: len(expected)] == expected
             assert set(found[len(expected) :]) <= {-1}
 

@@ -13,13 +13,13 @@ from prophet_moe.offload.simulator import engine, reference
 from prophet_moe.offload.simulator.batching import Round, asks_of, rounds
 from prophet_moe.offload.simulator.simulation import (
     EVICTIONS,
-    NO_WISHES,
+    NO_PREFETCH,
     Hierarchy,
     Job,
     Outcome,
+    PrefetchPlan,
     Times,
-    Wished,
-    no_wishes,
+    no_prefetches,
     simulate,
 )
 from prophet_moe.routing.reuse import lru_hits
@@ -44,7 +44,7 @@ class Case(NamedTuple):
 
     def idle(self) -> "Case":
         """The same without wishes."""
-        return self._replace(jobs=[job._replace(wishes=no_wishes(job.decoding)) for job in self.jobs])
+        return self._replace(jobs=[job._replace(prefetches=no_prefetches(job.decoding)) for job in self.jobs])
 
 
 def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch: int) -> list[Round]:
@@ -56,11 +56,11 @@ def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch
     return list(rounds(choices, np.concatenate([[0], np.cumsum(lengths)]), batch, experts))
 
 
-def random_wishes(random, decoding: Round, asks, hierarchy: Hierarchy) -> np.ndarray:
+def random_prefetches(random, decoding: Round, asks, hierarchy: Hierarchy) -> np.ndarray:
     """At every point some experts of layers that come, and some of any, some twice, each group at most its room."""
     steps, layers, experts = len(decoding.rows), decoding.layers, decoding.experts
     groups, room = layers if hierarchy.per_layer else 1, hierarchy.rooms[0]
-    wishes = np.full((steps, layers + 1, groups * room + 1), NO_WISHES, np.int32)
+    prefetches = np.full((steps, layers + 1, groups * room + 1), NO_PREFETCH, np.int32)
     for step in range(steps):
         for point in range(layers + 1):
             ahead = step * layers + point
@@ -69,9 +69,9 @@ def random_wishes(random, decoding: Round, asks, hierarchy: Hierarchy) -> np.nda
             drawn = random.integers(layers * experts, size=random.integers(1, 2 * experts))
             named = random.permutation(np.concatenate([coming, drawn]))[: random.integers(0, 12)]
             group = named // experts if hierarchy.per_layer else np.zeros_like(named)
-            fits = [wish for at, wish in enumerate(named) if (group[: at + 1] == group[at]).sum() <= room]
-            wishes[step, point, : len(fits)] = fits
-    return wishes
+            fits = [expert for at, expert in enumerate(named) if (group[: at + 1] == group[at]).sum() <= room]
+            prefetches[step, point, : len(fits)] = fits
+    return prefetches
 
 
 @st.composite
@@ -90,7 +90,7 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     for _ in range(draw(st.integers(*tiers)) - 1):
         rooms.append(draw(st.integers(1, 4)) + (rooms[-1] if inclusive else 0))
     hierarchy = Hierarchy(tuple(rooms), per_layer, inclusive)
-    wished = [random_wishes(random, part, ask, hierarchy) for part, ask in zip(parts, asks, strict=True)]
+    planned = [random_prefetches(random, part, ask, hierarchy) for part, ask in zip(parts, asks, strict=True)]
     slowness = draw(st.integers(1, 12))
     other, work, fetch = (
         random.integers(0, 1 + draw(st.integers(0, slowness)), count) / 4 for count in (layers, batch + 1, len(rooms))
@@ -98,7 +98,7 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     chunk = draw(st.sampled_from([0.25, 0.5, 0.75, 2.0, np.inf]))
     times = Times(other, work, tuple(fetch.tolist()), chunk)
     popularity = random.integers(1, 9, (layers, experts)).astype(float)
-    jobs = [Job(*parts) for parts in zip(parts, asks, wished, strict=True)]
+    jobs = [Job(*parts) for parts in zip(parts, asks, planned, strict=True)]
     return Case(jobs, hierarchy, times, popularity, waves)
 
 
@@ -123,7 +123,7 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
     weights = 1 / np.arange(1, experts + 1) ** 2
     chosen = random.choice(experts, size=steps, p=weights / weights.sum())
     decoding = Round(chosen.astype(np.uint16).reshape(steps, 1, 1), np.arange(steps)[:, None], experts)
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), no_wishes(decoding))]
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), no_prefetches(decoding))]
     arguments = jobs, Hierarchy((3,)), Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts)), "lrfu"
     assert_equal(simulate(*arguments), reference.simulate(*arguments))
 
@@ -132,9 +132,9 @@ def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
     """Expert 2, never used, is prefetched beside 0, in use; wished for again, it does not make room for 1."""
     steps = 18 * engine.ERA
     decoding = Round(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
-    wishes = np.full((steps, 2, 2), NO_WISHES)
-    wishes[-2, 1, 0], wishes[-1, 0] = 2, (2, 1)
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), wishes)]
+    prefetches = np.full((steps, 2, 2), NO_PREFETCH)
+    prefetches[-2, 1, 0], prefetches[-1, 0] = 2, (2, 1)
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), prefetches)]
     times = Times(np.ones(1), np.ones(2), (0.5,))
     outcome = simulate(jobs, Hierarchy((2,)), times, np.ones((1, 3)), "lrfu", warm=False)
     assert causes(outcome) == {"KEPT": steps - 1, "MISSED": 1, "COPIES": 1, "SKIPPED": 1}
@@ -152,10 +152,10 @@ def test_wishes_in_compact_form_are_those_of_the_array(case, seed):
         begins = random.integers(len(ids), size=(len(job.decoding.rows), layers + 1))
         begins = np.sort(begins.ravel()).reshape(begins.shape) if seed % 2 else begins
         ends = np.minimum(begins + random.integers(4, size=begins.shape), len(ids))
-        wished = Wished(ids, begins, ends)
-        assert [wish for wish in wished.array()[0, 0] if wish >= 0] == ids[begins[0, 0] : ends[0, 0]].tolist()
-        jobs.append(job._replace(wishes=wished))
-        dense.append(job._replace(wishes=wished.array()))
+        planned = PrefetchPlan(ids, begins, ends)
+        assert [expert for expert in planned.array()[0, 0] if expert >= 0] == ids[begins[0, 0] : ends[0, 0]].tolist()
+        jobs.append(job._replace(prefetches=planned))
+        dense.append(job._replace(prefetches=planned.array()))
     assert told(case._replace(jobs=jobs)) == told(case._replace(jobs=dense))
 
 
@@ -206,7 +206,7 @@ def test_no_rule_copies_less_than_belady(case, warm):
 def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
     random = np.random.default_rng(seed)
     parts = decoded(random, 8, layers, experts, 1, 1)
-    jobs = [Job(part, asks_of(part, deduplicated=True), no_wishes(part)) for part in parts]
+    jobs = [Job(part, asks_of(part, deduplicated=True), no_prefetches(part)) for part in parts]
     times = Times(np.ones(layers), np.ones(2), (1.0,) * len(rooms))
     outcome = simulate(jobs, Hierarchy(tuple(rooms)), times, np.ones((layers, experts)), warm=False)
     for layer in range(layers):
@@ -224,7 +224,7 @@ def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
     weights = 1 / np.arange(1, experts + 1)
     stream = random.choice(experts, 40_000, p=weights / weights.sum()).astype(np.uint16)
     decoding = Round(stream[:, None, None], np.arange(len(stream))[:, None], experts)
-    job = Job(decoding, asks_of(decoding, deduplicated=True), no_wishes(decoding))
+    job = Job(decoding, asks_of(decoding, deduplicated=True), no_prefetches(decoding))
     times, popularity = Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts))
     missed = {rule: simulate([job], Hierarchy((room,)), times, popularity, rule).copies for rule in ("random", "lru")}
     fifo = policies.misses("fifo", stream, experts, room)
@@ -237,7 +237,7 @@ OTHER, WORK, FETCH, CHUNK = 2.0, 1.0, 7.0, 3.0
 
 def toy(
     chosen: list,
-    wished: dict[tuple[int, int], list[int]] | None = None,
+    planned: dict[tuple[int, int], list[int]] | None = None,
     *,
     room: int = 2,
     experts: int = 2,
@@ -250,10 +250,12 @@ def toy(
     choices = np.array(chosen, np.uint16)
     steps, layers, _ = choices.shape
     decoding = Round(choices, np.arange(steps)[:, None], experts)
-    wishes = np.full((steps, layers + 1, 1 + max(map(len, (wished or {}).values()), default=0)), NO_WISHES, np.int32)
-    for at, ids in (wished or {}).items():
-        wishes[*at, : len(ids)] = ids
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), wishes)]
+    prefetches = np.full(
+        (steps, layers + 1, 1 + max(map(len, (planned or {}).values()), default=0)), NO_PREFETCH, np.int32
+    )
+    for at, ids in (planned or {}).items():
+        prefetches[*at, : len(ids)] = ids
+    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), prefetches)]
     times = Times(np.full(layers, OTHER), np.full(2, WORK), (fetch,), chunk)
     popularity = np.tile(np.arange(experts, 0.0, -1), (layers, 1))
     outcome = simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options)
@@ -297,12 +299,12 @@ def test_a_prefetch_in_time_costs_nothing():
 
 def test_a_prefetch_without_use_is_pending_until_it_is_evicted():
     """Of layer 3 with room for one of 0, 1 and 2, id 10 is its expert 1."""
-    chosen, wished = [[0], [0], [0]], {(0, 0): [10]}
-    outcome = toy([[*chosen, [1]]], wished, room=1, experts=3, warm=True)
+    chosen, planned = [[0], [0], [0]], {(0, 0): [10]}
+    outcome = toy([[*chosen, [1]]], planned, room=1, experts=3, warm=True)
     assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "PREFETCHED": 1, "COPIES": 1}, 0)
-    outcome = toy([[*chosen, [2]]], wished, room=1, experts=3, warm=True)
+    outcome = toy([[*chosen, [2]]], planned, room=1, experts=3, warm=True)
     assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "MISSED": 1, "COPIES": 1, "WASTED": 1}, 0)
-    outcome = toy([[*chosen, [0]]], wished, room=2, experts=3, warm=False)
+    outcome = toy([[*chosen, [0]]], planned, room=2, experts=3, warm=False)
     assert outcome.pending == 1
 
 
@@ -347,8 +349,8 @@ def test_nothing_is_in_use_before_the_first_ask():
 
 def test_what_takes_a_place_that_was_given_up_is_not_in_use():
     """The prefetch of 2 in place of 0 is given up; 1, in use, moves there; 0 takes the place of 1, and 2 that of 0."""
-    wished = {(0, 0): [1, 2], (0, 1): [0], (1, 0): [2]}
-    outcome = toy([[[1]], [[2]]], wished, experts=3, warm=True, fetch=OTHER + WORK / 2, chunk=OTHER)
+    planned = {(0, 0): [1, 2], (0, 1): [0], (1, 0): [2]}
+    outcome = toy([[[1]], [[2]]], planned, experts=3, warm=True, fetch=OTHER + WORK / 2, chunk=OTHER)
     assert causes(outcome) == {"KEPT": 1, "LATE": 1, "COPIES": 3, "WASTED": 2}
 
 
@@ -362,7 +364,7 @@ def test_a_wish_never_evicts_what_is_wished_for(eviction):
 def one_step(**changes):
     """The arguments of a run of one token that asks two layers for two experts each, of 4."""
     decoding = Round(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
-    job = Job(decoding, asks_of(decoding, deduplicated=True), changes.pop("wishes", no_wishes(decoding)))
+    job = Job(decoding, asks_of(decoding, deduplicated=True), changes.pop("prefetches", no_prefetches(decoding)))
     hierarchy = Hierarchy(
         **{"rooms": (2,)} | {name: changes.pop(name) for name in ("rooms", "inclusive") if name in changes}
     )
@@ -372,14 +374,14 @@ def one_step(**changes):
 
 def named(*ids: int, point: int = 0) -> np.ndarray:
     """Wishes at one point of the step."""
-    wishes = np.full((1, 3, len(ids)), NO_WISHES, np.int32)
-    wishes[0, point] = ids
-    return wishes
+    prefetches = np.full((1, 3, len(ids)), NO_PREFETCH, np.int32)
+    prefetches[0, point] = ids
+    return prefetches
 
 
-def ranges(last: int, points: int) -> Wished:
+def ranges(last: int, points: int) -> PrefetchPlan:
     """Wishes for expert 0, then 1, that end there at so many points."""
-    return Wished(np.arange(2, dtype=np.int32), np.zeros((1, points), np.int64), np.full((1, points), last))
+    return PrefetchPlan(np.arange(2, dtype=np.int32), np.zeros((1, points), np.int64), np.full((1, points), last))
 
 
 @pytest.mark.parametrize(
@@ -399,16 +401,22 @@ def ranges(last: int, points: int) -> Wished:
         ({"chunk": 0.0}, "times: chunk: got 0.0, expected seconds above 0"),
         ({"chunk": np.nan}, "times: chunk: got nan, expected seconds above 0"),
         (
-            {"wishes": named(8)},
-            r"strategy: step 0, before the pass: wishes for expert id 8, expected layer \* 4 \+ expert, below 8",
+            {"prefetches": named(8)},
+            r"strategy: step 0, before the pass: prefetches of expert id 8, expected layer \* 4 \+ expert, below 8",
         ),
-        ({"wishes": ranges(3, 3)}, "strategy: wishes are not ranges of their 2 ids, of shape "),
-        ({"wishes": ranges(2, 2)}, "strategy: wishes are not ranges of their 2 ids, of shape "),
-        ({"wishes": named(7, -2, point=2)}, "strategy: step 0, after layer 1: wishes for expert id -2, "),
-        ({"wishes": named(4, 5, 0, 4, point=1)}, "step 0, after layer 0: more wishes than the 2 experts of capacity"),
-        ({"wishes": named(1)[:, :2]}, r"wishes are int32 of shape \(1, 2, 1\), expected whole numbers \(1, 3, any\)"),
-        ({"wishes": named(1)[0]}, r"wishes are int32 of shape \(3, 1\), expected whole numbers"),
-        ({"wishes": named(1) + 0.5}, r"wishes are float64 of shape \(1, 3, 1\), expected whole numbers"),
+        ({"prefetches": ranges(3, 3)}, "strategy: prefetches are not ranges of their 2 ids, of shape "),
+        ({"prefetches": ranges(2, 2)}, "strategy: prefetches are not ranges of their 2 ids, of shape "),
+        ({"prefetches": named(7, -2, point=2)}, "strategy: step 0, after layer 1: prefetches of expert id -2, "),
+        (
+            {"prefetches": named(4, 5, 0, 4, point=1)},
+            "step 0, after layer 0: more prefetches than the 2 experts of capacity",
+        ),
+        (
+            {"prefetches": named(1)[:, :2]},
+            r"prefetches are int32 of shape \(1, 2, 1\), expected whole numbers \(1, 3, any\)",
+        ),
+        ({"prefetches": named(1)[0]}, r"prefetches are int32 of shape \(3, 1\), expected whole numbers"),
+        ({"prefetches": named(1) + 0.5}, r"prefetches are float64 of shape \(1, 3, 1\), expected whole numbers"),
     ],
 )
 def test_mistakes_are_told(changes, problem):
@@ -418,7 +426,7 @@ def test_mistakes_are_told(changes, problem):
 
 def test_nothing_that_can_be_is_refused():
     """What stands beyond the end of wishes, wishes of another layer, and waves."""
-    assert simulate(*one_step(wishes=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
-    assert simulate(*one_step(wishes=named(NO_WISHES, 8, -7))).requests.tolist() == [2, 2]
+    assert simulate(*one_step(prefetches=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
+    assert simulate(*one_step(prefetches=named(NO_PREFETCH, 8, -7))).requests.tolist() == [2, 2]
     assert simulate(*one_step(rooms=(1,)), waves=True).waves
     assert simulate(*one_step(rooms=(2, 3), inclusive=True)).requests.tolist() == [2, 2]

@@ -78,22 +78,22 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
     forecasts = [
         replace(sample.forecast, trace=trace, once=type(sample.forecast.once)()) for trace in (sample.trace, other)
     ]
-    wishes = [
-        strategy.wishes(
+    prefetches = [
+        strategy.prefetches(
             replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF
         ).array()
         for forecast in forecasts
     ]
-    before = [ids[: step + 1].copy() for ids in wishes]
+    before = [ids[: step + 1].copy() for ids in prefetches]
     for ids in before:
         ids[step, layer + 1 :] = -1
     same = all(
-        [wish for wish in one if wish >= 0] == [wish for wish in two if wish >= 0]
+        [expert for expert in one if expert >= 0] == [expert for expert in two if expert >= 0]
         for one, two in zip(
             before[0].reshape(-1, before[0].shape[2]), before[1].reshape(-1, before[1].shape[2]), strict=True
         )
     )
-    if strategy.clairvoyant and strategy.wishes is not Strategy("", "", 0).wishes:
+    if strategy.clairvoyant and strategy.prefetches is not Strategy("", "", 0).prefetches:
         assert not same
     else:
         assert same
@@ -274,18 +274,18 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
 
 
 @pytest.mark.parametrize(
-    ("wishes", "problem"),
+    ("prefetches", "problem"),
     [
         (
             lambda *_: np.full((12, LAYERS + 1, 1), 99),
-            "step 0, before the pass: wishes for expert id 99, expected layer",
+            "step 0, before the pass: prefetches of expert id 99, expected layer",
         ),
-        (lambda *_: np.tile(np.arange(5), (12, LAYERS + 1, 1)), "more wishes than the 4 experts of capacity"),
-        (lambda *_: np.zeros((2, 2)), "wishes are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
+        (lambda *_: np.tile(np.arange(5), (12, LAYERS + 1, 1)), "more prefetches than the 4 experts of capacity"),
+        (lambda *_: np.zeros((2, 2)), "prefetches are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
     ],
 )
-def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, wishes, problem):
-    strategy = Strategy("mine", "here", 99, wishes=wishes, deduplicated=True)
+def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, prefetches, problem):
+    strategy = Strategy("mine", "here", 99, prefetches=prefetches, deduplicated=True)
     with pytest.raises(UserError) as told:
         run(sample.parts(8), sample.forecast.learned, strategy, HALF, times(1.0, 8))
     assert problem in str(told.value)

@@ -17,7 +17,7 @@ from prophet_moe.offload.simulator import engine
 from prophet_moe.offload.simulator.batching import Asks, Round, asks_of, rounds
 from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.invariants import check, check_beside
-from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Times, Wishes, simulate
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Prefetches, Times, simulate
 from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import Network
@@ -154,7 +154,7 @@ def run(
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
         hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
     jobs = (
-        Job(decoding, _asked(decoding, strategy, forecast), _wished(decoding, strategy, forecast, hierarchy))
+        Job(decoding, _asked(decoding, strategy, forecast), _planned(decoding, strategy, forecast, hierarchy))
         for decoding, forecast in parts
     )
     return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
@@ -168,8 +168,8 @@ def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
     return decoding.once(("asks", strategy.deduplicated, strategy.order), made)
 
 
-def _wished(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Wishes:
-    return decoding.once((strategy.wishes, hierarchy), lambda: strategy.wishes(decoding, forecast, hierarchy))
+def _planned(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Prefetches:
+    return decoding.once((strategy.prefetches, hierarchy), lambda: strategy.prefetches(decoding, forecast, hierarchy))
 
 
 def comparative_results(

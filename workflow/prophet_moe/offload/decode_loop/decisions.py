@@ -79,7 +79,7 @@ class LayerWork(NamedTuple):
 
 Step = list[LayerWork]
 """One step, layer by layer."""
-Wishes = Sequence[Sequence[Sequence[Sequence[int]]]]
+Prefetches = Sequence[Sequence[Sequence[Sequence[int]]]]
 """By step, layer that has asked, and distance less 1 to the layer meant: the experts it needs, most urgent first."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """From rows (T, B) of a trace to a predictor's scores (D, L, T, B, E): [d - 1, l] of layer l, d layers before it."""
@@ -94,12 +94,12 @@ class LayerCache:
         self._slot_of = {expert: expert for expert in range(slots)}
         self._begun: dict[int, None] = {}
 
-    def prefetch(self, wished: Sequence[int], most: int) -> tuple[list[Copy], list[int]]:
+    def prefetch(self, planned: Sequence[int], most: int) -> tuple[list[Copy], list[int]]:
         """The copies that are begun for what is `wished`, `most` of them, and the wishes that wait."""
-        wished = wished[: len(self._slot_of)]
-        reserved = set(wished).union(self._begun)
+        planned = planned[: len(self._slot_of)]
+        reserved = set(planned).union(self._begun)
         copies, waiting = [], []
-        for expert in wished:
+        for expert in planned:
             if expert in self._slot_of:
                 continue
             victim = next((held for held in self._slot_of if held not in reserved), None)
@@ -168,13 +168,13 @@ def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int
     return np.stack(rows, axis=1)
 
 
-def wishes(
+def plan_prefetches(
     policy: str,
     choices: NDArray[np.integer],
     lookahead: int,
     often: NDArray[np.int64],
     scores: NDArray[np.float32] | None = None,
-) -> Wishes | None:
+) -> Prefetches | None:
     """What `policy` wishes for while `choices` (T, B, L, k) are decoded; None: nothing ever.
 
     `often` (L, K) is what `frequency` goes by, `scores` (D, L, T, B, E) what `prophet` goes by, D >= lookahead.
@@ -208,8 +208,10 @@ def likely(scores: NDArray[np.float32]) -> list[int]:
     return order[any_of[order] > LIKELY].tolist()
 
 
-def decide(choices: NDArray[np.integer], wished: Wishes | None, slots: int, prefetches_per_layer: int) -> list[Step]:
-    """The decisions of every step, for `choices` (T, B, L, k) of the router; `wished` None: no prefetching."""
+def decide(
+    choices: NDArray[np.integer], planned: Prefetches | None, slots: int, prefetches_per_layer: int
+) -> list[Step]:
+    """The decisions of every step, for `choices` (T, B, L, k) of the router; `planned` None: no prefetching."""
     steps, _, layers, _ = choices.shape
     caches = [LayerCache(layer, slots) for layer in range(layers)]
     decided = []
@@ -217,12 +219,12 @@ def decide(choices: NDArray[np.integer], wished: Wishes | None, slots: int, pref
         step, waiting = [], []
         for layer in range(layers):
             prefetches, late = [], []
-            for target, experts in enumerate(wished[number][layer] if wished else (), start=layer + 1):
+            for target, experts in enumerate(planned[number][layer] if planned else (), start=layer + 1):
                 copies, left = caches[target].prefetch(experts, prefetches_per_layer - len(prefetches))
                 prefetches += copies
                 late += [(target, expert) for expert in left]
             still = {*late, *((copy.layer, copy.expert) for copy in prefetches)}
-            dropped, waiting = [wish[0] for wish in waiting if wish not in still], late
+            dropped, waiting = [request[0] for request in waiting if request not in still], late
             uses = caches[layer].request(sorted(set(choices[number, :, layer].ravel().tolist())))
             step.append(LayerWork(prefetches, dropped, uses))
         decided.append(step)

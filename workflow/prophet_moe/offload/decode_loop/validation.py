@@ -15,7 +15,15 @@ from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import AttentionShape, Profile
 from prophet_moe.hardware.recorded import Recording, again
 from prophet_moe.offload.decode_loop.clock import Tokens, step_seconds, tokens_of
-from prophet_moe.offload.decode_loop.decisions import Step, decide, held_out, lanes, often_chosen, tallied, wishes
+from prophet_moe.offload.decode_loop.decisions import (
+    Step,
+    decide,
+    held_out,
+    lanes,
+    often_chosen,
+    plan_prefetches,
+    tallied,
+)
 from prophet_moe.offload.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
 from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.predict.context import context_of
@@ -200,9 +208,9 @@ def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines
         clocks = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
         for policy in plan.policies:
             scores = network_scores(network, trace, rows, plan.lookahead) if policy == PROPHET else None
-            wished = wishes(policy, choices, plan.lookahead, often, scores)
+            planned = plan_prefetches(policy, choices, plan.lookahead, often, scores)
             for slots in plan.slots(policy, trace.router.experts, trace.router.top_k):
-                steps = decide(choices, wished, slots, plan.prefetches_per_layer)[first:]
+                steps = decide(choices, planned, slots, plan.prefetches_per_layer)[first:]
                 seconds = [_mean_seconds(steps, tokens, clock, plan.miss_priority) for clock in clocks]
                 yield Run(batch, policy, slots, seconds, tallied(steps))
 

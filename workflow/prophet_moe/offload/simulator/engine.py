@@ -35,7 +35,7 @@ LEAST = 2.0**-1022
 """No score is less. Sixteen eras make this of 1: what was used before then is alike."""
 LOW_BITS = 16
 """Of a score, which its key lacks."""
-WISHED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
+PLANNED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
 """Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
 SCALED = int(ERA / HALF_LIFE) << 52 - LOW_BITS
 """What an era's change of unit adds to a key."""
@@ -55,11 +55,11 @@ CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH
 CLOCKS = 9
 """Seconds: the device's time; when the copy queue is free; when wishes were stated; begin and end of the prefetch under
 way; what is not interrupted of a copy; how long the queue was busy. And what a use in this step weighs, for LRFU."""
-FLIGHT, FLIGHT_SOURCE, ASK, WISH, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
+FLIGHT, FLIGHT_SOURCE, ASK, PLAN, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
 MARKS = 10
 """Numbers: the prefetch under way and its tier; of asks, of wishes; the first wish not begun and the end of the wishes;
 touches and steps so far; and the rules."""
-WISHED_AT, USED_AT = range(2)
+PLANNED_AT, USED_AT = range(2)
 
 
 class State(NamedTuple):
@@ -119,14 +119,14 @@ class Tally(NamedTuple):
     """(SUMS, L)."""
 
 
-def run_round(state, rules, tally, asks, following, wished, step_seconds):
+def run_round(state, rules, tally, asks, following, planned, step_seconds):
     """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
 
-    `wished` is what simulation.Wished says. The duration of step t is written to step_seconds[t].
+    `planned` is what simulation.PrefetchPlan says. The duration of step t is written to step_seconds[t].
     """
     experts = len(state.score)
     waiting, computed, ended = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
-    _run(*state, *rules, *tally, *asks, following, *wished, step_seconds, waiting, computed, ended)
+    _run(*state, *rules, *tally, *asks, following, *planned, step_seconds, waiting, computed, ended)
 
 
 @njit(cache=True)
@@ -224,7 +224,7 @@ def _run(
     ids,
     tokens,
     following,
-    wishes,
+    prefetches,
     begins,
     ends,
     step_seconds,
@@ -260,37 +260,37 @@ def _run(
             key = 0
         keys[0, group, where[0, wanted]] = key
 
-    def rank_of(group, place, wish, ask):
+    def rank_of(group, place, plan, ask):
         """The least is evicted first."""
-        wished = WISHED if stamps[WISHED_AT, group, place] == wish else 0
+        planned = PLANNED if stamps[PLANNED_AT, group, place] == plan else 0
         used = IN_USE if stamps[USED_AT, group, place] == ask else 0
-        return keys[0, group, place] + wished + used
+        return keys[0, group, place] + planned + used
 
-    def drawn_of(group, least, wish, ask):
+    def drawn_of(group, least, plan, ask):
         """One of the places of the nearest tier that rank `least`."""
         equal = 0
         for place in range(room[0]):
-            equal += rank_of(group, place, wish, ask) == least
+            equal += rank_of(group, place, plan, ask) == least
         left, drawn_place = drawn(marks[TICK]) % equal, np.int64(-1)
         while left >= 0:
             drawn_place += 1
-            left -= rank_of(group, drawn_place, wish, ask) == least
+            left -= rank_of(group, drawn_place, plan, ask) == least
         return drawn_place
 
     def victim_of(group, below):
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
         if held[0, group] < room[0]:
             return held[0, group]
-        wish, ask, least = marks[WISH], marks[ASK], np.int64(below)
+        plan, ask, least = marks[PLAN], marks[ASK], np.int64(below)
         for place in range(room[0]):
-            least = min(least, rank_of(group, place, wish, ask))
+            least = min(least, rank_of(group, place, plan, ask))
         if least == below:
             return -1
         if marks[EVICTION] == RANDOM:
-            return drawn_of(group, least, wish, ask)
+            return drawn_of(group, least, plan, ask)
         victim = room[0]
         for place in range(room[0]):
-            victim = min(victim, place if rank_of(group, place, wish, ask) == least else room[0])
+            victim = min(victim, place if rank_of(group, place, plan, ask) == least else room[0])
         return victim
 
     def source_of(wanted):
@@ -333,17 +333,17 @@ def _run(
                 waste(evicted)
         slots[0, group, place] = wanted
         where[0, wanted] = place
-        stamps[WISHED_AT, group, place] = stamps[USED_AT, group, place] = -1
+        stamps[PLANNED_AT, group, place] = stamps[USED_AT, group, place] = -1
         demote(group, evicted)
 
     def issue(step, point):
         """Take note of new wishes."""
-        marks[WISH] += 1
+        marks[PLAN] += 1
         marks[NEXT], marks[LAST] = begins[step, point], ends[step, point]
         clock[ISSUED] = clock[CLOCK]
         for number in range(marks[NEXT], marks[LAST]):
-            wish = wishes[number]
-            stamps[WISHED_AT, group_of[wish], where[0, wish]] = marks[WISH]
+            wanted = prefetches[number]
+            stamps[PLANNED_AT, group_of[wanted], where[0, wanted]] = marks[PLAN]
 
     def advance(until):
         """Let the copy queue work off wishes until then."""
@@ -357,27 +357,27 @@ def _run(
             start = max(clock[LINK_FREE], clock[ISSUED])
             if start >= until:
                 return
-            wish = -1
+            wanted = -1
             while marks[NEXT] < marks[LAST]:
-                wish = np.int64(wishes[marks[NEXT]])
+                wanted = np.int64(prefetches[marks[NEXT]])
                 marks[NEXT] += 1
-                if where[0, wish] < 0:
+                if where[0, wanted] < 0:
                     break
-                wish = -1
-            if wish < 0:
+                wanted = -1
+            if wanted < 0:
                 return
-            group = group_of[wish]
-            place = victim_of(group, WISHED >> 1)
+            group = group_of[wanted]
+            place = victim_of(group, PLANNED >> 1)
             if place < 0:
-                counts[SKIPPED, layer_of[wish]] += 1
+                counts[SKIPPED, layer_of[wanted]] += 1
                 continue
-            source = source_of(wish)
-            put(source, group, place, wish)
+            source = source_of(wanted)
+            put(source, group, place, wanted)
             keys[0, group, place] = FLYING
-            stamps[WISHED_AT, group, place] = marks[WISH]
-            fresh[wish] = True
-            counts[COPIES, layer_of[wish]] += 1
-            marks[FLIGHT], marks[FLIGHT_SOURCE] = wish, source
+            stamps[PLANNED_AT, group, place] = marks[PLAN]
+            fresh[wanted] = True
+            counts[COPIES, layer_of[wanted]] += 1
+            marks[FLIGHT], marks[FLIGHT_SOURCE] = wanted, source
             clock[FLIGHT_BEGIN] = start
             clock[FLIGHT_END] = clock[LINK_FREE] = start + fetch[source]
             clock[PREFETCH_BUSY] += fetch[source]

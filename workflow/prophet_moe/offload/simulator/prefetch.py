@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.offload.simulator.batching import Id, Ids, Round, widest
 from prophet_moe.offload.simulator.forecast import Probabilities
-from prophet_moe.offload.simulator.simulation import Hierarchy, Wished
+from prophet_moe.offload.simulator.simulation import Hierarchy, PrefetchPlan
 from prophet_moe.predict.context import LAYERS_BEFORE, LIKELY
 
 LOOKAHEAD = LAYERS_BEFORE
@@ -48,7 +48,7 @@ def ahead(
     *,
     before_pass: bool = False,
     next_step: bool = False,
-) -> Wished:
+) -> PrefetchPlan:
     """When layer l has asked, what layers l + d likely need, for each d of `needs`, the nearest first.
 
     No more of one layer than the nearest tier holds. `before_pass`: also before layer 0, which is layer -1 here.
@@ -63,7 +63,7 @@ def ahead(
         likely, count = needs[distances[0]], len(distances)
         fitting = _first(likely, room) if per_layer and count > 1 else likely
         points = (len(decoding.rows), decoding.layers, distances[0], distances[-1], before_pass, next_step)
-        parts.append(Wished(fitting.ids, *_ranges(fitting.starts, *points, room * count if per_layer else room)))
+        parts.append(PrefetchPlan(fitting.ids, *_ranges(fitting.starts, *points, room * count if per_layer else room)))
     return parts[0] if len(parts) == 1 else _joined(parts, most)
 
 
@@ -100,11 +100,11 @@ def _ranges(starts, steps, layers, nearest, farthest, before_pass, next_step, mo
     return begins, ends
 
 
-def _joined(parts: Sequence[Wished], most: int) -> Wished:
+def _joined(parts: Sequence[PrefetchPlan], most: int) -> PrefetchPlan:
     """At every point the wishes of all parts one after another, no more than so many."""
     counts = np.minimum(sum(part.ends - part.begins for part in parts), most)
     ends = np.cumsum(counts).reshape(counts.shape)
-    joined = Wished(np.empty(counts.sum(), Id), ends - counts, ends)
+    joined = PrefetchPlan(np.empty(counts.sum(), Id), ends - counts, ends)
     filled = joined.begins.copy()
     for part in parts:
         _append(joined.ids, filled, ends, *part)

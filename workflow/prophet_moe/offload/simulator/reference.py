@@ -32,7 +32,7 @@ from prophet_moe.offload.simulator.engine import (
     WASTED_SHARE,
     drawn,
 )
-from prophet_moe.offload.simulator.simulation import Floats, Hierarchy, Job, Outcome, Times, Wished
+from prophet_moe.offload.simulator.simulation import Floats, Hierarchy, Job, Outcome, PrefetchPlan, Times
 
 
 def simulate(
@@ -47,17 +47,17 @@ def simulate(
 ) -> Outcome:
     """Replay rounds one after another, as `simulation.simulate`; a layer may always ask for more than there is room."""
     jobs = list(jobs)
-    asked, first_asks = planned([job.asks for job in jobs])
+    asked, first_asks = requests_of([job.asks for job in jobs])
     replay = Replay(hierarchy, times, popularity, Rule(eviction, popularity, first_asks))
     if warm:
         replay.fill(popularity)
     seconds = []
     for job, asks in zip(jobs, asked, strict=True):
         layers = job.decoding.layers
-        wished = job.wishes.array() if isinstance(job.wishes, Wished) else job.wishes
-        for step, wishes in enumerate(wished):
+        planned = job.prefetches.array() if isinstance(job.prefetches, PrefetchPlan) else job.prefetches
+        for step, prefetches in enumerate(planned):
             of_layers = pairwise(job.asks.of_layer[step * layers : (step + 1) * layers + 1])
-            seconds.append(replay.step([asks[first:last] for first, last in of_layers], wishes))
+            seconds.append(replay.step([asks[first:last] for first, last in of_layers], prefetches))
     handed = [tokens for job in jobs for tokens in job.asks.tokens.tolist()]
     return Outcome(
         step_seconds=np.array(seconds),
@@ -84,7 +84,7 @@ class Request:
     """Number of the ask that needs the expert next, or NEVER."""
 
 
-def planned(parts: list[Asks]) -> tuple[list[list[list[Request]]], dict[int, int]]:
+def requests_of(parts: list[Asks]) -> tuple[list[list[list[Request]]], dict[int, int]]:
     """The requests of each ask of each round, and the number of the ask that needs each expert first."""
     number = sum(len(part.starts) - 1 for part in parts)
     upcoming: dict[int, int] = {}
@@ -276,7 +276,7 @@ class CopyQueue:
     """When it has done what was begun; of a paused prefetch, when the pause began."""
     issued: float = 0.0
     """When the wishes were stated."""
-    wishes: deque[int] = field(default_factory=deque)
+    prefetches: deque[int] = field(default_factory=deque)
     """Not begun, the most urgent first."""
     flight: Flight | None = None
     demand_seconds: float = 0.0
@@ -324,7 +324,7 @@ class Replay:
         self.tick = self.steps = 0
         self.in_use: set[int] = set()
         """In the nearest tier, of the last ask."""
-        self.wished: set[int] = set()
+        self.planned: set[int] = set()
         """In the nearest tier: named by the wishes and there when they were stated, or prefetched for them."""
         self.fresh: set[int] = set()
         """In the nearest tier, or under way to it: prefetched and not used since."""
@@ -340,20 +340,20 @@ class Replay:
             of_group = experts[number * size : (number + 1) * size]
             group.fill(sorted(of_group, key=lambda expert: -popularity.flat[expert]), self.rule)
 
-    def step(self, asks: list[list[list[Request]]], wishes: NDArray[np.int32]) -> float:
+    def step(self, asks: list[list[list[Request]]], prefetches: NDArray[np.int32]) -> float:
         """Compute a step, the asks of each layer, given the wishes before it and after each layer; its duration."""
         began = self.time
         self.steps += 1
-        self.state_wishes(wishes[0])
+        self.replace_plan(prefetches[0])
         for layer, of_layer in enumerate(asks):
             self.time += float(self.times.other[layer])
             for number, ask in enumerate(of_layer):
-                self.work_off_wishes(self.time)
+                self.run_copy_queue(self.time)
                 ended = self.serve(ask, layer, final=number == len(of_layer) - 1)
                 if number == 0:
-                    self.state_wishes(wishes[layer + 1])
+                    self.replace_plan(prefetches[layer + 1])
                 self.time = ended
-        self.work_off_wishes(self.time)
+        self.run_copy_queue(self.time)
         return self.time - began
 
     def layer_of(self, expert: int) -> int:
@@ -380,14 +380,14 @@ class Replay:
         self.rule.use(request, self.steps)
         self.set_key(request.expert)
 
-    def state_wishes(self, wishes: NDArray[np.int32]) -> None:
+    def replace_plan(self, prefetches: NDArray[np.int32]) -> None:
         """Replace all earlier wishes; `wishes` is ended by -1."""
-        named = wishes.tolist()
-        self.queue.wishes = deque(named[: named.index(-1)] if -1 in named else named)
+        named = prefetches.tolist()
+        self.queue.prefetches = deque(named[: named.index(-1)] if -1 in named else named)
         self.queue.issued = self.time
-        self.wished = {wish for wish in self.queue.wishes if self.is_near(wish)}
+        self.planned = {expert for expert in self.queue.prefetches if self.is_near(expert)}
 
-    def work_off_wishes(self, until: float) -> None:
+    def run_copy_queue(self, until: float) -> None:
         """Let the copy queue begin all prefetches that it can begin before a time, and end those that end by then."""
         queue = self.queue
         while True:
@@ -397,23 +397,23 @@ class Replay:
                 self.set_key(queue.flight.expert)
                 queue.flight = None
             start = max(queue.free, queue.issued)
-            if start >= until or not queue.wishes:
+            if start >= until or not queue.prefetches:
                 return
-            self.begin_prefetch(queue.wishes.popleft(), start)
+            self.begin_prefetch(queue.prefetches.popleft(), start)
 
-    def begin_prefetch(self, wish: int, start: float) -> None:
+    def begin_prefetch(self, expert: int, start: float) -> None:
         """Unless the expert is there, or finds no place."""
-        if self.is_near(wish):
+        if self.is_near(expert):
             return
-        place = self.place_for(wish, self.in_use | self.wished, [])
+        place = self.place_for(expert, self.in_use | self.planned, [])
         if place is None:
-            self.counts[SKIPPED, self.layer_of(wish)] += 1
+            self.counts[SKIPPED, self.layer_of(expert)] += 1
             return
-        source = self.copy(wish, place)
-        self.wished.add(wish)
-        self.fresh.add(wish)
-        self.counts[COPIES, self.layer_of(wish)] += 1
-        self.queue.flight = Flight(wish, source, start, start + self.fetch[source])
+        source = self.copy(expert, place)
+        self.planned.add(expert)
+        self.fresh.add(expert)
+        self.counts[COPIES, self.layer_of(expert)] += 1
+        self.queue.flight = Flight(expert, source, start, start + self.fetch[source])
         self.queue.free = self.queue.flight.end
         self.queue.prefetch_seconds += self.fetch[source]
 
@@ -436,7 +436,7 @@ class Replay:
         """An expert has left the nearest tier."""
         if expert in self.fresh:
             self.waste(expert)
-        self.wished.discard(expert)
+        self.planned.discard(expert)
         self.in_use.discard(expert)
         self.tick += self.group_of(expert).demote(expert)
 
@@ -499,7 +499,7 @@ class Replay:
         """Copy and compute a missing expert."""
         flying = {self.queue.flight.expert} if self.queue.flight else set()
         near = self.group_of(request.expert).near
-        place, start = self.place_for(request.expert, self.in_use, [flying, self.wished]), service.link
+        place, start = self.place_for(request.expert, self.in_use, [flying, self.planned]), service.link
         if place is None:
             computed, ended = service.computed.popleft()
             place, start = near.experts.index(computed), max(service.link, ended)

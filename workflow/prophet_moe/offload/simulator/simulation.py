@@ -133,7 +133,7 @@ class Outcome:
         return 1 - int(self.requests.sum()) / self.routed
 
 
-class Wished(NamedTuple):
+class PrefetchPlan(NamedTuple):
     """Wishes of a round in a compact form: at each point those from ids[begin] to ids[end], the most urgent first.
 
     A round has T (L + 1) points: in each step before the pass, and when each layer has asked. Points may share ids.
@@ -149,11 +149,11 @@ class Wished(NamedTuple):
         """(T, L + 1, W) ids, ended by -1."""
         counts = (self.ends - self.begins)[..., None]
         number = np.arange(max(1, counts.max(initial=0)))
-        found = np.append(self.ids, NO_WISHES)[np.minimum(self.begins[..., None] + number, len(self.ids))]
-        return np.where(number < counts, found, NO_WISHES)
+        found = np.append(self.ids, NO_PREFETCH)[np.minimum(self.begins[..., None] + number, len(self.ids))]
+        return np.where(number < counts, found, NO_PREFETCH)
 
 
-Wishes = Wished | NDArray[np.integer]
+Prefetches = PrefetchPlan | NDArray[np.integer]
 """In compact form, or an array (T, L + 1, W) of ids, the most urgent first, ended by -1."""
 
 
@@ -162,16 +162,16 @@ class Job(NamedTuple):
 
     decoding: Round
     asks: Asks
-    wishes: Wishes
+    prefetches: Prefetches
 
 
-NO_WISHES = -1
+NO_PREFETCH = -1
 
 
-def no_wishes(decoding: Round) -> Wished:
+def no_prefetches(decoding: Round) -> PrefetchPlan:
     """Nothing, at any time."""
     nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
-    return Wished(np.empty(0, Id), nowhere, nowhere)
+    return PrefetchPlan(np.empty(0, Id), nowhere, nowhere)
 
 
 def simulate(
@@ -211,11 +211,11 @@ def simulate(
         if widest > hierarchy.rooms[0] and not waves:
             problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
             raise UserError("capacity", problem, "Correct it, or allow waves.")
-        wished = _checked(job, hierarchy, rules.group_of)
+        planned = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.decoding.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
         ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
-        engine.run_round(state, rules, tally, job.asks, ahead, wished, spent)
+        engine.run_round(state, rules, tally, job.asks, ahead, planned, spent)
         seconds.append(spent)
         tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
         handed = np.bincount(job.asks.tokens, minlength=len(rules.work))
@@ -329,43 +329,45 @@ def _followed(starts, ids, first, upcoming):
     return following
 
 
-def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> Wished:
+def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
     """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
-    decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's wishes()."
+    decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's plan_prefetches()."
     layers, experts = decoding.layers, decoding.experts
     points = len(decoding.rows), layers + 1
-    if isinstance(job.wishes, Wished):
-        wished = job.wishes
-        ids, begins, ends = wished
+    if isinstance(job.prefetches, PrefetchPlan):
+        planned = job.prefetches
+        ids, begins, ends = planned
         if begins.shape != points or ends.shape != points or not ((begins >= 0) & (ends <= len(ids))).all():
-            raise UserError("strategy", f"wishes are not ranges of their {len(ids)} ids, of shape {points}", fix)
-    elif job.wishes.shape[:-1] == points and np.issubdtype(job.wishes.dtype, np.integer):
-        wished = _compact(job.wishes)
+            raise UserError("strategy", f"prefetches are not ranges of their {len(ids)} ids, of shape {points}", fix)
+    elif job.prefetches.shape[:-1] == points and np.issubdtype(job.prefetches.dtype, np.integer):
+        planned = _compact(job.prefetches)
     else:
         shape = f"({points[0]}, {points[1]}, any)"
-        problem = f"wishes are {job.wishes.dtype} of shape {job.wishes.shape}, expected whole numbers {shape}"
+        problem = (
+            f"prefetches are {job.prefetches.dtype} of shape {job.prefetches.shape}, expected whole numbers {shape}"
+        )
         raise UserError("strategy", problem, fix)
-    place, wish, crowded = _wrong_wish(wished.ids, wished.begins.ravel(), wished.ends.ravel(), group_of, room)
+    place, expert, crowded = _wrong_request(planned.ids, planned.begins.ravel(), planned.ends.ravel(), group_of, room)
     if place < 0:
-        return wished._replace(ids=wished.ids.astype(Id, copy=False))
+        return planned._replace(ids=planned.ids.astype(Id, copy=False))
     step, point = divmod(place, layers + 1)
     when = "before the pass" if point == 0 else f"after layer {point - 1}"
     if crowded:
-        problem = f"more wishes than the {room} experts of capacity"
+        problem = f"more prefetches than the {room} experts of capacity"
     else:
-        problem = f"wishes for expert id {wish}, expected layer * {experts} + expert, below {layers * experts}"
+        problem = f"prefetches of expert id {expert}, expected layer * {experts} + expert, below {layers * experts}"
     raise UserError("strategy", f"step {step}, {when}: {problem}", fix)
 
 
-def _compact(wishes: NDArray[np.integer]) -> Wished:
+def _compact(prefetches: NDArray[np.integer]) -> PrefetchPlan:
     """Of an array (T, L + 1, W)."""
-    counts = np.logical_and.accumulate(wishes != NO_WISHES, axis=2).sum(axis=2)
-    begins = np.arange(counts.size).reshape(counts.shape) * wishes.shape[2]
-    return Wished(wishes.ravel(), begins, begins + counts)
+    counts = np.logical_and.accumulate(prefetches != NO_PREFETCH, axis=2).sum(axis=2)
+    begins = np.arange(counts.size).reshape(counts.shape) * prefetches.shape[2]
+    return PrefetchPlan(prefetches.ravel(), begins, begins + counts)
 
 
 @njit(cache=True)
-def _wrong_wish(ids, begins, ends, group_of, room):
+def _wrong_request(ids, begins, ends, group_of, room):
     """Point and id of the first wish that is out of range, or one too many for its group; -1 if none is.
 
     `wanted` counts ids[first:last] by group. From point to point it loses and gains what differs: points share ids.
@@ -380,11 +382,11 @@ def _wrong_wish(ids, begins, ends, group_of, room):
         for number in range(first, begin):
             wanted[group_of[ids[number]]] -= 1
         for number in range(last, end):
-            wish = ids[number]
-            if wish < 0 or wish >= len(group_of):
-                return point, np.int64(wish), False
-            wanted[group_of[wish]] += 1
-            if wanted[group_of[wish]] > room:
-                return point, np.int64(wish), True
+            expert = ids[number]
+            if expert < 0 or expert >= len(group_of):
+                return point, np.int64(expert), False
+            wanted[group_of[expert]] += 1
+            if wanted[group_of[expert]] > room:
+                return point, np.int64(expert), True
         first, last = begin, end
     return -1, np.int64(-1), False

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from prophet_moe.offload.simulator.batching import Round
 from prophet_moe.offload.simulator.forecast import Forecast
-from prophet_moe.offload.simulator.simulation import Hierarchy, Wished, Wishes, no_wishes
+from prophet_moe.offload.simulator.simulation import Hierarchy, Prefetches, PrefetchPlan, no_prefetches
 
-Wishing = Callable[[Round, Forecast, Hierarchy], Wishes]
+PrefetchPlanner = Callable[[Round, Forecast, Hierarchy], Prefetches]
 Order = Callable[[Round, Forecast], NDArray[np.int64]]
 
 
-def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> Wished:
+def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> PrefetchPlan:
     """No prefetches."""
-    return no_wishes(decoding)
+    return no_prefetches(decoding)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Strategy:
     role: Literal["strategy", "bound", "oracle", "control"] = "strategy"
     """A strategy of the comparison, or beside it a bound, an oracle (which knows the future and bounds nothing), or a
     control."""
-    wishes: Wishing = nothing
+    prefetches: PrefetchPlanner = nothing
     """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
     urgent first, ended by -1, or what `prefetch.ahead` makes. Per layer at most what the nearest tier holds."""
     eviction: str = "lru"

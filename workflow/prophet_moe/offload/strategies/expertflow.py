@@ -11,7 +11,7 @@ from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """The predicted routes of the next layers, from before the pass on."""
     needs = batch_needs(decoding, forecast.path())
     return ahead(decoding, dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
@@ -24,4 +24,4 @@ def order(decoding, forecast):
     return np.argsort(likeliest.swapaxes(1, 2), axis=2, kind="stable")
 
 
-STRATEGY = Strategy(title="ExpertFlow PLEC", source="arXiv 2410.17954", rank=3, wishes=wishes, order=order)
+STRATEGY = Strategy(title="ExpertFlow PLEC", source="arXiv 2410.17954", rank=3, prefetches=plan_prefetches, order=order)

@@ -7,7 +7,7 @@ from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """What the first choices of this layer make likely in the next."""
     return ahead(decoding, {1: batch_needs(decoding, forecast.transitions(1, 1))}, hierarchy)
 
@@ -16,7 +16,7 @@ STRATEGY = Strategy(
     title="Intelligent + Deduplication",
     source="report 004:154",
     rank=6,
-    wishes=wishes,
+    prefetches=plan_prefetches,
     eviction="lrfu",
     deduplicated=True,
 )

@@ -5,7 +5,7 @@ from prophet_moe.offload.strategies import Strategy
 from prophet_moe.predict.context import LAYERS_BEFORE
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """What the first choices of three layers make likely in the layers ahead."""
     distances = range(1, LOOKAHEAD + 1)
     return ahead(
@@ -13,4 +13,4 @@ def wishes(decoding, forecast, hierarchy):
     )
 
 
-STRATEGY = Strategy(title="Multi-Look-Ahead", source="report 004:149", rank=5, wishes=wishes)
+STRATEGY = Strategy(title="Multi-Look-Ahead", source="report 004:149", rank=5, prefetches=plan_prefetches)

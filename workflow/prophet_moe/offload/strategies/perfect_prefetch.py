@@ -4,7 +4,7 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """The true experts of as many layers ahead as the model has."""
     needs = true_needs(decoding)
     return ahead(
@@ -17,7 +17,7 @@ STRATEGY = Strategy(
     source="oracle",
     rank=12,
     role="oracle",
-    wishes=wishes,
+    prefetches=plan_prefetches,
     eviction="farthest",
     deduplicated=True,
     clairvoyant=True,

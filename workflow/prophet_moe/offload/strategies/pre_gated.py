@@ -8,9 +8,11 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """The true experts of the next layer."""
     return ahead(decoding, {1: true_needs(decoding)}, hierarchy)
 
 
-STRATEGY = Strategy(title="Pre-gated MoE", source="arXiv 2308.12066", rank=2, wishes=wishes, clairvoyant=True)
+STRATEGY = Strategy(
+    title="Pre-gated MoE", source="arXiv 2308.12066", rank=2, prefetches=plan_prefetches, clairvoyant=True
+)

@@ -7,9 +7,11 @@ from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """What the predictor holds likely in the layers ahead."""
     return ahead(decoding, {d: batch_needs(decoding, forecast.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
 
 
-STRATEGY = Strategy(title="Prophet", source="report 000:60", rank=7, wishes=wishes, eviction="lrfu", deduplicated=True)
+STRATEGY = Strategy(
+    title="Prophet", source="report 000:60", rank=7, prefetches=plan_prefetches, eviction="lrfu", deduplicated=True
+)

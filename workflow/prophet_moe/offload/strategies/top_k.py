@@ -10,7 +10,7 @@ WINDOW = 16
 """Steps that count."""
 
 
-def wishes(decoding, forecast, hierarchy):
+def plan_prefetches(decoding, forecast, hierarchy):
     """What the next layer asked for in most of the last steps."""
     often = decoding.once("often", lambda: _often(*true_needs(decoding), decoding.layers, decoding.experts, WINDOW))
     return ahead(decoding, {1: Needs(*often)}, hierarchy)
@@ -38,4 +38,4 @@ def _often(asked_starts, asked_ids, layers, experts, window):
     return starts, ids[: starts[-1]].copy()
 
 
-STRATEGY = Strategy(title="Top-K", source="report 004:144", rank=4, wishes=wishes)
+STRATEGY = Strategy(title="Top-K", source="report 004:144", rank=4, prefetches=plan_prefetches)
