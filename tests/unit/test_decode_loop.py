@@ -1,6 +1,7 @@
 """The clock of the decode loop: against the simulator where their rules agree, SimPy, and times worked out by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from prophet_moe.offload.decode_loop.validation import (
     read_summaries,
     summary,
 )
-from prophet_moe.offload.simulator.batching import Round, asks_of
+from prophet_moe.offload.simulator.batching import Round, accesses_of
 from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.predict.context import split
@@ -99,14 +100,12 @@ def test_on_demand_is_that_of_the_simulator(loop):
     experts = max(int(choices.max()) + 1, slots)
     tokens = choices.reshape(-1, layers, top_k)
     decoding = Round(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
-    asks = asks_of(decoding, deduplicated=True)
-    order = np.concatenate(
-        [begin + np.argsort(asks.ids[begin:end]) for begin, end in zip(asks.starts, asks.starts[1:], strict=False)]
-    )
-    asks = asks._replace(ids=asks.ids[order], tokens=asks.tokens[order])
+    accesses = accesses_of(decoding, deduplicated=True)
+    order = np.concatenate([begin + np.argsort(accesses.ids[begin:end]) for begin, end in pairwise(accesses.starts)])
+    accesses = accesses._replace(ids=accesses.ids[order], tokens=accesses.tokens[order])
     # Experts 0 to slots - 1 lie there at first, the least recently used first.
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
-    job = Job(decoding, asks, no_prefetches(decoding))
+    job = Job(decoding, accesses, no_prefetches(decoding))
     outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
     misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()

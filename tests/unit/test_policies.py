@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.offload import policies
-from prophet_moe.offload.simulator.batching import asks_of, rounds
+from prophet_moe.offload.simulator.batching import accesses_of, rounds
 from prophet_moe.routing import reuse
 from prophet_moe.routing.trace import sequence_starts
 from tests.unit.test_statistics import traces
@@ -112,35 +112,35 @@ def test_what_cannot_be_is_refused():
 def plain_asks(trace, batch: int, deduplicated: bool) -> list[dict[tuple[int, int], int]]:
     """For each ask the tokens that chose each (layer, expert), by step and layer."""
     sequences = [list(range(start, end)) for start, end in pairwise(sequence_starts(trace))]
-    asked = []
+    accessed = []
     for first in range(0, len(sequences), batch):
         together = sequences[first : first + batch]
         for step in range(max(map(len, together))):
             rows = [rows[step] for rows in together if step < len(rows)]
             for layer in range(len(trace.router.layers)):
                 items = [[(layer, int(expert)) for expert in trace.experts[row, layer]] for row in rows]
-                asked += [Counter(chain(*items))] if deduplicated else map(Counter, items)
-    return asked
+                accessed += [Counter(chain(*items))] if deduplicated else map(Counter, items)
+    return accessed
 
 
 @settings(deadline=None)
 @given(trace=traces(), batch=st.integers(1, 6), deduplicated=st.booleans(), steps=st.sampled_from([1, 5, 1024]))
 def test_asks_equal_plain_ones(trace, batch, deduplicated, steps):
-    experts, asked = trace.router.experts, []
+    experts, accessed = trace.router.experts, []
     for decoding in rounds(trace.experts, sequence_starts(trace), batch, experts, steps):
-        asks = asks_of(decoding, deduplicated=deduplicated)
-        for begin, end in pairwise(asks.starts):
-            pairs = ((int(wanted) // experts, int(wanted) % experts) for wanted in asks.ids[begin:end])
-            asked.append(dict(zip(pairs, asks.tokens[begin:end].tolist(), strict=True)))
-        assert asks.widest == max(map(len, asked[-len(asks.starts) + 1 :]))
-        assert asks.of_layer[-1] == len(asks.starts) - 1
+        accesses = accesses_of(decoding, deduplicated=deduplicated)
+        for begin, end in pairwise(accesses.starts):
+            pairs = ((int(wanted) // experts, int(wanted) % experts) for wanted in accesses.ids[begin:end])
+            accessed.append(dict(zip(pairs, accesses.tokens[begin:end].tolist(), strict=True)))
+        assert accesses.widest == max(map(len, accessed[-len(accesses.starts) + 1 :]))
+        assert accesses.of_layer[-1] == len(accesses.starts) - 1
     plain = plain_asks(trace, batch, deduplicated)
-    assert [list(ask.items()) for ask in asked] == [list(ask.items()) for ask in plain]
+    assert [list(access.items()) for access in accessed] == [list(access.items()) for access in plain]
 
 
 def test_an_order_of_tokens_is_kept_and_must_be_a_permutation():
     decoding = next(rounds(np.array([[[3]], [[1]]], np.uint16), np.array([0, 1, 2]), 2, 4))
-    asks = asks_of(decoding, deduplicated=False, order=np.array([[[1, 0]]]))
-    assert asks.ids.tolist() == [1, 3]
+    accesses = accesses_of(decoding, deduplicated=False, order=np.array([[[1, 0]]]))
+    assert accesses.ids.tolist() == [1, 3]
     with pytest.raises(ValueError, match="expected a permutation of the batch"):
-        asks_of(decoding, deduplicated=False, order=np.array([[[1, 1]]]))
+        accesses_of(decoding, deduplicated=False, order=np.array([[[1, 1]]]))

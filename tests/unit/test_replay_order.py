@@ -37,8 +37,8 @@ def distinct(trace, order: str) -> np.ndarray:
         sample = draw(trace, SEQUENCES, TOKENS, seed, order)
         for place, batch in enumerate(BATCHES):
             parts = list(rounds(sample.experts, sequence_starts(sample), batch, trace.router.experts))
-            asked = sum(len(true_needs(part).ids) for part in parts)
-            found[place] += asked / sum(len(part.rows) * part.layers for part in parts) / SAMPLES
+            accessed = sum(len(true_needs(part).ids) for part in parts)
+            found[place] += accessed / sum(len(part.rows) * part.layers for part in parts) / SAMPLES
     return found
 
 

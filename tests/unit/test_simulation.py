@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prophet_moe.errors import UserError
 from prophet_moe.offload import policies
 from prophet_moe.offload.simulator import engine, reference
-from prophet_moe.offload.simulator.batching import Round, asks_of, rounds
+from prophet_moe.offload.simulator.batching import Round, accesses_of, rounds
 from prophet_moe.offload.simulator.simulation import (
     EVICTIONS,
     NO_PREFETCH,
@@ -56,7 +56,7 @@ def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch
     return list(rounds(choices, np.concatenate([[0], np.cumsum(lengths)]), batch, experts))
 
 
-def random_prefetches(random, decoding: Round, asks, hierarchy: Hierarchy) -> np.ndarray:
+def random_prefetches(random, decoding: Round, accesses, hierarchy: Hierarchy) -> np.ndarray:
     """At every point some experts of layers that come, and some of any, some twice, each group at most its room."""
     steps, layers, experts = len(decoding.rows), decoding.layers, decoding.experts
     groups, room = layers if hierarchy.per_layer else 1, hierarchy.rooms[0]
@@ -64,8 +64,8 @@ def random_prefetches(random, decoding: Round, asks, hierarchy: Hierarchy) -> np
     for step in range(steps):
         for point in range(layers + 1):
             ahead = step * layers + point
-            begin, end = asks.of_layer[[min(ahead, steps * layers), min(ahead + 2, steps * layers)]]
-            coming = asks.ids[asks.starts[begin] : asks.starts[end]]
+            begin, end = accesses.of_layer[[min(ahead, steps * layers), min(ahead + 2, steps * layers)]]
+            coming = accesses.ids[accesses.starts[begin] : accesses.starts[end]]
             drawn = random.integers(layers * experts, size=random.integers(1, 2 * experts))
             named = random.permutation(np.concatenate([coming, drawn]))[: random.integers(0, 12)]
             group = named // experts if hierarchy.per_layer else np.zeros_like(named)
@@ -82,15 +82,15 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     top_k = draw(st.integers(1, min(3, experts)))
     parts = decoded(random, draw(st.integers(1, 2)) * batch, layers, experts, top_k, batch)
     deduplicated = draw(st.booleans()) if deduplicated is None else deduplicated
-    asks = [asks_of(part, deduplicated=deduplicated) for part in parts]
+    accesses = [accesses_of(part, deduplicated=deduplicated) for part in parts]
     waves = draw(st.booleans()) if waves is None else waves
-    widest = max(ask.widest for ask in asks)
+    widest = max(access.widest for access in accesses)
     per_layer, inclusive = draw(st.booleans()), draw(st.booleans())
     rooms = [max(1, draw(st.integers(1 if waves else widest, experts + 1)))]
     for _ in range(draw(st.integers(*tiers)) - 1):
         rooms.append(draw(st.integers(1, 4)) + (rooms[-1] if inclusive else 0))
     hierarchy = Hierarchy(tuple(rooms), per_layer, inclusive)
-    planned = [random_prefetches(random, part, ask, hierarchy) for part, ask in zip(parts, asks, strict=True)]
+    planned = [random_prefetches(random, part, access, hierarchy) for part, access in zip(parts, accesses, strict=True)]
     slowness = draw(st.integers(1, 12))
     other, work, fetch = (
         random.integers(0, 1 + draw(st.integers(0, slowness)), count) / 4 for count in (layers, batch + 1, len(rooms))
@@ -98,7 +98,7 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     chunk = draw(st.sampled_from([0.25, 0.5, 0.75, 2.0, np.inf]))
     times = Times(other, work, tuple(fetch.tolist()), chunk)
     popularity = random.integers(1, 9, (layers, experts)).astype(float)
-    jobs = [Job(*parts) for parts in zip(parts, asks, planned, strict=True)]
+    jobs = [Job(*parts) for parts in zip(parts, accesses, planned, strict=True)]
     return Case(jobs, hierarchy, times, popularity, waves)
 
 
@@ -123,7 +123,7 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
     weights = 1 / np.arange(1, experts + 1) ** 2
     chosen = random.choice(experts, size=steps, p=weights / weights.sum())
     decoding = Round(chosen.astype(np.uint16).reshape(steps, 1, 1), np.arange(steps)[:, None], experts)
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), no_prefetches(decoding))]
+    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), no_prefetches(decoding))]
     arguments = jobs, Hierarchy((3,)), Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts)), "lrfu"
     assert_equal(simulate(*arguments), reference.simulate(*arguments))
 
@@ -134,7 +134,7 @@ def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
     decoding = Round(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
     prefetches = np.full((steps, 2, 2), NO_PREFETCH)
     prefetches[-2, 1, 0], prefetches[-1, 0] = 2, (2, 1)
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), prefetches)]
+    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), prefetches)]
     times = Times(np.ones(1), np.ones(2), (0.5,))
     outcome = simulate(jobs, Hierarchy((2,)), times, np.ones((1, 3)), "lrfu", warm=False)
     assert causes(outcome) == {"KEPT": steps - 1, "MISSED": 1, "COPIES": 1, "SKIPPED": 1}
@@ -173,8 +173,8 @@ def told(case: Case) -> list | str:
 def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
     outcome = case.run(eviction=eviction, warm=warm)
     layers, experts = case.popularity.shape
-    asked = np.bincount(np.concatenate([job.asks.ids for job in case.jobs]) // experts, minlength=layers)
-    assert outcome.requests.tolist() == asked.tolist()
+    accessed = np.bincount(np.concatenate([job.accesses.ids for job in case.jobs]) // experts, minlength=layers)
+    assert outcome.requests.tolist() == accessed.tolist()
     used = outcome.count(engine.PREFETCHED) + outcome.count(engine.LATE)
     assert outcome.count(engine.COPIES) == used + outcome.count(engine.WASTED) + outcome.pending
     copies = outcome.counts[engine.MISSED] + outcome.counts[engine.COPIES]
@@ -206,7 +206,7 @@ def test_no_rule_copies_less_than_belady(case, warm):
 def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
     random = np.random.default_rng(seed)
     parts = decoded(random, 8, layers, experts, 1, 1)
-    jobs = [Job(part, asks_of(part, deduplicated=True), no_prefetches(part)) for part in parts]
+    jobs = [Job(part, accesses_of(part, deduplicated=True), no_prefetches(part)) for part in parts]
     times = Times(np.ones(layers), np.ones(2), (1.0,) * len(rooms))
     outcome = simulate(jobs, Hierarchy(tuple(rooms)), times, np.ones((layers, experts)), warm=False)
     for layer in range(layers):
@@ -224,7 +224,7 @@ def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
     weights = 1 / np.arange(1, experts + 1)
     stream = random.choice(experts, 40_000, p=weights / weights.sum()).astype(np.uint16)
     decoding = Round(stream[:, None, None], np.arange(len(stream))[:, None], experts)
-    job = Job(decoding, asks_of(decoding, deduplicated=True), no_prefetches(decoding))
+    job = Job(decoding, accesses_of(decoding, deduplicated=True), no_prefetches(decoding))
     times, popularity = Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts))
     missed = {rule: simulate([job], Hierarchy((room,)), times, popularity, rule).copies for rule in ("random", "lru")}
     fifo = policies.misses("fifo", stream, experts, room)
@@ -255,7 +255,7 @@ def toy(
     )
     for at, ids in (planned or {}).items():
         prefetches[*at, : len(ids)] = ids
-    jobs = [Job(decoding, asks_of(decoding, deduplicated=True), prefetches)]
+    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), prefetches)]
     times = Times(np.full(layers, OTHER), np.full(2, WORK), (fetch,), chunk)
     popularity = np.tile(np.arange(experts, 0.0, -1), (layers, 1))
     outcome = simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options)
@@ -364,7 +364,7 @@ def test_a_wish_never_evicts_what_is_wished_for(eviction):
 def one_step(**changes):
     """The arguments of a run of one token that asks two layers for two experts each, of 4."""
     decoding = Round(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
-    job = Job(decoding, asks_of(decoding, deduplicated=True), changes.pop("prefetches", no_prefetches(decoding)))
+    job = Job(decoding, accesses_of(decoding, deduplicated=True), changes.pop("prefetches", no_prefetches(decoding)))
     hierarchy = Hierarchy(
         **{"rooms": (2,)} | {name: changes.pop(name) for name in ("rooms", "inclusive") if name in changes}
     )

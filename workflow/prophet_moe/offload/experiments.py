@@ -14,7 +14,7 @@ import pandas as pd
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
-from prophet_moe.offload.simulator.batching import Asks, Round, asks_of, rounds
+from prophet_moe.offload.simulator.batching import LayerAccesses, Round, accesses_of, rounds
 from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.invariants import check, check_beside
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Prefetches, Times, simulate
@@ -145,7 +145,7 @@ def run(
     *,
     waves: bool = True,
 ) -> Outcome:
-    """One run, checked by itself. Asks for more than a layer's places are served in `waves`, or are a UserError.
+    """One run, checked by itself. Accesses to more than a layer's places are served in `waves`, or are a UserError.
 
     Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
     """
@@ -154,18 +154,18 @@ def run(
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
         hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
     jobs = (
-        Job(decoding, _asked(decoding, strategy, forecast), _planned(decoding, strategy, forecast, hierarchy))
+        Job(decoding, _accesses_of(decoding, strategy, forecast), _planned(decoding, strategy, forecast, hierarchy))
         for decoding, forecast in parts
     )
     return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
 
 
-def _asked(decoding: Round, strategy: Strategy, forecast: Forecast) -> Asks:
-    def made() -> Asks:
+def _accesses_of(decoding: Round, strategy: Strategy, forecast: Forecast) -> LayerAccesses:
+    def made() -> LayerAccesses:
         order = strategy.order and strategy.order(decoding, forecast)
-        return asks_of(decoding, deduplicated=strategy.deduplicated, order=order)
+        return accesses_of(decoding, deduplicated=strategy.deduplicated, order=order)
 
-    return decoding.once(("asks", strategy.deduplicated, strategy.order), made)
+    return decoding.once(("accesses", strategy.deduplicated, strategy.order), made)
 
 
 def _planned(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Prefetches:

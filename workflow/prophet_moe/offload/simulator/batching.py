@@ -41,7 +41,7 @@ class Round:
         return self.choices.shape[1]
 
 
-class Asks(NamedTuple):
+class LayerAccesses(NamedTuple):
     """What the layers of a round ask for. An ask is a set of experts that a layer needs at once, and a layer waits for.
 
     Deduplicated, a layer asks once a step, for the distinct experts of the batch. Item by item, it asks once for every
@@ -92,14 +92,14 @@ def widest(starts):
     return most
 
 
-def asks_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> Asks:
+def accesses_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> LayerAccesses:
     """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
     shape = (len(decoding.rows), decoding.layers, decoding.rows.shape[1])
     if order is None:
         order = np.empty((0, 0, 0), np.int64)
     elif order.shape != shape or not _permuted(order):
         raise ValueError(f"order of shape {order.shape}, expected a permutation of the batch for each of {shape[:2]}")
-    return Asks(*_asks(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
+    return LayerAccesses(*_accesses(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
 
 
 @njit(cache=True)
@@ -118,8 +118,8 @@ def _permuted(order):
 
 
 @njit(cache=True)
-def _asks(choices, rows, order, experts, deduplicated):
-    """See `asks_of`; without an order, `order` is empty."""
+def _accesses(choices, rows, order, experts, deduplicated):
+    """See `accesses_of`; without an order, `order` is empty."""
     steps, batch = rows.shape
     _, layers, top_k = choices.shape
     of_layer = np.zeros(steps * layers + 1, np.int64)
@@ -127,7 +127,7 @@ def _asks(choices, rows, order, experts, deduplicated):
     ids = np.empty(steps * batch * layers * top_k + 1, Id)
     tokens = np.empty(len(ids), Id)
     place = np.full(layers * experts, -1)
-    size = asks = 0
+    size = accesses = 0
     for step in range(steps):
         for layer in range(layers):
             for turn in range(batch):
@@ -137,16 +137,16 @@ def _asks(choices, rows, order, experts, deduplicated):
                 for choice in range(top_k):
                     wanted = Id(layer * experts + choices[row, layer, choice])
                     # Without a branch: half of them would be mispredicted.
-                    first = place[wanted] < starts[asks]
+                    first = place[wanted] < starts[accesses]
                     place[wanted] = size if first else place[wanted]
                     ids[size], tokens[size] = wanted, 0
                     tokens[place[wanted]] += 1
                     size += first
                 if not deduplicated:
-                    asks += 1
-                    starts[asks] = size
-            if deduplicated and size > starts[asks]:
-                asks += 1
-                starts[asks] = size
-            of_layer[step * layers + layer + 1] = asks
-    return of_layer, starts[: asks + 1].copy(), ids[:size].copy(), tokens[:size].copy()
+                    accesses += 1
+                    starts[accesses] = size
+            if deduplicated and size > starts[accesses]:
+                accesses += 1
+                starts[accesses] = size
+            of_layer[step * layers + layer + 1] = accesses
+    return of_layer, starts[: accesses + 1].copy(), ids[:size].copy(), tokens[:size].copy()

@@ -55,7 +55,7 @@ CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH
 CLOCKS = 9
 """Seconds: the device's time; when the copy queue is free; when wishes were stated; begin and end of the prefetch under
 way; what is not interrupted of a copy; how long the queue was busy. And what a use in this step weighs, for LRFU."""
-FLIGHT, FLIGHT_SOURCE, ASK, PLAN, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
+FLIGHT, FLIGHT_SOURCE, ACCESS, PLAN, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
 MARKS = 10
 """Numbers: the prefetch under way and its tier; of asks, of wishes; the first wish not begun and the end of the wishes;
 touches and steps so far; and the rules."""
@@ -119,14 +119,14 @@ class Tally(NamedTuple):
     """(SUMS, L)."""
 
 
-def run_round(state, rules, tally, asks, following, planned, step_seconds):
+def run_round(state, rules, tally, accesses, following, planned, step_seconds):
     """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
 
     `planned` is what simulation.PrefetchPlan says. The duration of step t is written to step_seconds[t].
     """
     experts = len(state.score)
     waiting, computed, ended = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
-    _run(*state, *rules, *tally, *asks, following, *planned, step_seconds, waiting, computed, ended)
+    _run(*state, *rules, *tally, *accesses, following, *planned, step_seconds, waiting, computed, ended)
 
 
 @njit(cache=True)
@@ -219,7 +219,7 @@ def _run(
     counts,
     sources,
     sums,
-    asks_of,
+    accesses_of_layer,
     starts,
     ids,
     tokens,
@@ -260,37 +260,37 @@ def _run(
             key = 0
         keys[0, group, where[0, wanted]] = key
 
-    def rank_of(group, place, plan, ask):
+    def rank_of(group, place, plan, access):
         """The least is evicted first."""
         planned = PLANNED if stamps[PLANNED_AT, group, place] == plan else 0
-        used = IN_USE if stamps[USED_AT, group, place] == ask else 0
+        used = IN_USE if stamps[USED_AT, group, place] == access else 0
         return keys[0, group, place] + planned + used
 
-    def drawn_of(group, least, plan, ask):
+    def drawn_of(group, least, plan, access):
         """One of the places of the nearest tier that rank `least`."""
         equal = 0
         for place in range(room[0]):
-            equal += rank_of(group, place, plan, ask) == least
+            equal += rank_of(group, place, plan, access) == least
         left, drawn_place = drawn(marks[TICK]) % equal, np.int64(-1)
         while left >= 0:
             drawn_place += 1
-            left -= rank_of(group, drawn_place, plan, ask) == least
+            left -= rank_of(group, drawn_place, plan, access) == least
         return drawn_place
 
     def victim_of(group, below):
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
         if held[0, group] < room[0]:
             return held[0, group]
-        plan, ask, least = marks[PLAN], marks[ASK], np.int64(below)
+        plan, access, least = marks[PLAN], marks[ACCESS], np.int64(below)
         for place in range(room[0]):
-            least = min(least, rank_of(group, place, plan, ask))
+            least = min(least, rank_of(group, place, plan, access))
         if least == below:
             return -1
         if marks[EVICTION] == RANDOM:
-            return drawn_of(group, least, plan, ask)
+            return drawn_of(group, least, plan, access)
         victim = room[0]
         for place in range(room[0]):
-            victim = min(victim, place if rank_of(group, place, plan, ask) == least else room[0])
+            victim = min(victim, place if rank_of(group, place, plan, access) == least else room[0])
         return victim
 
     def source_of(wanted):
@@ -389,13 +389,13 @@ def _run(
         issue(step, 0)
         for layer in range(layers):
             clock[CLOCK] += other[layer]
-            first, last = asks_of[step * layers + layer], asks_of[step * layers + layer + 1]
-            for ask in range(first, last):
+            first, last = accesses_of_layer[step * layers + layer], accesses_of_layer[step * layers + layer + 1]
+            for access in range(first, last):
                 advance(clock[CLOCK])
-                begin, end, final = starts[ask], starts[ask + 1], ask == last - 1
+                begin, end, final = starts[access], starts[access + 1], access == last - 1
                 now = clock[CLOCK]
                 group = group_of[ids[begin]]
-                marks[ASK] += 1
+                marks[ACCESS] += 1
 
                 # What is at hand.
                 time, done, missing, late = now, 0, 0, -1
@@ -408,7 +408,7 @@ def _run(
                         waiting[missing] = request
                         missing += 1
                         continue
-                    stamps[USED_AT, group, place] = marks[ASK]
+                    stamps[USED_AT, group, place] = marks[ACCESS]
                     if wanted == marks[FLIGHT]:
                         late = request
                         continue
@@ -458,7 +458,7 @@ def _run(
                         recycled += 1
                     source = source_of(wanted)
                     put(source, group, place, wanted)
-                    stamps[USED_AT, group, place] = marks[ASK]
+                    stamps[USED_AT, group, place] = marks[ACCESS]
                     touch(group, wanted, True)
                     counts[MISSED, layer] += 1
                     link = start + fetch[source]
@@ -479,7 +479,7 @@ def _run(
                 sums[STALL, layer] += time - now - busy
                 clock[CLOCK] = time
 
-                if ask == first:
+                if access == first:
                     clock[CLOCK] = now
                     issue(step, layer + 1)
                     clock[CLOCK] = time

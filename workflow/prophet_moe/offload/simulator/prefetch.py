@@ -160,20 +160,20 @@ def _true_needs(rows, choices, experts):
     layers = choices.shape[1]
     starts, ids, _, _ = no_needs(len(rows), layers, experts)
     # A bit for each expert: at small batches few are set, and the others take no time.
-    asked = np.zeros((layers, (experts + 63) // 64), np.uint64)
+    accessed = np.zeros((layers, (experts + 63) // 64), np.uint64)
     size = 0
     for step in range(len(rows)):
-        asked[:] = 0
+        accessed[:] = 0
         for item in range(rows.shape[1]):
             row = rows[step, item]
             if row >= 0:
                 for layer in range(layers):
                     for choice in range(choices.shape[2]):
                         expert = choices[row, layer, choice]
-                        asked[layer, expert >> 6] |= np.uint64(1) << np.uint64(expert & 63)
+                        accessed[layer, expert >> 6] |= np.uint64(1) << np.uint64(expert & 63)
         for layer in range(layers):
-            for word in range(asked.shape[1]):
-                bits = asked[layer, word]
+            for word in range(accessed.shape[1]):
+                bits = accessed[layer, word]
                 while bits:
                     ids[size] = layer * experts + 64 * word + lowest(bits)
                     bits &= bits - np.uint64(1)

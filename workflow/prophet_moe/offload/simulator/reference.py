@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.offload.simulator.batching import ABSENT, Asks
+from prophet_moe.offload.simulator.batching import ABSENT, LayerAccesses
 from prophet_moe.offload.simulator.engine import (
     COPIES,
     COUNTS,
@@ -47,18 +47,18 @@ def simulate(
 ) -> Outcome:
     """Replay rounds one after another, as `simulation.simulate`; a layer may always ask for more than there is room."""
     jobs = list(jobs)
-    asked, first_asks = requests_of([job.asks for job in jobs])
-    replay = Replay(hierarchy, times, popularity, Rule(eviction, popularity, first_asks))
+    accessed, first_accesses = requests_of([job.accesses for job in jobs])
+    replay = Replay(hierarchy, times, popularity, Rule(eviction, popularity, first_accesses))
     if warm:
         replay.fill(popularity)
     seconds = []
-    for job, asks in zip(jobs, asked, strict=True):
+    for job, accesses in zip(jobs, accessed, strict=True):
         layers = job.decoding.layers
         planned = job.prefetches.array() if isinstance(job.prefetches, PrefetchPlan) else job.prefetches
         for step, prefetches in enumerate(planned):
-            of_layers = pairwise(job.asks.of_layer[step * layers : (step + 1) * layers + 1])
-            seconds.append(replay.step([asks[first:last] for first, last in of_layers], prefetches))
-    handed = [tokens for job in jobs for tokens in job.asks.tokens.tolist()]
+            of_layers = pairwise(job.accesses.of_layer[step * layers : (step + 1) * layers + 1])
+            seconds.append(replay.step([accesses[first:last] for first, last in of_layers], prefetches))
+    handed = [tokens for job in jobs for tokens in job.accesses.tokens.tolist()]
     return Outcome(
         step_seconds=np.array(seconds),
         step_tokens=np.array([int((row != ABSENT).sum()) for job in jobs for row in job.decoding.rows]),
@@ -70,7 +70,7 @@ def simulate(
         demand_seconds=replay.queue.demand_seconds,
         prefetch_seconds=replay.queue.prefetch_seconds,
         pending=len(replay.fresh),
-        waves=max(job.asks.widest for job in jobs) > hierarchy.rooms[0],
+        waves=max(job.accesses.widest for job in jobs) > hierarchy.rooms[0],
     )
 
 
@@ -84,20 +84,20 @@ class Request:
     """Number of the ask that needs the expert next, or NEVER."""
 
 
-def requests_of(parts: list[Asks]) -> tuple[list[list[list[Request]]], dict[int, int]]:
+def requests_of(parts: list[LayerAccesses]) -> tuple[list[list[list[Request]]], dict[int, int]]:
     """The requests of each ask of each round, and the number of the ask that needs each expert first."""
     number = sum(len(part.starts) - 1 for part in parts)
     upcoming: dict[int, int] = {}
-    asked = []
+    accessed = []
     for part in reversed(parts):
-        asks = []
+        accesses = []
         for first, last in reversed(list(pairwise(part.starts))):
             number -= 1
             handed = list(zip(part.ids[first:last].tolist(), part.tokens[first:last].tolist(), strict=True))
-            asks.append([Request(expert, tokens, upcoming.get(expert, NEVER)) for expert, tokens in handed])
+            accesses.append([Request(expert, tokens, upcoming.get(expert, NEVER)) for expert, tokens in handed])
             upcoming |= {expert: number for expert, _ in handed}
-        asked.append(asks[::-1])
-    return asked[::-1], upcoming
+        accessed.append(accesses[::-1])
+    return accessed[::-1], upcoming
 
 
 class Rule:
@@ -340,16 +340,16 @@ class Replay:
             of_group = experts[number * size : (number + 1) * size]
             group.fill(sorted(of_group, key=lambda expert: -popularity.flat[expert]), self.rule)
 
-    def step(self, asks: list[list[list[Request]]], prefetches: NDArray[np.int32]) -> float:
+    def step(self, accesses: list[list[list[Request]]], prefetches: NDArray[np.int32]) -> float:
         """Compute a step, the asks of each layer, given the wishes before it and after each layer; its duration."""
         began = self.time
         self.steps += 1
         self.replace_plan(prefetches[0])
-        for layer, of_layer in enumerate(asks):
+        for layer, of_layer in enumerate(accesses):
             self.time += float(self.times.other[layer])
-            for number, ask in enumerate(of_layer):
+            for number, access in enumerate(of_layer):
                 self.run_copy_queue(self.time)
-                ended = self.serve(ask, layer, final=number == len(of_layer) - 1)
+                ended = self.serve(access, layer, final=number == len(of_layer) - 1)
                 if number == 0:
                     self.replace_plan(prefetches[layer + 1])
                 self.time = ended
@@ -453,10 +453,10 @@ class Replay:
         self.counts[WASTED, self.layer_of(expert)] += 1
         self.sums[WASTED_SHARE, self.layer_of(expert)] += share
 
-    def serve(self, ask: list[Request], layer: int, *, final: bool) -> float:
+    def serve(self, access: list[Request], layer: int, *, final: bool) -> float:
         """Serve an ask of a layer, its `final` one of the step or not; when all of it was computed."""
-        there = [request for request in ask if self.is_near(request.expert)]
-        missing = [request for request in ask if not self.is_near(request.expert)]
+        there = [request for request in access if self.is_near(request.expert)]
+        missing = [request for request in access if not self.is_near(request.expert)]
         at_hand = [request for request in there if not self.queue.carries(request.expert)]
         late = [request for request in there if self.queue.carries(request.expert)]
         service = Service(self.time, self.time, link=self.time)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
-from prophet_moe.offload.simulator.batching import ABSENT, Asks, Id, Ids, Round
+from prophet_moe.offload.simulator.batching import ABSENT, Id, Ids, LayerAccesses, Round
 
 Floats = NDArray[np.float64]
 EVICTIONS = {
@@ -161,7 +161,7 @@ class Job(NamedTuple):
     """One round of a run: what is asked, and what is wished for."""
 
     decoding: Round
-    asks: Asks
+    accesses: LayerAccesses
     prefetches: Prefetches
 
 
@@ -202,12 +202,12 @@ def simulate(
     )
     if eviction == "farthest":
         jobs = list(jobs)
-        following = _next_asks([job.asks for job in jobs], state.upcoming)
+        following = _next_accesses([job.accesses for job in jobs], state.upcoming)
     if warm:
         _fill(state, hierarchy, popularity)
     seconds, tokens, routed, widest, compute = [], [], 0, 0, 0.0
     for number, job in enumerate(jobs):
-        widest = max(widest, job.asks.widest)
+        widest = max(widest, job.accesses.widest)
         if widest > hierarchy.rooms[0] and not waves:
             problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
             raise UserError("capacity", problem, "Correct it, or allow waves.")
@@ -215,10 +215,10 @@ def simulate(
         spent = np.zeros(len(job.decoding.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
         ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
-        engine.run_round(state, rules, tally, job.asks, ahead, planned, spent)
+        engine.run_round(state, rules, tally, job.accesses, ahead, planned, spent)
         seconds.append(spent)
         tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
-        handed = np.bincount(job.asks.tokens, minlength=len(rules.work))
+        handed = np.bincount(job.accesses.tokens, minlength=len(rules.work))
         routed += int(handed @ np.arange(len(handed)))
         compute += float(handed @ rules.work + len(spent) * times.other.sum())
     return Outcome(
@@ -309,11 +309,11 @@ def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.in
     return np.broadcast_to(-np.arange(chosen.shape[1]), chosen.shape)
 
 
-def _next_asks(asks: Sequence[Asks], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _next_accesses(accesses: Sequence[LayerAccesses], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """For every request the number of the ask that needs the same expert next; `upcoming` becomes that of the first."""
-    last = sum(len(part.starts) - 1 for part in asks)
+    last = sum(len(part.starts) - 1 for part in accesses)
     following = []
-    for part in reversed(asks):
+    for part in reversed(accesses):
         last -= len(part.starts) - 1
         following.append(_followed(part.starts, part.ids, last, upcoming))
     return following[::-1]
@@ -322,10 +322,10 @@ def _next_asks(asks: Sequence[Asks], upcoming: NDArray[np.int64]) -> list[NDArra
 @njit(cache=True)
 def _followed(starts, ids, first, upcoming):
     following = np.empty(len(ids), np.int64)
-    for ask in range(len(starts) - 2, -1, -1):
-        for request in range(starts[ask], starts[ask + 1]):
+    for access in range(len(starts) - 2, -1, -1):
+        for request in range(starts[access], starts[access + 1]):
             following[request] = upcoming[ids[request]]
-            upcoming[ids[request]] = first + ask
+            upcoming[ids[request]] = first + access
     return following
 
 
