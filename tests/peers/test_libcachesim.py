@@ -7,7 +7,7 @@ import pytest
 from benches.policies import PEERS, peer_misses, write_stream, zipf
 
 from prophet_moe.offload.policies import POLICIES, misses
-from prophet_moe.offload.simulator.batching import accesses_of, rounds
+from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
 from prophet_moe.routing.reuse import lru_hits
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import sequence_starts
@@ -31,7 +31,8 @@ def recorded(batch: int) -> tuple[np.ndarray, int]:
     trace = read_trace(TRACES / "small-6x64-top8").described()
     some, experts = trace.select(trace.sequence < 20), trace.router.experts
     accessed = [
-        accesses_of(part, deduplicated=True).ids for part in rounds(some.experts, sequence_starts(some), batch, experts)
+        accesses_of(part, deduplicated=True).ids
+        for part in decode_batches(some.experts, sequence_starts(some), batch, experts)
     ]
     return np.concatenate(accessed), len(trace.router.layers) * experts
 

@@ -9,7 +9,7 @@ import pytest
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
-from prophet_moe.offload.simulator.batching import accesses_of, rounds
+from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.routing import calibrated, statistics, synthetic
 from prophet_moe.routing.law import dirichlet_occupancy
@@ -113,8 +113,8 @@ def test_the_simulator_hits_as_often_as_ask_by_ask_curves():
     router = Router("test", 32, 4, (0, 1))
     trace = generate(ROUTINGS["gpt-oss-20b"].parameters(router), 1, 2000, seed=0)
     curve = sum(ask_hits(trace.experts[None, :, layer], 32) for layer in (0, 1)) / trace.experts.size
-    decoding = next(iter(rounds(trace.experts, np.array([0, 2000]), 1, 32)))
-    job = Job(decoding, accesses_of(decoding, deduplicated=True), no_prefetches(decoding))
+    batches = next(iter(decode_batches(trace.experts, np.array([0, 2000]), 1, 32)))
+    job = Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))
     for room in (4, 6, 8, 16, 24):
         outcome = simulate(
             [job], Hierarchy((room,)), Times(np.ones(2), np.ones(2), (1.0,)), np.ones((2, 32)), warm=False

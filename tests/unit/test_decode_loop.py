@@ -43,7 +43,7 @@ from prophet_moe.offload.decode_loop.validation import (
     read_summaries,
     summary,
 )
-from prophet_moe.offload.simulator.batching import Round, accesses_of
+from prophet_moe.offload.simulator.batching import DecodeBatches, accesses_of
 from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.predict.context import split
@@ -99,13 +99,13 @@ def test_on_demand_is_that_of_the_simulator(loop):
     steps, batch, layers, top_k = choices.shape
     experts = max(int(choices.max()) + 1, slots)
     tokens = choices.reshape(-1, layers, top_k)
-    decoding = Round(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
-    accesses = accesses_of(decoding, deduplicated=True)
+    batches = DecodeBatches(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
+    accesses = accesses_of(batches, deduplicated=True)
     order = np.concatenate([begin + np.argsort(accesses.ids[begin:end]) for begin, end in pairwise(accesses.starts)])
     accesses = accesses._replace(ids=accesses.ids[order], tokens=accesses.tokens[order])
     # Experts 0 to slots - 1 lie there at first, the least recently used first.
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
-    job = Job(decoding, accesses, no_prefetches(decoding))
+    job = Job(batches, accesses, no_prefetches(batches))
     outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
     misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()
@@ -247,15 +247,15 @@ def test_wishes_of_prophet_are_those_of_the_simulator(loop):
     choices, scores, slots = loop
     steps, batch, layers, _ = choices.shape
     experts = scores.shape[-1]
-    decoding = Round(choices.reshape(-1, layers, 1), np.arange(steps * batch).reshape(steps, batch), experts)
+    batches = DecodeBatches(choices.reshape(-1, layers, 1), np.arange(steps * batch).reshape(steps, batch), experts)
     with np.errstate(over="ignore"):
         # (n, L, E) at each distance.
         forecasts = [1 / (1 + np.exp(-np.moveaxis(each.reshape(layers, -1, experts), 0, 1))) for each in scores]
     forecasts = [np.ascontiguousarray(each) for each in forecasts]
     for ahead_of, each in enumerate(forecasts, start=1):
         each[:, :ahead_of] = 0
-    needs = {distance: batch_needs(decoding, each) for distance, each in enumerate(forecasts, start=1)}
-    simulated = ahead(decoding, needs, Hierarchy((slots,)))
+    needs = {distance: batch_needs(batches, each) for distance, each in enumerate(forecasts, start=1)}
+    simulated = ahead(batches, needs, Hierarchy((slots,)))
     planned = plan_prefetches(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
     for step, layer in np.ndindex(steps, layers):
         begin, end = simulated.begins[step, layer + 1], simulated.ends[step, layer + 1]

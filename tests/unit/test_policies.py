@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.offload import policies
-from prophet_moe.offload.simulator.batching import accesses_of, rounds
+from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
 from prophet_moe.routing import reuse
 from prophet_moe.routing.trace import sequence_starts
 from tests.unit.test_statistics import traces
@@ -127,8 +127,8 @@ def plain_asks(trace, batch: int, deduplicated: bool) -> list[dict[tuple[int, in
 @given(trace=traces(), batch=st.integers(1, 6), deduplicated=st.booleans(), steps=st.sampled_from([1, 5, 1024]))
 def test_asks_equal_plain_ones(trace, batch, deduplicated, steps):
     experts, accessed = trace.router.experts, []
-    for decoding in rounds(trace.experts, sequence_starts(trace), batch, experts, steps):
-        accesses = accesses_of(decoding, deduplicated=deduplicated)
+    for batches in decode_batches(trace.experts, sequence_starts(trace), batch, experts, steps):
+        accesses = accesses_of(batches, deduplicated=deduplicated)
         for begin, end in pairwise(accesses.starts):
             pairs = ((int(wanted) // experts, int(wanted) % experts) for wanted in accesses.ids[begin:end])
             accessed.append(dict(zip(pairs, accesses.tokens[begin:end].tolist(), strict=True)))
@@ -139,8 +139,8 @@ def test_asks_equal_plain_ones(trace, batch, deduplicated, steps):
 
 
 def test_an_order_of_tokens_is_kept_and_must_be_a_permutation():
-    decoding = next(rounds(np.array([[[3]], [[1]]], np.uint16), np.array([0, 1, 2]), 2, 4))
-    accesses = accesses_of(decoding, deduplicated=False, order=np.array([[[1, 0]]]))
+    batches = next(decode_batches(np.array([[[3]], [[1]]], np.uint16), np.array([0, 1, 2]), 2, 4))
+    accesses = accesses_of(batches, deduplicated=False, order=np.array([[[1, 0]]]))
     assert accesses.ids.tolist() == [1, 3]
     with pytest.raises(ValueError, match="expected a permutation of the batch"):
-        accesses_of(decoding, deduplicated=False, order=np.array([[[1, 1]]]))
+        accesses_of(batches, deduplicated=False, order=np.array([[[1, 1]]]))

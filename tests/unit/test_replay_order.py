@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from prophet_moe.offload.experiments import draw, parts_of
-from prophet_moe.offload.simulator.batching import rounds
+from prophet_moe.offload.simulator.batching import decode_batches
 from prophet_moe.offload.simulator.forecast import Learned
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.predict.context import split
@@ -36,7 +36,7 @@ def distinct(trace, order: str) -> np.ndarray:
     for seed in range(SAMPLES):
         sample = draw(trace, SEQUENCES, TOKENS, seed, order)
         for place, batch in enumerate(BATCHES):
-            parts = list(rounds(sample.experts, sequence_starts(sample), batch, trace.router.experts))
+            parts = list(decode_batches(sample.experts, sequence_starts(sample), batch, trace.router.experts))
             accessed = sum(len(true_needs(part).ids) for part in parts)
             found[place] += accessed / sum(len(part.rows) * part.layers for part in parts) / SAMPLES
     return found

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prophet_moe.errors import UserError
 from prophet_moe.offload import policies
 from prophet_moe.offload.simulator import engine, reference
-from prophet_moe.offload.simulator.batching import Round, accesses_of, rounds
+from prophet_moe.offload.simulator.batching import DecodeBatches, accesses_of, decode_batches
 from prophet_moe.offload.simulator.simulation import (
     EVICTIONS,
     NO_PREFETCH,
@@ -44,21 +44,21 @@ class Case(NamedTuple):
 
     def idle(self) -> "Case":
         """The same without wishes."""
-        return self._replace(jobs=[job._replace(prefetches=no_prefetches(job.decoding)) for job in self.jobs])
+        return self._replace(jobs=[job._replace(prefetches=no_prefetches(job.batches)) for job in self.jobs])
 
 
-def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch: int) -> list[Round]:
+def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch: int) -> list[DecodeBatches]:
     """Random choices of sequences of 1 to 5 tokens, in batches; some experts are more popular than others."""
     lengths = random.integers(1, 6, sequences)
     weights = np.log(1 / np.arange(1, experts + 1))
     noise = random.gumbel(size=(lengths.sum(), layers, experts))
     choices = np.argsort(weights + noise, axis=-1)[..., :top_k].astype(np.uint16)
-    return list(rounds(choices, np.concatenate([[0], np.cumsum(lengths)]), batch, experts))
+    return list(decode_batches(choices, np.concatenate([[0], np.cumsum(lengths)]), batch, experts))
 
 
-def random_prefetches(random, decoding: Round, accesses, hierarchy: Hierarchy) -> np.ndarray:
+def random_prefetches(random, batches: DecodeBatches, accesses, hierarchy: Hierarchy) -> np.ndarray:
     """At every point some experts of layers that come, and some of any, some twice, each group at most its room."""
-    steps, layers, experts = len(decoding.rows), decoding.layers, decoding.experts
+    steps, layers, experts = len(batches.rows), batches.layers, batches.experts
     groups, room = layers if hierarchy.per_layer else 1, hierarchy.rooms[0]
     prefetches = np.full((steps, layers + 1, groups * room + 1), NO_PREFETCH, np.int32)
     for step in range(steps):
@@ -122,8 +122,8 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
     steps, experts = 2 * engine.ERA + engine.ERA // 2, 8
     weights = 1 / np.arange(1, experts + 1) ** 2
     chosen = random.choice(experts, size=steps, p=weights / weights.sum())
-    decoding = Round(chosen.astype(np.uint16).reshape(steps, 1, 1), np.arange(steps)[:, None], experts)
-    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), no_prefetches(decoding))]
+    batches = DecodeBatches(chosen.astype(np.uint16).reshape(steps, 1, 1), np.arange(steps)[:, None], experts)
+    jobs = [Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))]
     arguments = jobs, Hierarchy((3,)), Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts)), "lrfu"
     assert_equal(simulate(*arguments), reference.simulate(*arguments))
 
@@ -131,10 +131,10 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
 def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
     """Expert 2, never used, is prefetched beside 0, in use; wished for again, it does not make room for 1."""
     steps = 18 * engine.ERA
-    decoding = Round(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
+    batches = DecodeBatches(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
     prefetches = np.full((steps, 2, 2), NO_PREFETCH)
     prefetches[-2, 1, 0], prefetches[-1, 0] = 2, (2, 1)
-    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), prefetches)]
+    jobs = [Job(batches, accesses_of(batches, deduplicated=True), prefetches)]
     times = Times(np.ones(1), np.ones(2), (0.5,))
     outcome = simulate(jobs, Hierarchy((2,)), times, np.ones((1, 3)), "lrfu", warm=False)
     assert causes(outcome) == {"KEPT": steps - 1, "MISSED": 1, "COPIES": 1, "SKIPPED": 1}
@@ -149,7 +149,7 @@ def test_wishes_in_compact_form_are_those_of_the_array(case, seed):
     jobs, dense = [], []
     for job in case.jobs:
         ids = random.integers(layers * experts + (seed % 3 == 0), size=30).astype(np.int32)
-        begins = random.integers(len(ids), size=(len(job.decoding.rows), layers + 1))
+        begins = random.integers(len(ids), size=(len(job.batches.rows), layers + 1))
         begins = np.sort(begins.ravel()).reshape(begins.shape) if seed % 2 else begins
         ends = np.minimum(begins + random.integers(4, size=begins.shape), len(ids))
         planned = PrefetchPlan(ids, begins, ends)
@@ -223,8 +223,8 @@ def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
     random, experts, room = np.random.default_rng(0), 64, 16
     weights = 1 / np.arange(1, experts + 1)
     stream = random.choice(experts, 40_000, p=weights / weights.sum()).astype(np.uint16)
-    decoding = Round(stream[:, None, None], np.arange(len(stream))[:, None], experts)
-    job = Job(decoding, accesses_of(decoding, deduplicated=True), no_prefetches(decoding))
+    batches = DecodeBatches(stream[:, None, None], np.arange(len(stream))[:, None], experts)
+    job = Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))
     times, popularity = Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts))
     missed = {rule: simulate([job], Hierarchy((room,)), times, popularity, rule).copies for rule in ("random", "lru")}
     fifo = policies.misses("fifo", stream, experts, room)
@@ -249,13 +249,13 @@ def toy(
     """One sequence, `chosen` (T, L, k); `wished` at (step, point); experts are the less popular the higher."""
     choices = np.array(chosen, np.uint16)
     steps, layers, _ = choices.shape
-    decoding = Round(choices, np.arange(steps)[:, None], experts)
+    batches = DecodeBatches(choices, np.arange(steps)[:, None], experts)
     prefetches = np.full(
         (steps, layers + 1, 1 + max(map(len, (planned or {}).values()), default=0)), NO_PREFETCH, np.int32
     )
     for at, ids in (planned or {}).items():
         prefetches[*at, : len(ids)] = ids
-    jobs = [Job(decoding, accesses_of(decoding, deduplicated=True), prefetches)]
+    jobs = [Job(batches, accesses_of(batches, deduplicated=True), prefetches)]
     times = Times(np.full(layers, OTHER), np.full(2, WORK), (fetch,), chunk)
     popularity = np.tile(np.arange(experts, 0.0, -1), (layers, 1))
     outcome = simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options)
@@ -363,8 +363,8 @@ def test_a_wish_never_evicts_what_is_wished_for(eviction):
 
 def one_step(**changes):
     """The arguments of a run of one token that asks two layers for two experts each, of 4."""
-    decoding = Round(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
-    job = Job(decoding, accesses_of(decoding, deduplicated=True), changes.pop("prefetches", no_prefetches(decoding)))
+    batches = DecodeBatches(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
+    job = Job(batches, accesses_of(batches, deduplicated=True), changes.pop("prefetches", no_prefetches(batches)))
     hierarchy = Hierarchy(
         **{"rooms": (2,)} | {name: changes.pop(name) for name in ("rooms", "inclusive") if name in changes}
     )

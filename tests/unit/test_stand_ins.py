@@ -50,8 +50,8 @@ def test_batches_need_the_experts_of_the_pooled_law(samples, batch):
     """u(B) at the pooled variation, which the spread of popularity was fitted to, within 8 %."""
     found = []
     for sample in samples:
-        for decoding, _ in sample.parts(batch):
-            found.append(len(true_needs(decoding).ids) / (len(decoding.rows) * decoding.layers))
+        for batches, _ in sample.parts(batch):
+            found.append(len(true_needs(batches).ids) / (len(batches.rows) * batches.layers))
     shape = (np.array([value], float) for value in (128, 8, 0.484, batch))
     assert np.mean(found) == pytest.approx(float(dirichlet_occupancy(*shape)[0]), rel=0.08)
 

@@ -65,13 +65,13 @@ def times(fetch: float, batch: int = 4) -> Times:
 def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name):
     """With all choices from a layer of a step on exchanged, the wishes before are the same, unless it foresees."""
     strategy, step, layer = strategies()[name], 5, 3
-    decoding, _ = sample.parts(4)[0]
-    changed = decoding.choices.copy()
-    later = decoding.rows[step:].ravel()
-    begin = np.where(np.isin(np.arange(len(changed)), decoding.rows[step]), layer, LAYERS)
-    begin[np.isin(np.arange(len(changed)), decoding.rows[step + 1 :])] = 0
+    batches, _ = sample.parts(4)[0]
+    changed = batches.choices.copy()
+    later = batches.rows[step:].ravel()
+    begin = np.where(np.isin(np.arange(len(changed)), batches.rows[step]), layer, LAYERS)
+    begin[np.isin(np.arange(len(changed)), batches.rows[step + 1 :])] = 0
     exchanged = np.arange(LAYERS)[None, :] >= begin[:, None]
-    changed[exchanged] = (changed[exchanged] + 1) % decoding.experts
+    changed[exchanged] = (changed[exchanged] + 1) % batches.experts
     assert len(later)
 
     other = replace(sample.trace, experts=changed)
@@ -80,7 +80,7 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
     ]
     prefetches = [
         strategy.prefetches(
-            replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF
+            replace(batches, choices=forecast.trace.experts, once=type(batches.once)()), forecast, HALF
         ).array()
         for forecast in forecasts
     ]

@@ -17,7 +17,7 @@ from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.offload.experiments import Sample, places, run
-from prophet_moe.offload.simulator.batching import Round
+from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
 from prophet_moe.offload.simulator.timing import standing_for
@@ -68,7 +68,7 @@ def slowdowns(
         for batch, configurations in grid.groupby("batch_size"):
             sequences = max(plan.frontier_sequences, int(batch))
             parts = sample.parts(int(batch), sequences)
-            requests = _requests([decoding for decoding, _ in parts])
+            requests = _requests([batches for batches, _ in parts])
             for row in configurations.itertuples():
                 arch = models[row.model].architecture
                 needed = min(row.unique_experts, top_k * batch)
@@ -90,10 +90,10 @@ def slowdowns(
     return pd.DataFrame(rows, columns=REPLAYED)
 
 
-def _requests(replayed: Sequence[Round]) -> float:
+def _requests(replayed: Sequence[DecodeBatches]) -> float:
     """Distinct experts that a layer of the replay needs at a step, mean."""
-    asked = sum(len(true_needs(decoding).ids) for decoding in replayed)
-    return asked / sum(len(decoding.rows) * decoding.layers for decoding in replayed)
+    asked = sum(len(true_needs(batches).ids) for batches in replayed)
+    return asked / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
-from prophet_moe.offload.simulator.batching import LayerAccesses, Round, accesses_of, rounds
+from prophet_moe.offload.simulator.batching import DecodeBatches, LayerAccesses, accesses_of, decode_batches
 from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.invariants import check, check_beside
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Prefetches, Times, simulate
@@ -35,7 +35,7 @@ MIXING_SEED = 0
 """Of the order in which a whole trace is replayed."""
 PIECE_TOKENS = 8192
 """Of a long trace that is replayed piece by piece."""
-Part = tuple[Round, Forecast]
+Part = tuple[DecodeBatches, Forecast]
 """What is decoded, and what can be said of its tokens."""
 Timed = Callable[[int], Times]
 """Times of a device at a batch size."""
@@ -60,7 +60,9 @@ class Sample:
         """Its first `sequences`, by default all, `batch` at a time; kept, with what is made of them, for many runs."""
         choices, starts = self.trace.experts, sequence_starts(self.trace)
         starts = starts if sequences is None else starts[: sequences + 1]
-        return [(decoding, self.forecast) for decoding in rounds(choices, starts, batch, self.trace.router.experts)]
+        return [
+            (batches, self.forecast) for batches in decode_batches(choices, starts, batch, self.trace.router.experts)
+        ]
 
 
 def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
@@ -154,22 +156,22 @@ def run(
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
         hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
     jobs = (
-        Job(decoding, _accesses_of(decoding, strategy, forecast), _planned(decoding, strategy, forecast, hierarchy))
-        for decoding, forecast in parts
+        Job(batches, _accesses_of(batches, strategy, forecast), _planned(batches, strategy, forecast, hierarchy))
+        for batches, forecast in parts
     )
     return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
 
 
-def _accesses_of(decoding: Round, strategy: Strategy, forecast: Forecast) -> LayerAccesses:
+def _accesses_of(batches: DecodeBatches, strategy: Strategy, forecast: Forecast) -> LayerAccesses:
     def made() -> LayerAccesses:
-        order = strategy.order and strategy.order(decoding, forecast)
-        return accesses_of(decoding, deduplicated=strategy.deduplicated, order=order)
+        order = strategy.order and strategy.order(batches, forecast)
+        return accesses_of(batches, deduplicated=strategy.deduplicated, order=order)
 
-    return decoding.once(("accesses", strategy.deduplicated, strategy.order), made)
+    return batches.once(("accesses", strategy.deduplicated, strategy.order), made)
 
 
-def _planned(decoding: Round, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Prefetches:
-    return decoding.once((strategy.prefetches, hierarchy), lambda: strategy.prefetches(decoding, forecast, hierarchy))
+def _planned(batches: DecodeBatches, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Prefetches:
+    return batches.once((strategy.prefetches, hierarchy), lambda: strategy.prefetches(batches, forecast, hierarchy))
 
 
 def comparative_results(

@@ -23,7 +23,7 @@ Ids = NDArray[Id]
 
 
 @dataclass(frozen=True)
-class Round:
+class DecodeBatches:
     """Steps one after another: B sequences start together and decode until the last has ended, then the next B."""
 
     choices: NDArray[np.uint16]
@@ -63,9 +63,9 @@ class LayerAccesses(NamedTuple):
         return widest(self.starts)
 
 
-def rounds(
+def decode_batches(
     choices: NDArray[np.uint16], starts: NDArray[np.int64], batch: int, experts: int, steps: int = 1024
-) -> Iterator[Round]:
+) -> Iterator[DecodeBatches]:
     """All sequences in their order, `batch` at a time; `starts` (S + 1,) is where they begin in `choices`.
 
     A round ends with the sequences that reach so many `steps`: more rounds take less memory.
@@ -79,7 +79,7 @@ def rounds(
         rows[:, :count] = np.where(step < lengths[together], starts[:-1][together] + step, ABSENT)
         pieces.append(rows)
         if sum(map(len, pieces)) >= steps or first + batch >= len(lengths):
-            yield Round(choices, np.concatenate(pieces), experts)
+            yield DecodeBatches(choices, np.concatenate(pieces), experts)
             pieces = []
 
 
@@ -92,14 +92,14 @@ def widest(starts):
     return most
 
 
-def accesses_of(decoding: Round, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> LayerAccesses:
+def accesses_of(batches: DecodeBatches, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> LayerAccesses:
     """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
-    shape = (len(decoding.rows), decoding.layers, decoding.rows.shape[1])
+    shape = (len(batches.rows), batches.layers, batches.rows.shape[1])
     if order is None:
         order = np.empty((0, 0, 0), np.int64)
     elif order.shape != shape or not _permuted(order):
         raise ValueError(f"order of shape {order.shape}, expected a permutation of the batch for each of {shape[:2]}")
-    return LayerAccesses(*_accesses(decoding.choices, decoding.rows, order, decoding.experts, deduplicated))
+    return LayerAccesses(*_accesses(batches.choices, batches.rows, order, batches.experts, deduplicated))
 
 
 @njit(cache=True)

@@ -119,7 +119,7 @@ class Tally(NamedTuple):
     """(SUMS, L)."""
 
 
-def run_round(state, rules, tally, accesses, following, planned, step_seconds):
+def replay(state, rules, tally, accesses, following, planned, step_seconds):
     """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
 
     `planned` is what simulation.PrefetchPlan says. The duration of step t is written to step_seconds[t].

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prophet_moe.offload.simulator.batching import Id, Ids, Round, widest
+from prophet_moe.offload.simulator.batching import DecodeBatches, Id, Ids, widest
 from prophet_moe.offload.simulator.forecast import Probabilities
 from prophet_moe.offload.simulator.simulation import Hierarchy, PrefetchPlan
 from prophet_moe.predict.context import LAYERS_BEFORE, LIKELY
@@ -29,20 +29,20 @@ class Needs(NamedTuple):
     """The likeliest of a layer first, equally likely ones by number."""
 
 
-def batch_needs(decoding: Round, forecast: Probabilities) -> Needs:
+def batch_needs(batches: DecodeBatches, forecast: Probabilities) -> Needs:
     """What at least one token of the batch chooses, of probability 1 - prod(1 - p), for `forecast` (n, L, E)."""
     # What is remembered holds on to `forecast`: no other array can have its id as long.
-    made = decoding.once(("needs", id(forecast)), lambda: (forecast, _batch_needs(decoding.rows, forecast)))
+    made = batches.once(("needs", id(forecast)), lambda: (forecast, _batch_needs(batches.rows, forecast)))
     return Needs(*made[1])
 
 
-def true_needs(decoding: Round) -> Needs:
+def true_needs(batches: DecodeBatches) -> Needs:
     """What will be asked."""
-    return Needs(*decoding.once("true needs", lambda: _true_needs(decoding.rows, decoding.choices, decoding.experts)))
+    return Needs(*batches.once("true needs", lambda: _true_needs(batches.rows, batches.choices, batches.experts)))
 
 
 def ahead(
-    decoding: Round,
+    batches: DecodeBatches,
     needs: Mapping[int, Needs],
     hierarchy: Hierarchy,
     *,
@@ -62,7 +62,7 @@ def ahead(
         distances = [distance for _, distance in row]
         likely, count = needs[distances[0]], len(distances)
         fitting = _first(likely, room) if per_layer and count > 1 else likely
-        points = (len(decoding.rows), decoding.layers, distances[0], distances[-1], before_pass, next_step)
+        points = (len(batches.rows), batches.layers, distances[0], distances[-1], before_pass, next_step)
         parts.append(PrefetchPlan(fitting.ids, *_ranges(fitting.starts, *points, room * count if per_layer else room)))
     return parts[0] if len(parts) == 1 else _joined(parts, most)
 

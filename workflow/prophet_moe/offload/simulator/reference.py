@@ -53,7 +53,7 @@ def simulate(
         replay.fill(popularity)
     seconds = []
     for job, accesses in zip(jobs, accessed, strict=True):
-        layers = job.decoding.layers
+        layers = job.batches.layers
         planned = job.prefetches.array() if isinstance(job.prefetches, PrefetchPlan) else job.prefetches
         for step, prefetches in enumerate(planned):
             of_layers = pairwise(job.accesses.of_layer[step * layers : (step + 1) * layers + 1])
@@ -61,7 +61,7 @@ def simulate(
     handed = [tokens for job in jobs for tokens in job.accesses.tokens.tolist()]
     return Outcome(
         step_seconds=np.array(seconds),
-        step_tokens=np.array([int((row != ABSENT).sum()) for job in jobs for row in job.decoding.rows]),
+        step_tokens=np.array([int((row != ABSENT).sum()) for job in jobs for row in job.batches.rows]),
         routed=sum(handed),
         counts=replay.counts,
         sources=replay.sources,

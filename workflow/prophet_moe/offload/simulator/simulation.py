@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
-from prophet_moe.offload.simulator.batching import ABSENT, Id, Ids, LayerAccesses, Round
+from prophet_moe.offload.simulator.batching import ABSENT, DecodeBatches, Id, Ids, LayerAccesses
 
 Floats = NDArray[np.float64]
 EVICTIONS = {
@@ -160,7 +160,7 @@ Prefetches = PrefetchPlan | NDArray[np.integer]
 class Job(NamedTuple):
     """One round of a run: what is asked, and what is wished for."""
 
-    decoding: Round
+    batches: DecodeBatches
     accesses: LayerAccesses
     prefetches: Prefetches
 
@@ -168,9 +168,9 @@ class Job(NamedTuple):
 NO_PREFETCH = -1
 
 
-def no_prefetches(decoding: Round) -> PrefetchPlan:
+def no_prefetches(batches: DecodeBatches) -> PrefetchPlan:
     """Nothing, at any time."""
-    nowhere = np.zeros((len(decoding.rows), decoding.layers + 1), np.int64)
+    nowhere = np.zeros((len(batches.rows), batches.layers + 1), np.int64)
     return PrefetchPlan(np.empty(0, Id), nowhere, nowhere)
 
 
@@ -212,12 +212,12 @@ def simulate(
             problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
             raise UserError("capacity", problem, "Correct it, or allow waves.")
         planned = _checked(job, hierarchy, rules.group_of)
-        spent = np.zeros(len(job.decoding.rows))
+        spent = np.zeros(len(job.batches.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
         ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
-        engine.run_round(state, rules, tally, job.accesses, ahead, planned, spent)
+        engine.replay(state, rules, tally, job.accesses, ahead, planned, spent)
         seconds.append(spent)
-        tokens.append((job.decoding.rows != ABSENT).sum(axis=1))
+        tokens.append((job.batches.rows != ABSENT).sum(axis=1))
         handed = np.bincount(job.accesses.tokens, minlength=len(rules.work))
         routed += int(handed @ np.arange(len(handed)))
         compute += float(handed @ rules.work + len(spent) * times.other.sum())
@@ -331,9 +331,9 @@ def _followed(starts, ids, first, upcoming):
 
 def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
     """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
-    decoding, room, fix = job.decoding, hierarchy.rooms[0], "Correct the strategy's plan_prefetches()."
-    layers, experts = decoding.layers, decoding.experts
-    points = len(decoding.rows), layers + 1
+    batches, room, fix = job.batches, hierarchy.rooms[0], "Correct the strategy's plan_prefetches()."
+    layers, experts = batches.layers, batches.experts
+    points = len(batches.rows), layers + 1
     if isinstance(job.prefetches, PrefetchPlan):
         planned = job.prefetches
         ids, begins, ends = planned

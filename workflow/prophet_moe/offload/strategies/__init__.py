@@ -13,17 +13,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.offload.simulator.batching import Round
+from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.forecast import Forecast
 from prophet_moe.offload.simulator.simulation import Hierarchy, Prefetches, PrefetchPlan, no_prefetches
 
-PrefetchPlanner = Callable[[Round, Forecast, Hierarchy], Prefetches]
-Order = Callable[[Round, Forecast], NDArray[np.int64]]
+PrefetchPlanner = Callable[[DecodeBatches, Forecast, Hierarchy], Prefetches]
+Order = Callable[[DecodeBatches, Forecast], NDArray[np.int64]]
 
 
-def nothing(decoding: Round, forecast: Forecast, hierarchy: Hierarchy) -> PrefetchPlan:
+def nothing(batches: DecodeBatches, forecast: Forecast, hierarchy: Hierarchy) -> PrefetchPlan:
     """No prefetches."""
-    return no_prefetches(decoding)
+    return no_prefetches(batches)
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(decoding, forecast, hierarchy):
+def plan_prefetches(batches, forecast, hierarchy):
     """The predicted routes of the next layers, from before the pass on."""
-    needs = batch_needs(decoding, forecast.path())
-    return ahead(decoding, dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
+    needs = batch_needs(batches, forecast.path())
+    return ahead(batches, dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
 
 
-def order(decoding, forecast):
+def order(batches, forecast):
     """By the expert that each token most likely chooses."""
-    likeliest = forecast.route()[decoding.rows]
-    likeliest[decoding.rows == ABSENT] = decoding.experts
+    likeliest = forecast.route()[batches.rows]
+    likeliest[batches.rows == ABSENT] = batches.experts
     return np.argsort(likeliest.swapaxes(1, 2), axis=2, kind="stable")
 
 

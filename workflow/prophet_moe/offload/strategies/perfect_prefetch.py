@@ -4,11 +4,11 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(decoding, forecast, hierarchy):
+def plan_prefetches(batches, forecast, hierarchy):
     """The true experts of as many layers ahead as the model has."""
-    needs = true_needs(decoding)
+    needs = true_needs(batches)
     return ahead(
-        decoding, dict.fromkeys(range(1, decoding.layers + 1), needs), hierarchy, before_pass=True, next_step=True
+        batches, dict.fromkeys(range(1, batches.layers + 1), needs), hierarchy, before_pass=True, next_step=True
     )
 
 

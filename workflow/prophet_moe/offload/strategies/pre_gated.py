@@ -8,9 +8,9 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(decoding, forecast, hierarchy):
+def plan_prefetches(batches, forecast, hierarchy):
     """The true experts of the next layer."""
-    return ahead(decoding, {1: true_needs(decoding)}, hierarchy)
+    return ahead(batches, {1: true_needs(batches)}, hierarchy)
 
 
 STRATEGY = Strategy(

@@ -10,10 +10,10 @@ WINDOW = 16
 """Steps that count."""
 
 
-def plan_prefetches(decoding, forecast, hierarchy):
+def plan_prefetches(batches, forecast, hierarchy):
     """What the next layer asked for in most of the last steps."""
-    often = decoding.once("often", lambda: _often(*true_needs(decoding), decoding.layers, decoding.experts, WINDOW))
-    return ahead(decoding, {1: Needs(*often)}, hierarchy)
+    often = batches.once("often", lambda: _often(*true_needs(batches), batches.layers, batches.experts, WINDOW))
+    return ahead(batches, {1: Needs(*often)}, hierarchy)
 
 
 @njit(cache=True)
