@@ -115,11 +115,13 @@ def test_the_simulator_hits_as_often_as_ask_by_ask_curves():
     curve = sum(ask_hits(trace.experts[None, :, layer], 32) for layer in (0, 1)) / trace.experts.size
     batches = next(iter(decode_batches(trace.experts, np.array([0, 2000]), 1, 32)))
     job = Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))
-    for room in (4, 6, 8, 16, 24):
+    for capacity in (4, 6, 8, 16, 24):
         outcome = simulate(
-            [job], Hierarchy((room,)), Times(np.ones(2), np.ones(2), (1.0,)), np.ones((2, 32)), warm=False
+            [job], Hierarchy((capacity,)), Times(np.ones(2), np.ones(2), (1.0,)), np.ones((2, 32)), warm=False
         )
-        assert 1 - outcome.counts[engine.MISSED].sum() / trace.experts.size == pytest.approx(curve[room - 1], abs=0.01)
+        assert 1 - outcome.counts[engine.MISSED].sum() / trace.experts.size == pytest.approx(
+            curve[capacity - 1], abs=0.01
+        )
 
 
 @pytest.mark.parametrize("curve", ["qwen3-30b-a3b", "gemma-4-26b-a4b", "gpt-oss-20b"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prophet_moe.offload.experiments import RECORDED, Sample, places, run
+from prophet_moe.offload.experiments import RECORDED, Sample, run, slots
 from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
@@ -79,7 +79,7 @@ def test_interval_is_that_of_a_bootstrap_over_sequences():
         """Hit rate on demand, and what static popular has more, of sequences in this order."""
         tokens = in_order(decoded, starts[chosen])
         parts = Sample(Forecast(learned, tokens), 0, RECORDED).parts(1)
-        hierarchy = Hierarchy((places(tokens.router.experts, 0.5),))
+        hierarchy = Hierarchy((slots(tokens.router.experts, 0.5),))
         layers = len(tokens.router.layers)
         times = Times(np.full(layers, 1e-3), 1e-4 * np.arange(2), (2e-3,), 1e-3)
         rates = [run(parts, learned, strategies()[name], hierarchy, times).hit_rate for name in ("on_demand", STATIC)]

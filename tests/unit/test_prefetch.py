@@ -77,16 +77,16 @@ def test_true_needs_of_many_experts_are_in_order():
 @given(
     case=forecasts(),
     distances=st.sets(st.integers(1, 3), min_size=1),
-    room=st.integers(1, 5),
+    capacity=st.integers(1, 5),
     per_layer=st.booleans(),
     before_pass=st.booleans(),
     next_step=st.booleans(),
     shared=st.booleans(),
 )
-def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_layer, before_pass, next_step, shared):
+def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, capacity, per_layer, before_pass, next_step, shared):
     batches, forecast = case
     needs, layers = batch_needs(batches, forecast), batches.layers
-    hierarchy = Hierarchy((room,), per_layer)
+    hierarchy = Hierarchy((capacity,), per_layer)
     likely = {distance: needs if shared else Needs(*needs) for distance in distances}
     prefetches = ahead(batches, likely, hierarchy, before_pass=before_pass, next_step=next_step).array()
     plain = [layer for step in plain_needs(batches, forecast) for layer in step]
@@ -97,7 +97,7 @@ def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, room, per_lay
                 target = point - 1 + distance
                 if step * layers + target < len(plain) and (target < layers or next_step):
                     # Two layers on is never the same layer again, so that a layer's room is its own.
-                    expected += plain[step * layers + target][: room if per_layer else room - len(expected)]
+                    expected += plain[step * layers + target][: capacity if per_layer else capacity - len(expected)]
             found = prefetches[step, point].tolist()
             assert found[: len(expected)] == expected
             assert set(found[len(expected) :]) <= {-1}

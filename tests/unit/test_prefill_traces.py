@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe import cli
-from prophet_moe.cli.sim import _rooms
+from prophet_moe.cli.sim import _capacities
 from prophet_moe.errors import UserError
 from prophet_moe.offload.experiments import metrics, parts_of, run, samples
 from prophet_moe.offload.simulator.forecast import Learned
@@ -264,12 +264,12 @@ def test_clear_deletes_nothing_outside_of_the_folder(tmp_path):
 @given(st.one_of(st.text(), st.text("0123456789,- +_.e٣"), st.lists(st.integers(), min_size=1).map(str)))
 def test_capacity_is_whole_numbers_or_one_line(text):
     try:
-        rooms = _rooms(text)
+        capacities = _capacities(text)
     except UserError as told:
         assert "expected whole numbers, such as 64 or 16,16,8" in str(told)
     else:
-        assert [int(part) for part in text.split(",")] == list(rooms)
-        assert all(room >= 0 for room in rooms)
+        assert [int(part) for part in text.split(",")] == list(capacities)
+        assert all(capacity >= 0 for capacity in capacities)
 
 
 def test_an_unknown_model_is_told_each_name_once(models):

@@ -59,8 +59,8 @@ def decoded(random, sequences: int, layers: int, experts: int, top_k: int, batch
 def random_prefetches(random, batches: DecodeBatches, accesses, hierarchy: Hierarchy) -> np.ndarray:
     """At every point some experts of layers that come, and some of any, some twice, each group at most its room."""
     steps, layers, experts = len(batches.rows), batches.layers, batches.experts
-    groups, room = layers if hierarchy.per_layer else 1, hierarchy.rooms[0]
-    prefetches = np.full((steps, layers + 1, groups * room + 1), NO_PREFETCH, np.int32)
+    groups, capacity = layers if hierarchy.per_layer else 1, hierarchy.capacities[0]
+    prefetches = np.full((steps, layers + 1, groups * capacity + 1), NO_PREFETCH, np.int32)
     for step in range(steps):
         for point in range(layers + 1):
             ahead = step * layers + point
@@ -69,7 +69,7 @@ def random_prefetches(random, batches: DecodeBatches, accesses, hierarchy: Hiera
             drawn = random.integers(layers * experts, size=random.integers(1, 2 * experts))
             named = random.permutation(np.concatenate([coming, drawn]))[: random.integers(0, 12)]
             group = named // experts if hierarchy.per_layer else np.zeros_like(named)
-            fits = [expert for at, expert in enumerate(named) if (group[: at + 1] == group[at]).sum() <= room]
+            fits = [expert for at, expert in enumerate(named) if (group[: at + 1] == group[at]).sum() <= capacity]
             prefetches[step, point, : len(fits)] = fits
     return prefetches
 
@@ -86,14 +86,15 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     waves = draw(st.booleans()) if waves is None else waves
     widest = max(access.widest for access in accesses)
     per_layer, inclusive = draw(st.booleans()), draw(st.booleans())
-    rooms = [max(1, draw(st.integers(1 if waves else widest, experts + 1)))]
+    capacities = [max(1, draw(st.integers(1 if waves else widest, experts + 1)))]
     for _ in range(draw(st.integers(*tiers)) - 1):
-        rooms.append(draw(st.integers(1, 4)) + (rooms[-1] if inclusive else 0))
-    hierarchy = Hierarchy(tuple(rooms), per_layer, inclusive)
+        capacities.append(draw(st.integers(1, 4)) + (capacities[-1] if inclusive else 0))
+    hierarchy = Hierarchy(tuple(capacities), per_layer, inclusive)
     planned = [random_prefetches(random, part, access, hierarchy) for part, access in zip(parts, accesses, strict=True)]
     slowness = draw(st.integers(1, 12))
     other, work, fetch = (
-        random.integers(0, 1 + draw(st.integers(0, slowness)), count) / 4 for count in (layers, batch + 1, len(rooms))
+        random.integers(0, 1 + draw(st.integers(0, slowness)), count) / 4
+        for count in (layers, batch + 1, len(capacities))
     )
     chunk = draw(st.sampled_from([0.25, 0.5, 0.75, 2.0, np.inf]))
     times = Times(other, work, tuple(fetch.tolist()), chunk)
@@ -201,33 +202,35 @@ def test_no_rule_copies_less_than_belady(case, warm):
     seed=st.integers(0, 2**32),
     layers=st.integers(1, 3),
     experts=st.integers(2, 8),
-    rooms=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    capacities=st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
-def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, rooms):
+def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, capacities):
     random = np.random.default_rng(seed)
     parts = decoded(random, 8, layers, experts, 1, 1)
     jobs = [Job(part, accesses_of(part, deduplicated=True), no_prefetches(part)) for part in parts]
-    times = Times(np.ones(layers), np.ones(2), (1.0,) * len(rooms))
-    outcome = simulate(jobs, Hierarchy(tuple(rooms)), times, np.ones((layers, experts)), warm=False)
+    times = Times(np.ones(layers), np.ones(2), (1.0,) * len(capacities))
+    outcome = simulate(jobs, Hierarchy(tuple(capacities)), times, np.ones((layers, experts)), warm=False)
     for layer in range(layers):
         stream = parts[0].choices[:, layer, 0]
-        assert outcome.counts[engine.MISSED, layer] == policies.misses("lru", stream, experts, rooms[0])
+        assert outcome.counts[engine.MISSED, layer] == policies.misses("lru", stream, experts, capacities[0])
         curve = lru_hits(stream, experts)
-        hits = [curve[min(room, experts) - 1] for room in np.cumsum(rooms)]
+        hits = [curve[min(capacity, experts) - 1] for capacity in np.cumsum(capacities)]
         served = [outcome.counts[engine.KEPT, layer], *outcome.sources[1:, layer]]
         assert served == np.diff([0, *hits, len(stream)]).tolist()
 
 
 def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
     """Gelenbe: A unified approach to the evaluation of a class of replacement algorithms, 1973."""
-    random, experts, room = np.random.default_rng(0), 64, 16
+    random, experts, capacity = np.random.default_rng(0), 64, 16
     weights = 1 / np.arange(1, experts + 1)
     stream = random.choice(experts, 40_000, p=weights / weights.sum()).astype(np.uint16)
     batches = DecodeBatches(stream[:, None, None], np.arange(len(stream))[:, None], experts)
     job = Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))
     times, popularity = Times(np.ones(1), np.ones(2), (1.0,)), np.ones((1, experts))
-    missed = {rule: simulate([job], Hierarchy((room,)), times, popularity, rule).copies for rule in ("random", "lru")}
-    fifo = policies.misses("fifo", stream, experts, room)
+    missed = {
+        rule: simulate([job], Hierarchy((capacity,)), times, popularity, rule).copies for rule in ("random", "lru")
+    }
+    fifo = policies.misses("fifo", stream, experts, capacity)
     assert missed["random"] == pytest.approx(fifo, rel=0.02)
     assert missed["lru"] < 0.95 * fifo
 
@@ -239,7 +242,7 @@ def toy(
     chosen: list,
     planned: dict[tuple[int, int], list[int]] | None = None,
     *,
-    room: int = 2,
+    capacity: int = 2,
     experts: int = 2,
     fetch: float = FETCH,
     chunk: float = CHUNK,
@@ -258,8 +261,8 @@ def toy(
     jobs = [Job(batches, accesses_of(batches, deduplicated=True), prefetches)]
     times = Times(np.full(layers, OTHER), np.full(2, WORK), (fetch,), chunk)
     popularity = np.tile(np.arange(experts, 0.0, -1), (layers, 1))
-    outcome = simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options)
-    assert_equal(outcome, reference.simulate(jobs, Hierarchy((room,)), times, popularity, warm=warm, **options))
+    outcome = simulate(jobs, Hierarchy((capacity,)), times, popularity, warm=warm, **options)
+    assert_equal(outcome, reference.simulate(jobs, Hierarchy((capacity,)), times, popularity, warm=warm, **options))
     return outcome
 
 
@@ -284,13 +287,13 @@ def test_what_is_at_hand_is_computed_while_what_is_missing_is_copied():
 
 
 def test_in_waves_the_next_expert_is_copied_once_another_was_computed():
-    outcome = toy([[[0, 1]]], room=1, waves=True)
+    outcome = toy([[[0, 1]]], capacity=1, waves=True)
     assert outcome.waves
     assert outcome.seconds == OTHER + 2 * (FETCH + WORK)
 
 
 def test_a_prefetch_in_time_costs_nothing():
-    outcome = toy([[[0], [0], [0], [1]]], {(0, 0): [7]}, room=1, warm=True)
+    outcome = toy([[[0], [0], [0], [1]]], {(0, 0): [7]}, capacity=1, warm=True)
     assert 3 * (OTHER + WORK) + OTHER > FETCH
     assert outcome.seconds == outcome.compute_seconds == 4 * (OTHER + WORK)
     assert (outcome.demand_seconds, outcome.prefetch_seconds, outcome.pending) == (0, FETCH, 0)
@@ -300,16 +303,16 @@ def test_a_prefetch_in_time_costs_nothing():
 def test_a_prefetch_without_use_is_pending_until_it_is_evicted():
     """Of layer 3 with room for one of 0, 1 and 2, id 10 is its expert 1."""
     chosen, planned = [[0], [0], [0]], {(0, 0): [10]}
-    outcome = toy([[*chosen, [1]]], planned, room=1, experts=3, warm=True)
+    outcome = toy([[*chosen, [1]]], planned, capacity=1, experts=3, warm=True)
     assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "PREFETCHED": 1, "COPIES": 1}, 0)
-    outcome = toy([[*chosen, [2]]], planned, room=1, experts=3, warm=True)
+    outcome = toy([[*chosen, [2]]], planned, capacity=1, experts=3, warm=True)
     assert (causes(outcome), outcome.pending) == ({"KEPT": 3, "MISSED": 1, "COPIES": 1, "WASTED": 1}, 0)
-    outcome = toy([[*chosen, [0]]], planned, room=2, experts=3, warm=False)
+    outcome = toy([[*chosen, [0]]], planned, capacity=2, experts=3, warm=False)
     assert outcome.pending == 1
 
 
 def test_a_late_prefetch_is_waited_for():
-    outcome = toy([[[0], [1]]], {(0, 0): [3]}, room=1, warm=True)
+    outcome = toy([[[0], [1]]], {(0, 0): [3]}, capacity=1, warm=True)
     assert outcome.seconds == FETCH + WORK
     assert outcome.sums[engine.STALL].tolist() == [0, FETCH - (OTHER + WORK + OTHER)]
     assert causes(outcome) == {"KEPT": 1, "LATE": 1, "COPIES": 1}
@@ -337,13 +340,13 @@ def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
 
 def test_wishes_after_the_last_layer_are_begun_while_it_computes():
     """The prefetch has begun when the wishes before the next step, none, cancel what has not."""
-    outcome = toy([[[0]], [[1]]], {(0, 1): [1]}, room=2)
+    outcome = toy([[[0]], [[1]]], {(0, 1): [1]}, capacity=2)
     assert outcome.step_seconds.tolist() == [OTHER + FETCH + WORK, FETCH - WORK + WORK]
     assert causes(outcome) == {"MISSED": 1, "LATE": 1, "COPIES": 1}
 
 
 def test_nothing_is_in_use_before_the_first_ask():
-    outcome = toy([[[1]]], {(0, 0): [1]}, room=1, warm=True)
+    outcome = toy([[[1]]], {(0, 0): [1]}, capacity=1, warm=True)
     assert causes(outcome) == {"LATE": 1, "COPIES": 1}
 
 
@@ -366,9 +369,9 @@ def one_step(**changes):
     batches = DecodeBatches(np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[0]]), 4)
     job = Job(batches, accesses_of(batches, deduplicated=True), changes.pop("prefetches", no_prefetches(batches)))
     hierarchy = Hierarchy(
-        **{"rooms": (2,)} | {name: changes.pop(name) for name in ("rooms", "inclusive") if name in changes}
+        **{"capacities": (2,)} | {name: changes.pop(name) for name in ("capacities", "inclusive") if name in changes}
     )
-    times = {"other": np.ones(2), "work": np.ones(2), "fetch": (1.0,) * len(hierarchy.rooms)} | changes
+    times = {"other": np.ones(2), "work": np.ones(2), "fetch": (1.0,) * len(hierarchy.capacities)} | changes
     return [job], hierarchy, Times(**times), np.ones((2, 4))
 
 
@@ -388,12 +391,15 @@ def ranges(last: int, points: int) -> PrefetchPlan:
     ("changes", "problem"),
     [
         (
-            {"rooms": (1,)},
+            {"capacities": (1,)},
             "capacity: got 1, expected at least 2, the experts that a layer needs at once. Correct it, or",
         ),
-        ({"rooms": (0,)}, r"capacity: got \(0,\), expected at least 1 expert in each tier"),
-        ({"rooms": ()}, r"capacity: got \(\), expected at least 1 expert"),
-        ({"rooms": (2, 2), "inclusive": True}, r"capacity: got \(2, 2\), expected each inclusive tier to be larger"),
+        ({"capacities": (0,)}, r"capacity: got \(0,\), expected at least 1 expert in each tier"),
+        ({"capacities": ()}, r"capacity: got \(\), expected at least 1 expert"),
+        (
+            {"capacities": (2, 2), "inclusive": True},
+            r"capacity: got \(2, 2\), expected each inclusive tier",
+        ),
         ({"other": np.array([1.0, np.nan])}, "times: other: got nan, expected finite seconds from 0 on"),
         ({"work": np.array([0.0, np.inf])}, "times: work: got inf, expected finite seconds"),
         ({"fetch": (-1.0,)}, "times: fetch: got -1.0, expected finite seconds"),
@@ -428,5 +434,5 @@ def test_nothing_that_can_be_is_refused():
     """What stands beyond the end of wishes, wishes of another layer, and waves."""
     assert simulate(*one_step(prefetches=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
     assert simulate(*one_step(prefetches=named(NO_PREFETCH, 8, -7))).requests.tolist() == [2, 2]
-    assert simulate(*one_step(rooms=(1,)), waves=True).waves
-    assert simulate(*one_step(rooms=(2, 3), inclusive=True)).requests.tolist() == [2, 2]
+    assert simulate(*one_step(capacities=(1,)), waves=True).waves
+    assert simulate(*one_step(capacities=(2, 3), inclusive=True)).requests.tolist() == [2, 2]

@@ -108,11 +108,11 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
     st.booleans(),
     st.booleans(),
 )
-def test_every_strategy_runs_as_by_the_reference(sample, name, batch, rooms, fetch, deduplicated, per_layer):
+def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities, fetch, deduplicated, per_layer):
     """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
-    strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(rooms) + 1)
+    strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(capacities) + 1)
     clock = replace(times(fetch, batch), fetch=tuple(fetch * tier for tier in tiers))
-    arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(rooms), per_layer), clock)
+    arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(capacities), per_layer), clock)
     fast = run(*arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "simulate", reference.simulate)
@@ -122,9 +122,9 @@ def test_every_strategy_runs_as_by_the_reference(sample, name, batch, rooms, fet
 @pytest.mark.parametrize("fetch", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_bounds_hold_for_every_strategy(sample, fetch, batch):
-    parts, room = sample.parts(batch), Hierarchy((7,))
+    parts, capacity = sample.parts(batch), Hierarchy((7,))
     outcomes = {
-        name: run(parts, sample.forecast.learned, replace(strategy, deduplicated=True), room, times(fetch))
+        name: run(parts, sample.forecast.learned, replace(strategy, deduplicated=True), capacity, times(fetch))
         for name, strategy in strategies().items()
     }
     nothing_kept = sum(outcomes["on_demand"].requests) * fetch + outcomes["on_demand"].compute_seconds

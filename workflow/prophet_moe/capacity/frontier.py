@@ -16,7 +16,7 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.offload.experiments import Sample, places, run
+from prophet_moe.offload.experiments import Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
@@ -63,8 +63,8 @@ def slowdowns(
         routed = sample.trace
         held = len(sequence_starts(routed)) - 1
         experts, top_k = routed.router.experts, routed.router.top_k
-        slots = sorted({places(experts, share) for share in plan.frontier_shares})
-        hierarchies = [Hierarchy((count,)) for count in slots if top_k <= count < experts]
+        sizes = sorted({slots(experts, share) for share in plan.frontier_shares})
+        hierarchies = [Hierarchy((count,)) for count in sizes if top_k <= count < experts]
         for batch, configurations in grid.groupby("batch_size"):
             sequences = max(plan.frontier_sequences, int(batch))
             parts = sample.parts(int(batch), sequences)
@@ -84,7 +84,7 @@ def slowdowns(
                     rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
                     for hierarchy in hierarchies:
                         outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
-                        found = {"resident_experts": hierarchy.rooms[0], "waves": outcome.waves}
+                        found = {"resident_experts": hierarchy.capacities[0], "waves": outcome.waves}
                         found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)

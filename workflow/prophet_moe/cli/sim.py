@@ -100,7 +100,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     from prophet_moe.predict.context import split
 
     strategy = _strategy(arguments)
-    rooms = None if arguments.capacity is None else _rooms(arguments.capacity)
+    capacities = None if arguments.capacity is None else _capacities(arguments.capacity)
     trace = store.read_trace(arguments.trace)
     counted = unrepeated(trace)
     learned_from, held_out = split(counted)
@@ -112,7 +112,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
-    hierarchy = _hierarchy(arguments, rooms, trace, expert_mb)
+    hierarchy = _hierarchy(arguments, capacities, trace, expert_mb)
     times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
     learned = Learned(learned_from, _network(arguments, trace))
     replay = learned, tokens, arguments.batch, arguments.order
@@ -128,7 +128,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         _show(result, strategy)
 
 
-def _rooms(text: str) -> tuple[int, ...]:
+def _capacities(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(ROOM.fullmatch(part) for part in parts):
         raise UserError("--capacity", f"got {text!r}, expected whole numbers, such as 64 or 16,16,8", CORRECT)
@@ -185,28 +185,28 @@ def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, 
 
 
 def _hierarchy(
-    arguments: argparse.Namespace, rooms: tuple[int, ...] | None, trace: Trace, expert_mb: float
+    arguments: argparse.Namespace, capacities: tuple[int, ...] | None, trace: Trace, expert_mb: float
 ) -> "Hierarchy":
     """That of `--capacity`, or without one that of `--iso-cache`."""
     from prophet_moe.offload.simulator.simulation import Hierarchy, iso_cache
 
     if arguments.iso_cache is not None and not (math.isfinite(arguments.iso_cache) and arguments.iso_cache > 0):
         raise UserError("--iso-cache", f"got {arguments.iso_cache}, expected MB above 0", CORRECT)
-    rooms = rooms or iso_cache(arguments.iso_cache, expert_mb)
+    capacities = capacities or iso_cache(arguments.iso_cache, expert_mb)
     most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
-    if not all(1 <= room <= most for room in rooms):
+    if not all(1 <= capacity <= most for capacity in capacities):
         owned = "a layer" if arguments.per_layer else "all layers together"
-        got = ",".join(map(str, rooms))
+        got = ",".join(map(str, capacities))
         raise UserError("--capacity", f"got {got}, expected 1 to {most} (experts of {owned}) in each tier", CORRECT)
-    return Hierarchy(rooms, arguments.per_layer, arguments.inclusive)
+    return Hierarchy(capacities, arguments.per_layer, arguments.inclusive)
 
 
 def _fetches(times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment) -> tuple[float, ...]:
     """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
-    if len(hierarchy.rooms) == 1:
+    if len(hierarchy.capacities) == 1:
         return times.fetch
     storage = experiment.simulation.storage_gb_per_s * GB
-    return (*times.fetch * (len(hierarchy.rooms) - 1), max(times.fetch[0], expert_mb * MB / storage))
+    return (*times.fetch * (len(hierarchy.capacities) - 1), max(times.fetch[0], expert_mb * MB / storage))
 
 
 def _network(arguments: argparse.Namespace, trace: Trace) -> Any:
@@ -244,7 +244,7 @@ def _described(
         "model": trace.router.model,
         "strategy": arguments.strategy,
         "deduplicated": strategy.deduplicated,
-        "capacity": list(hierarchy.rooms),
+        "capacity": list(hierarchy.capacities),
         "scope": "per_layer" if hierarchy.per_layer else "global",
         "batch": arguments.batch,
         "order": arguments.order,
@@ -256,9 +256,9 @@ def _described(
 
 
 def _show(result: dict[str, Any], strategy: "Strategy") -> None:
-    rooms = ", ".join(map(str, result["capacity"]))
+    capacities = ", ".join(map(str, result["capacity"]))
     scope = "experts in each layer" if result["scope"] == "per_layer" else "experts of all layers"
-    title = f"{result['model']}: {strategy.title}, {rooms} {scope}, batch {result['batch']}"
+    title = f"{result['model']}: {strategy.title}, {capacities} {scope}, batch {result['batch']}"
     table = Table("layer", "experts asked for", "hit rate", "stall (ms)", min_width=76, title=title)
     for row in result["layers"]:
         cells = (f"{row['unique_experts']:.2f}", f"{row['hit_rate']:.4f}", f"{row['stall_ms']:.3f}")

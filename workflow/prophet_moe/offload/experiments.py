@@ -133,7 +133,7 @@ def known(forecast: Forecast) -> dict[str, Strategy]:
     return {name: found for name, found in strategies().items() if name != "prophet" or forecast.learned.network}
 
 
-def places(experts: int, share: float) -> int:
+def slots(experts: int, share: float) -> int:
     """Places of each layer for a share of its experts."""
     return max(1, round(share * experts))
 
@@ -183,7 +183,7 @@ def comparative_results(
     all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
     """
     rows, by_layer = [], []
-    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
+    hierarchy = Hierarchy((slots(trace.router.experts, plan.capacity_share),))
     for sample in samples(trace, network, plan, (RECORDED, SHUFFLED), plan.seeds):
         for batch in plan.batch_sizes:
             times = timed(batch)
@@ -193,7 +193,10 @@ def comparative_results(
             for (strategy, deduplicated), outcome in outcomes.items():
                 described_as = strategies()[strategy]
                 mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
-                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
+                described = {
+                    "as_described": described_as.deduplicated == deduplicated,
+                    "capacity": hierarchy.capacities[0],
+                }
                 rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
                 told = described["as_described"] or deduplicated
                 if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
@@ -235,12 +238,12 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
             at_hand, parts = timed(batch), sample.parts(batch)
             for share, speedup in settings:
                 times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
-                hierarchy = Hierarchy((places(trace.router.experts, share),))
+                hierarchy = Hierarchy((slots(trace.router.experts, share),))
                 for strategy_name, strategy in known(sample.forecast).items():
                     alike = replace(strategy, deduplicated=True)
                     outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
-                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    head |= {"capacity_share": share, "capacity": hierarchy.capacities[0], "link_speedup": speedup}
                     head |= {"sampled_share": sample.share}
                     rows.append(head | metrics(outcome, outcome.compute_seconds))
     frame = pd.DataFrame(rows)
@@ -299,13 +302,13 @@ def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
 
 def layer_rows(outcome: Outcome, layers: Sequence[int]) -> Iterator[dict[str, object]]:
     """What is reported of each layer of a run."""
-    for place, layer in enumerate(layers):
-        requests = outcome.requests[place]
+    for number, layer in enumerate(layers):
+        requests = outcome.requests[number]
         yield {
             "layer": layer,
             "unique_experts": requests / len(outcome.step_seconds),
-            "hit_rate": 1 - (outcome.counts[engine.MISSED, place] + outcome.counts[engine.LATE, place]) / requests,
-            "prefetched_share": outcome.counts[engine.PREFETCHED, place] / requests,
-            "stall_ms": 1e3 * outcome.sums[engine.STALL, place] / len(outcome.step_seconds),
-            "wasted_prefetches": outcome.sums[engine.WASTED_SHARE, place] / len(outcome.step_seconds),
+            "hit_rate": 1 - (outcome.counts[engine.MISSED, number] + outcome.counts[engine.LATE, number]) / requests,
+            "prefetched_share": outcome.counts[engine.PREFETCHED, number] / requests,
+            "stall_ms": 1e3 * outcome.sums[engine.STALL, number] / len(outcome.step_seconds),
+            "wasted_prefetches": outcome.sums[engine.WASTED_SHARE, number] / len(outcome.step_seconds),
         }

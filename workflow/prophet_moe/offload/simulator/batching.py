@@ -109,8 +109,8 @@ def _permuted(order):
     seen = np.full(batch, -1)
     for step in range(steps):
         for layer in range(layers):
-            for place in range(batch):
-                item = order[step, layer, place]
+            for position in range(batch):
+                item = order[step, layer, position]
                 if item < 0 or item >= batch or seen[item] == step * layers + layer:
                     return False
                 seen[item] = step * layers + layer
@@ -126,7 +126,7 @@ def _accesses(choices, rows, order, experts, deduplicated):
     starts = np.zeros(steps * layers * (1 if deduplicated else batch) + 1, np.int64)
     ids = np.empty(steps * batch * layers * top_k + 1, Id)
     tokens = np.empty(len(ids), Id)
-    place = np.full(layers * experts, -1)
+    position = np.full(layers * experts, -1)
     size = accesses = 0
     for step in range(steps):
         for layer in range(layers):
@@ -137,10 +137,10 @@ def _accesses(choices, rows, order, experts, deduplicated):
                 for choice in range(top_k):
                     wanted = Id(layer * experts + choices[row, layer, choice])
                     # Without a branch: half of them would be mispredicted.
-                    first = place[wanted] < starts[accesses]
-                    place[wanted] = size if first else place[wanted]
+                    first = position[wanted] < starts[accesses]
+                    position[wanted] = size if first else position[wanted]
                     ids[size], tokens[size] = wanted, 0
-                    tokens[place[wanted]] += 1
+                    tokens[position[wanted]] += 1
                     size += first
                 if not deduplicated:
                     accesses += 1

@@ -76,11 +76,11 @@ class State(NamedTuple):
     """(2, G, C + 1) of the nearest tier: number of the wishes that last named it, and of the ask that last used it.
 
     Place -1, the last, stands for what is nowhere."""
-    held: np.ndarray
+    filled: np.ndarray
     """(M, G) places taken."""
-    room: np.ndarray
+    capacity: np.ndarray
     """(M,) places of a group."""
-    where: np.ndarray
+    slot_of: np.ndarray
     """(M, N) its place, -1 where it is not."""
     fresh: np.ndarray
     """(N,) prefetched and not used since."""
@@ -142,59 +142,59 @@ def drawn(tick):
 
 
 @njit(cache=True)
-def _remove(slots, keys, stamps, held, where, tier, group, place):
+def _remove(slots, keys, stamps, filled, slot_of, tier, group, slot):
     """Take what lies at `place` out of a tier; what lies last takes its place."""
-    held[tier, group] -= 1
-    last = held[tier, group]
-    removed, moved = slots[tier, group, place], slots[tier, group, last]
-    slots[tier, group, place] = moved
-    keys[tier, group, place] = keys[tier, group, last]
+    filled[tier, group] -= 1
+    last = filled[tier, group]
+    removed, moved = slots[tier, group, slot], slots[tier, group, last]
+    slots[tier, group, slot] = moved
+    keys[tier, group, slot] = keys[tier, group, last]
     if tier == 0:
         for stamp in range(len(stamps)):
-            stamps[stamp, group, place] = stamps[stamp, group, last]
-    where[tier, moved] = place
-    where[tier, removed] = -1
+            stamps[stamp, group, slot] = stamps[stamp, group, last]
+    slot_of[tier, moved] = slot
+    slot_of[tier, removed] = -1
 
 
 @njit(cache=True)
-def _renew(slots, keys, held, room, where, marks, tier, group, wanted):
+def _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, wanted):
     """Make `wanted` the most recent of a farther tier; what that evicts, or -1."""
     marks[TICK] += 1
-    place, evicted = np.int64(where[tier, wanted]), np.int64(-1)
-    if place < 0:
-        place = np.int64(held[tier, group])
-        if place < room[tier]:
-            held[tier, group] += 1
+    slot, evicted = np.int64(slot_of[tier, wanted]), np.int64(-1)
+    if slot < 0:
+        slot = np.int64(filled[tier, group])
+        if slot < capacity[tier]:
+            filled[tier, group] += 1
         else:
             least = np.int64(IN_USE)
-            for held_at in range(room[tier]):
-                nearer = marks[INCLUSIVE] and where[tier - 1, slots[tier, group, held_at]] >= 0
-                if keys[tier, group, held_at] < least and not nearer:
-                    place, least = np.int64(held_at), keys[tier, group, held_at]
-            evicted = np.int64(slots[tier, group, place])
-            where[tier, evicted] = -1
-        slots[tier, group, place] = wanted
-        where[tier, wanted] = place
-    keys[tier, group, place] = marks[TICK]
+            for candidate in range(capacity[tier]):
+                nearer = marks[INCLUSIVE] and slot_of[tier - 1, slots[tier, group, candidate]] >= 0
+                if keys[tier, group, candidate] < least and not nearer:
+                    slot, least = np.int64(candidate), keys[tier, group, candidate]
+            evicted = np.int64(slots[tier, group, slot])
+            slot_of[tier, evicted] = -1
+        slots[tier, group, slot] = wanted
+        slot_of[tier, wanted] = slot
+    keys[tier, group, slot] = marks[TICK]
     return evicted
 
 
 @njit(cache=True)
-def _approach(slots, keys, stamps, held, room, where, marks, group, source, wanted):
+def _approach(slots, keys, stamps, filled, capacity, slot_of, marks, group, source, wanted):
     """Let the farther tiers know that an expert comes to the nearest one from `source`."""
     if marks[INCLUSIVE]:
-        for tier in range(len(room) - 1, 0, -1):
-            _renew(slots, keys, held, room, where, marks, tier, group, wanted)
-    elif source < len(room):
-        _remove(slots, keys, stamps, held, where, source, group, where[source, wanted])
+        for tier in range(len(capacity) - 1, 0, -1):
+            _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, wanted)
+    elif source < len(capacity):
+        _remove(slots, keys, stamps, filled, slot_of, source, group, slot_of[source, wanted])
 
 
 @njit(cache=True)
-def _demote(slots, keys, held, room, where, marks, group, evicted):
+def _demote(slots, keys, filled, capacity, slot_of, marks, group, evicted):
     """What left the nearest tier moves one tier away, as does what it replaces; inclusive tiers hold it already."""
     tier = 1
-    while evicted >= 0 and tier < len(room) and not marks[INCLUSIVE]:
-        evicted = _renew(slots, keys, held, room, where, marks, tier, group, evicted)
+    while evicted >= 0 and tier < len(capacity) and not marks[INCLUSIVE]:
+        evicted = _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, evicted)
         tier += 1
 
 
@@ -203,9 +203,9 @@ def _run(
     slots,
     keys,
     stamps,
-    held,
-    room,
-    where,
+    filled,
+    capacity,
+    slot_of,
     fresh,
     score,
     upcoming,
@@ -258,52 +258,52 @@ def _run(
             key = np.int64(score[wanted] * SCALE)
         elif eviction == RANDOM:
             key = 0
-        keys[0, group, where[0, wanted]] = key
+        keys[0, group, slot_of[0, wanted]] = key
 
-    def rank_of(group, place, plan, access):
+    def rank_of(group, slot, plan, access):
         """The least is evicted first."""
-        planned = PLANNED if stamps[PLANNED_AT, group, place] == plan else 0
-        used = IN_USE if stamps[USED_AT, group, place] == access else 0
-        return keys[0, group, place] + planned + used
+        planned = PLANNED if stamps[PLANNED_AT, group, slot] == plan else 0
+        used = IN_USE if stamps[USED_AT, group, slot] == access else 0
+        return keys[0, group, slot] + planned + used
 
     def drawn_of(group, least, plan, access):
         """One of the places of the nearest tier that rank `least`."""
         equal = 0
-        for place in range(room[0]):
-            equal += rank_of(group, place, plan, access) == least
-        left, drawn_place = drawn(marks[TICK]) % equal, np.int64(-1)
+        for slot in range(capacity[0]):
+            equal += rank_of(group, slot, plan, access) == least
+        left, drawn_slot = drawn(marks[TICK]) % equal, np.int64(-1)
         while left >= 0:
-            drawn_place += 1
-            left -= rank_of(group, drawn_place, plan, access) == least
-        return drawn_place
+            drawn_slot += 1
+            left -= rank_of(group, drawn_slot, plan, access) == least
+        return drawn_slot
 
     def victim_of(group, below):
         """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
-        if held[0, group] < room[0]:
-            return held[0, group]
+        if filled[0, group] < capacity[0]:
+            return filled[0, group]
         plan, access, least = marks[PLAN], marks[ACCESS], np.int64(below)
-        for place in range(room[0]):
-            least = min(least, rank_of(group, place, plan, access))
+        for slot in range(capacity[0]):
+            least = min(least, rank_of(group, slot, plan, access))
         if least == below:
             return -1
         if marks[EVICTION] == RANDOM:
             return drawn_of(group, least, plan, access)
-        victim = room[0]
-        for place in range(room[0]):
-            victim = min(victim, place if rank_of(group, place, plan, access) == least else room[0])
+        victim = capacity[0]
+        for slot in range(capacity[0]):
+            victim = min(victim, slot if rank_of(group, slot, plan, access) == least else capacity[0])
         return victim
 
     def source_of(wanted):
         """The nearest tier that holds the expert, but the first; their number where none does."""
         tier = 1
-        while tier < len(room) and where[tier, wanted] < 0:
+        while tier < len(capacity) and slot_of[tier, wanted] < 0:
             tier += 1
         return tier
 
     def demote(group, evicted):
         """See `_demote`."""
-        if evicted >= 0 and len(room) > 1:
-            _demote(slots, keys, held, room, where, marks, group, evicted)
+        if evicted >= 0 and len(capacity) > 1:
+            _demote(slots, keys, filled, capacity, slot_of, marks, group, evicted)
 
     def waste(wasted):
         """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
@@ -318,22 +318,22 @@ def _run(
         counts[WASTED, layer] += 1
         sums[WASTED_SHARE, layer] += share
 
-    def put(source, group, place, wanted):
+    def put(source, group, slot, wanted):
         """Copy an expert to a place of the nearest tier, and move what was there."""
         sources[source, layer_of[wanted]] += 1
-        if len(room) > 1:
-            _approach(slots, keys, stamps, held, room, where, marks, group, source, wanted)
+        if len(capacity) > 1:
+            _approach(slots, keys, stamps, filled, capacity, slot_of, marks, group, source, wanted)
         evicted = np.int64(-1)
-        if place == held[0, group]:
-            held[0, group] += 1
+        if slot == filled[0, group]:
+            filled[0, group] += 1
         else:
-            evicted = np.int64(slots[0, group, place])
-            where[0, evicted] = -1
+            evicted = np.int64(slots[0, group, slot])
+            slot_of[0, evicted] = -1
             if fresh[evicted]:
                 waste(evicted)
-        slots[0, group, place] = wanted
-        where[0, wanted] = place
-        stamps[PLANNED_AT, group, place] = stamps[USED_AT, group, place] = -1
+        slots[0, group, slot] = wanted
+        slot_of[0, wanted] = slot
+        stamps[PLANNED_AT, group, slot] = stamps[USED_AT, group, slot] = -1
         demote(group, evicted)
 
     def issue(step, point):
@@ -343,7 +343,7 @@ def _run(
         clock[ISSUED] = clock[CLOCK]
         for number in range(marks[NEXT], marks[LAST]):
             wanted = prefetches[number]
-            stamps[PLANNED_AT, group_of[wanted], where[0, wanted]] = marks[PLAN]
+            stamps[PLANNED_AT, group_of[wanted], slot_of[0, wanted]] = marks[PLAN]
 
     def advance(until):
         """Let the copy queue work off wishes until then."""
@@ -361,20 +361,20 @@ def _run(
             while marks[NEXT] < marks[LAST]:
                 wanted = np.int64(prefetches[marks[NEXT]])
                 marks[NEXT] += 1
-                if where[0, wanted] < 0:
+                if slot_of[0, wanted] < 0:
                     break
                 wanted = -1
             if wanted < 0:
                 return
             group = group_of[wanted]
-            place = victim_of(group, PLANNED >> 1)
-            if place < 0:
+            slot = victim_of(group, PLANNED >> 1)
+            if slot < 0:
                 counts[SKIPPED, layer_of[wanted]] += 1
                 continue
             source = source_of(wanted)
-            put(source, group, place, wanted)
-            keys[0, group, place] = FLYING
-            stamps[PLANNED_AT, group, place] = marks[PLAN]
+            put(source, group, slot, wanted)
+            keys[0, group, slot] = FLYING
+            stamps[PLANNED_AT, group, slot] = marks[PLAN]
             fresh[wanted] = True
             counts[COPIES, layer_of[wanted]] += 1
             marks[FLIGHT], marks[FLIGHT_SOURCE] = wanted, source
@@ -401,14 +401,14 @@ def _run(
                 time, done, missing, late = now, 0, 0, -1
                 for request in range(begin, end):
                     wanted = ids[request]
-                    place = where[0, wanted]
+                    slot = slot_of[0, wanted]
                     if marks[EVICTION] == FARTHEST:
                         upcoming[wanted] = following[request]
-                    if place < 0:
+                    if slot < 0:
                         waiting[missing] = request
                         missing += 1
                         continue
-                    stamps[USED_AT, group, place] = marks[ACCESS]
+                    stamps[USED_AT, group, slot] = marks[ACCESS]
                     if wanted == marks[FLIGHT]:
                         late = request
                         continue
@@ -444,7 +444,7 @@ def _run(
                         paused = link < clock[FLIGHT_END]
                         if paused and wrong:
                             waste(flown)
-                            _remove(slots, keys, stamps, held, where, 0, group, where[0, flown])
+                            _remove(slots, keys, stamps, filled, slot_of, 0, group, slot_of[0, flown])
                             demote(group, flown)
 
                 # What is missing.
@@ -452,13 +452,13 @@ def _run(
                 for number in range(missing):
                     request = waiting[number]
                     wanted = np.int64(ids[request])
-                    place, start = victim_of(group, IN_USE), link
-                    if place < 0:
-                        place, start = np.int64(where[0, computed[recycled]]), max(link, ended[recycled])
+                    slot, start = victim_of(group, IN_USE), link
+                    if slot < 0:
+                        slot, start = np.int64(slot_of[0, computed[recycled]]), max(link, ended[recycled])
                         recycled += 1
                     source = source_of(wanted)
-                    put(source, group, place, wanted)
-                    stamps[USED_AT, group, place] = marks[ACCESS]
+                    put(source, group, slot, wanted)
+                    stamps[USED_AT, group, slot] = marks[ACCESS]
                     touch(group, wanted, True)
                     counts[MISSED, layer] += 1
                     link = start + fetch[source]

@@ -54,31 +54,33 @@ def ahead(
     No more of one layer than the nearest tier holds. `before_pass`: also before layer 0, which is layer -1 here.
     `next_step`: beyond the last layer, the first layers of the next step are meant.
     """
-    room, per_layer = hierarchy.rooms[0], hierarchy.per_layer
-    most = room * len(needs) if per_layer else room
+    capacity, per_layer = hierarchy.capacities[0], hierarchy.per_layer
+    most = capacity * len(needs) if per_layer else capacity
     parts = []
     # Distances in a row that share their needs are one range of ids.
     for _, row in groupby(enumerate(sorted(needs)), lambda item: (id(needs[item[1]]), item[1] - item[0])):
         distances = [distance for _, distance in row]
         likely, count = needs[distances[0]], len(distances)
-        fitting = _first(likely, room) if per_layer and count > 1 else likely
+        fitting = _first(likely, capacity) if per_layer and count > 1 else likely
         points = (len(batches.rows), batches.layers, distances[0], distances[-1], before_pass, next_step)
-        parts.append(PrefetchPlan(fitting.ids, *_ranges(fitting.starts, *points, room * count if per_layer else room)))
+        parts.append(
+            PrefetchPlan(fitting.ids, *_ranges(fitting.starts, *points, capacity * count if per_layer else capacity))
+        )
     return parts[0] if len(parts) == 1 else _joined(parts, most)
 
 
-def _first(needs: Needs, room: int) -> Needs:
+def _first(needs: Needs, capacity: int) -> Needs:
     """No more than so many of a layer, the likeliest."""
-    return Needs(*_trimmed(*needs, room)) if widest(needs.starts) > room else needs
+    return Needs(*_trimmed(*needs, capacity)) if widest(needs.starts) > capacity else needs
 
 
 @njit(cache=True)
-def _trimmed(starts, ids, room):
+def _trimmed(starts, ids, capacity):
     """See `_first`."""
     fewer, fitting = np.zeros_like(starts), np.empty_like(ids)
     size = 0
     for layer in range(len(starts) - 1):
-        for number in range(starts[layer], min(starts[layer + 1], starts[layer] + room)):
+        for number in range(starts[layer], min(starts[layer + 1], starts[layer] + capacity)):
             fitting[size] = ids[number]
             size += 1
         fewer[layer + 1] = size
@@ -129,7 +131,7 @@ def _batch_needs(rows, forecast):
     """See `batch_needs`."""
     tokens, layers, experts = forecast.shape
     flat = forecast.reshape(tokens, layers * experts)
-    starts, ids, places, keys = no_needs(len(rows), layers, experts)
+    starts, ids, likely, keys = no_needs(len(rows), layers, experts)
     probability = np.empty((layers, experts), np.float32)
     unused = probability.reshape(layers * experts)
     one = np.float32(1.0)
@@ -140,7 +142,7 @@ def _batch_needs(rows, forecast):
                 present, last = present + 1, rows[step, item]
         if present == 1:
             # What is likely is exactly 1 - (1 - p), so that a batch of one differs in nothing but time.
-            append_likely(forecast[last], step, starts, ids, places, keys)
+            append_likely(forecast[last], step, starts, ids, likely, keys)
             continue
         unused[:] = one
         for item in range(rows.shape[1]):
@@ -150,7 +152,7 @@ def _batch_needs(rows, forecast):
                     unused[expert] *= one - flat[row, expert]
         for expert in range(layers * experts):
             unused[expert] = one - unused[expert]
-        append_likely(probability, step, starts, ids, places, keys)
+        append_likely(probability, step, starts, ids, likely, keys)
     return starts, ids[: starts[-1]].copy()
 
 
@@ -196,7 +198,7 @@ def no_needs(steps, layers, experts):
 
 
 @njit(cache=True)
-def append_likely(probability, step, starts, ids, places, keys):
+def append_likely(probability, step, starts, ids, likely, keys):
     """Append to the needs what is likely at `step`, where `probability` is (L, E); all steps before are there.
 
     Every pair of a layer's likely experts is compared: sorting takes longer, by the branches that are mispredicted.
@@ -206,16 +208,16 @@ def append_likely(probability, step, starts, ids, places, keys):
     for layer in range(layers):
         count = 0
         for expert in range(experts):
-            places[count] = expert
+            likely[count] = expert
             count += probability[layer, expert] > LIKELY
         for one in range(count):
             # The bits of numbers above 0 are ordered as the numbers are (IEEE 754). No two keys are equal.
-            bits = np.int64(np.float32(probability[layer, places[one]]).view(np.int32))
-            keys[one] = (bits << 32) - places[one]
+            bits = np.int64(np.float32(probability[layer, likely[one]]).view(np.int32))
+            keys[one] = (bits << 32) - likely[one]
         for one in range(count):
             rank = 0
             for other in range(count):
                 rank += keys[other] > keys[one]
-            ids[size + rank] = layer * experts + places[one]
+            ids[size + rank] = layer * experts + likely[one]
         size += count
         starts[step * layers + layer + 1] = size

@@ -70,7 +70,7 @@ def simulate(
         demand_seconds=replay.queue.demand_seconds,
         prefetch_seconds=replay.queue.prefetch_seconds,
         pending=len(replay.fresh),
-        waves=max(job.accesses.widest for job in jobs) > hierarchy.rooms[0],
+        waves=max(job.accesses.widest for job in jobs) > hierarchy.capacities[0],
     )
 
 
@@ -142,61 +142,61 @@ class Rule:
 class NearTier:
     """What the device computes from."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, capacity: int) -> None:
         """Empty."""
-        self.room = room
+        self.capacity = capacity
         self.experts: list[int] = []
         """By place."""
         self.keys: dict[int, float] = {}
 
-    def place(self, untouchable: set[int], precious: list[set[int]], pick: int) -> int | None:
+    def slot_for(self, untouchable: set[int], precious: list[set[int]], pick: int) -> int | None:
         """Where to copy an expert: a free place, or that of the least key among those that are not untouchable.
 
         What is in one of the `precious` sets is taken only when nothing else is left, what is in the first the last.
         `pick` decides, by what is left when it is divided, among those of the same key.
         """
-        if len(self.experts) < self.room:
+        if len(self.experts) < self.capacity:
             return len(self.experts)
         ranks = {
-            place: self.rank(expert, precious) for place, expert in enumerate(self.experts) if expert not in untouchable
+            slot: self.rank(expert, precious) for slot, expert in enumerate(self.experts) if expert not in untouchable
         }
-        equal = [place for place, rank in ranks.items() if rank == min(ranks.values())]
+        equal = [slot for slot, rank in ranks.items() if rank == min(ranks.values())]
         return equal[pick % len(equal)] if equal else None
 
     def rank(self, expert: int, precious: list[set[int]]) -> tuple:
         """The least is evicted first."""
         return *(expert in dear for dear in precious), self.keys[expert]
 
-    def put(self, place: int, expert: int) -> int | None:
+    def put(self, slot: int, expert: int) -> int | None:
         """Return the expert that was there."""
         self.keys[expert] = 0
-        if place == len(self.experts):
+        if slot == len(self.experts):
             self.experts.append(expert)
             return None
-        evicted, self.experts[place] = self.experts[place], expert
+        evicted, self.experts[slot] = self.experts[slot], expert
         del self.keys[evicted]
         return evicted
 
     def remove(self, expert: int) -> None:
         """What lies last takes its place."""
-        place, last = self.experts.index(expert), self.experts.pop()
+        slot, last = self.experts.index(expert), self.experts.pop()
         if last != expert:
-            self.experts[place] = last
+            self.experts[slot] = last
         del self.keys[expert]
 
 
 class FarTier:
     """A least recently used one: experts in the order in which they were last moved or copied, the most recent last."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, capacity: int) -> None:
         """Empty."""
-        self.room = room
+        self.capacity = capacity
         self.experts: OrderedDict[int, None] = OrderedDict()
 
     def renew(self, expert: int, kept: Iterable[int] = ()) -> int | None:
         """Make an expert the most recent; return the one that left for it: the least recent that is not `kept`."""
         evicted = None
-        if expert not in self.experts and len(self.experts) == self.room:
+        if expert not in self.experts and len(self.experts) == self.capacity:
             evicted = next(other for other in self.experts if other not in kept)
             del self.experts[evicted]
         self.experts[expert] = None
@@ -210,8 +210,8 @@ class Caches:
     def __init__(self, hierarchy: Hierarchy) -> None:
         """Empty."""
         self.inclusive = hierarchy.inclusive
-        self.near = NearTier(hierarchy.rooms[0])
-        self.far = [FarTier(room) for room in hierarchy.rooms[1:]]
+        self.near = NearTier(hierarchy.capacities[0])
+        self.far = [FarTier(capacity) for capacity in hierarchy.capacities[1:]]
 
     def source(self, expert: int) -> int:
         """The number of the nearest far tier that holds the expert, from 1 on; of what is behind them if none does."""
@@ -240,8 +240,8 @@ class Caches:
     def fill(self, ranked: list[int], rule: Rule) -> None:
         """Put the most popular experts into the nearest tier, the next into the one behind, or into both: inclusive."""
         for tier in [self.near, *self.far]:
-            chosen = ranked[: tier.room]
-            ranked = ranked if self.inclusive else ranked[tier.room :]
+            chosen = ranked[: tier.capacity]
+            ranked = ranked if self.inclusive else ranked[tier.capacity :]
             if tier is self.near:
                 tier.experts = chosen
                 tier.keys = {expert: rule.key(expert, -rank) for rank, expert in enumerate(chosen)}
@@ -329,7 +329,7 @@ class Replay:
         self.fresh: set[int] = set()
         """In the nearest tier, or under way to it: prefetched and not used since."""
         self.counts = np.zeros((COUNTS, self.layers), np.int64)
-        self.sources = np.zeros((len(hierarchy.rooms) + 1, self.layers), np.int64)
+        self.sources = np.zeros((len(hierarchy.capacities) + 1, self.layers), np.int64)
         self.sums = np.zeros((SUMS, self.layers))
 
     def fill(self, popularity: Floats) -> None:
@@ -405,11 +405,11 @@ class Replay:
         """Unless the expert is there, or finds no place."""
         if self.is_near(expert):
             return
-        place = self.place_for(expert, self.in_use | self.planned, [])
-        if place is None:
+        slot = self.slot_for(expert, self.in_use | self.planned, [])
+        if slot is None:
             self.counts[SKIPPED, self.layer_of(expert)] += 1
             return
-        source = self.copy(expert, place)
+        source = self.copy(expert, slot)
         self.planned.add(expert)
         self.fresh.add(expert)
         self.counts[COPIES, self.layer_of(expert)] += 1
@@ -417,17 +417,17 @@ class Replay:
         self.queue.free = self.queue.flight.end
         self.queue.prefetch_seconds += self.fetch[source]
 
-    def place_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
+    def slot_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
         """See NearTier.place."""
-        return self.group_of(expert).near.place(untouchable, precious, self.rule.pick(self.tick))
+        return self.group_of(expert).near.slot_for(untouchable, precious, self.rule.pick(self.tick))
 
-    def copy(self, expert: int, place: int) -> int:
+    def copy(self, expert: int, slot: int) -> int:
         """Copy an expert to a place of the nearest tier, and move what was there; the tier that it came from."""
         group = self.group_of(expert)
         source = group.source(expert)
         self.sources[source, self.layer_of(expert)] += 1
         self.tick += group.take(expert)
-        evicted = group.near.put(place, expert)
+        evicted = group.near.put(slot, expert)
         if evicted is not None:
             self.leave(evicted)
         return source
@@ -499,11 +499,11 @@ class Replay:
         """Copy and compute a missing expert."""
         flying = {self.queue.flight.expert} if self.queue.flight else set()
         near = self.group_of(request.expert).near
-        place, start = self.place_for(request.expert, self.in_use, [flying, self.planned]), service.link
-        if place is None:
+        slot, start = self.slot_for(request.expert, self.in_use, [flying, self.planned]), service.link
+        if slot is None:
             computed, ended = service.computed.popleft()
-            place, start = near.experts.index(computed), max(service.link, ended)
-        source = self.copy(request.expert, place)
+            slot, start = near.experts.index(computed), max(service.link, ended)
+        source = self.copy(request.expert, slot)
         self.use(request)
         self.counts[MISSED, layer] += 1
         service.link = start + self.fetch[source]

@@ -27,17 +27,17 @@ CORRECT = "Correct it."
 class Hierarchy:
     """Tiers of expert caches, the nearest first; the device computes from the first."""
 
-    rooms: tuple[int, ...]
+    capacities: tuple[int, ...]
     """Experts that each tier holds: of each layer, or of all layers together."""
     per_layer: bool = True
     inclusive: bool = False
 
     def check(self) -> "Hierarchy":
         """Return it if it can be; else a UserError."""
-        if not self.rooms or min(self.rooms) < 1:
-            raise UserError("capacity", f"got {self.rooms}, expected at least 1 expert in each tier", CORRECT)
-        if self.inclusive and any(near >= far for near, far in zip(self.rooms, self.rooms[1:], strict=False)):
-            problem = f"got {self.rooms}, expected each inclusive tier to be larger than the one it holds"
+        if not self.capacities or min(self.capacities) < 1:
+            raise UserError("capacity", f"got {self.capacities}, expected at least 1 expert in each tier", CORRECT)
+        if self.inclusive and any(near >= far for near, far in zip(self.capacities, self.capacities[1:], strict=False)):
+            problem = f"got {self.capacities}, expected each inclusive tier to be larger than the one it holds"
             raise UserError("capacity", problem, "Correct it, or make the tiers exclusive.")
         return self
 
@@ -197,7 +197,7 @@ def simulate(
     state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk)
     tally = engine.Tally(
         np.zeros((engine.COUNTS, layers), np.int64),
-        np.zeros((len(hierarchy.rooms) + 1, layers), np.int64),
+        np.zeros((len(hierarchy.capacities) + 1, layers), np.int64),
         np.zeros((engine.SUMS, layers)),
     )
     if eviction == "farthest":
@@ -208,8 +208,10 @@ def simulate(
     seconds, tokens, routed, widest, compute = [], [], 0, 0, 0.0
     for number, job in enumerate(jobs):
         widest = max(widest, job.accesses.widest)
-        if widest > hierarchy.rooms[0] and not waves:
-            problem = f"got {hierarchy.rooms[0]}, expected at least {widest}, the experts that a layer needs at once"
+        if widest > hierarchy.capacities[0] and not waves:
+            problem = (
+                f"got {hierarchy.capacities[0]}, expected at least {widest}, the experts that a layer needs at once"
+            )
             raise UserError("capacity", problem, "Correct it, or allow waves.")
         planned = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.batches.rows))
@@ -230,13 +232,13 @@ def simulate(
         float(state.clock[engine.DEMAND_BUSY]),
         float(state.clock[engine.PREFETCH_BUSY]),
         int(state.fresh.sum()),
-        widest > hierarchy.rooms[0],
+        widest > hierarchy.capacities[0],
     )
 
 
 def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> engine.Rules:
-    if len(times.fetch) != len(hierarchy.rooms):
-        problem = f"got {len(times.fetch)} for {len(hierarchy.rooms)} tiers, expected one from behind each"
+    if len(times.fetch) != len(hierarchy.capacities):
+        problem = f"got {len(times.fetch)} for {len(hierarchy.capacities)} tiers, expected one from behind each"
         raise UserError("times: fetch", problem, CORRECT)
     layer_of = np.repeat(np.arange(layers, dtype=Id), experts)
     return engine.Rules(
@@ -252,14 +254,14 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
     """Empty caches."""
     ids = popularity.size
     groups = len(popularity) if hierarchy.per_layer else 1
-    shape = (len(hierarchy.rooms), groups, max(hierarchy.rooms))
+    shape = (len(hierarchy.capacities), groups, max(hierarchy.capacities))
     state = engine.State(
         slots=np.zeros(shape, Id),
         keys=np.zeros(shape, np.int64),
         stamps=np.full((2, groups, shape[2] + 1), -1, np.int64),
-        held=np.zeros(shape[:2], np.int64),
-        room=np.array(hierarchy.rooms),
-        where=np.full((len(hierarchy.rooms), ids), -1, np.int32),
+        filled=np.zeros(shape[:2], np.int64),
+        capacity=np.array(hierarchy.capacities),
+        slot_of=np.full((len(hierarchy.capacities), ids), -1, np.int32),
         fresh=np.zeros(ids, np.bool_),
         score=_scores(popularity, eviction),
         upcoming=np.full(ids, engine.NEVER),
@@ -283,17 +285,17 @@ def _scores(popularity: Floats, eviction: int) -> Floats:
 
 def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None:
     """Put the most popular experts into the nearest tier, the next into the one behind, or into both if inclusive."""
-    popular = popularity.reshape(state.held.shape[1], -1)
+    popular = popularity.reshape(state.filled.shape[1], -1)
     groups, begin = np.arange(len(popular))[:, None], 0
     ranked = np.argsort(-popular, axis=1, kind="stable") + groups * popular.shape[1]
-    for tier, room in enumerate(hierarchy.rooms):
-        chosen = ranked[:, begin : begin + room]
+    for tier, capacity in enumerate(hierarchy.capacities):
+        chosen = ranked[:, begin : begin + capacity]
         count = chosen.shape[1]
         state.slots[tier, :, :count] = chosen
         state.keys[tier, :, :count] = _first_keys(state, chosen) if tier == 0 else -np.arange(count)
-        state.held[tier] = count
-        state.where[tier, chosen] = np.arange(count)
-        begin += 0 if hierarchy.inclusive else room
+        state.filled[tier] = count
+        state.slot_of[tier, chosen] = np.arange(count)
+        begin += 0 if hierarchy.inclusive else capacity
 
 
 def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -331,7 +333,7 @@ def _followed(starts, ids, first, upcoming):
 
 def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
     """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
-    batches, room, fix = job.batches, hierarchy.rooms[0], "Correct the strategy's plan_prefetches()."
+    batches, capacity, fix = job.batches, hierarchy.capacities[0], "Correct the strategy's plan_prefetches()."
     layers, experts = batches.layers, batches.experts
     points = len(batches.rows), layers + 1
     if isinstance(job.prefetches, PrefetchPlan):
@@ -347,13 +349,15 @@ def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
             f"prefetches are {job.prefetches.dtype} of shape {job.prefetches.shape}, expected whole numbers {shape}"
         )
         raise UserError("strategy", problem, fix)
-    place, expert, crowded = _wrong_request(planned.ids, planned.begins.ravel(), planned.ends.ravel(), group_of, room)
-    if place < 0:
+    position, expert, crowded = _wrong_request(
+        planned.ids, planned.begins.ravel(), planned.ends.ravel(), group_of, capacity
+    )
+    if position < 0:
         return planned._replace(ids=planned.ids.astype(Id, copy=False))
-    step, point = divmod(place, layers + 1)
+    step, point = divmod(position, layers + 1)
     when = "before the pass" if point == 0 else f"after layer {point - 1}"
     if crowded:
-        problem = f"more prefetches than the {room} experts of capacity"
+        problem = f"more prefetches than the {capacity} experts of capacity"
     else:
         problem = f"prefetches of expert id {expert}, expected layer * {experts} + expert, below {layers * experts}"
     raise UserError("strategy", f"step {step}, {when}: {problem}", fix)
@@ -367,7 +371,7 @@ def _compact(prefetches: NDArray[np.integer]) -> PrefetchPlan:
 
 
 @njit(cache=True)
-def _wrong_request(ids, begins, ends, group_of, room):
+def _wrong_request(ids, begins, ends, group_of, capacity):
     """Point and id of the first wish that is out of range, or one too many for its group; -1 if none is.
 
     `wanted` counts ids[first:last] by group. From point to point it loses and gains what differs: points share ids.
@@ -386,7 +390,7 @@ def _wrong_request(ids, begins, ends, group_of, room):
             if expert < 0 or expert >= len(group_of):
                 return point, np.int64(expert), False
             wanted[group_of[expert]] += 1
-            if wanted[group_of[expert]] > room:
+            if wanted[group_of[expert]] > capacity:
                 return point, np.int64(expert), True
         first, last = begin, end
     return -1, np.int64(-1), False
