@@ -106,7 +106,7 @@ def test_on_demand_is_that_of_the_simulator(loop):
     # Experts 0 to slots - 1 lie there at first, the least recently used first.
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
     job = Job(batches, accesses, no_prefetches(batches))
-    outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
+    outcome = simulate([job], Hierarchy((slots,)), clock, popularity, oversubscribe=True)
     misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()
     np.testing.assert_allclose(

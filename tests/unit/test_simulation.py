@@ -24,7 +24,7 @@ from prophet_moe.offload.simulator.simulation import (
 )
 from prophet_moe.routing.reuse import lru_hits
 
-COUNTED = ("step_tokens", "routed", "counts", "sources", "pending", "waves")
+COUNTED = ("step_tokens", "routed", "counts", "sources", "pending", "oversubscribed")
 SECONDS = ("step_seconds", "sums", "compute_seconds", "demand_seconds", "prefetch_seconds")
 
 
@@ -35,12 +35,12 @@ class Case(NamedTuple):
     hierarchy: Hierarchy
     times: Times
     popularity: np.ndarray
-    waves: bool
+    oversubscribe: bool
 
     def run(self, simulator=simulate, eviction: str = "lru", **options) -> Outcome:
         """The outcome."""
         arguments = (self.jobs, self.hierarchy, self.times, self.popularity, eviction)
-        return simulator(*arguments, waves=self.waves, **options)
+        return simulator(*arguments, oversubscribe=self.oversubscribe, **options)
 
     def idle(self) -> "Case":
         """The same without wishes."""
@@ -75,7 +75,7 @@ def random_prefetches(random, batches: DecodeBatches, accesses, hierarchy: Hiera
 
 
 @st.composite
-def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
+def cases(draw, tiers=(1, 3), oversubscribe=None, deduplicated=None) -> Case:
     """Small runs. Seconds are quarters, so that sums are exact and both simulators see the same ties of times."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     layers, experts, batch = draw(st.integers(1, 4)), draw(st.integers(2, 8)), draw(st.integers(1, 4))
@@ -83,10 +83,10 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     parts = decoded(random, draw(st.integers(1, 2)) * batch, layers, experts, top_k, batch)
     deduplicated = draw(st.booleans()) if deduplicated is None else deduplicated
     accesses = [accesses_of(part, deduplicated=deduplicated) for part in parts]
-    waves = draw(st.booleans()) if waves is None else waves
+    oversubscribe = draw(st.booleans()) if oversubscribe is None else oversubscribe
     widest = max(access.widest for access in accesses)
     per_layer, inclusive = draw(st.booleans()), draw(st.booleans())
-    capacities = [max(1, draw(st.integers(1 if waves else widest, experts + 1)))]
+    capacities = [max(1, draw(st.integers(1 if oversubscribe else widest, experts + 1)))]
     for _ in range(draw(st.integers(*tiers)) - 1):
         capacities.append(draw(st.integers(1, 4)) + (capacities[-1] if inclusive else 0))
     hierarchy = Hierarchy(tuple(capacities), per_layer, inclusive)
@@ -100,7 +100,7 @@ def cases(draw, tiers=(1, 3), waves=None, deduplicated=None) -> Case:
     times = Times(other, work, tuple(fetch.tolist()), chunk)
     popularity = random.integers(1, 9, (layers, experts)).astype(float)
     jobs = [Job(*parts) for parts in zip(parts, accesses, planned, strict=True)]
-    return Case(jobs, hierarchy, times, popularity, waves)
+    return Case(jobs, hierarchy, times, popularity, oversubscribe)
 
 
 def assert_equal(fast: Outcome, plain: Outcome) -> None:
@@ -189,7 +189,7 @@ def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
 
 
 @settings(max_examples=100, deadline=None)
-@given(case=cases(tiers=(1, 1), waves=False, deduplicated=True), warm=st.booleans())
+@given(case=cases(tiers=(1, 1), oversubscribe=False, deduplicated=True), warm=st.booleans())
 def test_no_rule_copies_less_than_belady(case, warm):
     least = case.idle().run(eviction="farthest", warm=warm).count(engine.MISSED)
     for eviction in EVICTIONS:
@@ -287,8 +287,8 @@ def test_what_is_at_hand_is_computed_while_what_is_missing_is_copied():
 
 
 def test_in_waves_the_next_expert_is_copied_once_another_was_computed():
-    outcome = toy([[[0, 1]]], capacity=1, waves=True)
-    assert outcome.waves
+    outcome = toy([[[0, 1]]], capacity=1, oversubscribe=True)
+    assert outcome.oversubscribed
     assert outcome.seconds == OTHER + 2 * (FETCH + WORK)
 
 
@@ -434,5 +434,5 @@ def test_nothing_that_can_be_is_refused():
     """What stands beyond the end of wishes, wishes of another layer, and waves."""
     assert simulate(*one_step(prefetches=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
     assert simulate(*one_step(prefetches=named(NO_PREFETCH, 8, -7))).requests.tolist() == [2, 2]
-    assert simulate(*one_step(capacities=(1,)), waves=True).waves
+    assert simulate(*one_step(capacities=(1,)), oversubscribe=True).oversubscribed
     assert simulate(*one_step(capacities=(2, 3), inclusive=True)).requests.tolist() == [2, 2]

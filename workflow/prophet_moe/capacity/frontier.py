@@ -16,7 +16,7 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.offload.experiments import Sample, run, slots
+from prophet_moe.offload.experiments import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
@@ -32,7 +32,7 @@ from prophet_moe.units import GB
 STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 """No prediction, Prophet, and an oracle that knows the routing of the next step."""
 CURVE = [*CONFIGURATION, "strategy"]
-REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
+REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", OVERSUBSCRIBED, "trace", "sampled_share"]
 """Columns of `slowdowns`."""
 
 
@@ -81,10 +81,12 @@ def slowdowns(
                     alike = replace(strategies()[name], deduplicated=True)
                     head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
                     head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share * sequences / held}
-                    rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
+                    rows.append(
+                        head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, OVERSUBSCRIBED: False}
+                    )
                     for hierarchy in hierarchies:
                         outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
-                        found = {"resident_experts": hierarchy.capacities[0], "waves": outcome.waves}
+                        found = {"resident_experts": hierarchy.capacities[0], OVERSUBSCRIBED: outcome.oversubscribed}
                         found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)
@@ -136,7 +138,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
             "slowdown_low": np.maximum(1.0, mean["slowdown"] - half),
             "slowdown_high": mean["slowdown"] + half,
             "hit_rate": mean["hit_rate"],
-            "waves": groups["waves"].any(),
+            OVERSUBSCRIBED: groups[OVERSUBSCRIBED].any(),
             "max_context": tokens,
             "baseline_max_context": baseline,
             "kv_extension_factor": (tokens / baseline).where(same["baseline_fits"].astype(bool)),

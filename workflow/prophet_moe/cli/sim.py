@@ -117,7 +117,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     learned = Learned(learned_from, _network(arguments, trace))
     replay = learned, tokens, arguments.batch, arguments.order
     served = _watched(parts_of(*replay), len(tokens))
-    outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
+    outcome = run(served, learned, strategy, hierarchy, times, oversubscribe=arguments.waves)
     every = strategies()["all_resident"]
     resident = run(parts_of(*replay), learned, every, hierarchy, times).seconds
     told = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}

@@ -30,6 +30,8 @@ from prophet_moe.settings import SequenceOrder, Simulation
 RECORDED, SHUFFLED = "recorded", "shuffled"
 """Whether the routing is as recorded, or every layer's choices permuted over all tokens of the sample."""
 PERCENTILES = (50, 95, 99)
+OVERSUBSCRIBED = "waves"
+"""The published column that says whether a layer needed more experts at once than it has slots."""
 
 MIXING_SEED = 0
 """Of the order in which a whole trace is replayed."""
@@ -145,9 +147,9 @@ def run(
     hierarchy: Hierarchy,
     times: Times,
     *,
-    waves: bool = True,
+    oversubscribe: bool = True,
 ) -> Outcome:
-    """One run, checked by itself. Accesses to more than a layer's places are served in `waves`, or are a UserError.
+    """One run, checked by itself. A layer may `oversubscribe` its slots, or that is a UserError.
 
     Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
     """
@@ -159,7 +161,7 @@ def run(
         Job(batches, _accesses_of(batches, strategy, forecast), _planned(batches, strategy, forecast, hierarchy))
         for batches, forecast in parts
     )
-    return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, waves=waves), times)
+    return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, oversubscribe=oversubscribe), times)
 
 
 def _accesses_of(batches: DecodeBatches, strategy: Strategy, forecast: Forecast) -> LayerAccesses:
@@ -220,7 +222,7 @@ def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) ->
             # Regrouped tokens are another stream of requests, with an optimum of its own.
             regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
             least = run(parts, learned, regrouped, hierarchy, times)
-        if not outcome.waves and name != "all_resident":
+        if not outcome.oversubscribed and name != "all_resident":
             check_beside(outcome, least, outcomes["all_resident", True])
     return outcomes
 
@@ -296,7 +298,7 @@ def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
         "wasted_prefetches": wasted,
         "link_busy_share": moved / outcome.seconds,
         "prefetch_gain_bound": (compute + moved) / max(compute, moved),
-        "waves": outcome.waves,
+        OVERSUBSCRIBED: outcome.oversubscribed,
     }
 
 

@@ -43,7 +43,7 @@ def simulate(
     eviction: str = "lru",
     *,
     warm: bool = True,
-    waves: bool = False,
+    oversubscribe: bool = False,
 ) -> Outcome:
     """Replay rounds one after another, as `simulation.simulate`; a layer may always ask for more than there is room."""
     jobs = list(jobs)
@@ -70,7 +70,7 @@ def simulate(
         demand_seconds=replay.queue.demand_seconds,
         prefetch_seconds=replay.queue.prefetch_seconds,
         pending=len(replay.fresh),
-        waves=max(job.accesses.widest for job in jobs) > hierarchy.capacities[0],
+        oversubscribed=max(job.accesses.widest for job in jobs) > hierarchy.capacities[0],
     )
 
 

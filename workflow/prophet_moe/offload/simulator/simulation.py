@@ -100,7 +100,7 @@ class Outcome:
     """Of the link, for prefetches."""
     pending: int
     """Prefetches at the end that were not used yet."""
-    waves: bool
+    oversubscribed: bool
     """Whether an ask was for more than the nearest tier holds."""
 
     @property
@@ -182,13 +182,13 @@ def simulate(
     eviction: str = "lru",
     *,
     warm: bool = True,
-    waves: bool = False,
+    oversubscribe: bool = False,
 ) -> Outcome:
     """Replay rounds one after another; the caches keep what they hold.
 
     `popularity` (L, E) is how often each expert was chosen in training: `warm` caches start with the most popular ones.
-    An ask for more than the nearest tier holds is a UserError, unless `waves` are allowed. Belady's rule needs all
-    jobs at once; with any other, only one round is in memory at a time.
+    An access to more experts than the nearest tier holds is a UserError, unless layers may `oversubscribe`. Belady's
+    rule needs all jobs at once; with any other, only one round is in memory at a time.
     """
     hierarchy.check()
     times.check()
@@ -208,7 +208,7 @@ def simulate(
     seconds, tokens, routed, widest, compute = [], [], 0, 0, 0.0
     for number, job in enumerate(jobs):
         widest = max(widest, job.accesses.widest)
-        if widest > hierarchy.capacities[0] and not waves:
+        if widest > hierarchy.capacities[0] and not oversubscribe:
             problem = (
                 f"got {hierarchy.capacities[0]}, expected at least {widest}, the experts that a layer needs at once"
             )
