@@ -453,15 +453,15 @@ class TimedBench(Bench):
     """A bench that tells its queues how long its work takes."""
 
     def _fill(self, copy):
-        self.queues.queue("copy", self.queues.clock.fetch[0])
+        self.queues.queue("copy", self.queues.clock.transfer_seconds[0])
         super()._fill(copy)
 
     def _attention(self, layer, state):
-        self.queues.queue("compute", self.queues.clock.other[layer])
+        self.queues.queue("compute", self.queues.clock.non_expert_seconds[layer])
         return super()._attention(layer, state)
 
     def _apply(self, layer, slot, tokens, results):
-        self.queues.queue("compute", self.queues.clock.work[len(tokens)])
+        self.queues.queue("compute", self.queues.clock.expert_seconds[len(tokens)])
         super()._apply(layer, slot, tokens, results)
 
 

@@ -126,7 +126,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
         while True:
             before, after = yield queue.get()
             yield env.all_of(before)
-            yield link.copied(clock.fetch[0])
+            yield link.copied(clock.transfer_seconds[0])
             after.succeed()
 
     def issue(name, copy, *awaited):
@@ -139,7 +139,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
 
     def compute():
         for layer, work in enumerate(step):
-            yield env.timeout(clock.other[layer])
+            yield env.timeout(clock.non_expert_seconds[layer])
             used = {use.expert: env.event() for use in work.uses}
             needs = {use.expert: arrived.get((layer, use.slot)) for use in work.uses if use.copy is None}
             missing = [use.copy for use in work.uses if use.copy]
@@ -151,7 +151,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
             for use in work.uses:
                 if needs[use.expert] is not None:
                     yield needs[use.expert]
-                yield env.timeout(clock.work[tokens[layer][use.expert]])
+                yield env.timeout(clock.expert_seconds[tokens[layer][use.expert]])
                 used[use.expert].succeed()
 
     for queue in set(streams.values()):
@@ -170,8 +170,10 @@ def test_the_clock_is_that_of_simpy(loop, miss_priority):
         found = step_seconds(step, tokens, clock, miss_priority=miss_priority)
         assert found == pytest.approx(by_simpy(step, tokens, clock, miss_priority=miss_priority), rel=1e-9, abs=1e-9)
         copies = sum(len(work.prefetches) + sum(use.copy is not None for use in work.uses) for work in step)
-        compute = clock.other.sum() + sum(clock.work[count] for layer in tokens for count in layer.values())
-        link = copies * clock.fetch[0]
+        compute = clock.non_expert_seconds.sum() + sum(
+            clock.expert_seconds[count] for layer in tokens for count in layer.values()
+        )
+        link = copies * clock.transfer_seconds[0]
         assert max(compute, link) * (1 - 1e-9) <= found <= (compute + link) * (1 + 1e-9)
 
 
@@ -313,7 +315,9 @@ def record(
 ) -> Path:
     """A measurement of a machine with this profile, in which each policy took so many times what was simulated."""
     (workload,) = plan.workloads.values()
-    attention = {batch: loop_times(plan, workload, profile, LAYERS, batch).other.sum() for batch in plan.batches}
+    attention = {
+        batch: loop_times(plan, workload, profile, LAYERS, batch).non_expert_seconds.sum() for batch in plan.batches
+    }
     rows = simulated[["workload", "policy", "batch", "slots"]].assign(
         row="summary",
         seconds=simulated["simulated_ms_per_token"] / 1e3 * simulated["batch"],

@@ -110,14 +110,14 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
     own = times_of(arch, profile, 4, batch, CONTEXT, BF16, PLAN.copy_chunk_mb)
     times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, PLAN.copy_chunk_mb)
-    assert requests * times.fetch[0] == pytest.approx(
+    assert requests * times.transfer_seconds[0] == pytest.approx(
         unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB)
     )
     tokens = batch * arch.moe.top_k / unique
     expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)
-    np.testing.assert_allclose(requests * times.work[1:], unique * expert)
-    assert times.work[0] == 0
-    np.testing.assert_array_equal(times.other, own.other)
+    np.testing.assert_allclose(requests * times.expert_seconds[1:], unique * expert)
+    assert times.expert_seconds[0] == 0
+    np.testing.assert_array_equal(times.non_expert_seconds, own.non_expert_seconds)
 
 
 def points_of(grid, resident: pd.Series) -> pd.DataFrame:

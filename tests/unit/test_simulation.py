@@ -371,8 +371,9 @@ def one_step(**changes):
     hierarchy = Hierarchy(
         **{"capacities": (2,)} | {name: changes.pop(name) for name in ("capacities", "inclusive") if name in changes}
     )
-    times = {"other": np.ones(2), "work": np.ones(2), "fetch": (1.0,) * len(hierarchy.capacities)} | changes
-    return [job], hierarchy, Times(**times), np.ones((2, 4))
+    transfers = (1.0,) * len(hierarchy.capacities)
+    seconds = {"non_expert_seconds": np.ones(2), "expert_seconds": np.ones(2), "transfer_seconds": transfers} | changes
+    return [job], hierarchy, Times(**seconds), np.ones((2, 4))
 
 
 def named(*ids: int, point: int = 0) -> np.ndarray:
@@ -400,12 +401,15 @@ def ranges(last: int, points: int) -> PrefetchPlan:
             {"capacities": (2, 2), "inclusive": True},
             r"capacity: got \(2, 2\), expected each inclusive tier",
         ),
-        ({"other": np.array([1.0, np.nan])}, "times: other: got nan, expected finite seconds from 0 on"),
-        ({"work": np.array([0.0, np.inf])}, "times: work: got inf, expected finite seconds"),
-        ({"fetch": (-1.0,)}, "times: fetch: got -1.0, expected finite seconds"),
-        ({"fetch": (1.0, 1.0)}, "times: fetch: got 2 for 1 tiers, expected one from behind each"),
-        ({"chunk": 0.0}, "times: chunk: got 0.0, expected seconds above 0"),
-        ({"chunk": np.nan}, "times: chunk: got nan, expected seconds above 0"),
+        (
+            {"non_expert_seconds": np.array([1.0, np.nan])},
+            "times: non_expert_seconds: got nan, expected finite seconds from 0 on",
+        ),
+        ({"expert_seconds": np.array([0.0, np.inf])}, "times: expert_seconds: got inf, expected finite seconds"),
+        ({"transfer_seconds": (-1.0,)}, "times: transfer_seconds: got -1.0, expected finite seconds"),
+        ({"transfer_seconds": (1.0, 1.0)}, "times: transfer_seconds: got 2 for 1 tiers, expected one from behind each"),
+        ({"chunk_seconds": 0.0}, "times: chunk_seconds: got 0.0, expected seconds above 0"),
+        ({"chunk_seconds": np.nan}, "times: chunk_seconds: got nan, expected seconds above 0"),
         (
             {"prefetches": named(8)},
             r"strategy: step 0, before the pass: prefetches of expert id 8, expected layer \* 4 \+ expert, below 8",

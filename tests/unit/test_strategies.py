@@ -111,7 +111,7 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
 def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities, fetch, deduplicated, per_layer):
     """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
     strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(capacities) + 1)
-    clock = replace(times(fetch, batch), fetch=tuple(fetch * tier for tier in tiers))
+    clock = replace(times(fetch, batch), transfer_seconds=tuple(fetch * tier for tier in tiers))
     arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(capacities), per_layer), clock)
     fast = run(*arguments)
     with pytest.MonkeyPatch.context() as patch:

@@ -113,7 +113,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
     hierarchy = _hierarchy(arguments, capacities, trace, expert_mb)
-    times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
+    times = replace(times, transfer_seconds=_transfer_seconds(times, hierarchy, expert_mb, experiment))
     learned = Learned(learned_from, _network(arguments, trace))
     replay = learned, tokens, arguments.batch, arguments.order
     served = _watched(parts_of(*replay), len(tokens))
@@ -172,7 +172,9 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
         return times, size
     if not (math.isfinite(arguments.expert_mb) and arguments.expert_mb > 0):
         raise UserError("--expert-mb", f"got {arguments.expert_mb}, expected MB above 0", CORRECT)
-    return replace(times, fetch=(times.fetch[0] * arguments.expert_mb / size,)), arguments.expert_mb
+    return replace(
+        times, transfer_seconds=(times.transfer_seconds[0] * arguments.expert_mb / size,)
+    ), arguments.expert_mb
 
 
 def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> dict[str, Any]:
@@ -201,12 +203,17 @@ def _hierarchy(
     return Hierarchy(capacities, arguments.per_layer, arguments.inclusive)
 
 
-def _fetches(times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment) -> tuple[float, ...]:
+def _transfer_seconds(
+    times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment
+) -> tuple[float, ...]:
     """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
     if len(hierarchy.capacities) == 1:
-        return times.fetch
+        return times.transfer_seconds
     storage = experiment.simulation.storage_gb_per_s * GB
-    return (*times.fetch * (len(hierarchy.capacities) - 1), max(times.fetch[0], expert_mb * MB / storage))
+    return (
+        *times.transfer_seconds * (len(hierarchy.capacities) - 1),
+        max(times.transfer_seconds[0], expert_mb * MB / storage),
+    )
 
 
 def _network(arguments: argparse.Namespace, trace: Trace) -> Any:

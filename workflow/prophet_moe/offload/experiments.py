@@ -156,7 +156,10 @@ def run(
     popularity = learned.popularity
     if strategy.all_resident:
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
-        hierarchy, times = Hierarchy((every,), hierarchy.per_layer), replace(times, fetch=times.fetch[-1:])
+        hierarchy, times = (
+            Hierarchy((every,), hierarchy.per_layer),
+            replace(times, transfer_seconds=times.transfer_seconds[-1:]),
+        )
     jobs = (
         Job(batches, _accesses_of(batches, strategy, forecast), _planned(batches, strategy, forecast, hierarchy))
         for batches, forecast in parts
@@ -239,7 +242,11 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
         for batch in plan.sweep_batch_sizes:
             at_hand, parts = timed(batch), sample.parts(batch)
             for share, speedup in settings:
-                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
+                times = replace(
+                    at_hand,
+                    transfer_seconds=(at_hand.transfer_seconds[0] / speedup,),
+                    chunk_seconds=at_hand.chunk_seconds / speedup,
+                )
                 hierarchy = Hierarchy((slots(trace.router.experts, share),))
                 for strategy_name, strategy in known(sample.forecast).items():
                     alike = replace(strategy, deduplicated=True)

@@ -91,18 +91,18 @@ def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: boo
     """
     link, arriving = Link(), {}
     streams = {DEMAND: DEMAND if miss_priority else PREFETCH, PREFETCH: PREFETCH}
-    (fetch,) = times.fetch
+    (copy_seconds,) = times.transfer_seconds
 
     def issue(kind: str, copy: Copy, ready: float, after: Iterable[Transfer] = ()) -> Transfer:
         place = (copy.layer, copy.slot)
         before = (arriving[place],) if place in arriving else ()
-        transfer = arriving[place] = Transfer(fetch, ready, (*before, *after))
+        transfer = arriving[place] = Transfer(copy_seconds, ready, (*before, *after))
         link.queue(streams[kind], transfer)
         return transfer
 
     now = 0.0
     for layer, work in enumerate(step):
-        now += times.other[layer]
+        now += times.non_expert_seconds[layer]
         missing = [use.copy for use in work.uses if use.copy]
         hits = [use for use in work.uses if not use.copy and (layer, use.slot) in arriving]
         here = {use.expert: arriving[layer, use.slot] for use in hits}
@@ -116,7 +116,7 @@ def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: boo
         for use in work.uses:
             if use.expert in here:
                 now = max(now, link.end(here[use.expert]))
-            now += times.work[tokens[layer][use.expert]]
+            now += times.expert_seconds[tokens[layer][use.expert]]
             if use.expert in recycled:
                 recycled[use.expert].ready = now
     return max(now, link.drain())

@@ -236,10 +236,11 @@ def _times(
     if machine.measured is None or ALL_RESIDENT not in plan.policies:
         return times
     step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts), 0)
-    experts = sum(times.work[count] for one in tokens for layer in one for count in layer.values()) / len(tokens)
+    counts = [count for one in tokens for layer in one for count in layer.values()]
+    experts = sum(times.expert_seconds[count] for count in counts) / len(tokens)
     # Launches of experts' kernels are not in the profile: what attention does not explain is theirs, in proportion.
-    work = times.work * (step["seconds"] - step["attention_seconds"]) / experts
-    return Times(np.full(layers, step["attention_seconds"] / layers), work, times.fetch)
+    work = times.expert_seconds * (step["seconds"] - step["attention_seconds"]) / experts
+    return Times(np.full(layers, step["attention_seconds"] / layers), work, times.transfer_seconds)
 
 
 def _found(machine: Machine, configuration: tuple[str, str, int, int], copies: float) -> pd.Series:

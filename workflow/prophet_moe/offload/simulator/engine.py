@@ -96,11 +96,11 @@ class State(NamedTuple):
 class Rules(NamedTuple):
     """What does not change during a run."""
 
-    fetch: np.ndarray
+    transfer_seconds: np.ndarray
     """(M + 1,) seconds of a copy from each tier, and from behind the last; the first is 0."""
-    other: np.ndarray
+    non_expert_seconds: np.ndarray
     """(L,) seconds of all but routed experts."""
-    work: np.ndarray
+    expert_seconds: np.ndarray
     """(B + 1,) seconds of an expert that is handed so many tokens."""
     layer_of: np.ndarray
     """(N,) the layer of each expert: to divide by E took longer."""
@@ -211,9 +211,9 @@ def _run(
     upcoming,
     clock,
     marks,
-    fetch,
-    other,
-    work,
+    transfer_seconds,
+    non_expert_seconds,
+    expert_seconds,
     layer_of,
     group_of,
     counts,
@@ -313,7 +313,7 @@ def _run(
             saved = clock[FLIGHT_END] - clock[LINK_FREE]
             clock[PREFETCH_BUSY] -= saved
             if saved > 0:
-                share = 1.0 - saved / fetch[marks[FLIGHT_SOURCE]]
+                share = 1.0 - saved / transfer_seconds[marks[FLIGHT_SOURCE]]
         fresh[wasted] = False
         counts[WASTED, layer] += 1
         sums[WASTED_SHARE, layer] += share
@@ -379,16 +379,16 @@ def _run(
             counts[COPIES, layer_of[wanted]] += 1
             marks[FLIGHT], marks[FLIGHT_SOURCE] = wanted, source
             clock[FLIGHT_BEGIN] = start
-            clock[FLIGHT_END] = clock[LINK_FREE] = start + fetch[source]
-            clock[PREFETCH_BUSY] += fetch[source]
+            clock[FLIGHT_END] = clock[LINK_FREE] = start + transfer_seconds[source]
+            clock[PREFETCH_BUSY] += transfer_seconds[source]
 
-    layers = len(other)
+    layers = len(non_expert_seconds)
     for step in range(len(step_seconds)):
         began = clock[CLOCK]
         new_step()
         issue(step, 0)
         for layer in range(layers):
-            clock[CLOCK] += other[layer]
+            clock[CLOCK] += non_expert_seconds[layer]
             first, last = accesses_of_layer[step * layers + layer], accesses_of_layer[step * layers + layer + 1]
             for access in range(first, last):
                 advance(clock[CLOCK])
@@ -415,7 +415,7 @@ def _run(
                     counts[PREFETCHED if fresh[wanted] else KEPT, layer] += 1
                     fresh[wanted] = False
                     touch(group, wanted, True)
-                    time += work[tokens[request]]
+                    time += expert_seconds[tokens[request]]
                     computed[done], ended[done] = wanted, time
                     done += 1
                 busy = time - now
@@ -429,8 +429,8 @@ def _run(
                     fresh[wanted] = False
                     marks[FLIGHT] = -1
                     touch(group, wanted, True)
-                    time = max(time, link) + work[tokens[late]]
-                    busy += work[tokens[late]]
+                    time = max(time, link) + expert_seconds[tokens[late]]
+                    busy += expert_seconds[tokens[late]]
                     computed[done], ended[done] = wanted, time
                     done += 1
                 elif marks[FLIGHT] >= 0:
@@ -461,10 +461,10 @@ def _run(
                     stamps[USED_AT, group, slot] = marks[ACCESS]
                     touch(group, wanted, True)
                     counts[MISSED, layer] += 1
-                    link = start + fetch[source]
-                    clock[DEMAND_BUSY] += fetch[source]
-                    time = max(time, link) + work[tokens[request]]
-                    busy += work[tokens[request]]
+                    link = start + transfer_seconds[source]
+                    clock[DEMAND_BUSY] += transfer_seconds[source]
+                    time = max(time, link) + expert_seconds[tokens[request]]
+                    busy += expert_seconds[tokens[request]]
                     computed[done], ended[done] = wanted, time
                     done += 1
 
@@ -472,7 +472,7 @@ def _run(
                     clock[LINK_FREE] = link
                 elif paused:
                     clock[FLIGHT_END] += link - clock[LINK_FREE]
-                    clock[FLIGHT_BEGIN] = clock[FLIGHT_END] - fetch[marks[FLIGHT_SOURCE]]
+                    clock[FLIGHT_BEGIN] = clock[FLIGHT_END] - transfer_seconds[marks[FLIGHT_SOURCE]]
                     clock[LINK_FREE] = clock[FLIGHT_END]
                 else:
                     clock[LINK_FREE] = max(link, clock[FLIGHT_END])

@@ -25,9 +25,9 @@ def check(run: Outcome, times: Times) -> Outcome:
     rounded: the longer a run, the later its clocks and the more is added to them.
     """
     count, seconds, compute = run.count, run.seconds, run.compute_seconds
-    requests, longest = int(run.requests.sum()), max(times.fetch)
+    requests, longest = int(run.requests.sum()), max(times.transfer_seconds)
     moved = run.demand_seconds + run.prefetch_seconds
-    interrupted = requests * min(times.chunk, longest) if count(engine.COPIES) else 0.0
+    interrupted = requests * min(times.chunk_seconds, longest) if count(engine.COPIES) else 0.0
     useful = count(engine.PREFETCHED) + count(engine.LATE)
     _require("copies of every tier", int(run.sources.sum()) == run.copies)
     _require("prefetches", count(engine.COPIES) == useful + count(engine.WASTED) + run.pending)

@@ -66,7 +66,9 @@ def simulate(
         counts=replay.counts,
         sources=replay.sources,
         sums=replay.sums,
-        compute_seconds=float(sum(times.work[tokens] for tokens in handed) + len(seconds) * sum(times.other)),
+        compute_seconds=float(
+            sum(times.expert_seconds[tokens] for tokens in handed) + len(seconds) * sum(times.non_expert_seconds)
+        ),
         demand_seconds=replay.queue.demand_seconds,
         prefetch_seconds=replay.queue.prefetch_seconds,
         pending=len(replay.fresh),
@@ -316,7 +318,7 @@ class Replay:
         """Empty caches, an idle queue."""
         self.layers, self.experts = popularity.shape
         self.times, self.rule = times, rule
-        self.fetch = (0.0, *times.fetch)
+        self.transfer_seconds = (0.0, *times.transfer_seconds)
         """By tier that the copy is from."""
         self.groups = [Caches(hierarchy) for _ in range(self.layers if hierarchy.per_layer else 1)]
         self.queue = CopyQueue()
@@ -346,7 +348,7 @@ class Replay:
         self.steps += 1
         self.replace_plan(prefetches[0])
         for layer, of_layer in enumerate(accesses):
-            self.time += float(self.times.other[layer])
+            self.time += float(self.times.non_expert_seconds[layer])
             for number, access in enumerate(of_layer):
                 self.run_copy_queue(self.time)
                 ended = self.serve(access, layer, final=number == len(of_layer) - 1)
@@ -413,9 +415,9 @@ class Replay:
         self.planned.add(expert)
         self.fresh.add(expert)
         self.counts[COPIES, self.layer_of(expert)] += 1
-        self.queue.flight = Flight(expert, source, start, start + self.fetch[source])
+        self.queue.flight = Flight(expert, source, start, start + self.transfer_seconds[source])
         self.queue.free = self.queue.flight.end
-        self.queue.prefetch_seconds += self.fetch[source]
+        self.queue.prefetch_seconds += self.transfer_seconds[source]
 
     def slot_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
         """See NearTier.place."""
@@ -448,7 +450,7 @@ class Replay:
             saved = flight.end - self.queue.free
             self.queue.prefetch_seconds -= saved
             if saved > 0:
-                share -= saved / self.fetch[flight.source]
+                share -= saved / self.transfer_seconds[flight.source]
         self.fresh.discard(expert)
         self.counts[WASTED, self.layer_of(expert)] += 1
         self.sums[WASTED_SHARE, self.layer_of(expert)] += share
@@ -478,19 +480,19 @@ class Replay:
         for request in at_hand:
             self.counts[PREFETCHED if request.expert in self.fresh else KEPT, layer] += 1
             self.use(request)
-            service.compute(request.expert, service.now, float(self.times.work[request.tokens]))
+            service.compute(request.expert, service.now, float(self.times.expert_seconds[request.tokens]))
 
     def await_flight(self, service: Service, request: Request, layer: int) -> None:
         """Compute what is under way; missing experts are copied after it."""
         service.link, self.queue.flight = self.queue.flight.end, None
         self.counts[LATE, layer] += 1
         self.use(request)
-        service.compute(request.expert, service.link, float(self.times.work[request.tokens]))
+        service.compute(request.expert, service.link, float(self.times.expert_seconds[request.tokens]))
 
     def pause_flight(self, service: Service, wrong: bool) -> None:
         """Pause the prefetch under way at the end of its chunk; give a `wrong` one up, unless that is its last."""
         flight = self.queue.flight
-        service.link = self.queue.free = flight.chunk_end(service.now, self.times.chunk)
+        service.link = self.queue.free = flight.chunk_end(service.now, self.times.chunk_seconds)
         if wrong and service.link < flight.end:
             self.group_of(flight.expert).near.remove(flight.expert)
             self.leave(flight.expert)
@@ -506,9 +508,9 @@ class Replay:
         source = self.copy(request.expert, slot)
         self.use(request)
         self.counts[MISSED, layer] += 1
-        service.link = start + self.fetch[source]
-        self.queue.demand_seconds += self.fetch[source]
-        service.compute(request.expert, service.link, float(self.times.work[request.tokens]))
+        service.link = start + self.transfer_seconds[source]
+        self.queue.demand_seconds += self.transfer_seconds[source]
+        service.compute(request.expert, service.link, float(self.times.expert_seconds[request.tokens]))
 
     def resume_flight(self, service: Service) -> None:
         """Let what is under way go on once the missing experts are there."""

@@ -55,24 +55,24 @@ def iso_cache(total_mb: float, expert_mb: float, shares: Sequence[float] = ISO_C
 class Times:
     """What a device and its links take, seconds."""
 
-    other: Floats
+    non_expert_seconds: Floats
     """(L,): all of a layer but its routed experts."""
-    work: Floats
+    expert_seconds: Floats
     """(B + 1,): one expert that is handed 0 to B tokens."""
-    fetch: tuple[float, ...]
+    transfer_seconds: tuple[float, ...]
     """A copy of one expert to the nearest tier from each farther one, and from behind the last."""
-    chunk: float = np.inf
+    chunk_seconds: float = np.inf
     """The part of a copy that is not interrupted."""
 
     def check(self) -> "Times":
         """Return them if they are times; else a UserError."""
-        for name in ("other", "work", "fetch"):
+        for name in ("non_expert_seconds", "expert_seconds", "transfer_seconds"):
             values = np.asarray(getattr(self, name))
             if not (np.isfinite(values) & (values >= 0)).all():
                 problem = f"got {values[~(np.isfinite(values) & (values >= 0))][0]}, expected finite seconds from 0 on"
                 raise UserError(f"times: {name}", problem, CORRECT)
-        if not self.chunk > 0:
-            raise UserError("times: chunk", f"got {self.chunk}, expected seconds above 0", CORRECT)
+        if not self.chunk_seconds > 0:
+            raise UserError("times: chunk_seconds", f"got {self.chunk_seconds}, expected seconds above 0", CORRECT)
         return self
 
 
@@ -194,7 +194,7 @@ def simulate(
     times.check()
     layers = len(popularity)
     rules = _rules(hierarchy, times, *popularity.shape)
-    state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk)
+    state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk_seconds)
     tally = engine.Tally(
         np.zeros((engine.COUNTS, layers), np.int64),
         np.zeros((len(hierarchy.capacities) + 1, layers), np.int64),
@@ -220,9 +220,9 @@ def simulate(
         engine.replay(state, rules, tally, job.accesses, ahead, planned, spent)
         seconds.append(spent)
         tokens.append((job.batches.rows != ABSENT).sum(axis=1))
-        handed = np.bincount(job.accesses.tokens, minlength=len(rules.work))
+        handed = np.bincount(job.accesses.tokens, minlength=len(rules.expert_seconds))
         routed += int(handed @ np.arange(len(handed)))
-        compute += float(handed @ rules.work + len(spent) * times.other.sum())
+        compute += float(handed @ rules.expert_seconds + len(spent) * times.non_expert_seconds.sum())
     return Outcome(
         np.concatenate(seconds),
         np.concatenate(tokens),
@@ -237,14 +237,16 @@ def simulate(
 
 
 def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> engine.Rules:
-    if len(times.fetch) != len(hierarchy.capacities):
-        problem = f"got {len(times.fetch)} for {len(hierarchy.capacities)} tiers, expected one from behind each"
-        raise UserError("times: fetch", problem, CORRECT)
+    if len(times.transfer_seconds) != len(hierarchy.capacities):
+        problem = (
+            f"got {len(times.transfer_seconds)} for {len(hierarchy.capacities)} tiers, expected one from behind each"
+        )
+        raise UserError("times: transfer_seconds", problem, CORRECT)
     layer_of = np.repeat(np.arange(layers, dtype=Id), experts)
     return engine.Rules(
-        np.array([0.0, *times.fetch]),
-        np.asarray(times.other, float),
-        np.asarray(times.work, float),
+        np.array([0.0, *times.transfer_seconds]),
+        np.asarray(times.non_expert_seconds, float),
+        np.asarray(times.expert_seconds, float),
         layer_of,
         layer_of if hierarchy.per_layer else np.zeros_like(layer_of),
     )

@@ -61,7 +61,12 @@ def standing_for(
     share = unique_experts / requests
     tokens = batch * arch.moe.top_k / unique_experts
     expert = share * profile.expert_seconds(*expert_shape(arch), tokens, precision.weight_bytes)
-    return Times(own.other, np.array([0.0, *[expert] * batch]), (share * own.fetch[0],), own.chunk)
+    return Times(
+        own.non_expert_seconds,
+        np.array([0.0, *[expert] * batch]),
+        (share * own.transfer_seconds[0],),
+        own.chunk_seconds,
+    )
 
 
 def timed_as(
