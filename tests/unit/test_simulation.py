@@ -191,7 +191,7 @@ def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
 @settings(max_examples=100, deadline=None)
 @given(case=cases(tiers=(1, 1), oversubscribe=False, deduplicated=True), warm=st.booleans())
 def test_no_rule_copies_less_than_belady(case, warm):
-    least = case.idle().run(eviction="farthest", warm=warm).count(engine.MISSED)
+    least = case.idle().run(eviction="belady", warm=warm).count(engine.MISSED)
     for eviction in EVICTIONS:
         assert case.idle().run(eviction=eviction, warm=warm).count(engine.MISSED) >= least
         assert case.run(eviction=eviction, warm=warm).copies >= least

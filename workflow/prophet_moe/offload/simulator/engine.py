@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-LRU, LRFU, FARTHEST, POPULARITY, RANDOM = range(5)
+LRU, LRFU, BELADY, POPULARITY, RANDOM = range(5)
 """Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
 the next use is (Belady); how often the expert was chosen in training; or the same of all, one of which is drawn."""
 HALF_LIFE = 16.0
@@ -35,7 +35,7 @@ LEAST = 2.0**-1022
 """No score is less. Sixteen eras make this of 1: what was used before then is alike."""
 LOW_BITS = 16
 """Of a score, which its key lacks."""
-PLANNED, FLYING, IN_USE = 1 << 60, 1 << 61, 1 << 62
+PLANNED, IN_TRANSIT, IN_USE = 1 << 60, 1 << 61, 1 << 62
 """Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
 SCALED = int(ERA / HALF_LIFE) << 52 - LOW_BITS
 """What an era's change of unit adds to a key."""
@@ -82,7 +82,7 @@ class State(NamedTuple):
     """(M,) places of a group."""
     slot_of: np.ndarray
     """(M, N) its place, -1 where it is not."""
-    fresh: np.ndarray
+    prefetched_unused: np.ndarray
     """(N,) prefetched and not used since."""
     score: np.ndarray
     """(N,) for the eviction rule. LRFU's is the sum of the weights of all uses, 2^(s / HALF_LIFE) for one at step s,
@@ -206,7 +206,7 @@ def _run(
     filled,
     capacity,
     slot_of,
-    fresh,
+    prefetched_unused,
     score,
     upcoming,
     clock,
@@ -252,7 +252,7 @@ def _run(
                 score[wanted] += clock[WEIGHT]
             # The bits of numbers above 0 are ordered as the numbers are (IEEE 754), and a power of two adds to them.
             key = (np.float64(score[wanted]).view(np.int64) >> LOW_BITS) + marks[STEP] // ERA * SCALED
-        elif eviction == FARTHEST:
+        elif eviction == BELADY:
             key = NEVER - upcoming[wanted]
         elif eviction == POPULARITY:
             key = np.int64(score[wanted] * SCALE)
@@ -314,7 +314,7 @@ def _run(
             clock[PREFETCH_BUSY] -= saved
             if saved > 0:
                 share = 1.0 - saved / transfer_seconds[marks[FLIGHT_SOURCE]]
-        fresh[wasted] = False
+        prefetched_unused[wasted] = False
         counts[WASTED, layer] += 1
         sums[WASTED_SHARE, layer] += share
 
@@ -329,7 +329,7 @@ def _run(
         else:
             evicted = np.int64(slots[0, group, slot])
             slot_of[0, evicted] = -1
-            if fresh[evicted]:
+            if prefetched_unused[evicted]:
                 waste(evicted)
         slots[0, group, slot] = wanted
         slot_of[0, wanted] = slot
@@ -373,9 +373,9 @@ def _run(
                 continue
             source = source_of(wanted)
             put(source, group, slot, wanted)
-            keys[0, group, slot] = FLYING
+            keys[0, group, slot] = IN_TRANSIT
             stamps[PLANNED_AT, group, slot] = marks[PLAN]
-            fresh[wanted] = True
+            prefetched_unused[wanted] = True
             counts[COPIES, layer_of[wanted]] += 1
             marks[FLIGHT], marks[FLIGHT_SOURCE] = wanted, source
             clock[FLIGHT_BEGIN] = start
@@ -402,7 +402,7 @@ def _run(
                 for request in range(begin, end):
                     wanted = ids[request]
                     slot = slot_of[0, wanted]
-                    if marks[EVICTION] == FARTHEST:
+                    if marks[EVICTION] == BELADY:
                         upcoming[wanted] = following[request]
                     if slot < 0:
                         waiting[missing] = request
@@ -412,8 +412,8 @@ def _run(
                     if wanted == marks[FLIGHT]:
                         late = request
                         continue
-                    counts[PREFETCHED if fresh[wanted] else KEPT, layer] += 1
-                    fresh[wanted] = False
+                    counts[PREFETCHED if prefetched_unused[wanted] else KEPT, layer] += 1
+                    prefetched_unused[wanted] = False
                     touch(group, wanted, True)
                     time += expert_seconds[tokens[request]]
                     computed[done], ended[done] = wanted, time
@@ -426,7 +426,7 @@ def _run(
                     wanted = ids[late]
                     link = clock[FLIGHT_END]
                     counts[LATE, layer] += 1
-                    fresh[wanted] = False
+                    prefetched_unused[wanted] = False
                     marks[FLIGHT] = -1
                     touch(group, wanted, True)
                     time = max(time, link) + expert_seconds[tokens[late]]

@@ -71,7 +71,7 @@ def simulate(
         ),
         demand_seconds=replay.queue.demand_seconds,
         prefetch_seconds=replay.queue.prefetch_seconds,
-        pending=len(replay.fresh),
+        pending=len(replay.prefetched_unused),
         oversubscribed=max(job.accesses.widest for job in jobs) > hierarchy.capacities[0],
     )
 
@@ -128,7 +128,7 @@ class Rule:
                 return tick
             case "lrfu":
                 return self.scores[expert]
-            case "farthest":
+            case "belady":
                 return -self.upcoming.get(expert, NEVER)
             case "popularity":
                 return int(self.shares[expert] * SCALE)
@@ -328,7 +328,7 @@ class Replay:
         """In the nearest tier, of the last ask."""
         self.planned: set[int] = set()
         """In the nearest tier: named by the wishes and there when they were stated, or prefetched for them."""
-        self.fresh: set[int] = set()
+        self.prefetched_unused: set[int] = set()
         """In the nearest tier, or under way to it: prefetched and not used since."""
         self.counts = np.zeros((COUNTS, self.layers), np.int64)
         self.sources = np.zeros((len(hierarchy.capacities) + 1, self.layers), np.int64)
@@ -378,7 +378,7 @@ class Replay:
     def use(self, request: Request) -> None:
         """Take note that the device computes an expert."""
         self.in_use.add(request.expert)
-        self.fresh.discard(request.expert)
+        self.prefetched_unused.discard(request.expert)
         self.rule.use(request, self.steps)
         self.set_key(request.expert)
 
@@ -413,7 +413,7 @@ class Replay:
             return
         source = self.copy(expert, slot)
         self.planned.add(expert)
-        self.fresh.add(expert)
+        self.prefetched_unused.add(expert)
         self.counts[COPIES, self.layer_of(expert)] += 1
         self.queue.flight = Flight(expert, source, start, start + self.transfer_seconds[source])
         self.queue.free = self.queue.flight.end
@@ -436,7 +436,7 @@ class Replay:
 
     def leave(self, expert: int) -> None:
         """An expert has left the nearest tier."""
-        if expert in self.fresh:
+        if expert in self.prefetched_unused:
             self.waste(expert)
         self.planned.discard(expert)
         self.in_use.discard(expert)
@@ -451,7 +451,7 @@ class Replay:
             self.queue.prefetch_seconds -= saved
             if saved > 0:
                 share -= saved / self.transfer_seconds[flight.source]
-        self.fresh.discard(expert)
+        self.prefetched_unused.discard(expert)
         self.counts[WASTED, self.layer_of(expert)] += 1
         self.sums[WASTED_SHARE, self.layer_of(expert)] += share
 
@@ -478,7 +478,7 @@ class Replay:
     def compute_at_hand(self, service: Service, at_hand: list[Request], layer: int) -> None:
         """Compute what has been copied."""
         for request in at_hand:
-            self.counts[PREFETCHED if request.expert in self.fresh else KEPT, layer] += 1
+            self.counts[PREFETCHED if request.expert in self.prefetched_unused else KEPT, layer] += 1
             self.use(request)
             service.compute(request.expert, service.now, float(self.times.expert_seconds[request.tokens]))
 

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 EVICTIONS = {
     "lru": engine.LRU,
     "lrfu": engine.LRFU,
-    "farthest": engine.FARTHEST,
+    "belady": engine.BELADY,
     "popularity": engine.POPULARITY,
     "random": engine.RANDOM,
 }
@@ -200,7 +200,7 @@ def simulate(
         np.zeros((len(hierarchy.capacities) + 1, layers), np.int64),
         np.zeros((engine.SUMS, layers)),
     )
-    if eviction == "farthest":
+    if eviction == "belady":
         jobs = list(jobs)
         following = _next_accesses([job.accesses for job in jobs], state.upcoming)
     if warm:
@@ -216,7 +216,7 @@ def simulate(
         planned = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.batches.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
-        ahead = following[number] if eviction == "farthest" else np.empty(0, np.int64)
+        ahead = following[number] if eviction == "belady" else np.empty(0, np.int64)
         engine.replay(state, rules, tally, job.accesses, ahead, planned, spent)
         seconds.append(spent)
         tokens.append((job.batches.rows != ABSENT).sum(axis=1))
@@ -231,7 +231,7 @@ def simulate(
         compute,
         float(state.clock[engine.DEMAND_BUSY]),
         float(state.clock[engine.PREFETCH_BUSY]),
-        int(state.fresh.sum()),
+        int(state.prefetched_unused.sum()),
         widest > hierarchy.capacities[0],
     )
 
@@ -264,7 +264,7 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
         filled=np.zeros(shape[:2], np.int64),
         capacity=np.array(hierarchy.capacities),
         slot_of=np.full((len(hierarchy.capacities), ids), -1, np.int32),
-        fresh=np.zeros(ids, np.bool_),
+        prefetched_unused=np.zeros(ids, np.bool_),
         score=_scores(popularity, eviction),
         upcoming=np.full(ids, engine.NEVER),
         clock=np.zeros(engine.CLOCKS),
@@ -302,7 +302,7 @@ def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None
 
 def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     """Keys of what the nearest tier holds at first (G, C): the more popular, the more recent."""
-    if state.marks[engine.EVICTION] == engine.FARTHEST:
+    if state.marks[engine.EVICTION] == engine.BELADY:
         return engine.NEVER - state.upcoming[chosen]
     if state.marks[engine.EVICTION] == engine.LRFU:
         return state.score[chosen].view(np.int64) >> engine.LOW_BITS

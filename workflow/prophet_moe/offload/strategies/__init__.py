@@ -42,7 +42,7 @@ class Strategy:
     """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
     urgent first, ended by -1, or what `prefetch.ahead` makes. Per layer at most what the nearest tier holds."""
     eviction: str = "lru"
-    """Which expert makes room: lru, lrfu, farthest, popularity or random."""
+    """Which expert makes room: lru, lrfu, belady, popularity or random."""
     deduplicated: bool = False
     """Whether a layer asks once for the distinct experts of the batch, or for those of one token after another."""
     order: Order | None = None

@@ -7,7 +7,7 @@ STRATEGY = Strategy(
     source="Belady 1966",
     rank=13,
     role="bound",
-    eviction="farthest",
+    eviction="belady",
     deduplicated=True,
     clairvoyant=True,
 )

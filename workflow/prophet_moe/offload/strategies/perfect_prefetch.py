@@ -18,7 +18,7 @@ STRATEGY = Strategy(
     rank=12,
     role="oracle",
     prefetches=plan_prefetches,
-    eviction="farthest",
+    eviction="belady",
     deduplicated=True,
     clairvoyant=True,
 )
