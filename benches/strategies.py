@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 import libcachesim
 import numpy as np
 from policies import write_stream
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
 
 from prophet_moe.offload.experiments import RECORDED, Sample, run
-from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
@@ -46,7 +46,7 @@ def main() -> None:
     tokens = held_out.described()
     experts, layers = trace.router.experts, len(trace.router.layers)
     network = read_network(ROOT / "resources/predictors" / arguments.trace)
-    sample = Sample(Forecast(Learned(learned_from, network), tokens), 0, RECORDED)
+    sample = Sample(Predictions(TrainingStatistics(learned_from, network), tokens), 0, RECORDED)
     hierarchy = Hierarchy((experts // 2,))
 
     ids = (tokens.experts + np.arange(layers)[None, :, None] * experts).ravel().astype(np.uint16)
@@ -67,7 +67,7 @@ def main() -> None:
                 whole = replace(strategy, deduplicated=True)
 
                 def ours(whole=whole, times=times, batch=batch) -> None:
-                    run(sample.parts(batch), sample.forecast.learned, whole, hierarchy, times)
+                    run(sample.parts(batch), sample.predictions.training, whole, hierarchy, times)
 
                 ours()
                 pairs = np.array([(seconds(ours), seconds(peer)) for _ in range(arguments.repeats)])

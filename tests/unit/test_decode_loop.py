@@ -272,11 +272,11 @@ def test_wishes_of_prophet_are_those_of_the_simulator(loop):
 def test_frequency_goes_by_what_the_other_half_chose(plan):
     """The most chosen experts of the sequences that are not replayed, whatever is chosen now; none of layer 0."""
     (workload,) = plan.workloads.values()
-    learned = split(read_trace(Path(workload.trace)))[0]
+    training = split(read_trace(Path(workload.trace)))[0]
     often = often_chosen(workload)
     assert often.shape == (LAYERS, workload.predicted_experts)
     for layer, chosen in enumerate(often.tolist()):
-        counts = [(learned.experts[:, layer] == expert).sum() for expert in range(8)]
+        counts = [(training.experts[:, layer] == expert).sum() for expert in range(8)]
         assert chosen == sorted(range(8), key=lambda expert: -counts[expert])[: workload.predicted_experts]
     found = plan_prefetches(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
     assert found == [[[often[1].tolist(), often[2].tolist()], [often[2].tolist()], []]]

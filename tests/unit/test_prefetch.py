@@ -19,17 +19,17 @@ def forecasts(draw) -> tuple[DecodeBatches, np.ndarray]:
     rows[random.random(rows.shape) < 0.2] = ABSENT
     rows[:, 0] = np.arange(steps) * batch
     choices = random.integers(experts, size=(steps * batch, layers, 1)).astype(np.uint16)
-    forecast = (random.integers(11, size=(steps * batch, layers, experts)) / 10).astype(np.float32)
-    return DecodeBatches(choices, rows, experts), forecast
+    predictions = (random.integers(11, size=(steps * batch, layers, experts)) / 10).astype(np.float32)
+    return DecodeBatches(choices, rows, experts), predictions
 
 
-def plain_needs(batches: DecodeBatches, forecast: np.ndarray) -> list[list[list[int]]]:
+def plain_needs(batches: DecodeBatches, predictions: np.ndarray) -> list[list[list[int]]]:
     """By step and layer the likely ids, the likeliest first, then by number."""
     found = []
     for rows in batches.rows:
-        unused = np.ones(forecast.shape[1:], np.float32)
+        unused = np.ones(predictions.shape[1:], np.float32)
         for row in rows[rows != ABSENT]:
-            unused *= np.float32(1) - forecast[row]
+            unused *= np.float32(1) - predictions[row]
         probability = np.float32(1) - unused
         ranked = np.argsort(-probability, axis=1, kind="stable")
         found.append(
@@ -50,8 +50,8 @@ def listed(needs, batches: DecodeBatches) -> list[list[list[int]]]:
 @settings(deadline=None)
 @given(case=forecasts())
 def test_needs_of_a_batch_are_its_unions(case):
-    batches, forecast = case
-    assert listed(batch_needs(batches, forecast), batches) == plain_needs(batches, forecast)
+    batches, predictions = case
+    assert listed(batch_needs(batches, predictions), batches) == plain_needs(batches, predictions)
 
 
 @settings(deadline=None)
@@ -84,12 +84,12 @@ def test_true_needs_of_many_experts_are_in_order():
     shared=st.booleans(),
 )
 def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, capacity, per_layer, before_pass, next_step, shared):
-    batches, forecast = case
-    needs, layers = batch_needs(batches, forecast), batches.layers
+    batches, predictions = case
+    needs, layers = batch_needs(batches, predictions), batches.layers
     hierarchy = Hierarchy((capacity,), per_layer)
     likely = {distance: needs if shared else Needs(*needs) for distance in distances}
     prefetches = ahead(batches, likely, hierarchy, before_pass=before_pass, next_step=next_step).array()
-    plain = [layer for step in plain_needs(batches, forecast) for layer in step]
+    plain = [layer for step in plain_needs(batches, predictions) for layer in step]
     for step in range(len(batches.rows)):
         for point in range(layers + 1):
             expected = []
@@ -106,7 +106,7 @@ def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, capacity, per
 def test_what_was_remembered_of_a_forecast_is_not_taken_for_that_of_another():
     batches = DecodeBatches(np.zeros((1, 1, 1), np.uint16), np.zeros((1, 1), np.int64), 2)
     for likely in (0, 1) * 20:
-        forecast = np.zeros((1, 1, 2), np.float32)
-        forecast[0, 0, likely] = 1
-        assert batch_needs(batches, forecast).ids.tolist() == [likely]
-        del forecast
+        predictions = np.zeros((1, 1, 2), np.float32)
+        predictions[0, 0, likely] = 1
+        assert batch_needs(batches, predictions).ids.tolist() == [likely]
+        del predictions

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prophet_moe.offload.simulator.predictions import TrainingStatistics
 
 from prophet_moe import cli
 from prophet_moe.cli.sim import _capacities
 from prophet_moe.errors import UserError
 from prophet_moe.offload.experiments import metrics, parts_of, run, samples
-from prophet_moe.offload.simulator.forecast import Learned
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
@@ -93,8 +93,8 @@ def test_unrepeated_drops_what_decodes_nothing():
 def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
     trace = mixed_phases(lengths, [data.draw(st.integers(0, length)) for length in lengths])
     described = len(trace.described())
-    learned, judged = sequences.split_by_token(trace, 0.5)
-    np.testing.assert_array_equal(np.concatenate([learned.experts, judged.experts]), trace.experts)
+    training, judged = sequences.split_by_token(trace, 0.5)
+    np.testing.assert_array_equal(np.concatenate([training.experts, judged.experts]), trace.experts)
     assert judged.described_phase == trace.described_phase
     assert len(judged.described()) == described - described // 2
     if len(lengths) == 1:
@@ -121,13 +121,13 @@ def test_traces_of_any_phases_and_texts_are_replayed(lengths, layers, experts, s
         trace = replace(trace, token=np.array(tokens, np.int32), origin=origin)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        learned, held_out = split(trace)
+        training, held_out = split(trace)
         replayed = held_out.described()
         batch = data.draw(st.integers(1, len(np.unique(replayed.sequence))))
         times = Times(
             np.full(layers, 1 / 3), np.arange(batch + 1) / 15, (1 / 7,), data.draw(st.sampled_from([1.0, 0.01]))
         )
-        known, hierarchy = Learned(learned), Hierarchy((data.draw(st.integers(1, experts)),))
+        known, hierarchy = TrainingStatistics(training), Hierarchy((data.draw(st.integers(1, experts)),))
         outcome = run(parts_of(known, replayed, batch), known, strategies()[strategy], hierarchy, times)
         metrics(outcome, 1.0)
     assert outcome.step_tokens.sum() == len(replayed) > 0
@@ -150,9 +150,9 @@ def test_prompts_alone_are_described_and_replayed(command, tmp_path):
     assert PREFILL_NOTE in shown and ONE_TEXT_NOTE not in shown
     sim = partial(command, "sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 32, "--batch", 2)
     told = json.loads(sim("--json"))
-    learned, held_out = split(store.read_trace(folder))
+    training, held_out = split(store.read_trace(folder))
     assert (told["phase"], told["notes"], told["tokens"]) == ("prefill", [PREFILL_NOTE], len(held_out))
-    assert len(learned) + len(held_out) == 80
+    assert len(training) + len(held_out) == 80
     assert f"{len(held_out)} of prefill" in sim() and PREFILL_NOTE in sim()
 
 
@@ -163,8 +163,8 @@ def test_one_session_is_replayed_from_its_middle(command, tmp_path):
     told = json.loads(sim("--json"))
     assert (told["phase"], told["notes"], told["tokens"]) == ("decode", [ONE_TEXT_NOTE], 21)
     assert "21 of decode" in sim()
-    learned, held_out = split(store.read_trace(folder))
-    assert learned.position.max() < held_out.position.min()
+    training, held_out = split(store.read_trace(folder))
+    assert training.position.max() < held_out.position.min()
 
 
 def test_the_only_session_has_one_batch_size(command, tmp_path):

@@ -5,10 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+from prophet_moe.offload.simulator.predictions import TrainingStatistics
 
 from prophet_moe.offload.experiments import draw, parts_of
 from prophet_moe.offload.simulator.batching import decode_batches
-from prophet_moe.offload.simulator.forecast import Learned
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.predict.context import split
 from prophet_moe.routing.intervals import beyond_sample, half_width
@@ -75,9 +75,9 @@ def test_mixed_keeps_every_sequence_whole(held_out):
 
 
 def test_a_whole_trace_is_replayed_mixed_unless_asked_otherwise(held_out):
-    learned = Learned(held_out)
-    (ordered, _), *_ = parts_of(learned, held_out, 8, "one_tenant_at_a_time")
-    (shuffled, _), *_ = parts_of(learned, held_out, 8)
+    training = TrainingStatistics(held_out)
+    (ordered, _), *_ = parts_of(training, held_out, 8, "one_tenant_at_a_time")
+    (shuffled, _), *_ = parts_of(training, held_out, 8)
     assert ordered.choices[:8].tobytes() == held_out.experts[:8].tobytes()
     assert shuffled.choices[:8].tobytes() != held_out.experts[:8].tobytes()
 

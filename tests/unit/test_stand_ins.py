@@ -41,7 +41,7 @@ def test_hit_rate_at_a_quarter_is_that_of_real_models(samples):
     """At 25 % resident fine-grained models hit 67 to 87 % (published curves); the small trace of 64 experts, 39 %."""
     on_demand, times = strategies()["on_demand"], Times(np.ones(4), np.zeros(2), (1.0,))
     for sample in samples:
-        outcome = run(sample.parts(1), sample.forecast.learned, on_demand, Hierarchy((32,)), times)
+        outcome = run(sample.parts(1), sample.predictions.training, on_demand, Hierarchy((32,)), times)
         assert 0.67 < outcome.hit_rate < 0.87
 
 
@@ -59,6 +59,6 @@ def test_batches_need_the_experts_of_the_pooled_law(samples, batch):
 def test_foretold_probabilities_fit_the_tokens_replayed(samples):
     sample = samples[0]
     chosen = sample.trace.experts[:, 3]
-    said = sample.forecast.prophet(1)[:, 3]
-    of_chosen = np.take_along_axis(said, chosen.astype(np.int64), axis=1).mean()
-    assert of_chosen > 4 * said.mean(), "a token's own experts are said to be much likelier than any"
+    given = sample.predictions.prophet(1)[:, 3]
+    of_chosen = np.take_along_axis(given, chosen.astype(np.int64), axis=1).mean()
+    assert of_chosen > 4 * given.mean(), "a token's own experts are said to be much likelier than any"

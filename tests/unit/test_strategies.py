@@ -76,13 +76,14 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
 
     other = replace(sample.trace, experts=changed)
     forecasts = [
-        replace(sample.forecast, trace=trace, once=type(sample.forecast.once)()) for trace in (sample.trace, other)
+        replace(sample.predictions, trace=trace, memo=type(sample.predictions.memo)())
+        for trace in (sample.trace, other)
     ]
     prefetches = [
         strategy.prefetches(
-            replace(batches, choices=forecast.trace.experts, once=type(batches.once)()), forecast, HALF
+            replace(batches, choices=predictions.trace.experts, memo=type(batches.memo)()), predictions, HALF
         ).array()
-        for forecast in forecasts
+        for predictions in forecasts
     ]
     before = [ids[: step + 1].copy() for ids in prefetches]
     for ids in before:
@@ -112,7 +113,13 @@ def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities
     """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
     strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(capacities) + 1)
     clock = replace(times(fetch, batch), transfer_seconds=tuple(fetch * tier for tier in tiers))
-    arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(capacities), per_layer), clock)
+    arguments = (
+        sample.parts(batch),
+        sample.predictions.training,
+        strategy,
+        Hierarchy(tuple(capacities), per_layer),
+        clock,
+    )
     fast = run(*arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "simulate", reference.simulate)
@@ -124,7 +131,7 @@ def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities
 def test_bounds_hold_for_every_strategy(sample, fetch, batch):
     parts, capacity = sample.parts(batch), Hierarchy((7,))
     outcomes = {
-        name: run(parts, sample.forecast.learned, replace(strategy, deduplicated=True), capacity, times(fetch))
+        name: run(parts, sample.predictions.training, replace(strategy, deduplicated=True), capacity, times(fetch))
         for name, strategy in strategies().items()
     }
     nothing_kept = sum(outcomes["on_demand"].requests) * fetch + outcomes["on_demand"].compute_seconds
@@ -142,7 +149,7 @@ def test_bounds_hold_for_every_strategy(sample, fetch, batch):
 
 
 def test_what_no_machine_can_do_is_caught(sample):
-    outcome = run(sample.parts(4), sample.forecast.learned, strategies()["prophet"], HALF, times(1.0))
+    outcome = run(sample.parts(4), sample.predictions.training, strategies()["prophet"], HALF, times(1.0))
     for wrong in (
         replace(outcome, step_seconds=outcome.step_seconds / 3),
         replace(outcome, step_seconds=outcome.step_seconds * 100),
@@ -153,14 +160,16 @@ def test_what_no_machine_can_do_is_caught(sample):
         with pytest.raises(Impossible):
             check(wrong, times(1.0))
     fewer = replace(outcome, counts=outcome.counts * 0)
-    belady = run(sample.parts(4), sample.forecast.learned, strategies()["belady"], HALF, times(1.0))
+    belady = run(sample.parts(4), sample.predictions.training, strategies()["belady"], HALF, times(1.0))
     with pytest.raises(Impossible, match="Belady"):
         check_beside(fewer, belady, belady)
 
 
 def test_every_batch_size_decodes_the_same_tokens(sample):
     for batch in (1, 3, 8):
-        outcome = run(sample.parts(batch), sample.forecast.learned, strategies()["on_demand"], HALF, times(1.0, batch))
+        outcome = run(
+            sample.parts(batch), sample.predictions.training, strategies()["on_demand"], HALF, times(1.0, batch)
+        )
         assert outcome.routed == sample.trace.experts.size
         assert outcome.step_tokens.sum() == len(sample.trace)
 
@@ -168,12 +177,12 @@ def test_every_batch_size_decodes_the_same_tokens(sample):
 @pytest.mark.parametrize("name", ["on_demand", "pre_gated", "prophet", "belady", "static_popular"])
 def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name):
     """Where a piece ends, only what looks beyond it (wishes before the pass) can differ; these strategies do not."""
-    learned, strategy = sample.forecast.learned, strategies()[name]
-    whole = run(sample.parts(2), learned, strategy, HALF, times(1.0))
+    training, strategy = sample.predictions.training, strategies()[name]
+    whole = run(sample.parts(2), training, strategy, HALF, times(1.0))
     monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
-    parts = list(parts_of(learned, sample.trace, 2, "one_tenant_at_a_time"))
+    parts = list(parts_of(training, sample.trace, 2, "one_tenant_at_a_time"))
     assert len(parts) == 4
-    pieces = run(iter(parts), learned, strategy, HALF, times(1.0))
+    pieces = run(iter(parts), training, strategy, HALF, times(1.0))
     assert pieces.step_seconds.tolist() == pytest.approx(whole.step_seconds.tolist())
     assert (pieces.counts == whole.counts).all()
 
@@ -287,7 +296,7 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
 def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, prefetches, problem):
     strategy = Strategy("mine", "here", 99, prefetches=prefetches, deduplicated=True)
     with pytest.raises(UserError) as told:
-        run(sample.parts(8), sample.forecast.learned, strategy, HALF, times(1.0, 8))
+        run(sample.parts(8), sample.predictions.training, strategy, HALF, times(1.0, 8))
     assert problem in str(told.value)
 
 
@@ -297,16 +306,16 @@ def test_the_strategy_of_the_readme_works_as_it_stands(sample):
     assert example.count("\n") < 40
     defined: dict = {}
     exec(compile(example, "README.md", "exec"), defined)
-    strategy, learned = defined["STRATEGY"], sample.forecast.learned
+    strategy, training = defined["STRATEGY"], sample.predictions.training
     for batch in (1, 2, 4):
-        followed = run(sample.parts(batch), learned, strategy, HALF, times(0.5, batch))
+        followed = run(sample.parts(batch), training, strategy, HALF, times(0.5, batch))
         on_demand = replace(strategies()["on_demand"], deduplicated=True)
-        alone = run(sample.parts(batch), learned, on_demand, HALF, times(0.5, batch))
+        alone = run(sample.parts(batch), training, on_demand, HALF, times(0.5, batch))
         assert followed.routed == alone.routed
         assert followed.count(engine.PREFETCHED) > 0.02 * followed.requests.sum()
         assert followed.hit_rate > alone.hit_rate
         assert followed.seconds <= alone.seconds
-    assert run(sample.parts(1), learned, strategy, Hierarchy((1,)), times(0.5, 1)).count(engine.PREFETCHED)
+    assert run(sample.parts(1), training, strategy, Hierarchy((1,)), times(0.5, 1)).count(engine.PREFETCHED)
 
 
 @pytest.fixture
@@ -397,4 +406,4 @@ def test_mistakes_are_one_line(sim, arguments, problem):
 def test_times_that_are_none_are_refused(sample):
     for wrong in (np.nan, -1.0, np.inf):
         with pytest.raises(UserError, match="expected finite seconds from 0 on"):
-            run(sample.parts(1), sample.forecast.learned, strategies()["on_demand"], HALF, times(wrong, 1))
+            run(sample.parts(1), sample.predictions.training, strategies()["on_demand"], HALF, times(wrong, 1))

@@ -85,7 +85,7 @@ def slowdowns(
                         head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, OVERSUBSCRIBED: False}
                     )
                     for hierarchy in hierarchies:
-                        outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                        outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
                         found = {"resident_experts": hierarchy.capacities[0], OVERSUBSCRIBED: outcome.oversubscribed}
                         found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
                         rows.append(head | found)

@@ -95,7 +95,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.offload.experiments import parts_of, run
-    from prophet_moe.offload.simulator.forecast import Learned
+    from prophet_moe.offload.simulator.predictions import TrainingStatistics
     from prophet_moe.offload.strategies import strategies
     from prophet_moe.predict.context import split
 
@@ -114,12 +114,12 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     times, expert_mb = _times(arguments, trace, experiment)
     hierarchy = _hierarchy(arguments, capacities, trace, expert_mb)
     times = replace(times, transfer_seconds=_transfer_seconds(times, hierarchy, expert_mb, experiment))
-    learned = Learned(learned_from, _network(arguments, trace))
-    replay = learned, tokens, arguments.batch, arguments.order
+    training = TrainingStatistics(learned_from, _network(arguments, trace))
+    replay = training, tokens, arguments.batch, arguments.order
     served = _watched(parts_of(*replay), len(tokens))
-    outcome = run(served, learned, strategy, hierarchy, times, oversubscribe=arguments.waves)
+    outcome = run(served, training, strategy, hierarchy, times, oversubscribe=arguments.waves)
     every = strategies()["all_resident"]
-    resident = run(parts_of(*replay), learned, every, hierarchy, times).seconds
+    resident = run(parts_of(*replay), training, every, hierarchy, times).seconds
     told = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
     result = told | _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:

@@ -15,8 +15,8 @@ import pandas as pd
 from prophet_moe.errors import UserError
 from prophet_moe.offload.simulator import engine
 from prophet_moe.offload.simulator.batching import DecodeBatches, LayerAccesses, accesses_of, decode_batches
-from prophet_moe.offload.simulator.forecast import Forecast, Learned
 from prophet_moe.offload.simulator.invariants import check, check_beside
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Outcome, Prefetches, Times, simulate
 from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.predict.context import split
@@ -37,7 +37,7 @@ MIXING_SEED = 0
 """Of the order in which a whole trace is replayed."""
 PIECE_TOKENS = 8192
 """Of a long trace that is replayed piece by piece."""
-Part = tuple[DecodeBatches, Forecast]
+Part = tuple[DecodeBatches, Predictions]
 """What is decoded, and what can be said of its tokens."""
 Timed = Callable[[int], Times]
 """Times of a device at a batch size."""
@@ -47,7 +47,7 @@ Timed = Callable[[int], Times]
 class Sample:
     """Sequences to be replayed, and what can be known of them before."""
 
-    forecast: Forecast
+    predictions: Predictions
     seed: int
     routing: str
     share: float = 1.0
@@ -56,18 +56,18 @@ class Sample:
     @property
     def trace(self) -> Trace:
         """The tokens."""
-        return self.forecast.trace
+        return self.predictions.trace
 
     def parts(self, batch: int, sequences: int | None = None) -> list[Part]:
         """Its first `sequences`, by default all, `batch` at a time; kept, with what is made of them, for many runs."""
         choices, starts = self.trace.experts, sequence_starts(self.trace)
         starts = starts if sequences is None else starts[: sequences + 1]
         return [
-            (batches, self.forecast) for batches in decode_batches(choices, starts, batch, self.trace.router.experts)
+            (batches, self.predictions) for batches in decode_batches(choices, starts, batch, self.trace.router.experts)
         ]
 
 
-def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
+def parts_of(training: TrainingStatistics, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
     """A long trace for one run, in pieces of whole batches: no more than one piece is in memory.
 
     Its sequences are mixed, so that a batch has several tenants, or taken as recorded, one tenant at a time.
@@ -80,7 +80,7 @@ def parts_of(learned: Learned, trace: Trace, batch: int, order: SequenceOrder = 
         end = min(last, first + batch * max(1, (enough - first) // batch))
         rows = np.zeros(len(trace), bool)
         rows[starts[first] : starts[end]] = True
-        yield from Sample(Forecast(learned, trace.select(rows)), 0, RECORDED).parts(batch)
+        yield from Sample(Predictions(training, trace.select(rows)), 0, RECORDED).parts(batch)
         first = end
 
 
@@ -89,13 +89,13 @@ def samples(
 ) -> Iterator[Sample]:
     """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
     learned_from, held_out = split(trace)
-    learned, decoded = Learned(learned_from, network), held_out.described()
+    training, decoded = TrainingStatistics(learned_from, network), held_out.described()
     for seed in range(seeds):
         drawn = draw(decoded, plan.sequences, plan.tokens, seed, plan.sequence_order)
         share = plan.sequences / _as_long(decoded, plan.tokens)
         for routing in routings:
             tokens = drawn if routing == RECORDED else shuffled(drawn, seed)
-            yield Sample(Forecast(learned, tokens), seed, routing, share)
+            yield Sample(Predictions(training, tokens), seed, routing, share)
 
 
 def long_sequences(trace: Trace, tokens: int) -> int:
@@ -130,9 +130,9 @@ def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOr
     return window(trace, chosen, first, np.full(sequences, tokens))
 
 
-def known(forecast: Forecast) -> dict[str, Strategy]:
+def known(predictions: Predictions) -> dict[str, Strategy]:
     """All strategies, Prophet where a predictor was trained on the trace."""
-    return {name: found for name, found in strategies().items() if name != "prophet" or forecast.learned.network}
+    return {name: found for name, found in strategies().items() if name != "prophet" or predictions.training.network}
 
 
 def slots(experts: int, share: float) -> int:
@@ -142,7 +142,7 @@ def slots(experts: int, share: float) -> int:
 
 def run(
     parts: Iterable[Part],
-    learned: Learned,
+    training: TrainingStatistics,
     strategy: Strategy,
     hierarchy: Hierarchy,
     times: Times,
@@ -153,7 +153,7 @@ def run(
 
     Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
     """
-    popularity = learned.popularity
+    popularity = training.popularity
     if strategy.all_resident:
         every = popularity.shape[1] if hierarchy.per_layer else popularity.size
         hierarchy, times = (
@@ -161,22 +161,22 @@ def run(
             replace(times, transfer_seconds=times.transfer_seconds[-1:]),
         )
     jobs = (
-        Job(batches, _accesses_of(batches, strategy, forecast), _planned(batches, strategy, forecast, hierarchy))
-        for batches, forecast in parts
+        Job(batches, _accesses_of(batches, strategy, predictions), _planned(batches, strategy, predictions, hierarchy))
+        for batches, predictions in parts
     )
     return check(simulate(jobs, hierarchy, times, popularity, strategy.eviction, oversubscribe=oversubscribe), times)
 
 
-def _accesses_of(batches: DecodeBatches, strategy: Strategy, forecast: Forecast) -> LayerAccesses:
+def _accesses_of(batches: DecodeBatches, strategy: Strategy, predictions: Predictions) -> LayerAccesses:
     def made() -> LayerAccesses:
-        order = strategy.order and strategy.order(batches, forecast)
+        order = strategy.order and strategy.order(batches, predictions)
         return accesses_of(batches, deduplicated=strategy.deduplicated, order=order)
 
-    return batches.once(("accesses", strategy.deduplicated, strategy.order), made)
+    return batches.memo(("accesses", strategy.deduplicated, strategy.order), made)
 
 
-def _planned(batches: DecodeBatches, strategy: Strategy, forecast: Forecast, hierarchy: Hierarchy) -> Prefetches:
-    return batches.once((strategy.prefetches, hierarchy), lambda: strategy.prefetches(batches, forecast, hierarchy))
+def _planned(batches: DecodeBatches, strategy: Strategy, predictions: Predictions, hierarchy: Hierarchy) -> Prefetches:
+    return batches.memo((strategy.prefetches, hierarchy), lambda: strategy.prefetches(batches, predictions, hierarchy))
 
 
 def comparative_results(
@@ -212,19 +212,19 @@ def comparative_results(
 
 def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
     """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
-    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
-    for name, strategy in known(sample.forecast).items():
+    outcomes, parts, training = {}, sample.parts(batch), sample.predictions.training
+    for name, strategy in known(sample.predictions).items():
         for deduplicated in (True, False):
             if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
                 continue
             variant = replace(strategy, deduplicated=deduplicated)
-            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
+            outcomes[name, deduplicated] = run(parts, training, variant, hierarchy, times)
     for (name, deduplicated), outcome in outcomes.items():
         least = outcomes["belady", deduplicated]
         if not deduplicated and (order := strategies()[name].order):
             # Regrouped tokens are another stream of requests, with an optimum of its own.
             regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
-            least = run(parts, learned, regrouped, hierarchy, times)
+            least = run(parts, training, regrouped, hierarchy, times)
         if not outcome.oversubscribed and name != "all_resident":
             check_beside(outcome, least, outcomes["all_resident", True])
     return outcomes
@@ -248,9 +248,9 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
                     chunk_seconds=at_hand.chunk_seconds / speedup,
                 )
                 hierarchy = Hierarchy((slots(trace.router.experts, share),))
-                for strategy_name, strategy in known(sample.forecast).items():
+                for strategy_name, strategy in known(sample.predictions).items():
                     alike = replace(strategy, deduplicated=True)
-                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                    outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
                     head |= {"capacity_share": share, "capacity": hierarchy.capacities[0], "link_speedup": speedup}
                     head |= {"sampled_share": sample.share}

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from prophet_moe.offload.simulator.memo import Once
+from prophet_moe.offload.simulator.memo import Memo
 
 ABSENT = -1
 """In place of a token: the sequence has ended."""
@@ -32,7 +32,7 @@ class DecodeBatches:
     """(T, B), the token that place b decodes at step t, ABSENT once its sequence has ended."""
     experts: int
     """E."""
-    once: Once = field(default_factory=Once, compare=False, repr=False)
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     """What was computed of it: many runs replay the same round."""
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 
-class Once(dict):
+class Memo(dict):
     """What was made so far, by name; whoever owns it keeps it alive."""
 
     def __call__(self, key: Hashable, make: Callable[[], Any]) -> Any:

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from prophet_moe.offload.simulator.batching import DecodeBatches, Id, Ids, widest
-from prophet_moe.offload.simulator.forecast import Probabilities
+from prophet_moe.offload.simulator.predictions import Probabilities
 from prophet_moe.offload.simulator.simulation import Hierarchy, PrefetchPlan
 from prophet_moe.predict.context import LAYERS_BEFORE, LIKELY
 
@@ -29,16 +29,16 @@ class Needs(NamedTuple):
     """The likeliest of a layer first, equally likely ones by number."""
 
 
-def batch_needs(batches: DecodeBatches, forecast: Probabilities) -> Needs:
+def batch_needs(batches: DecodeBatches, predictions: Probabilities) -> Needs:
     """What at least one token of the batch chooses, of probability 1 - prod(1 - p), for `forecast` (n, L, E)."""
     # What is remembered holds on to `forecast`: no other array can have its id as long.
-    made = batches.once(("needs", id(forecast)), lambda: (forecast, _batch_needs(batches.rows, forecast)))
+    made = batches.memo(("needs", id(predictions)), lambda: (predictions, _batch_needs(batches.rows, predictions)))
     return Needs(*made[1])
 
 
 def true_needs(batches: DecodeBatches) -> Needs:
     """What will be asked."""
-    return Needs(*batches.once("true needs", lambda: _true_needs(batches.rows, batches.choices, batches.experts)))
+    return Needs(*batches.memo("true needs", lambda: _true_needs(batches.rows, batches.choices, batches.experts)))
 
 
 def ahead(
@@ -127,10 +127,10 @@ def _append(joined, filled, ends, ids, firsts, lasts):
 
 
 @njit(cache=True)
-def _batch_needs(rows, forecast):
+def _batch_needs(rows, predictions):
     """See `batch_needs`."""
-    tokens, layers, experts = forecast.shape
-    flat = forecast.reshape(tokens, layers * experts)
+    tokens, layers, experts = predictions.shape
+    flat = predictions.reshape(tokens, layers * experts)
     starts, ids, likely, keys = no_needs(len(rows), layers, experts)
     probability = np.empty((layers, experts), np.float32)
     unused = probability.reshape(layers * experts)
@@ -142,7 +142,7 @@ def _batch_needs(rows, forecast):
                 present, last = present + 1, rows[step, item]
         if present == 1:
             # What is likely is exactly 1 - (1 - p), so that a batch of one differs in nothing but time.
-            append_likely(forecast[last], step, starts, ids, likely, keys)
+            append_likely(predictions[last], step, starts, ids, likely, keys)
             continue
         unused[:] = one
         for item in range(rows.shape[1]):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prophet_moe.offload.experiments import RECORDED, Sample, samples
-from prophet_moe.offload.simulator.forecast import Forecast, Learned, Probabilities
+from prophet_moe.offload.simulator.predictions import Predictions, Probabilities, TrainingStatistics
 from prophet_moe.predict.discrimination import Discrimination, prior, transferred
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.calibrated import Calibrated
@@ -28,15 +28,15 @@ LEARNED_SEED, SCORE_SEED = 1_000_000, 2_000_000
 
 
 @dataclass(frozen=True)
-class Foretold(Forecast):
+class GivenPredictions(Predictions):
     """A forecast whose probabilities of Prophet's predictor are given."""
 
-    said: Probabilities = None
+    given: Probabilities = None
     """(D, n, L, E)."""
 
     def prophet(self, lookahead: int) -> Probabilities:
         """The given probabilities at one lookahead."""
-        return self.said[lookahead - 1]
+        return self.given[lookahead - 1]
 
 
 def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -> list[Sample]:
@@ -54,14 +54,16 @@ def generated(
     """
     parameters = calibrated.parameters(router)
     tokens = HISTORY + plan.frontier_tokens
-    learned = Learned(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
-    counted = prior(learned.trace)
+    training = TrainingStatistics(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
+    counted = prior(training.trace)
     found = []
     for seed in range(plan.frontier_samples):
         # A sequence is seeded by its number as well: samples share none.
         whole = generate(parameters, sequences, tokens, seed)
-        said = np.ascontiguousarray(transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY])
-        found.append(Sample(Foretold(learned, _replayed(whole), said=said), seed, RECORDED, 0.0))
+        given = np.ascontiguousarray(
+            transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY]
+        )
+        found.append(Sample(GivenPredictions(training, _replayed(whole), given=given), seed, RECORDED, 0.0))
     return found
 
 

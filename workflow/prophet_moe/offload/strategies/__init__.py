@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe.offload.simulator.batching import DecodeBatches
-from prophet_moe.offload.simulator.forecast import Forecast
+from prophet_moe.offload.simulator.predictions import Predictions
 from prophet_moe.offload.simulator.simulation import Hierarchy, Prefetches, PrefetchPlan, no_prefetches
 
-PrefetchPlanner = Callable[[DecodeBatches, Forecast, Hierarchy], Prefetches]
-Order = Callable[[DecodeBatches, Forecast], NDArray[np.int64]]
+PrefetchPlanner = Callable[[DecodeBatches, Predictions, Hierarchy], Prefetches]
+Order = Callable[[DecodeBatches, Predictions], NDArray[np.int64]]
 
 
-def nothing(batches: DecodeBatches, forecast: Forecast, hierarchy: Hierarchy) -> PrefetchPlan:
+def nothing(batches: DecodeBatches, predictions: Predictions, hierarchy: Hierarchy) -> PrefetchPlan:
     """No prefetches."""
     return no_prefetches(batches)
 

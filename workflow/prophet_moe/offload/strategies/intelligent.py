@@ -7,9 +7,9 @@ from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """What the first choices of this layer make likely in the next."""
-    return ahead(batches, {1: batch_needs(batches, forecast.transitions(1, 1))}, hierarchy)
+    return ahead(batches, {1: batch_needs(batches, predictions.transitions(1, 1))}, hierarchy)
 
 
 STRATEGY = Strategy(

@@ -5,11 +5,11 @@ from prophet_moe.offload.strategies import Strategy
 from prophet_moe.predict.context import LAYERS_BEFORE
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """What the first choices of three layers make likely in the layers ahead."""
     distances = range(1, LOOKAHEAD + 1)
     return ahead(
-        batches, {d: batch_needs(batches, forecast.transitions(d, LAYERS_BEFORE)) for d in distances}, hierarchy
+        batches, {d: batch_needs(batches, predictions.transitions(d, LAYERS_BEFORE)) for d in distances}, hierarchy
     )
 
 

@@ -4,7 +4,7 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """The true experts of as many layers ahead as the model has."""
     needs = true_needs(batches)
     return ahead(

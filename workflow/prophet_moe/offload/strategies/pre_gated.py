@@ -8,7 +8,7 @@ from prophet_moe.offload.simulator.prefetch import ahead, true_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """The true experts of the next layer."""
     return ahead(batches, {1: true_needs(batches)}, hierarchy)
 

@@ -7,9 +7,9 @@ from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """What the predictor holds likely in the layers ahead."""
-    return ahead(batches, {d: batch_needs(batches, forecast.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
+    return ahead(batches, {d: batch_needs(batches, predictions.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
 
 
 STRATEGY = Strategy(

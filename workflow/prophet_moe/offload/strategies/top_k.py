@@ -10,9 +10,9 @@ WINDOW = 16
 """Steps that count."""
 
 
-def plan_prefetches(batches, forecast, hierarchy):
+def plan_prefetches(batches, predictions, hierarchy):
     """What the next layer asked for in most of the last steps."""
-    often = batches.once("often", lambda: _often(*true_needs(batches), batches.layers, batches.experts, WINDOW))
+    often = batches.memo("often", lambda: _often(*true_needs(batches), batches.layers, batches.experts, WINDOW))
     return ahead(batches, {1: Needs(*often)}, hierarchy)
 
 

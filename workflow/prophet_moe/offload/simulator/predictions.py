@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
-from prophet_moe.offload.simulator.memo import Once
+from prophet_moe.offload.simulator.memo import Memo
 from prophet_moe.predict.context import Context, Ids, context_of
 from prophet_moe.predict.counting import conditional, transitions
 from prophet_moe.predict.network import Network
@@ -22,13 +22,13 @@ Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainingStatistics:
     """What the sequences that are not replayed tell."""
 
     trace: Trace
     network: Network | None = None
     """Prophet's predictor; None where none was trained on the trace."""
-    once: Once = field(default_factory=Once, repr=False)
+    memo: Memo = field(default_factory=Memo, repr=False)
 
     @cached_property
     def context(self) -> Context:
@@ -43,7 +43,7 @@ class Learned:
     def transitions(self, layer: int, lookahead: int, order: int) -> Callable[[Ids], Probabilities]:
         """From the inputs of `layer`, as Context gives them, to probabilities (n, E)."""
         known, chosen = self.context, self.context.choices[:, layer]
-        return self.once(
+        return self.memo(
             ("transitions", layer, lookahead, order),
             lambda: transitions(known.inputs(layer, lookahead), chosen, known.experts, order),
         )
@@ -51,19 +51,19 @@ class Learned:
     def path(self, layer: int) -> Callable[[list[NDArray[np.int64]]], Probabilities]:
         """From what is known before the pass to probabilities (n, E)."""
         known, chosen = self.context, self.context.choices[:, layer]
-        return self.once(
+        return self.memo(
             ("path", layer), lambda: conditional(before_the_pass(self.trace, known, layer), chosen, known.experts)
         )
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Predictions:
     """What can be said of the tokens of a run; each forecast is made once, however often it is asked for."""
 
-    learned: Learned
+    training: TrainingStatistics
     trace: Trace
     """The tokens of the run, whole sequences."""
-    once: Once = field(default_factory=Once, repr=False)
+    memo: Memo = field(default_factory=Memo, repr=False)
 
     @cached_property
     def context(self) -> Context:
@@ -74,32 +74,32 @@ class Forecast:
         """From the first choices of `order` layers, the last of them `lookahead` before; 0 in the first layers."""
 
         def of_layer(layer: int) -> Probabilities:
-            return self.learned.transitions(layer, lookahead, order)(self.context.inputs(layer, lookahead))
+            return self.training.transitions(layer, lookahead, order)(self.context.inputs(layer, lookahead))
 
-        return self.once(("transitions", lookahead, order), lambda: self._by_layer(lookahead, of_layer))
+        return self.memo(("transitions", lookahead, order), lambda: self._by_layer(lookahead, of_layer))
 
     def prophet(self, lookahead: int) -> Probabilities:
         """From Prophet's predictor; 0 in the first `lookahead` layers."""
-        network = self.learned.network
+        network = self.training.network
         if network is None:
             raise UserError("prophet", "no predictor was trained on this trace", "Train one, or leave prophet out.")
 
         def of_layer(layer: int) -> Probabilities:
             return 1 / (1 + np.exp(-network.scores(self.context.inputs(layer, lookahead), layer, lookahead)))
 
-        return self.once(("prophet", lookahead), lambda: self._by_layer(lookahead, of_layer))
+        return self.memo(("prophet", lookahead), lambda: self._by_layer(lookahead, of_layer))
 
     def path(self) -> Probabilities:
         """Before the pass: from the first choice of the token before, and from the token where the trace has it."""
 
         def of_layer(layer: int) -> Probabilities:
-            return self.learned.path(layer)(before_the_pass(self.trace, self.context, layer))
+            return self.training.path(layer)(before_the_pass(self.trace, self.context, layer))
 
-        return self.once("path", lambda: self._by_layer(0, of_layer))
+        return self.memo("path", lambda: self._by_layer(0, of_layer))
 
     def route(self) -> NDArray[np.int64]:
         """(n, L): the likeliest expert of `path`."""
-        return self.once("route", lambda: self.path().argmax(axis=2))
+        return self.memo("route", lambda: self.path().argmax(axis=2))
 
     def _by_layer(self, first: int, of_layer: Callable[[int], Probabilities]) -> Probabilities:
         tokens, layers, _ = self.context.choices.shape
