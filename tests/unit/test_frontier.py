@@ -15,7 +15,7 @@ from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.stand_ins import recorded
-from prophet_moe.offload.simulator.timing import expert_bytes, standing_for, times_of
+from prophet_moe.offload.simulator.timing import expert_bytes, proxy_times, times_of
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -109,7 +109,7 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
     own = times_of(arch, profile, 4, batch, CONTEXT, BF16, PLAN.copy_chunk_mb)
-    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, PLAN.copy_chunk_mb)
+    times = proxy_times(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, PLAN.copy_chunk_mb)
     assert requests * times.transfer_seconds[0] == pytest.approx(
         unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB)
     )

@@ -20,7 +20,7 @@ from prophet_moe.offload.experiments import RECORDED, SHUFFLED, comparative_resu
 from prophet_moe.offload.simulator import engine, reference
 from prophet_moe.offload.simulator.invariants import Impossible, check, check_beside
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times, iso_cache
-from prophet_moe.offload.simulator.timing import timed_as
+from prophet_moe.offload.simulator.timing import timing_model
 from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
@@ -279,7 +279,7 @@ def test_the_iso_cache_of_the_report():
 def test_a_model_of_other_experts_is_refused(recorded, models):
     other = models["OLMoE-1B-7B"].architecture.model_dump()
     with pytest.raises(UserError, match="experts is 64, expected 8, as the trace of"):
-        timed_as(other, None, recorded[0].router, 4096, None, PLAN)
+        timing_model(other, None, recorded[0].router, 4096, None, PLAN)
 
 
 @pytest.mark.parametrize(

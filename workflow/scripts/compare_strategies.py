@@ -6,7 +6,7 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.offload.experiments import comparative_results, sweep
-from prophet_moe.offload.simulator.timing import timed_as
+from prophet_moe.offload.simulator.timing import timing_model
 from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.provenance.job import run
@@ -22,7 +22,7 @@ def build(files, parameters):
     plan = Simulation.model_validate(parameters["simulation"])
     profile = read_profile(Path(parameters["profiles"]), gpu, load_gpus(files.gpus, [gpu])[gpu])
     precision = Precision(**parameters["precision"])
-    timed = timed_as(parameters["architecture"], profile, trace.router, parameters["context"], precision, plan)
+    timed = timing_model(parameters["architecture"], profile, trace.router, parameters["context"], precision, plan)
     results, layers = comparative_results(name, trace, network, timed, plan)
     write_csv(files.results, results)
     write_csv(files.layers, layers)

@@ -20,7 +20,7 @@ from prophet_moe.offload.experiments import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
-from prophet_moe.offload.simulator.timing import standing_for
+from prophet_moe.offload.simulator.timing import proxy_times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import Precision
 from prophet_moe.routing.intervals import beyond_sample, half_width
@@ -73,7 +73,7 @@ def slowdowns(
                 arch = models[row.model].architecture
                 needed = min(row.unique_experts, top_k * batch)
                 layers = len(routed.router.layers)
-                times = standing_for(
+                times = proxy_times(
                     *(arch, profiles[row.gpu], layers, int(batch), context, needed, requests, precision),
                     plan.copy_chunk_mb,
                 )

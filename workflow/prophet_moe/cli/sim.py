@@ -158,14 +158,14 @@ def _experiment() -> Experiment:
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
     from prophet_moe.hardware.profile import read_profile
-    from prophet_moe.offload.simulator.timing import expert_bytes, timed_as
+    from prophet_moe.offload.simulator.timing import expert_bytes, timing_model
 
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
     architecture = _architecture(arguments, trace, experiment.simulation.timed_as)
     precision = experiment.scenarios[experiment.scenario].precision
     context = experiment.decode_step.context_tokens
-    timed = timed_as(architecture, profile, trace.router, context, precision, experiment.simulation)
+    timed = timing_model(architecture, profile, trace.router, context, precision, experiment.simulation)
     size = expert_bytes(Architecture.model_validate(architecture), precision) / MB
     times = timed(arguments.batch)
     if arguments.expert_mb is None:

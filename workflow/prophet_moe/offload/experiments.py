@@ -130,9 +130,11 @@ def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOr
     return window(trace, chosen, first, np.full(sequences, tokens))
 
 
-def known(predictions: Predictions) -> dict[str, Strategy]:
+def available_strategies(predictions: Predictions) -> dict[str, Strategy]:
     """All strategies, Prophet where a predictor was trained on the trace."""
-    return {name: found for name, found in strategies().items() if name != "prophet" or predictions.training.network}
+    return {
+        name: strategy for name, strategy in strategies().items() if name != "prophet" or predictions.training.network
+    }
 
 
 def slots(experts: int, share: float) -> int:
@@ -213,7 +215,7 @@ def comparative_results(
 def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
     """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
     outcomes, parts, training = {}, sample.parts(batch), sample.predictions.training
-    for name, strategy in known(sample.predictions).items():
+    for name, strategy in available_strategies(sample.predictions).items():
         for deduplicated in (True, False):
             if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
                 continue
@@ -248,7 +250,7 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
                     chunk_seconds=at_hand.chunk_seconds / speedup,
                 )
                 hierarchy = Hierarchy((slots(trace.router.experts, share),))
-                for strategy_name, strategy in known(sample.predictions).items():
+                for strategy_name, strategy in available_strategies(sample.predictions).items():
                     alike = replace(strategy, deduplicated=True)
                     outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}

@@ -41,7 +41,7 @@ def times_of(
     return Times(np.full(layers, other), np.array(work), (step.transfer_seconds_per_expert,), chunk)
 
 
-def standing_for(
+def proxy_times(
     arch: Architecture,
     profile: Profile,
     layers: int,
@@ -69,7 +69,7 @@ def standing_for(
     )
 
 
-def timed_as(
+def timing_model(
     architecture: Mapping[str, Any],
     profile: Profile,
     router: Router,
