@@ -11,8 +11,8 @@ from prophet_moe.errors import UserError
 from prophet_moe.offload import policies
 from prophet_moe.offload.simulator import engine, reference
 from prophet_moe.offload.simulator.batching import DecodeBatches, accesses_of, decode_batches
+from prophet_moe.offload.simulator.engine import EVICTIONS
 from prophet_moe.offload.simulator.simulation import (
-    EVICTIONS,
     NO_PREFETCH,
     Hierarchy,
     Job,

@@ -19,47 +19,173 @@ hand are computed first, then what is under way, then what is missing, in the or
 `reference.py` says the same in plain Python.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-LRU, LRFU, BELADY, POPULARITY, RANDOM = range(5)
-"""Eviction rules: key is the last use; the uses, each weighing half after HALF_LIFE steps (Lee et al. 2001); how soon
-the next use is (Belady); how often the expert was chosen in training; or the same of all, one of which is drawn."""
 HALF_LIFE = 16.0
+"""Steps after which a use weighs half, for rules that count uses (LRFU, Lee et al. 2001)."""
 ERA = 1024
-"""Steps after which LRFU counts in a larger unit, so that sums of weights stay finite. A whole number of half-lives:
-the units are powers of two, and what was counted is scaled exactly."""
+"""Steps after which uses are counted in a larger unit, so that sums of weights stay finite. An era is a whole number of
+half-lives: the units are powers of two, and what was counted is scaled exactly."""
 LEAST = 2.0**-1022
-"""No score is less. Sixteen eras make this of 1: what was used before then is alike."""
+"""No score is less than this. Sixteen eras scale a score of 1 to it: what was used before then is alike."""
 LOW_BITS = 16
-"""Of a score, which its key lacks."""
+"""Number of the low bits of a score that its key lacks."""
 PLANNED, IN_TRANSIT, IN_USE = 1 << 60, 1 << 61, 1 << 62
-"""Added to keys, which are less than half of the least in size: evicted only when nothing below is left."""
+"""Added to the key of an expert that is planned, under way or in use, so that it is evicted only if no other is left.
+Keys alone are less than half of the least of these in size."""
 SCALED = int(ERA / HALF_LIFE) << 52 - LOW_BITS
-"""What an era's change of unit adds to a key."""
+"""What the change of unit at an era adds to a key."""
 SCALE = float(1 << 20)
 """Keys are whole numbers: scores in this many parts."""
 NEVER = 1 << 40
-"""Index of a next ask that never comes."""
+"""Number of a next access that never comes."""
 
-KEPT, PREFETCHED, LATE, MISSED, COPIES, WASTED, SKIPPED = range(7)
-"""Counts by layer: requests at hand since they were missed once, or prefetched and not used since; under way; missing;
-prefetches begun; of these never used; wishes without a place."""
+# Counts by layer.
+KEPT = 0  # accessed experts that are in a slot since an earlier miss or use
+PREFETCHED = 1  # accessed experts that a prefetch brought and that were not used since
+LATE = 2  # accessed experts whose prefetch is still under way
+MISSED = 3  # accessed experts that are missing
+COPIES = 4  # prefetches that were begun
+WASTED = 5  # prefetches that were begun and never used
+SKIPPED = 6  # prefetches that found no slot
 COUNTS = 7
-STALL, WASTED_SHARE = range(2)
-"""Sums by layer: seconds waited for experts; wasted prefetches, those given up by the share that was copied."""
+
+# Sums by layer.
+STALL = 0  # seconds that the device waited for experts
+WASTED_SHARE = 1  # wasted prefetches, those given up by the share that was copied
 SUMS = 2
-CLOCK, LINK_FREE, ISSUED, FLIGHT_BEGIN, FLIGHT_END, CHUNK, DEMAND_BUSY, PREFETCH_BUSY, WEIGHT = range(9)
+
+# The clock, seconds but for the last.
+NOW = 0  # the time of the device
+LINK_FREE = 1  # when the copy queue is free
+PLAN_TIME = 2  # when the plan in force was made
+COPY_BEGIN = 3  # begin of the prefetch under way
+COPY_END = 4  # end of the prefetch under way
+CHUNK = 5  # the part of a copy that is not interrupted
+DEMAND_BUSY = 6  # how long the queue copied missing experts
+PREFETCH_BUSY = 7  # how long the queue copied prefetches
+WEIGHT = 8  # what a use in this step adds to a score, for rules that count uses
 CLOCKS = 9
-"""Seconds: the device's time; when the copy queue is free; when wishes were stated; begin and end of the prefetch under
-way; what is not interrupted of a copy; how long the queue was busy. And what a use in this step weighs, for LRFU."""
-FLIGHT, FLIGHT_SOURCE, ACCESS, PLAN, NEXT, LAST, TICK, STEP, INCLUSIVE, EVICTION = range(10)
-MARKS = 10
-"""Numbers: the prefetch under way and its tier; of asks, of wishes; the first wish not begun and the end of the wishes;
-touches and steps so far; and the rules."""
-PLANNED_AT, USED_AT = range(2)
+
+# The marks, whole numbers.
+IN_FLIGHT = 0  # id of the prefetch under way, -1 if there is none
+COPY_SOURCE = 1  # tier that the prefetch under way comes from
+ACCESS = 2  # number of the access that is served
+PLAN = 3  # number of the plan in force
+NEXT = 4  # index of the first prefetch of the plan that was not begun
+LAST = 5  # index of the end of the plan
+TICK = 6  # uses, ends of prefetches and moves so far
+STEP = 7  # steps so far
+INCLUSIVE = 8  # whether farther tiers hold what nearer ones hold
+EVICTION = 9  # number of the eviction rule, its row in EVICTIONS
+COUNTS_USES = 10  # whether the rule counts uses
+CLAIRVOYANT = 11  # whether the rule knows the next access
+DRAWS = 12  # whether the rule draws one of the experts of least key
+MARKS = 13
+
+# Rows of the stamps.
+PLANNED_AT = 0  # number of the plan that last named the expert of a slot
+USED_AT = 1  # number of the access that last used it
+
+
+# Keys by rule, of (scores, upcoming, expert, tick, step). They stand in this file, since Numba compiles a cached kernel
+# anew when the file that it stands in has changed, and not when another has.
+
+
+@njit(cache=True)
+def _last_use(scores, upcoming, expert, tick, step):
+    return tick
+
+
+@njit(cache=True)
+def _weighted_uses(scores, upcoming, expert, tick, step):
+    # The bits of numbers above 0 are ordered as the numbers are (IEEE 754), and a power of two adds to them.
+    return (np.float64(scores[expert]).view(np.int64) >> LOW_BITS) + step // ERA * SCALED
+
+
+@njit(cache=True)
+def _next_use(scores, upcoming, expert, tick, step):
+    return NEVER - upcoming[expert]
+
+
+@njit(cache=True)
+def _popularity(scores, upcoming, expert, tick, step):
+    return np.int64(scores[expert] * SCALE)
+
+
+@njit(cache=True)
+def _no_key(scores, upcoming, expert, tick, step):
+    return 0
+
+
+class Eviction(NamedTuple):
+    """One eviction rule: of the experts in a full cache, the one of the least key is evicted.
+
+    A rule keeps a score of every expert, which `initial` gives before the run and uses change. `key` is for kernels;
+    `plain_key` says the same in real numbers, of (score, number of the next access, tick), for `reference.py`.
+    """
+
+    initial: Callable[[Any], Any]
+    """The score of an expert before the run, from the share of the training tokens that chose it."""
+    key: Callable[..., int]
+    plain_key: Callable[[float, int, int], float]
+    counts_uses: bool = False
+    """Whether a use at step s adds 2^(s / HALF_LIFE) to the score, so that it weighs half after HALF_LIFE steps."""
+    clairvoyant: bool = False
+    """Whether the rule goes by the next access of an expert, so that all of a run must be known before it begins."""
+    draws: bool = False
+    """Whether one of the experts of the least key is drawn at random; else the one in the lowest slot is taken."""
+
+
+def _share(share):
+    return share
+
+
+def _long_run(share):
+    """What the weights of uses add up to in the long run, at one use a step of this share."""
+    return share * HALF_LIFE / np.log(2) + 2.0**-20
+
+
+EVICTIONS = {
+    "lru": Eviction(_share, _last_use, lambda score, following, tick: tick),
+    "lrfu": Eviction(_long_run, _weighted_uses, lambda score, following, tick: score, counts_uses=True),
+    "belady": Eviction(_share, _next_use, lambda score, following, tick: -following, clairvoyant=True),
+    "popularity": Eviction(_share, _popularity, lambda score, following, tick: int(score * SCALE)),
+    "random": Eviction(_share, _no_key, lambda score, following, tick: 0, draws=True),
+}
+"""All eviction rules by name; the engine, the simulation and the reference read them here."""
+_KEYS = tuple(rule.key for rule in EVICTIONS.values())
+
+
+def _chosen(kernels, number=0):
+    """One kernel that calls the kernel of a given number: Numba compiles no table of functions."""
+    kernel, last = kernels[number], number == len(kernels) - 1
+    others = kernel if last else _chosen(kernels, number + 1)
+
+    @njit
+    def by_number(rule, scores, upcoming, expert, tick, step):
+        if last or rule == number:
+            return kernel(scores, upcoming, expert, tick, step)
+        return others(rule, scores, upcoming, expert, tick, step)
+
+    return by_number
+
+
+_key_of = _chosen(_KEYS)
+
+
+@njit(cache=True)
+def first_keys(rule, scores, upcoming, chosen):
+    """(G, C) keys of the experts `chosen` (G, C) before the run; of a group's, the earlier count as used the later."""
+    keys = np.empty(chosen.shape, np.int64)
+    for group in range(chosen.shape[0]):
+        for rank in range(chosen.shape[1]):
+            keys[group, rank] = _key_of(rule, scores, upcoming, chosen[group, rank], -rank, 0)
+    return keys
 
 
 class State(NamedTuple):
@@ -233,9 +359,9 @@ def _run(
     ended,
 ):
     def new_step():
-        """Let earlier uses weigh less, for LRFU."""
+        """Begin a step: for rules that count uses, one now weighs more than one in the step before."""
         marks[STEP] += 1
-        if marks[EVICTION] == LRFU:
+        if marks[COUNTS_USES]:
             in_era = marks[STEP] % ERA
             if in_era == 0:
                 for expert in range(len(score)):
@@ -245,19 +371,9 @@ def _run(
     def touch(group, wanted, used):
         """Give an expert the key that the eviction rule says, once it was used or a prefetch has ended."""
         marks[TICK] += 1
-        key = marks[TICK]
-        eviction = marks[EVICTION]
-        if eviction == LRFU:
-            if used:
-                score[wanted] += clock[WEIGHT]
-            # The bits of numbers above 0 are ordered as the numbers are (IEEE 754), and a power of two adds to them.
-            key = (np.float64(score[wanted]).view(np.int64) >> LOW_BITS) + marks[STEP] // ERA * SCALED
-        elif eviction == BELADY:
-            key = NEVER - upcoming[wanted]
-        elif eviction == POPULARITY:
-            key = np.int64(score[wanted] * SCALE)
-        elif eviction == RANDOM:
-            key = 0
+        if marks[COUNTS_USES] and used:
+            score[wanted] += clock[WEIGHT]
+        key = _key_of(marks[EVICTION], score, upcoming, wanted, marks[TICK], marks[STEP])
         keys[0, group, slot_of[0, wanted]] = key
 
     def rank_of(group, slot, plan, access):
@@ -286,7 +402,7 @@ def _run(
             least = min(least, rank_of(group, slot, plan, access))
         if least == below:
             return -1
-        if marks[EVICTION] == RANDOM:
+        if marks[DRAWS]:
             return drawn_of(group, least, plan, access)
         victim = capacity[0]
         for slot in range(capacity[0]):
@@ -308,12 +424,12 @@ def _run(
     def waste(wasted):
         """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
         layer, share = layer_of[wasted], 1.0
-        if marks[FLIGHT] == wasted:
-            marks[FLIGHT] = -1
-            saved = clock[FLIGHT_END] - clock[LINK_FREE]
+        if marks[IN_FLIGHT] == wasted:
+            marks[IN_FLIGHT] = -1
+            saved = clock[COPY_END] - clock[LINK_FREE]
             clock[PREFETCH_BUSY] -= saved
             if saved > 0:
-                share = 1.0 - saved / transfer_seconds[marks[FLIGHT_SOURCE]]
+                share = 1.0 - saved / transfer_seconds[marks[COPY_SOURCE]]
         prefetched_unused[wasted] = False
         counts[WASTED, layer] += 1
         sums[WASTED_SHARE, layer] += share
@@ -340,7 +456,7 @@ def _run(
         """Take note of new wishes."""
         marks[PLAN] += 1
         marks[NEXT], marks[LAST] = begins[step, point], ends[step, point]
-        clock[ISSUED] = clock[CLOCK]
+        clock[PLAN_TIME] = clock[NOW]
         for number in range(marks[NEXT], marks[LAST]):
             wanted = prefetches[number]
             stamps[PLANNED_AT, group_of[wanted], slot_of[0, wanted]] = marks[PLAN]
@@ -348,13 +464,13 @@ def _run(
     def advance(until):
         """Let the copy queue work off wishes until then."""
         while True:
-            if marks[FLIGHT] >= 0:
-                if clock[FLIGHT_END] > until:
+            if marks[IN_FLIGHT] >= 0:
+                if clock[COPY_END] > until:
                     return
-                flown = marks[FLIGHT]
-                marks[FLIGHT] = -1
+                flown = marks[IN_FLIGHT]
+                marks[IN_FLIGHT] = -1
                 touch(group_of[flown], flown, False)
-            start = max(clock[LINK_FREE], clock[ISSUED])
+            start = max(clock[LINK_FREE], clock[PLAN_TIME])
             if start >= until:
                 return
             wanted = -1
@@ -377,23 +493,23 @@ def _run(
             stamps[PLANNED_AT, group, slot] = marks[PLAN]
             prefetched_unused[wanted] = True
             counts[COPIES, layer_of[wanted]] += 1
-            marks[FLIGHT], marks[FLIGHT_SOURCE] = wanted, source
-            clock[FLIGHT_BEGIN] = start
-            clock[FLIGHT_END] = clock[LINK_FREE] = start + transfer_seconds[source]
+            marks[IN_FLIGHT], marks[COPY_SOURCE] = wanted, source
+            clock[COPY_BEGIN] = start
+            clock[COPY_END] = clock[LINK_FREE] = start + transfer_seconds[source]
             clock[PREFETCH_BUSY] += transfer_seconds[source]
 
     layers = len(non_expert_seconds)
     for step in range(len(step_seconds)):
-        began = clock[CLOCK]
+        began = clock[NOW]
         new_step()
         issue(step, 0)
         for layer in range(layers):
-            clock[CLOCK] += non_expert_seconds[layer]
+            clock[NOW] += non_expert_seconds[layer]
             first, last = accesses_of_layer[step * layers + layer], accesses_of_layer[step * layers + layer + 1]
             for access in range(first, last):
-                advance(clock[CLOCK])
+                advance(clock[NOW])
                 begin, end, final = starts[access], starts[access + 1], access == last - 1
-                now = clock[CLOCK]
+                now = clock[NOW]
                 group = group_of[ids[begin]]
                 marks[ACCESS] += 1
 
@@ -402,14 +518,14 @@ def _run(
                 for request in range(begin, end):
                     wanted = ids[request]
                     slot = slot_of[0, wanted]
-                    if marks[EVICTION] == BELADY:
+                    if marks[CLAIRVOYANT]:
                         upcoming[wanted] = following[request]
                     if slot < 0:
                         waiting[missing] = request
                         missing += 1
                         continue
                     stamps[USED_AT, group, slot] = marks[ACCESS]
-                    if wanted == marks[FLIGHT]:
+                    if wanted == marks[IN_FLIGHT]:
                         late = request
                         continue
                     counts[PREFETCHED if prefetched_unused[wanted] else KEPT, layer] += 1
@@ -424,24 +540,24 @@ def _run(
                 link, paused = now, False
                 if late >= 0:
                     wanted = ids[late]
-                    link = clock[FLIGHT_END]
+                    link = clock[COPY_END]
                     counts[LATE, layer] += 1
                     prefetched_unused[wanted] = False
-                    marks[FLIGHT] = -1
+                    marks[IN_FLIGHT] = -1
                     touch(group, wanted, True)
                     time = max(time, link) + expert_seconds[tokens[late]]
                     busy += expert_seconds[tokens[late]]
                     computed[done], ended[done] = wanted, time
                     done += 1
-                elif marks[FLIGHT] >= 0:
-                    flown = marks[FLIGHT]
+                elif marks[IN_FLIGHT] >= 0:
+                    flown = marks[IN_FLIGHT]
                     wrong = final and layer_of[flown] == layer
-                    link = clock[FLIGHT_END]
+                    link = clock[COPY_END]
                     if missing > 0 or wrong:
-                        chunks = max(1.0, np.ceil((now - clock[FLIGHT_BEGIN]) / clock[CHUNK]))
-                        link = min(link, clock[FLIGHT_BEGIN] + chunks * clock[CHUNK])
+                        chunks = max(1.0, np.ceil((now - clock[COPY_BEGIN]) / clock[CHUNK]))
+                        link = min(link, clock[COPY_BEGIN] + chunks * clock[CHUNK])
                         clock[LINK_FREE] = link
-                        paused = link < clock[FLIGHT_END]
+                        paused = link < clock[COPY_END]
                         if paused and wrong:
                             waste(flown)
                             _remove(slots, keys, stamps, filled, slot_of, 0, group, slot_of[0, flown])
@@ -468,20 +584,20 @@ def _run(
                     computed[done], ended[done] = wanted, time
                     done += 1
 
-                if marks[FLIGHT] < 0:
+                if marks[IN_FLIGHT] < 0:
                     clock[LINK_FREE] = link
                 elif paused:
-                    clock[FLIGHT_END] += link - clock[LINK_FREE]
-                    clock[FLIGHT_BEGIN] = clock[FLIGHT_END] - transfer_seconds[marks[FLIGHT_SOURCE]]
-                    clock[LINK_FREE] = clock[FLIGHT_END]
+                    clock[COPY_END] += link - clock[LINK_FREE]
+                    clock[COPY_BEGIN] = clock[COPY_END] - transfer_seconds[marks[COPY_SOURCE]]
+                    clock[LINK_FREE] = clock[COPY_END]
                 else:
-                    clock[LINK_FREE] = max(link, clock[FLIGHT_END])
+                    clock[LINK_FREE] = max(link, clock[COPY_END])
                 sums[STALL, layer] += time - now - busy
-                clock[CLOCK] = time
+                clock[NOW] = time
 
                 if access == first:
-                    clock[CLOCK] = now
+                    clock[NOW] = now
                     issue(step, layer + 1)
-                    clock[CLOCK] = time
-        advance(clock[CLOCK])
-        step_seconds[step] = clock[CLOCK] - began
+                    clock[NOW] = time
+        advance(clock[NOW])
+        step_seconds[step] = clock[NOW] - began

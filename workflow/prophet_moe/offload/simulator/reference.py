@@ -18,13 +18,13 @@ from prophet_moe.offload.simulator.batching import ABSENT, LayerAccesses
 from prophet_moe.offload.simulator.engine import (
     COPIES,
     COUNTS,
+    EVICTIONS,
     HALF_LIFE,
     KEPT,
     LATE,
     MISSED,
     NEVER,
     PREFETCHED,
-    SCALE,
     SKIPPED,
     STALL,
     SUMS,
@@ -103,42 +103,31 @@ def requests_of(parts: list[LayerAccesses]) -> tuple[list[list[list[Request]]], 
 
 
 class Rule:
-    """An eviction rule, and what it knows of each expert."""
+    """An eviction rule of `engine.EVICTIONS`, and what it knows of each expert."""
 
     def __init__(self, eviction: str, popularity: Floats, upcoming: dict[int, int]) -> None:
-        """`upcoming`: number of the ask that needs an expert first."""
-        self.eviction, self.upcoming = eviction, upcoming
-        self.shares = (popularity / popularity.sum(axis=1, keepdims=True)).ravel().tolist()
-        self.scores = [share * HALF_LIFE / math.log(2) + 2**-20 for share in self.shares]
-        """The sum of uses, where one at step s counts 2^(s / HALF_LIFE)."""
+        """Start a run, in which `upcoming` holds the number of the access that needs an expert first."""
+        self.row, self.upcoming = EVICTIONS[eviction], upcoming
+        shares = (popularity / popularity.sum(axis=1, keepdims=True)).ravel().tolist()
+        self.scores = [float(self.row.initial(share)) for share in shares]
 
     def use(self, request: Request, step: int) -> None:
         """Take note of a use in a step, the first of which is 1."""
         self.upcoming[request.expert] = request.following
-        self.scores[request.expert] += 2 ** (step / HALF_LIFE)
+        if self.row.counts_uses:
+            self.scores[request.expert] += 2 ** (step / HALF_LIFE)
 
     def key(self, expert: int, tick: int) -> float:
-        """The expert of least key is evicted first.
+        """Return the key of an expert; the one of the least key is evicted first.
 
         Ticks number uses, ends of prefetches and moves of a run from 1 on. Before the run they are 0 for the most
         popular expert of a tier, -1 for the next, and so on.
         """
-        match self.eviction:
-            case "lru":
-                return tick
-            case "lrfu":
-                return self.scores[expert]
-            case "belady":
-                return -self.upcoming.get(expert, NEVER)
-            case "popularity":
-                return int(self.shares[expert] * SCALE)
-            case "random":
-                return 0
-        raise KeyError(self.eviction)
+        return self.row.plain_key(self.scores[expert], self.upcoming.get(expert, NEVER), tick)
 
     def pick(self, tick: int) -> int:
-        """A number that decides among experts of the same key: the first, or one at random."""
-        return int(drawn(tick)) if self.eviction == "random" else 0
+        """Return a number that decides among experts of the same key: 0 for the first, or one at random."""
+        return int(drawn(tick)) if self.row.draws else 0
 
 
 class NearTier:

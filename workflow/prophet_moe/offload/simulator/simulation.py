@@ -13,13 +13,6 @@ from prophet_moe.offload.simulator import engine
 from prophet_moe.offload.simulator.batching import ABSENT, DecodeBatches, Id, Ids, LayerAccesses
 
 Floats = NDArray[np.float64]
-EVICTIONS = {
-    "lru": engine.LRU,
-    "lrfu": engine.LRFU,
-    "belady": engine.BELADY,
-    "popularity": engine.POPULARITY,
-    "random": engine.RANDOM,
-}
 CORRECT = "Correct it."
 
 
@@ -192,15 +185,15 @@ def simulate(
     """
     hierarchy.check()
     times.check()
-    layers = len(popularity)
+    layers, clairvoyant = len(popularity), engine.EVICTIONS[eviction].clairvoyant
     rules = _rules(hierarchy, times, *popularity.shape)
-    state = _state(hierarchy, popularity, EVICTIONS[eviction], times.chunk_seconds)
+    state = _state(hierarchy, popularity, eviction, times.chunk_seconds)
     tally = engine.Tally(
         np.zeros((engine.COUNTS, layers), np.int64),
         np.zeros((len(hierarchy.capacities) + 1, layers), np.int64),
         np.zeros((engine.SUMS, layers)),
     )
-    if eviction == "belady":
+    if clairvoyant:
         jobs = list(jobs)
         following = _next_accesses([job.accesses for job in jobs], state.upcoming)
     if warm:
@@ -216,7 +209,7 @@ def simulate(
         planned = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.batches.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
-        ahead = following[number] if eviction == "belady" else np.empty(0, np.int64)
+        ahead = following[number] if clairvoyant else np.empty(0, np.int64)
         engine.replay(state, rules, tally, job.accesses, ahead, planned, spent)
         seconds.append(spent)
         tokens.append((job.batches.rows != ABSENT).sum(axis=1))
@@ -252,9 +245,10 @@ def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> eng
     )
 
 
-def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float) -> engine.State:
+def _state(hierarchy: Hierarchy, popularity: Floats, eviction: str, chunk: float) -> engine.State:
     """Empty caches."""
-    ids = popularity.size
+    rule, ids = engine.EVICTIONS[eviction], popularity.size
+    share = popularity.ravel() / popularity.sum(axis=1, keepdims=True).repeat(popularity.shape[1])
     groups = len(popularity) if hierarchy.per_layer else 1
     shape = (len(hierarchy.capacities), groups, max(hierarchy.capacities))
     state = engine.State(
@@ -265,24 +259,19 @@ def _state(hierarchy: Hierarchy, popularity: Floats, eviction: int, chunk: float
         capacity=np.array(hierarchy.capacities),
         slot_of=np.full((len(hierarchy.capacities), ids), -1, np.int32),
         prefetched_unused=np.zeros(ids, np.bool_),
-        score=_scores(popularity, eviction),
+        score=rule.initial(share),
         upcoming=np.full(ids, engine.NEVER),
         clock=np.zeros(engine.CLOCKS),
         marks=np.zeros(engine.MARKS, np.int64),
     )
     state.clock[engine.CHUNK] = chunk
-    state.marks[engine.FLIGHT] = -1
-    state.marks[engine.INCLUSIVE], state.marks[engine.EVICTION] = hierarchy.inclusive, eviction
+    state.marks[engine.IN_FLIGHT] = -1
+    state.marks[engine.INCLUSIVE] = hierarchy.inclusive
+    state.marks[engine.EVICTION] = list(engine.EVICTIONS).index(eviction)
+    state.marks[engine.COUNTS_USES] = rule.counts_uses
+    state.marks[engine.CLAIRVOYANT] = rule.clairvoyant
+    state.marks[engine.DRAWS] = rule.draws
     return state
-
-
-def _scores(popularity: Floats, eviction: int) -> Floats:
-    """(N,) what is known of each expert before the run, as the eviction rule counts."""
-    share = popularity.ravel() / popularity.sum(axis=1, keepdims=True).repeat(popularity.shape[1])
-    if eviction == engine.LRFU:
-        # What the weights of uses add up to in the long run, at one use a step of this share.
-        return share * engine.HALF_LIFE / np.log(2) + 2.0**-20
-    return share
 
 
 def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None:
@@ -294,23 +283,12 @@ def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None
         chosen = ranked[:, begin : begin + capacity]
         count = chosen.shape[1]
         state.slots[tier, :, :count] = chosen
-        state.keys[tier, :, :count] = _first_keys(state, chosen) if tier == 0 else -np.arange(count)
+        rule = state.marks[engine.EVICTION]
+        first = engine.first_keys(rule, state.score, state.upcoming, chosen) if tier == 0 else -np.arange(count)
+        state.keys[tier, :, :count] = first
         state.filled[tier] = count
         state.slot_of[tier, chosen] = np.arange(count)
         begin += 0 if hierarchy.inclusive else capacity
-
-
-def _first_keys(state: engine.State, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys of what the nearest tier holds at first (G, C): the more popular, the more recent."""
-    if state.marks[engine.EVICTION] == engine.BELADY:
-        return engine.NEVER - state.upcoming[chosen]
-    if state.marks[engine.EVICTION] == engine.LRFU:
-        return state.score[chosen].view(np.int64) >> engine.LOW_BITS
-    if state.marks[engine.EVICTION] == engine.RANDOM:
-        return np.zeros_like(chosen)
-    if state.marks[engine.EVICTION] == engine.POPULARITY:
-        return (state.score[chosen] * engine.SCALE).astype(np.int64)
-    return np.broadcast_to(-np.arange(chosen.shape[1]), chosen.shape)
 
 
 def _next_accesses(accesses: Sequence[LayerAccesses], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:
