@@ -34,32 +34,34 @@ OVERSUBSCRIBED = "waves"
 """The published column that says whether a layer needed more experts at once than it has slots."""
 
 MIXING_SEED = 0
-"""Of the order in which a whole trace is replayed."""
+"""Seed of the order in which a whole trace is replayed."""
 PIECE_TOKENS = 8192
-"""Of a long trace that is replayed piece by piece."""
+"""Tokens of each piece of a long trace that is replayed piece by piece."""
 Part = tuple[DecodeBatches, Predictions]
-"""What is decoded, and what can be said of its tokens."""
+"""What is decoded, and what is predicted of its tokens."""
 Timed = Callable[[int], Times]
 """Times of a device at a batch size."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Sequences to be replayed, and what can be known of them before."""
+    """Sequences to be replayed, and what can be predicted of them."""
 
     predictions: Predictions
     seed: int
     routing: str
     share: float = 1.0
-    """Of the sequences that were held out and are long enough, those that it holds."""
+    """Share of the held-out sequences that are long enough, which the sample holds."""
 
     @property
     def trace(self) -> Trace:
-        """The tokens."""
+        """Return the trace of the sample's tokens."""
         return self.predictions.trace
 
     def parts(self, batch: int, sequences: int | None = None) -> list[Part]:
-        """Its first `sequences`, by default all, `batch` at a time; kept, with what is made of them, for many runs."""
+        """Return its first `sequences`, by default all, `batch` at a time; they keep what is computed of them for many
+        runs.
+        """
         choices, starts = self.trace.experts, sequence_starts(self.trace)
         starts = starts if sequences is None else starts[: sequences + 1]
         return [
@@ -68,7 +70,7 @@ class Sample:
 
 
 def parts_of(training: TrainingStatistics, trace: Trace, batch: int, order: SequenceOrder = "mixed") -> Iterator[Part]:
-    """A long trace for one run, in pieces of whole batches: no more than one piece is in memory.
+    """Yield a long trace for one run, in pieces of whole batches, so that only one piece is in memory.
 
     Its sequences are mixed, so that a batch has several tenants, or taken as recorded, one tenant at a time.
     """
@@ -87,7 +89,7 @@ def parts_of(training: TrainingStatistics, trace: Trace, batch: int, order: Sequ
 def samples(
     trace: Trace, network: Network | None, plan: Simulation, routings: Sequence[str], seeds: int
 ) -> Iterator[Sample]:
-    """`seeds` samples of a trace, each of the `routings`; too few long sequences is a UserError."""
+    """Yield `seeds` samples of a trace, each of the `routings`; too few long sequences are a UserError."""
     learned_from, held_out = split(trace)
     training, decoded = TrainingStatistics(learned_from, network), held_out.described()
     for seed in range(seeds):
@@ -99,18 +101,18 @@ def samples(
 
 
 def long_sequences(trace: Trace, tokens: int) -> int:
-    """Held-out sequences of at least so many decoded tokens."""
+    """Count the held-out sequences of at least so many decoded tokens."""
     _, held_out = split(trace)
     return _as_long(held_out.described(), tokens)
 
 
 def _as_long(trace: Trace, tokens: int) -> int:
-    """Sequences of `trace` that have at least so many tokens."""
+    """Count the sequences of `trace` that have at least so many tokens."""
     return int(np.count_nonzero(np.diff(sequence_starts(trace)) >= tokens))
 
 
 def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOrder = "mixed") -> Trace:
-    """`tokens` consecutive tokens, from a random one on, of each of `sequences` sequences drawn without replacement.
+    """Draw `tokens` consecutive tokens, from a random one on, of each of `sequences` sequences, without replacement.
 
     Neighbours of the result decode together. `mixed`: as drawn, so that a batch mixes the trace's domains, and each of
     its sequences is at a token of its own, as in continuous batching. `one_tenant_at_a_time`: as recorded, domain by
@@ -131,14 +133,14 @@ def draw(trace: Trace, sequences: int, tokens: int, seed: int, order: SequenceOr
 
 
 def available_strategies(predictions: Predictions) -> dict[str, Strategy]:
-    """All strategies, Prophet where a predictor was trained on the trace."""
+    """Return all strategies by name, Prophet only where a predictor was trained on the trace."""
     return {
         name: strategy for name, strategy in strategies().items() if name != "prophet" or predictions.training.network
     }
 
 
 def slots(experts: int, share: float) -> int:
-    """Places of each layer for a share of its experts."""
+    """Return the slots of each layer for a share of its experts, at least 1."""
     return max(1, round(share * experts))
 
 
@@ -151,9 +153,10 @@ def run(
     *,
     oversubscribe: bool = True,
 ) -> Outcome:
-    """One run, checked by itself. A layer may `oversubscribe` its slots, or that is a UserError.
+    """Run one strategy and check what must hold of every run.
 
-    Only Belady's rule, which needs to know all that is to come, takes more memory than one part.
+    A layer may `oversubscribe` its slots; else that is a UserError. Only Belady's rule, which needs to know all that is
+    to come, takes more memory than one part.
     """
     popularity = training.popularity
     if strategy.all_resident:
@@ -170,11 +173,11 @@ def run(
 
 
 def _accesses_of(batches: DecodeBatches, strategy: Strategy, predictions: Predictions) -> LayerAccesses:
-    def made() -> LayerAccesses:
+    def make() -> LayerAccesses:
         order = strategy.order and strategy.order(batches, predictions)
         return accesses_of(batches, deduplicated=strategy.deduplicated, order=order)
 
-    return batches.memo(("accesses", strategy.deduplicated, strategy.order), made)
+    return batches.memo(("accesses", strategy.deduplicated, strategy.order), make)
 
 
 def _planned(batches: DecodeBatches, strategy: Strategy, predictions: Predictions, hierarchy: Hierarchy) -> Prefetches:
@@ -184,10 +187,10 @@ def _planned(batches: DecodeBatches, strategy: Strategy, predictions: Prediction
 def comparative_results(
     name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
+    """Return a row for every strategy at every batch size on every sample, and means over samples by layer.
 
     A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
-    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
+    all tokens of a batch, whatever it does about caching. Both are reported by layer, as `deduplicated` says.
     """
     rows, by_layer = [], []
     hierarchy = Hierarchy((slots(trace.router.experts, plan.capacity_share),))
@@ -205,15 +208,15 @@ def comparative_results(
                     "capacity": hierarchy.capacities[0],
                 }
                 rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
-                told = described["as_described"] or deduplicated
-                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
+                reported = described["as_described"] or deduplicated
+                if sample.routing == RECORDED and reported and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
     keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
 
 
 def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
-    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
+    """Run all strategies of a batch size, deduplicated or not; check them against Belady and all experts resident."""
     outcomes, parts, training = {}, sample.parts(batch), sample.predictions.training
     for name, strategy in available_strategies(sample.predictions).items():
         for deduplicated in (True, False):
@@ -233,7 +236,7 @@ def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) ->
 
 
 def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: Simulation) -> pd.DataFrame:
-    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
+    """Run every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
 
     Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
     """
@@ -263,7 +266,7 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
 
 
 def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Means of all other columns by `keys` over samples, and the ends of their 95 % interval; a single row has none.
+    """Return means of all other columns by `keys` over samples, and their 95 % interval, which a single row has not.
 
     The last of `keys` is `sampled_share`; the interval is of other sequences too, as `routing.intervals` explains.
     """
@@ -278,7 +281,7 @@ def with_interval(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
-    """What is reported of a run; milliseconds per step, which is per token of each sequence.
+    """Return the columns that are reported of a run; milliseconds are per step, so per token of each sequence.
 
     `resident_seconds` is what the same tokens take with all experts resident, each computed once for the whole batch.
     """
@@ -312,7 +315,7 @@ def metrics(outcome: Outcome, resident_seconds: float) -> dict[str, object]:
 
 
 def layer_rows(outcome: Outcome, layers: Sequence[int]) -> Iterator[dict[str, object]]:
-    """What is reported of each layer of a run."""
+    """Yield the columns that are reported of each layer of a run."""
     for number, layer in enumerate(layers):
         requests = outcome.requests[number]
         yield {

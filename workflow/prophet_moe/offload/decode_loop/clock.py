@@ -1,10 +1,10 @@
 """How long the decode loop takes for what it decided: one compute stream, and copies on two that share the link.
 
-As `collect prefetch` queues it: when a layer has asked, its demand copies and the prefetches that it begins are queued,
-each stream in order; an expert waits for its copy, a copy for the last one to its slot and for the use of what it
-overwrites, and a prefetch for the demand copies of the layer that begins it, but for those of later waves. A step ends
-with its last copy. Of two copies at once each has half of the link. What the host takes to
-queue, and what copies take from the memory of the device, is not counted.
+As `collect prefetch` queues it: once the choices of a layer are known, its demand copies and the prefetches that it
+begins are queued, each stream in order. An expert waits for its copy. A copy waits for the last one to its slot and for
+the use of what it overwrites. A prefetch waits for the demand copies of the layer that begins it, but for those into
+slots that the layer itself used before. A step ends with its last copy. Of two copies at once each has half of the
+link. What the host takes to queue, and what copies take from the memory of the device, is not counted.
 """
 
 from collections import defaultdict, deque
@@ -25,14 +25,14 @@ Tokens = Sequence[Mapping[int, int]]
 
 @dataclass(eq=False)
 class Transfer:
-    """A copy on its way."""
+    """A copy that is queued or under way on the link."""
 
     left: float
-    """Seconds of the link, had it this copy alone."""
+    """Seconds that are left to copy, if the link carried this copy alone."""
     ready: float
-    """Not begun before."""
+    """Time before which the copy does not begin."""
     after: "tuple[Transfer, ...]"
-    """Not begun before these have ended."""
+    """Transfers that must end before the copy begins."""
     ended: float = NEVER
 
 
@@ -40,22 +40,22 @@ class Link:
     """Streams that copy one transfer after another each, and share the link evenly."""
 
     def __init__(self) -> None:
-        """Idle at time 0."""
+        """Start idle at time 0, without any stream."""
         self._now = 0.0
         self._streams: dict[str, deque[Transfer]] = defaultdict(deque)
 
     def queue(self, stream: str, transfer: Transfer) -> None:
-        """Put it behind what `stream` was handed before."""
+        """Queue a transfer behind what `stream` was handed before."""
         self._streams[stream].append(transfer)
 
     def end(self, transfer: Transfer) -> float:
-        """When it ends, if nothing more is queued until then."""
+        """Return when the transfer ends, if nothing more is queued until then."""
         while transfer.ended == NEVER:
             self._advance()
         return transfer.ended
 
     def drain(self) -> float:
-        """When everything queued has ended."""
+        """Return when everything that is queued has ended."""
         while any(self._streams.values()):
             self._advance()
         return self._now
@@ -85,7 +85,7 @@ class Link:
 
 
 def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: bool) -> float:
-    """Seconds of one step that starts with idle streams.
+    """Return the seconds of one step that starts with idle streams.
 
     With `miss_priority` demand copies have a stream of their own, else all copies are on one.
     """
@@ -123,7 +123,7 @@ def step_seconds(step: Step, tokens: Tokens, times: Times, *, miss_priority: boo
 
 
 def tokens_of(choices: np.ndarray) -> list[Tokens]:
-    """Of every step, for `choices` (T, B, L, k)."""
+    """Return for every step how many tokens chose each expert of each layer, for `choices` (T, B, L, k)."""
     return [
         [dict(zip(*map(np.ndarray.tolist, np.unique(layer, return_counts=True)), strict=True)) for layer in step]
         for step in np.moveaxis(choices, 2, 1)

@@ -4,16 +4,16 @@ A step decodes one token of each of B sequences through L MoE layers; every laye
 decisions depend on the routing alone, never on timing, so a simulator that follows these rules moves the same bytes:
 
 * At first, expert s lies in slot s of every layer, slot 0 the least recently used.
-* When layer l has asked, after its attention, its choices are known, and it wishes for what layers l + 1 to
-  l + lookahead need, the nearest layer first, within a layer the likeliest expert first, no more of one layer than C.
-* Wishes for experts that lie in their layer's slots reserve them. Of the others, in their order, the first
+* When the choices of layer l are known, after its attention, a plan names what layers l + 1 to l + lookahead need, the
+  nearest layer first, within a layer the likeliest expert first, no more of one layer than C.
+* Planned experts that lie in their layer's slots are reserved. Of the others, in their order, the first
   `prefetches_per_layer` that find a slot are begun: each goes to the least recently used slot that is not reserved, and
   is reserved and the most recently used from then on. A prefetch once begun is made. The others wait.
-* The wishes of the next layer replace all that wait, and all reservations but those of prefetches that were begun: a
-  waiting one that is not among them, or whose layer asks, is dropped. None is left when the last layer has asked.
-* A layer that asks uses first the requested experts that lay there before the step, by number, then those prefetched
+* The plan of the next layer replaces all that wait, and all reservations but those of prefetches that were begun: a
+  waiting one that it does not name, or whose layer is next, is dropped. None is left after the last layer.
+* A layer uses first the requested experts that lay there before the step, by number, then those prefetched
   in this step, in the order of their copies; each becomes the most recently used. What is missing follows by number,
-  each in the least recently used slot. So a layer that asks for more than C experts goes through them in waves: a slot
+  each in the least recently used slot. So a layer that needs more than C experts takes several passes: a slot
   is overwritten as soon as its expert was used. All reservations of the layer end.
 
 Policies differ in what a layer is believed to need:
@@ -21,11 +21,11 @@ Policies differ in what a layer is believed to need:
 * `on_demand` nothing.
 * `frequency` the `predicted_experts` that tokens of the other half of the trace chose most often in that layer.
 * `prophet` what is likelier than not: experts that at least one token of the batch chooses with a probability
-  1 - prod(1 - p) above LIKELY, by the predictor's newest p. These are Prophet's wishes in the simulator.
+  1 - prod(1 - p) above LIKELY, by the predictor's newest p. The simulator's Prophet plans the same.
 * `oracle` the true experts.
 
 With `all_resident` C is E, so that nothing is ever copied. In the simulator as many copies begin before the next layer
-asks as the link has time for; here they are `prefetches_per_layer`, whatever a machine takes.
+as the link has time for; here they are `prefetches_per_layer`, whatever a machine takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,26 +67,26 @@ class Use(NamedTuple):
 
 
 class LayerWork(NamedTuple):
-    """What one layer does in one step."""
+    """What one layer does in one step: prefetches, and the experts it uses."""
 
     prefetches: list[Copy]
-    """Begun when it has asked, for later layers."""
+    """Copies begun once its choices are known, for later layers."""
     dropped: list[int]
-    """Layers of the wishes that waited until it asked, and are dropped then."""
+    """Layers of the prefetches that waited until this layer, and are dropped then."""
     uses: list[Use]
-    """In the order of computation."""
+    """Uses of its experts, in the order of computation."""
 
 
 Step = list[LayerWork]
 """One step, layer by layer."""
 Prefetches = Sequence[Sequence[Sequence[Sequence[int]]]]
-"""By step, layer that has asked, and distance less 1 to the layer meant: the experts it needs, most urgent first."""
+"""By step, layer whose choices are known, and distance less 1 to the layer meant: its experts, most urgent first."""
 Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """From rows (T, B) of a trace to a predictor's scores (D, L, T, B, E): [d - 1, l] of layer l, d layers before it."""
 
 
 class LayerCache:
-    """The slots of one layer."""
+    """The slots of one layer, the least recently used expert first."""
 
     def __init__(self, layer: int, slots: int) -> None:
         """Experts 0 to slots - 1 of `layer` lie in the slots."""
@@ -95,7 +95,7 @@ class LayerCache:
         self._begun: dict[int, None] = {}
 
     def prefetch(self, planned: Sequence[int], most: int) -> tuple[list[Copy], list[int]]:
-        """The copies that are begun for what is `wished`, `most` of them, and the wishes that wait."""
+        """Begin copies for what is `planned`, `most` of them; return these copies and the prefetches that wait."""
         planned = planned[: len(self._slot_of)]
         reserved = set(planned).union(self._begun)
         copies, waiting = [], []
@@ -111,7 +111,7 @@ class LayerCache:
         return copies, waiting
 
     def request(self, experts: Sequence[int]) -> list[Use]:
-        """How the distinct `experts`, ascending, come to be used, in the order of computation."""
+        """Use the distinct `experts`, ascending, and return their uses in the order of computation."""
         wanted = set(experts)
         fetched = [expert for expert in self._begun if expert in wanted]
         kept = [expert for expert in experts if expert in self._slot_of and expert not in self._begun]
@@ -138,14 +138,16 @@ class LayerCache:
 
 
 def held_out(workload: Workload) -> Trace:
-    """The sequences of the workload's trace that no predictor learns from."""
+    """Return the sequences of the workload's trace that no predictor learns from."""
     return split(read_trace(Path(workload.trace)))[1]
 
 
 def often_chosen(workload: Workload) -> NDArray[np.int64]:
-    """(L, K) the `predicted_experts` that the other sequences choose most often in each layer, equal ones by number."""
-    learned = split(read_trace(Path(workload.trace)))[0]
-    return np.argsort(-popularity(learned), axis=1, kind="stable")[:, : workload.predicted_experts]
+    """Return (L, K): the `predicted_experts` that the training half chose most often in each layer, equal ones by
+    number.
+    """
+    training = split(read_trace(Path(workload.trace)))[0]
+    return np.argsort(-popularity(training), axis=1, kind="stable")[:, : workload.predicted_experts]
 
 
 def lanes(trace: Trace, batch: int, tokens: int, sequence_tokens: int, seed: int) -> NDArray[np.int64]:
@@ -175,7 +177,7 @@ def plan_prefetches(
     often: NDArray[np.int64],
     scores: NDArray[np.float32] | None = None,
 ) -> Prefetches | None:
-    """What `policy` wishes for while `choices` (T, B, L, k) are decoded; None: nothing ever.
+    """Return what `policy` plans to prefetch while `choices` (T, B, L, k) are decoded, or None if it never prefetches.
 
     `often` (L, K) is what `frequency` goes by, `scores` (D, L, T, B, E) what `prophet` goes by, D >= lookahead.
     """
@@ -200,7 +202,9 @@ def plan_prefetches(
 
 
 def likely(scores: NDArray[np.float32]) -> list[int]:
-    """What one of B tokens of `scores` (B, E) likelier chooses than not, the likeliest first, equal ones by number."""
+    """Return the experts that one of B tokens of `scores` (B, E) likely chooses, the likeliest first, equal ones by
+    number.
+    """
     with np.errstate(over="ignore"):
         each = 1 / (1 + np.exp(-scores))
     any_of = each[0] if len(each) == 1 else 1 - np.multiply.reduce(1 - each, axis=0)
@@ -211,7 +215,9 @@ def likely(scores: NDArray[np.float32]) -> list[int]:
 def decide(
     choices: NDArray[np.integer], planned: Prefetches | None, slots: int, prefetches_per_layer: int
 ) -> list[Step]:
-    """The decisions of every step, for `choices` (T, B, L, k) of the router; `planned` None: no prefetching."""
+    """Return the decisions of every step, for `choices` (T, B, L, k) of the router; without `planned` nothing is
+    prefetched.
+    """
     steps, _, layers, _ = choices.shape
     caches = [LayerCache(layer, slots) for layer in range(layers)]
     decided = []
@@ -232,7 +238,7 @@ def decide(
 
 
 def contents(steps: Sequence[Step], layers: int, slots: int) -> list[list[int]]:
-    """Which expert lies in every slot of every layer after `steps`."""
+    """Return which expert lies in every slot of every layer after `steps`."""
     held = [list(range(slots)) for _ in range(layers)]
     for step in steps:
         for work in step:
@@ -242,10 +248,10 @@ def contents(steps: Sequence[Step], layers: int, slots: int) -> list[list[int]]:
 
 
 def tallied(steps: Sequence[Step]) -> dict[str, NDArray[np.int64]]:
-    """Numbers of experts per step and layer, each (T, L).
+    """Return numbers of experts per step and layer, each (T, L).
 
-    A prefetch belongs to the layer it is for; it is `wrong` if that layer does not ask for the expert in the same step,
-    `dropped` if it was wished for and waited, but was not begun.
+    A prefetch belongs to the layer it is for; it is `wrong` if that layer does not need the expert in the same step,
+    `dropped` if it was planned and waited, but was not begun.
     """
     names = ("requests", "hits", "misses", "prefetches_used", "prefetches_wrong", "prefetches_dropped")
     numbers = {name: np.zeros((len(steps), len(steps[0])), np.int64) for name in names}

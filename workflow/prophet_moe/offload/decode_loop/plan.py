@@ -24,7 +24,7 @@ class Workload:
     """Experts of one shape, routed as a trace tells; L, E and k are the trace's."""
 
     trace: str
-    """Its folder."""
+    """Folder of the recorded trace."""
     hidden: int
     inner: int
     gated: bool
@@ -35,45 +35,45 @@ class Workload:
     copies: int
     """Distinct experts in host memory at most; expert e of layer l is number (l * E + e) modulo their count."""
     predictor: str
-    """Folder of the predictor that `prophet` asks; empty: there is none."""
+    """Folder of the predictor that `prophet` uses; empty: there is none."""
     predicted_experts: int
-    """K of `frequency`: experts wished for in every layer."""
+    """K of `frequency`: experts prefetched for every layer."""
     history_tokens: int
     """Of every sequence, decided on but not run: what they leave in the cache is there at the start."""
     warmup_tokens: int
-    """Run after them, not measured."""
+    """Tokens that run after the history and are not measured."""
     tokens: int
-    """Measured."""
+    """Tokens of every sequence that are measured."""
 
     @property
     def replayed_tokens(self) -> int:
-        """Of every sequence: tokens decided on."""
+        """Return how many tokens of every sequence decisions are made for."""
         return self.history_tokens + self.warmup_tokens + self.tokens
 
     @property
     def expert_values(self) -> int:
-        """Weights of one expert."""
+        """Return the number of weights of one expert."""
         return (3 if self.gated else 2) * self.hidden * self.inner
 
     @property
     def expert_bytes(self) -> int:
-        """Bytes of one expert."""
+        """Return the bytes of one expert's weights."""
         return self.expert_values * DTYPE_BYTES[self.dtype]
 
     @property
     def head_dim(self) -> int:
-        """Numbers of a head."""
+        """Return the size of one attention head."""
         return self.hidden // self.heads
 
     @property
     def qkv_width(self) -> int:
-        """Queries, keys and values of a token."""
+        """Return how many numbers queries, keys and values of a token have."""
         return self.hidden + 2 * self.kv_heads * self.head_dim
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed, and how."""
+    """What the decode loop replays, and with which policies and sizes."""
 
     workloads: dict[str, Workload]
     batches: list[int]
@@ -83,7 +83,7 @@ class Plan:
     lookahead: int
     """Layers from the last one whose choices are known to the farthest that is prefetched for."""
     prefetches_per_layer: int
-    """Prefetches begun at most when a layer has asked; what waits is dropped unless the next wishes for it, too."""
+    """Prefetches begun at most after each layer; what waits is dropped unless the next plan names it, too."""
     context: int
     """Tokens in the KV cache of every sequence."""
     sequence_tokens: int
@@ -94,7 +94,7 @@ class Plan:
     seed: int
 
     def slots(self, policy: str, experts: int, top_k: int) -> list[int]:
-        """Numbers of slots of a layer that `policy` is run with."""
+        """Return the numbers of slots of a layer that `policy` is run with."""
         shares = [1.0] if policy == ALL_RESIDENT else self.capacities
         return list(dict.fromkeys(max(top_k, round(share * experts)) for share in shares))
 

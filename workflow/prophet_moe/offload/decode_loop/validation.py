@@ -156,7 +156,7 @@ def _of_equal_sets(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
-    """(lookahead, L, T, B, E) scores of every expert for the tokens in `rows` (T, B), as the loop has them.
+    """Return scores of every expert for the tokens in `rows` (T, B), (lookahead, L, T, B, E), as the loop has them.
 
     [d - 1, l] are those of layer l, made d layers before it; 0 where nothing of the token is known yet.
     """
@@ -169,7 +169,7 @@ def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], look
 
 
 def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, batch: int) -> Times:
-    """Times of the loop's layers by a profile: projections, attention and experts, no norms and no launches."""
+    """Return times of the loop's layers by a profile: projections, attention and experts, no norms and no launches."""
     size, hidden = DTYPE_BYTES[workload.dtype], workload.hidden
     shape = AttentionShape(workload.heads, workload.kv_heads, workload.head_dim, 0)
     other = profile.attention_seconds(shape, batch, plan.context, size)
@@ -182,19 +182,19 @@ def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, ba
 
 
 class Run(NamedTuple):
-    """One configuration of a workload, simulated."""
+    """One simulated configuration of a workload."""
 
     batch: int
     policy: str
     slots: int
     seconds: list[float]
-    """Of a step, mean, on each machine."""
+    """Mean seconds of a step on each machine."""
     tally: dict[str, NDArray[np.int64]]
-    """Of the measured steps, see decisions.tallied."""
+    """Counts of the measured steps, as `decisions.tallied` names them."""
 
 
 def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]) -> Iterator[Run]:
-    """Every batch size, policy and number of slots."""
+    """Simulate every batch size, policy and number of slots."""
     first = workload.history_tokens + workload.warmup_tokens
     replayed = {
         batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
@@ -216,7 +216,6 @@ def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines
 
 
 def _mean_seconds(steps: Sequence[Step], tokens: Sequence[Tokens], clock: Times, miss_priority: bool) -> float:
-    """Of a step."""
     pairs = zip(steps, tokens, strict=True)
     return fmean(step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in pairs)
 

@@ -23,7 +23,7 @@ POLICIES: dict[str, Callable[[Ids, int, int], Mask]] = {
 
 
 def hits(policy: str, stream: Ids, experts: int, capacity: int) -> Mask:
-    """(requests,): whether a cache of `capacity` experts holds what is asked for, ids 0 to `experts` - 1.
+    """Return (requests,): whether a cache of `capacity` experts holds each request, ids 0 to `experts` - 1.
 
     ValueError where there is no such cache or no such id, KeyError where there is no such policy.
     """
@@ -35,5 +35,5 @@ def hits(policy: str, stream: Ids, experts: int, capacity: int) -> Mask:
 
 
 def misses(policy: str, stream: Ids, experts: int, capacity: int) -> int:
-    """Requests that such a cache does not serve."""
+    """Return how many requests a cache of `capacity` experts does not serve."""
     return len(stream) - int(np.count_nonzero(hits(policy, stream, experts, capacity)))

@@ -12,7 +12,7 @@ ONE = np.uint32(1)
 
 
 def hits(stream, experts, capacity):
-    """(requests,): whether each was served; ValueError where the ids do not fit into an entry."""
+    """Return (requests,): whether each was served; ValueError where the ids do not fit into an entry."""
     if experts > ID + 1:
         raise ValueError(f"{experts} experts, expected at most {ID + 1}")
     return hits_knowing(stream, next_uses(stream, experts), experts, capacity)
@@ -20,7 +20,7 @@ def hits(stream, experts, capacity):
 
 @njit(cache=True)
 def hits_knowing(stream, uses, experts, capacity):
-    """(requests,): whether each was served, given the next use of each request's expert, `uses`, (requests,).
+    """Return (requests,): whether each was served, given `uses` (requests,), the next use of each request's expert.
 
     A heap of what is cached, what is used last on top, and the place of every expert in it. A hit only moves up; what
     is admitted in place of the top only moves down.

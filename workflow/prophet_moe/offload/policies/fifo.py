@@ -6,7 +6,7 @@ from numba import njit
 
 @njit(cache=True)
 def hits(stream, experts, capacity):
-    """(requests,): whether each was served. A ring of what is cached, in the order of admission."""
+    """Return (requests,): whether each was served. A ring holds what is cached, in the order of admission."""
     served = np.empty(len(stream), np.bool_)
     cached = np.zeros(experts, np.bool_)
     ring = np.empty(capacity, np.uint32)

@@ -11,10 +11,10 @@ from numba import njit
 
 @njit(cache=True)
 def hits(stream, experts, capacity):
-    """(requests,): whether each was served.
+    """Return (requests,): whether each request was served.
 
-    Experts used once are evicted first, in the order of the stream. The others are in a heap by (uses, last request)
-    as they were when they came in; since both only grow, what is on top and up to date is the least.
+    Experts used once are evicted first, in the order of the stream. The others are in a heap by (uses, last request) as
+    they were when they came in; since both only grow, what is on top and up to date is the least.
     """
     served = np.empty(len(stream), np.bool_)
     uses = np.zeros(experts, np.int64)

@@ -6,9 +6,10 @@ from numba import njit
 
 @njit(cache=True)
 def hits(stream, experts, capacity):
-    """(requests,): whether each was served.
+    """Return (requests,): whether each request was served.
 
-    A doubly linked list of what is cached, from the oldest to the newest. It starts full, of ids that nobody asks for.
+    A doubly linked list holds what is cached, from the oldest to the newest. It starts full, of ids that nobody
+    requests.
     """
     served = np.empty(len(stream), np.bool_)
     ids = experts + capacity

@@ -1,7 +1,7 @@
-"""Sequences that decode together, and what they ask of an expert cache, layer by layer.
+"""Sequences that decode together, and the experts that their layers access, layer by layer.
 
-In shapes: S sequences, T steps of a round, B sequences at a time, L MoE layers, E experts, k choices. An expert of the
-model has the id layer * E + expert.
+In shapes: S sequences, T steps, B sequences at a time, L MoE layers, E experts, k choices. An expert of the model has
+the id layer * E + expert.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from prophet_moe.offload.simulator.memo import Memo
 
 ABSENT = -1
-"""In place of a token: the sequence has ended."""
+"""Stands for a token where a sequence has ended."""
 
 Id = np.uint32
-"""Unsigned: of such an index a kernel does not ask whether it counts from the end."""
+"""Ids are unsigned, so that a kernel does not check whether an index counts from the end."""
 Ids = NDArray[Id]
 
 
@@ -27,48 +27,49 @@ class DecodeBatches:
     """Steps one after another: B sequences start together and decode until the last has ended, then the next B."""
 
     choices: NDArray[np.uint16]
-    """(n, L, k), the choices of all tokens that `rows` names."""
+    """(n, L, k): the choices of all tokens that `rows` names."""
     rows: NDArray[np.int64]
-    """(T, B), the token that place b decodes at step t, ABSENT once its sequence has ended."""
+    """(T, B): the token that sequence b of the batch decodes at step t, ABSENT once it has ended."""
     experts: int
-    """E."""
+    """E, the number of experts of a layer."""
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
-    """What was computed of it: many runs replay the same round."""
+    """What was computed of the batches, since many runs replay the same ones."""
 
     @property
     def layers(self) -> int:
-        """L."""
+        """Return L, the number of MoE layers."""
         return self.choices.shape[1]
 
 
 class LayerAccesses(NamedTuple):
-    """What the layers of a round ask for. An ask is a set of experts that a layer needs at once, and a layer waits for.
+    """The experts that the layers of decode batches access; a layer needs all experts of an access at once, and waits
+    for them.
 
-    Deduplicated, a layer asks once a step, for the distinct experts of the batch. Item by item, it asks once for every
-    token.
+    Deduplicated, a layer makes one access a step, to the distinct experts of the batch. Item by item, it makes one for
+    every token.
     """
 
     of_layer: NDArray[np.int64]
-    """(T L + 1,): the asks of layer l at step t are those from of_layer[t L + l] to of_layer[t L + l + 1]."""
+    """(T L + 1,): the accesses of layer l at step t are those from of_layer[t L + l] to of_layer[t L + l + 1]."""
     starts: NDArray[np.int64]
-    """(asks + 1,): where the experts of each ask start in `ids`."""
+    """(accesses + 1,): where the experts of each access start in `ids`."""
     ids: Ids
-    """(requests,), as first chosen."""
+    """(requests,): ids of the experts, in the order in which they were first chosen."""
     tokens: Ids
-    """(requests,), tokens that chose the expert."""
+    """(requests,): how many tokens chose the expert."""
 
     @property
     def widest(self) -> int:
-        """Most experts asked for at once: what the nearest tier must hold."""
+        """Return the most experts of one access, which is what the nearest tier must hold."""
         return widest(self.starts)
 
 
 def decode_batches(
     choices: NDArray[np.uint16], starts: NDArray[np.int64], batch: int, experts: int, steps: int = 1024
 ) -> Iterator[DecodeBatches]:
-    """All sequences in their order, `batch` at a time; `starts` (S + 1,) is where they begin in `choices`.
+    """Yield all sequences in their order, `batch` at a time; `starts` (S + 1,) is where they begin in `choices`.
 
-    A round ends with the sequences that reach so many `steps`: more rounds take less memory.
+    A piece ends with the sequences that reach so many `steps`: more pieces take less memory.
     """
     lengths, pieces = np.diff(starts), []
     for first in range(0, len(lengths), batch):
@@ -85,7 +86,7 @@ def decode_batches(
 
 @njit(cache=True)
 def widest(starts):
-    """The most between two of `starts`."""
+    """Return the largest distance between neighbours in `starts`."""
     most = 0
     for part in range(len(starts) - 1):
         most = max(most, starts[part + 1] - starts[part])
@@ -93,7 +94,7 @@ def widest(starts):
 
 
 def accesses_of(batches: DecodeBatches, *, deduplicated: bool, order: NDArray[np.int64] | None = None) -> LayerAccesses:
-    """What is asked; `order` (T, L, B): in which order the tokens of a layer are taken, without it as they stand."""
+    """Return the accesses; `order` (T, L, B) says in which order a layer takes its tokens, else as they stand."""
     shape = (len(batches.rows), batches.layers, batches.rows.shape[1])
     if order is None:
         order = np.empty((0, 0, 0), np.int64)
@@ -104,7 +105,7 @@ def accesses_of(batches: DecodeBatches, *, deduplicated: bool, order: NDArray[np
 
 @njit(cache=True)
 def _permuted(order):
-    """Whether every order is one of the numbers from 0 on."""
+    """Return whether every order is a permutation of the numbers from 0 on."""
     steps, layers, batch = order.shape
     seen = np.full(batch, -1)
     for step in range(steps):
@@ -119,7 +120,7 @@ def _permuted(order):
 
 @njit(cache=True)
 def _accesses(choices, rows, order, experts, deduplicated):
-    """See `accesses_of`; without an order, `order` is empty."""
+    # Without an order, `order` is empty.
     steps, batch = rows.shape
     _, layers, top_k = choices.shape
     of_layer = np.zeros(steps * layers + 1, np.int64)

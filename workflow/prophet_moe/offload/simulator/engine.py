@@ -1,20 +1,22 @@
-"""Replay of what layers ask for against a hierarchy of expert caches and one copy queue, with a clock.
+"""Kernel of the simulator: expert accesses replayed against a hierarchy of caches and one copy queue, with a clock.
 
-The device computes the layers of a step in turn. A layer first computes what is no routed expert, then asks. Experts at
-hand are computed first, then what is under way, then what is missing, in the order of the ask, each once it arrived.
+The device computes the layers of a step in turn. A layer first computes everything but routed experts. Then it accesses
+the experts that the router chose. Experts in a slot are computed first, then one under way, then missing ones in the
+order of the access, each once its copy has arrived.
 
-* The nearest tier is what the device computes from. Before the pass, and whenever a layer has asked, a strategy states
-  its wishes: experts to prefetch, the most urgent first. They replace all earlier wishes, so that what was not begun is
-  cancelled. Wishes that are there by then are kept: they are evicted only if a missing expert finds no other place.
-* There is one copy queue. Missing experts go before wishes: a prefetch under way is paused at the end of its chunk and
-  goes on afterwards, unless the same ask waits for it. It is given up when the layer it is for asks for others and more
-  than its last chunk is left, or when its place is needed.
-* A copy overwrites at its start the expert of least key that is neither in use nor (for wishes) wished for; a wish that
-  finds none is skipped. What a layer uses is in use until the next ask. Keys follow the eviction rule.
-* With less room than an ask needs, it is served in waves: an expert that was computed gives its place to one missing.
-* Further tiers are exclusive (an expert moves nearer, what it replaces moves one tier away, and out of the last; so
-  does what is given up) or inclusive (a tier holds all that nearer tiers hold). They keep what was copied last. Behind
-  them is all of the model.
+* The device computes from the nearest tier. A strategy hands over a plan before the pass and after the access of each
+  layer: the experts to prefetch, the most urgent first. A new plan replaces the old one and cancels what was not begun.
+  Planned experts that are in a slot are kept: one is evicted only if a missing expert finds no other slot.
+* There is one copy queue, in which missing experts go before prefetches. A prefetch under way is paused at the end of
+  its chunk and continues afterwards, unless the access waits for it. It is cancelled when (a) its target layer runs
+  without needing it and more than one chunk is left, or (b) its slot is needed.
+* A copy overwrites, when it begins, the expert of the least key that is not in use. A prefetch spares planned experts
+  too, and is skipped if it finds no slot. An expert is in use until the next access. Keys follow the eviction rule.
+* If an access needs more experts than there are slots, it is served in several passes: an expert that was computed
+  gives its slot to a missing one.
+* Farther tiers are exclusive or inclusive. Exclusive: an expert moves nearer, and what it replaces moves one tier away,
+  and out of the last; so does what is cancelled. Inclusive: a tier holds all that nearer tiers hold. Farther tiers keep
+  what was copied last. Behind them is all of the model.
 
 `reference.py` says the same in plain Python.
 """
@@ -125,8 +127,8 @@ def _no_key(scores, upcoming, expert, tick, step):
 class Eviction(NamedTuple):
     """One eviction rule: of the experts in a full cache, the one of the least key is evicted.
 
-    A rule keeps a score of every expert, which `initial` gives before the run and uses change. `key` is for kernels;
-    `plain_key` says the same in real numbers, of (score, number of the next access, tick), for `reference.py`.
+    A rule keeps a score of every expert, which `initial` gives before the run and uses may change. `key` is for
+    kernels; `plain_key` says the same in real numbers, of (score, number of the next access, tick), for `reference.py`.
     """
 
     initial: Callable[[Any], Any]
@@ -162,7 +164,7 @@ _KEYS = tuple(rule.key for rule in EVICTIONS.values())
 
 
 def _chosen(kernels, number=0):
-    """One kernel that calls the kernel of a given number: Numba compiles no table of functions."""
+    """Join kernels into one that calls the kernel of a given number: Numba compiles no table of functions."""
     kernel, last = kernels[number], number == len(kernels) - 1
     others = kernel if last else _chosen(kernels, number + 1)
 
@@ -180,7 +182,7 @@ _key_of = _chosen(_KEYS)
 
 @njit(cache=True)
 def first_keys(rule, scores, upcoming, chosen):
-    """(G, C) keys of the experts `chosen` (G, C) before the run; of a group's, the earlier count as used the later."""
+    """Return the keys (G, C) of the experts `chosen` (G, C) before the run, the first of a group as if used last."""
     keys = np.empty(chosen.shape, np.int64)
     for group in range(chosen.shape[0]):
         for rank in range(chosen.shape[1]):
@@ -189,45 +191,45 @@ def first_keys(rule, scores, upcoming, chosen):
 
 
 class State(NamedTuple):
-    """What lies where. M tiers, G groups (a layer each, or one), C places, N = L E ids.
+    """What the caches hold, and the clock. M tiers, G groups (a layer each, or one for all), C slots, N = L E ids.
 
     Kernels take its arrays one by one: Numba would count references to each whenever they were handed over together.
     """
 
     slots: np.ndarray
-    """(M, G, C) ids."""
+    """(M, G, C): id of the expert in each slot."""
     keys: np.ndarray
-    """(M, G, C)."""
+    """(M, G, C): key of the expert in each slot."""
     stamps: np.ndarray
-    """(2, G, C + 1) of the nearest tier: number of the wishes that last named it, and of the ask that last used it.
+    """(2, G, C + 1), nearest tier: numbers of the plan that last named the expert and of the access that last used it.
 
-    Place -1, the last, stands for what is nowhere."""
+    Slot -1, the last, stands for experts that are in no slot."""
     filled: np.ndarray
-    """(M, G) places taken."""
+    """(M, G): how many slots are taken."""
     capacity: np.ndarray
-    """(M,) places of a group."""
+    """(M,): slots of each group."""
     slot_of: np.ndarray
-    """(M, N) its place, -1 where it is not."""
+    """(M, N): slot of each expert in each tier, -1 where it is in none."""
     prefetched_unused: np.ndarray
-    """(N,) prefetched and not used since."""
+    """(N,): whether the expert was prefetched and not used since."""
     score: np.ndarray
     """(N,) for the eviction rule. LRFU's is the sum of the weights of all uses, 2^(s / HALF_LIFE) for one at step s,
     in units of what a use at the begin of the era weighs; its key is ordered as the sum is."""
     upcoming: np.ndarray
-    """(N,) number of the ask that needs it next, for Belady's rule."""
+    """(N,): number of the access that needs the expert next, for Belady's rule."""
     clock: np.ndarray
     marks: np.ndarray
 
 
 class Rules(NamedTuple):
-    """What does not change during a run."""
+    """What does not change during a run: times by tier, layer and tokens, and the layer and group of each expert."""
 
     transfer_seconds: np.ndarray
-    """(M + 1,) seconds of a copy from each tier, and from behind the last; the first is 0."""
+    """(M + 1,): seconds of a copy from each tier, and from behind the last; the first is 0."""
     non_expert_seconds: np.ndarray
-    """(L,) seconds of all but routed experts."""
+    """(L,): seconds of everything but routed experts."""
     expert_seconds: np.ndarray
-    """(B + 1,) seconds of an expert that is handed so many tokens."""
+    """(B + 1,): seconds of an expert that computes so many tokens."""
     layer_of: np.ndarray
     """(N,) the layer of each expert: to divide by E took longer."""
     group_of: np.ndarray
@@ -235,20 +237,20 @@ class Rules(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What happened."""
+    """What happened during a run, by layer: counts, copies by the tier that they came from, and sums."""
 
     counts: np.ndarray
-    """(COUNTS, L)."""
+    """(COUNTS, L): requests by cause, and prefetches."""
     sources: np.ndarray
     """(M + 1, L): copies from each tier."""
     sums: np.ndarray
-    """(SUMS, L)."""
+    """(SUMS, L): seconds of stall, and wasted prefetches."""
 
 
 def replay(state, rules, tally, accesses, following, planned, step_seconds):
-    """Replay a round; `following` (requests,) is the number of the ask that needs the same expert next.
+    """Replay decode batches; `following` (requests,) holds the number of the access that needs the same expert next.
 
-    `planned` is what simulation.PrefetchPlan says. The duration of step t is written to step_seconds[t].
+    `planned` is a `simulation.PrefetchPlan`. The seconds of step t are written to step_seconds[t].
     """
     experts = len(state.score)
     waiting, computed, ended = np.empty(experts, np.int64), np.empty(experts, np.int64), np.empty(experts)
@@ -257,7 +259,7 @@ def replay(state, rules, tally, accesses, following, planned, step_seconds):
 
 @njit(cache=True)
 def drawn(tick):
-    """A number below 2^40 (Steele, Lea, Flood: SplitMix, 2014)."""
+    """Return a pseudorandom number below 2^40 for a tick (Steele, Lea, Flood: SplitMix, 2014)."""
     z = np.uint64(tick) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -269,7 +271,7 @@ def drawn(tick):
 
 @njit(cache=True)
 def _remove(slots, keys, stamps, filled, slot_of, tier, group, slot):
-    """Take what lies at `place` out of a tier; what lies last takes its place."""
+    """Take the expert in `slot` out of a tier; the expert in the last slot takes its place."""
     filled[tier, group] -= 1
     last = filled[tier, group]
     removed, moved = slots[tier, group, slot], slots[tier, group, last]
@@ -284,7 +286,7 @@ def _remove(slots, keys, stamps, filled, slot_of, tier, group, slot):
 
 @njit(cache=True)
 def _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, wanted):
-    """Make `wanted` the most recent of a farther tier; what that evicts, or -1."""
+    """Make `wanted` the most recent expert of a farther tier; return the expert that this evicts, or -1."""
     marks[TICK] += 1
     slot, evicted = np.int64(slot_of[tier, wanted]), np.int64(-1)
     if slot < 0:
@@ -307,7 +309,7 @@ def _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, wanted):
 
 @njit(cache=True)
 def _approach(slots, keys, stamps, filled, capacity, slot_of, marks, group, source, wanted):
-    """Let the farther tiers know that an expert comes to the nearest one from `source`."""
+    """Tell the farther tiers that an expert comes to the nearest one from `source`."""
     if marks[INCLUSIVE]:
         for tier in range(len(capacity) - 1, 0, -1):
             _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, wanted)
@@ -317,7 +319,7 @@ def _approach(slots, keys, stamps, filled, capacity, slot_of, marks, group, sour
 
 @njit(cache=True)
 def _demote(slots, keys, filled, capacity, slot_of, marks, group, evicted):
-    """What left the nearest tier moves one tier away, as does what it replaces; inclusive tiers hold it already."""
+    """Move an expert that left the nearest tier one tier away, and what it replaces farther, if tiers are exclusive."""
     tier = 1
     while evicted >= 0 and tier < len(capacity) and not marks[INCLUSIVE]:
         evicted = _renew(slots, keys, filled, capacity, slot_of, marks, tier, group, evicted)
@@ -358,6 +360,14 @@ def _run(
     computed,
     ended,
 ):
+    """Replay all steps of decode batches; the helpers below share the arrays that are handed over.
+
+    A step: `new_step`; `issue` the plan before the pass; then each layer in turn; then let the copy queue catch up.
+    A layer: compute everything but routed experts; then serve each access; after the first, `issue` the layer's plan.
+    An access: `advance` the copy queue to now; 1. compute what is in a slot; 2. wait for a needed prefetch under way,
+    or pause it; 3. copy and compute what is missing; 4. let a paused prefetch continue; 5. put the new plan in force.
+    """
+
     def new_step():
         """Begin a step: for rules that count uses, one now weighs more than one in the step before."""
         marks[STEP] += 1
@@ -377,13 +387,13 @@ def _run(
         keys[0, group, slot_of[0, wanted]] = key
 
     def rank_of(group, slot, plan, access):
-        """The least is evicted first."""
+        """Return the key of the expert in a slot, raised if it is planned or in use; the least is evicted first."""
         planned = PLANNED if stamps[PLANNED_AT, group, slot] == plan else 0
         used = IN_USE if stamps[USED_AT, group, slot] == access else 0
         return keys[0, group, slot] + planned + used
 
     def drawn_of(group, least, plan, access):
-        """One of the places of the nearest tier that rank `least`."""
+        """Draw one of the slots of the nearest tier whose rank is `least`."""
         equal = 0
         for slot in range(capacity[0]):
             equal += rank_of(group, slot, plan, access) == least
@@ -394,7 +404,7 @@ def _run(
         return drawn_slot
 
     def victim_of(group, below):
-        """A free place of the nearest tier, or that of the least key if it is less than `below`, or -1."""
+        """Return a free slot of the nearest tier, or that of the least rank if it is below `below`, or -1."""
         if filled[0, group] < capacity[0]:
             return filled[0, group]
         plan, access, least = marks[PLAN], marks[ACCESS], np.int64(below)
@@ -410,19 +420,19 @@ def _run(
         return victim
 
     def source_of(wanted):
-        """The nearest tier that holds the expert, but the first; their number where none does."""
+        """Return the nearest farther tier that holds the expert, or the number of tiers if none does."""
         tier = 1
         while tier < len(capacity) and slot_of[tier, wanted] < 0:
             tier += 1
         return tier
 
     def demote(group, evicted):
-        """See `_demote`."""
+        """Move an expert that left the nearest tier to a farther one, if there is any."""
         if evicted >= 0 and len(capacity) > 1:
             _demote(slots, keys, filled, capacity, slot_of, marks, group, evicted)
 
     def waste(wasted):
-        """Note that a prefetch was for nothing; one under way, which is paused, ends here."""
+        """Count a prefetch as never used; if it is under way, it is paused, and ends here."""
         layer, share = layer_of[wasted], 1.0
         if marks[IN_FLIGHT] == wasted:
             marks[IN_FLIGHT] = -1
@@ -435,7 +445,7 @@ def _run(
         sums[WASTED_SHARE, layer] += share
 
     def put(source, group, slot, wanted):
-        """Copy an expert to a place of the nearest tier, and move what was there."""
+        """Copy an expert to a slot of the nearest tier, and demote what was there."""
         sources[source, layer_of[wanted]] += 1
         if len(capacity) > 1:
             _approach(slots, keys, stamps, filled, capacity, slot_of, marks, group, source, wanted)
@@ -453,7 +463,7 @@ def _run(
         demote(group, evicted)
 
     def issue(step, point):
-        """Take note of new wishes."""
+        """Put the plan of a point of the step in force, from now on."""
         marks[PLAN] += 1
         marks[NEXT], marks[LAST] = begins[step, point], ends[step, point]
         clock[PLAN_TIME] = clock[NOW]
@@ -462,7 +472,7 @@ def _run(
             stamps[PLANNED_AT, group_of[wanted], slot_of[0, wanted]] = marks[PLAN]
 
     def advance(until):
-        """Let the copy queue work off wishes until then."""
+        """Let the copy queue begin and end prefetches of the plan until a time."""
         while True:
             if marks[IN_FLIGHT] >= 0:
                 if clock[COPY_END] > until:
@@ -498,6 +508,7 @@ def _run(
             clock[COPY_END] = clock[LINK_FREE] = start + transfer_seconds[source]
             clock[PREFETCH_BUSY] += transfer_seconds[source]
 
+    # The steps.
     layers = len(non_expert_seconds)
     for step in range(len(step_seconds)):
         began = clock[NOW]
@@ -513,7 +524,7 @@ def _run(
                 group = group_of[ids[begin]]
                 marks[ACCESS] += 1
 
-                # What is at hand.
+                # 1. Compute experts that are in a slot.
                 time, done, missing, late = now, 0, 0, -1
                 for request in range(begin, end):
                     wanted = ids[request]
@@ -536,7 +547,7 @@ def _run(
                     done += 1
                 busy = time - now
 
-                # What is under way: waited for, or out of the way of what is missing.
+                # 2. Wait for a prefetch under way that is needed; else pause or cancel it if it is in the way.
                 link, paused = now, False
                 if late >= 0:
                     wanted = ids[late]
@@ -563,7 +574,7 @@ def _run(
                             _remove(slots, keys, stamps, filled, slot_of, 0, group, slot_of[0, flown])
                             demote(group, flown)
 
-                # What is missing.
+                # 3. Copy and compute missing experts, one after another.
                 recycled = 0
                 for number in range(missing):
                     request = waiting[number]
@@ -584,6 +595,7 @@ def _run(
                     computed[done], ended[done] = wanted, time
                     done += 1
 
+                # 4. Let a paused prefetch continue behind the demand copies.
                 if marks[IN_FLIGHT] < 0:
                     clock[LINK_FREE] = link
                 elif paused:
@@ -595,6 +607,7 @@ def _run(
                 sums[STALL, layer] += time - now - busy
                 clock[NOW] = time
 
+                # 5. After the first access of a layer, its plan counts from when the access began.
                 if access == first:
                     clock[NOW] = now
                     issue(step, layer + 1)

@@ -44,7 +44,7 @@ def check(run: Outcome, times: Times) -> Outcome:
 
 
 def check_beside(run: Outcome, belady: Outcome, resident: Outcome) -> Outcome:
-    """Return `run` if it beats neither the offline optimum nor a device that copies nothing; else Impossible.
+    """Return `run` if it beats neither the offline optimum nor a device that copies nothing; else raise Impossible.
 
     Prefetches included, no strategy copies less than Belady's rule on demand: copies made early can be made late.
     """
@@ -54,7 +54,7 @@ def check_beside(run: Outcome, belady: Outcome, resident: Outcome) -> Outcome:
 
 
 def _rounded(run: Outcome) -> float:
-    """Seconds by which sums over `run` may differ though nothing is wrong: a share of the latest of its clocks."""
+    """Return the seconds by which sums over `run` may differ by rounding: a share of the latest of its clocks."""
     latest = max(run.seconds, run.compute_seconds + run.demand_seconds + run.prefetch_seconds)
     events = int(run.requests.sum()) + run.copies + run.counts.shape[1] * len(run.step_seconds)
     return latest * max(TOLERANCE, ROUNDINGS * events * np.finfo(float).eps / 2)

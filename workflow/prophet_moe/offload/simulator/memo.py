@@ -8,7 +8,7 @@ class Memo(dict):
     """What was made so far, by name; whoever owns it keeps it alive."""
 
     def __call__(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` returned for this key, which is called once."""
+        """Return what `make` returned for this key; it is called once."""
         if key not in self:
             self[key] = make()
         return self[key]

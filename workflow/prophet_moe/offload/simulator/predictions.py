@@ -1,6 +1,6 @@
-"""What is known of the tokens of a run before their experts are: learned from other sequences, or of tokens before.
+"""What is known of the tokens of a run before their experts are: from training sequences, or from tokens before.
 
-In shapes: n tokens, L MoE layers, E experts. A forecast is (n, L, E): the probability that a token chooses an expert.
+In shapes: n tokens, L MoE layers, E experts. Predictions are (n, L, E): the probability that a token chooses an expert.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Probabilities = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What the sequences that are not replayed tell."""
+    """What the sequences that are not replayed say about routing, counted or learned by a predictor."""
 
     trace: Trace
     network: Network | None = None
@@ -32,33 +32,33 @@ class TrainingStatistics:
 
     @cached_property
     def context(self) -> Context:
-        """Of the tokens learned from."""
+        """Return the context of the training tokens, which predictions condition on."""
         return context_of(self.trace)
 
     @cached_property
     def popularity(self) -> NDArray[np.float64]:
-        """(L, E): share of the tokens that choose each expert."""
+        """Return (L, E): the share of the training tokens that choose each expert."""
         return popularity(self.trace)
 
     def transitions(self, layer: int, lookahead: int, order: int) -> Callable[[Ids], Probabilities]:
-        """From the inputs of `layer`, as Context gives them, to probabilities (n, E)."""
-        known, chosen = self.context, self.context.choices[:, layer]
+        """Return a function from the inputs of `layer`, as Context gives them, to probabilities (n, E)."""
+        context, chosen = self.context, self.context.choices[:, layer]
         return self.memo(
             ("transitions", layer, lookahead, order),
-            lambda: transitions(known.inputs(layer, lookahead), chosen, known.experts, order),
+            lambda: transitions(context.inputs(layer, lookahead), chosen, context.experts, order),
         )
 
     def path(self, layer: int) -> Callable[[list[NDArray[np.int64]]], Probabilities]:
-        """From what is known before the pass to probabilities (n, E)."""
-        known, chosen = self.context, self.context.choices[:, layer]
+        """Return a function from what is known before the pass to probabilities (n, E) of `layer`."""
+        context, chosen = self.context, self.context.choices[:, layer]
         return self.memo(
-            ("path", layer), lambda: conditional(before_the_pass(self.trace, known, layer), chosen, known.experts)
+            ("path", layer), lambda: conditional(before_the_pass(self.trace, context, layer), chosen, context.experts)
         )
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What can be said of the tokens of a run; each forecast is made once, however often it is asked for."""
+    """What can be predicted of the tokens of a run; each prediction is computed once, however often it is used."""
 
     training: TrainingStatistics
     trace: Trace
@@ -67,11 +67,11 @@ class Predictions:
 
     @cached_property
     def context(self) -> Context:
-        """Of the tokens of the run."""
+        """Return the context of the tokens of the run."""
         return context_of(self.trace)
 
     def transitions(self, lookahead: int, order: int) -> Probabilities:
-        """From the first choices of `order` layers, the last of them `lookahead` before; 0 in the first layers."""
+        """Predict from first choices of `order` layers, the last of them `lookahead` before; 0 in the first layers."""
 
         def of_layer(layer: int) -> Probabilities:
             return self.training.transitions(layer, lookahead, order)(self.context.inputs(layer, lookahead))
@@ -79,7 +79,7 @@ class Predictions:
         return self.memo(("transitions", lookahead, order), lambda: self._by_layer(lookahead, of_layer))
 
     def prophet(self, lookahead: int) -> Probabilities:
-        """From Prophet's predictor; 0 in the first `lookahead` layers."""
+        """Predict by Prophet's predictor, 0 in the first `lookahead` layers; without a predictor raise a UserError."""
         network = self.training.network
         if network is None:
             raise UserError("prophet", "no predictor was trained on this trace", "Train one, or leave prophet out.")
@@ -90,7 +90,9 @@ class Predictions:
         return self.memo(("prophet", lookahead), lambda: self._by_layer(lookahead, of_layer))
 
     def path(self) -> Probabilities:
-        """Before the pass: from the first choice of the token before, and from the token where the trace has it."""
+        """Predict before the pass: from the first choice of the token before, and from the token where the trace has
+        it.
+        """
 
         def of_layer(layer: int) -> Probabilities:
             return self.training.path(layer)(before_the_pass(self.trace, self.context, layer))
@@ -98,18 +100,18 @@ class Predictions:
         return self.memo("path", lambda: self._by_layer(0, of_layer))
 
     def route(self) -> NDArray[np.int64]:
-        """(n, L): the likeliest expert of `path`."""
+        """Return (n, L): the likeliest expert by `path`."""
         return self.memo("route", lambda: self.path().argmax(axis=2))
 
     def _by_layer(self, first: int, of_layer: Callable[[int], Probabilities]) -> Probabilities:
         tokens, layers, _ = self.context.choices.shape
-        found = np.zeros((tokens, layers, self.context.experts), np.float32)
+        predicted = np.zeros((tokens, layers, self.context.experts), np.float32)
         for layer in range(first, layers):
-            found[:, layer] = of_layer(layer)
-        return found
+            predicted[:, layer] = of_layer(layer)
+        return predicted
 
 
 def before_the_pass(trace: Trace, context: Context, layer: int) -> list[NDArray[np.int64]]:
-    """What the token before chose first in this layer, and the token itself where it is known, each (n,)."""
+    """Return what the token before chose first in this layer, and the token where it is known, each (n,)."""
     before = np.where(context.follows, np.roll(context.choices[:, layer, 0].astype(np.int64), 1), context.experts)
     return [before] if trace.token is None else [before, trace.token.astype(np.int64)]

@@ -1,6 +1,6 @@
-"""From forecasts to wishes: which experts to prefetch when, the most urgent first.
+"""From predictions to prefetch plans: which experts to prefetch when, the most urgent first.
 
-In shapes: T steps, L MoE layers, E experts, W wishes. An expert of the model has the id layer * E + expert.
+In shapes: T steps, L MoE layers, E experts, P prefetches. An expert of the model has the id layer * E + expert.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ LOOKAHEAD = LAYERS_BEFORE
 
 
 class Needs(NamedTuple):
-    """Which experts each layer likely asks for at each step."""
+    """The experts that each layer likely accesses at each step."""
 
     starts: NDArray[np.int64]
     """(T L + 1,): those of layer l at step t are from starts[t L + l] to starts[t L + l + 1]."""
@@ -30,14 +30,14 @@ class Needs(NamedTuple):
 
 
 def batch_needs(batches: DecodeBatches, predictions: Probabilities) -> Needs:
-    """What at least one token of the batch chooses, of probability 1 - prod(1 - p), for `forecast` (n, L, E)."""
-    # What is remembered holds on to `forecast`: no other array can have its id as long.
-    made = batches.memo(("needs", id(predictions)), lambda: (predictions, _batch_needs(batches.rows, predictions)))
-    return Needs(*made[1])
+    """Return what at least one token of the batch likely chooses, with 1 - prod(1 - p) of `predictions` (n, L, E)."""
+    # The memo holds on to `predictions`: no other array can have its id as long.
+    needs = batches.memo(("needs", id(predictions)), lambda: (predictions, _batch_needs(batches.rows, predictions)))
+    return Needs(*needs[1])
 
 
 def true_needs(batches: DecodeBatches) -> Needs:
-    """What will be asked."""
+    """Return the experts that each layer will access, which only an oracle knows."""
     return Needs(*batches.memo("true needs", lambda: _true_needs(batches.rows, batches.choices, batches.experts)))
 
 
@@ -49,10 +49,11 @@ def ahead(
     before_pass: bool = False,
     next_step: bool = False,
 ) -> PrefetchPlan:
-    """When layer l has asked, what layers l + d likely need, for each d of `needs`, the nearest first.
+    """Plan what layers l + d likely need once layer l has accessed its experts, for each d of `needs`, the nearest
+    first.
 
-    No more of one layer than the nearest tier holds. `before_pass`: also before layer 0, which is layer -1 here.
-    `next_step`: beyond the last layer, the first layers of the next step are meant.
+    A plan holds no more experts of one layer than the nearest tier. `before_pass`: also before layer 0, which is layer
+    -1 here. `next_step`: beyond the last layer, the first layers of the next step are meant.
     """
     capacity, per_layer = hierarchy.capacities[0], hierarchy.per_layer
     most = capacity * len(needs) if per_layer else capacity
@@ -70,13 +71,12 @@ def ahead(
 
 
 def _first(needs: Needs, capacity: int) -> Needs:
-    """No more than so many of a layer, the likeliest."""
+    """Return no more needs of a layer than a number, the likeliest."""
     return Needs(*_trimmed(*needs, capacity)) if widest(needs.starts) > capacity else needs
 
 
 @njit(cache=True)
 def _trimmed(starts, ids, capacity):
-    """See `_first`."""
     fewer, fitting = np.zeros_like(starts), np.empty_like(ids)
     size = 0
     for layer in range(len(starts) - 1):
@@ -89,7 +89,7 @@ def _trimmed(starts, ids, capacity):
 
 @njit(cache=True)
 def _ranges(starts, steps, layers, nearest, farthest, before_pass, next_step, most):
-    """Begins and ends of what the layers `nearest` to `farthest` layers on need, at every point."""
+    """Return begins and ends of what the layers `nearest` to `farthest` layers on need, at every point."""
     begins = np.empty((steps, layers + 1), np.int64)
     ends = np.empty_like(begins)
     for step in range(steps):
@@ -103,7 +103,7 @@ def _ranges(starts, steps, layers, nearest, farthest, before_pass, next_step, mo
 
 
 def _joined(parts: Sequence[PrefetchPlan], most: int) -> PrefetchPlan:
-    """At every point the wishes of all parts one after another, no more than so many."""
+    """Return at every point the prefetches of all parts one after another, no more than a number."""
     counts = np.minimum(sum(part.ends - part.begins for part in parts), most)
     ends = np.cumsum(counts).reshape(counts.shape)
     joined = PrefetchPlan(np.empty(counts.sum(), Id), ends - counts, ends)
@@ -115,7 +115,7 @@ def _joined(parts: Sequence[PrefetchPlan], most: int) -> PrefetchPlan:
 
 @njit(cache=True)
 def _append(joined, filled, ends, ids, firsts, lasts):
-    """Append to the wishes of every point those of a part, up to their end."""
+    """Append to the prefetches of every point those of a part, up to their end."""
     steps, points = filled.shape
     for step in range(steps):
         for point in range(points):
@@ -128,7 +128,6 @@ def _append(joined, filled, ends, ids, firsts, lasts):
 
 @njit(cache=True)
 def _batch_needs(rows, predictions):
-    """See `batch_needs`."""
     tokens, layers, experts = predictions.shape
     flat = predictions.reshape(tokens, layers * experts)
     starts, ids, likely, keys = no_needs(len(rows), layers, experts)
@@ -158,7 +157,6 @@ def _batch_needs(rows, predictions):
 
 @njit(cache=True)
 def _true_needs(rows, choices, experts):
-    """See `true_needs`."""
     layers = choices.shape[1]
     starts, ids, _, _ = no_needs(len(rows), layers, experts)
     # A bit for each expert: at small batches few are set, and the others take no time.
@@ -186,13 +184,13 @@ def _true_needs(rows, choices, experts):
 
 @njit(cache=True)
 def lowest(bits):
-    """Number of the lowest bit that is set: the exponent of its value as a double (IEEE 754)."""
+    """Return the number of the lowest bit that is set: the exponent of its value as a double (IEEE 754)."""
     return (np.float64(bits & (~bits + np.uint64(1))).view(np.int64) >> 52) - 1023
 
 
 @njit(cache=True)
 def no_needs(steps, layers, experts):
-    """Starts and ids, for a kernel to fill step by step with `append_likely`, and what that needs room for."""
+    """Return empty starts and ids, for a kernel to fill with `append_likely`, and two arrays that this works in."""
     starts, ids = np.zeros(steps * layers + 1, np.int64), np.empty(steps * layers * experts, Id)
     return starts, ids, np.empty(experts + 1, np.int64), np.empty(experts, np.int64)
 

@@ -1,8 +1,8 @@
-"""The expert-cache simulator in plain Python, to be read beside `engine.py` and to hold it to what it says.
+"""The simulator in plain Python, to be read beside `engine.py` and to hold it to what it says.
 
-`simulate` takes and gives what `simulation.simulate` does, checks nothing, and is some hundred times slower. Where two
-experts have equal keys, the one in the lower place goes: places are numbered as they were filled, and what lies last
-fills the place of one that is removed.
+`simulate` takes and returns what `simulation.simulate` does, checks nothing, and is some hundred times slower. Where
+two experts have equal keys, the one in the lower slot is evicted: slots are numbered as they were filled, and the
+expert in the last slot fills the slot of one that is removed.
 """
 
 import math
@@ -45,7 +45,7 @@ def simulate(
     warm: bool = True,
     oversubscribe: bool = False,
 ) -> Outcome:
-    """Replay rounds one after another, as `simulation.simulate`; a layer may always ask for more than there is room."""
+    """Replay jobs one by one, as `simulation.simulate`; a layer may always need more experts than it has slots."""
     jobs = list(jobs)
     accessed, first_accesses = requests_of([job.accesses for job in jobs])
     replay = Replay(hierarchy, times, popularity, Rule(eviction, popularity, first_accesses))
@@ -78,16 +78,16 @@ def simulate(
 
 @dataclass(frozen=True)
 class Request:
-    """One expert of an ask."""
+    """One expert of an access, and how many tokens chose it."""
 
     expert: int
     tokens: int
     following: int
-    """Number of the ask that needs the expert next, or NEVER."""
+    """Number of the access that needs the expert next, or NEVER."""
 
 
 def requests_of(parts: list[LayerAccesses]) -> tuple[list[list[list[Request]]], dict[int, int]]:
-    """The requests of each ask of each round, and the number of the ask that needs each expert first."""
+    """Return the requests of each access of each job, and the number of the access that needs each expert first."""
     number = sum(len(part.starts) - 1 for part in parts)
     upcoming: dict[int, int] = {}
     accessed = []
@@ -131,20 +131,22 @@ class Rule:
 
 
 class NearTier:
-    """What the device computes from."""
+    """The nearest tier, from which the device computes."""
 
     def __init__(self, capacity: int) -> None:
-        """Empty."""
+        """Start without any expert, with `capacity` slots."""
         self.capacity = capacity
         self.experts: list[int] = []
-        """By place."""
+        """The expert in each slot."""
         self.keys: dict[int, float] = {}
 
     def slot_for(self, untouchable: set[int], precious: list[set[int]], pick: int) -> int | None:
-        """Where to copy an expert: a free place, or that of the least key among those that are not untouchable.
+        """Return the slot to copy an expert to: a free one, or that of the least key among those that are not
+        untouchable.
 
         What is in one of the `precious` sets is taken only when nothing else is left, what is in the first the last.
-        `pick` decides, by what is left when it is divided, among those of the same key.
+        `pick` decides, by what is left when it is divided, among those of the same key. None says that there is no
+        slot.
         """
         if len(self.experts) < self.capacity:
             return len(self.experts)
@@ -155,11 +157,11 @@ class NearTier:
         return equal[pick % len(equal)] if equal else None
 
     def rank(self, expert: int, precious: list[set[int]]) -> tuple:
-        """The least is evicted first."""
+        """Return the rank of an expert; the least is evicted first."""
         return *(expert in dear for dear in precious), self.keys[expert]
 
     def put(self, slot: int, expert: int) -> int | None:
-        """Return the expert that was there."""
+        """Put an expert into a slot and return the expert that was there, if any."""
         self.keys[expert] = 0
         if slot == len(self.experts):
             self.experts.append(expert)
@@ -169,7 +171,7 @@ class NearTier:
         return evicted
 
     def remove(self, expert: int) -> None:
-        """What lies last takes its place."""
+        """Take an expert out; the expert in the last slot takes its place."""
         slot, last = self.experts.index(expert), self.experts.pop()
         if last != expert:
             self.experts[slot] = last
@@ -177,10 +179,10 @@ class NearTier:
 
 
 class FarTier:
-    """A least recently used one: experts in the order in which they were last moved or copied, the most recent last."""
+    """A farther tier, least recently used: experts in the order of their last move or copy, the most recent last."""
 
     def __init__(self, capacity: int) -> None:
-        """Empty."""
+        """Start without any expert, with `capacity` slots."""
         self.capacity = capacity
         self.experts: OrderedDict[int, None] = OrderedDict()
 
@@ -196,21 +198,23 @@ class FarTier:
 
 
 class Caches:
-    """The tiers of a group: of one layer, or of all layers together."""
+    """All tiers of a group, which is one layer, or all layers together."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
-        """Empty."""
+        """Start all tiers of the hierarchy without experts."""
         self.inclusive = hierarchy.inclusive
         self.near = NearTier(hierarchy.capacities[0])
         self.far = [FarTier(capacity) for capacity in hierarchy.capacities[1:]]
 
     def source(self, expert: int) -> int:
-        """The number of the nearest far tier that holds the expert, from 1 on; of what is behind them if none does."""
+        """Return the number, from 1 on, of the nearest far tier that holds the expert, or of what is behind them."""
         holding = (number for number, tier in enumerate(self.far, 1) if expert in tier.experts)
         return next(holding, len(self.far) + 1)
 
     def take(self, expert: int) -> int:
-        """Take an expert out of the exclusive tier it is copied from, or into all inclusive ones; ticks it took."""
+        """Take an expert out of the exclusive tier it is copied from, or into all inclusive ones; return the ticks it
+        took.
+        """
         if self.inclusive:
             for nearer, tier in reversed(list(pairwise([self.near, *self.far]))):
                 tier.renew(expert, nearer.experts)
@@ -220,7 +224,7 @@ class Caches:
         return 0
 
     def demote(self, expert: int | None) -> int:
-        """Move what left the nearest tier one tier away, as what it replaces there; ticks it took."""
+        """Move what left the nearest tier one tier away, and what it replaces too; return the ticks it took."""
         ticks = 0
         for tier in [] if self.inclusive else self.far:
             if expert is not None:
@@ -229,7 +233,7 @@ class Caches:
         return ticks
 
     def fill(self, ranked: list[int], rule: Rule) -> None:
-        """Put the most popular experts into the nearest tier, the next into the one behind, or into both: inclusive."""
+        """Put the most popular experts into the nearest tier, and the next into the one behind, or both if inclusive."""
         for tier in [self.near, *self.far]:
             chosen = ranked[: tier.capacity]
             ranked = ranked if self.inclusive else ranked[tier.capacity :]
@@ -242,7 +246,7 @@ class Caches:
 
 @dataclass
 class Flight:
-    """A prefetch under way; seconds."""
+    """A prefetch under way; times are in seconds."""
 
     expert: int
     source: int
@@ -250,23 +254,23 @@ class Flight:
     end: float
 
     def chunk_end(self, now: float, chunk: float) -> float:
-        """End of the chunk that is being copied."""
+        """Return the end of the chunk that is being copied."""
         return min(self.end, self.begin + max(1, math.ceil((now - self.begin) / chunk)) * chunk)
 
     def delay(self, seconds: float) -> None:
-        """It goes on later, as if it had begun later."""
+        """Let the prefetch continue later, as if it had begun later."""
         self.begin += seconds
         self.end += seconds
 
 
 @dataclass
 class CopyQueue:
-    """What the link does; seconds."""
+    """What the link copies and has to copy; times are in seconds."""
 
     free: float = 0.0
     """When it has done what was begun; of a paused prefetch, when the pause began."""
     issued: float = 0.0
-    """When the wishes were stated."""
+    """When the plan in force was made."""
     prefetches: deque[int] = field(default_factory=deque)
     """Not begun, the most urgent first."""
     flight: Flight | None = None
@@ -274,24 +278,24 @@ class CopyQueue:
     prefetch_seconds: float = 0.0
 
     def carries(self, expert: int) -> bool:
-        """Whether it is the prefetch under way."""
+        """Return whether the expert is the prefetch under way."""
         return self.flight is not None and self.flight.expert == expert
 
 
 @dataclass
 class Service:
-    """How an ask is served; seconds."""
+    """How one access is served so far; times are in seconds."""
 
     now: float
-    """When the layer asked."""
+    """When the layer made the access."""
     time: float
     """When what was computed so far has ended."""
     busy: float = 0.0
-    """Of these spent computing."""
+    """Seconds of these that were spent computing."""
     link: float = 0.0
     """When the link is free for a missing expert."""
     computed: deque[tuple[int, float]] = field(default_factory=deque)
-    """Experts whose places may be taken by missing ones, and when each was computed."""
+    """Experts whose slots missing ones may take, and when each was computed."""
 
     def compute(self, expert: int, arrival: float, work: float) -> None:
         """Compute an expert once it has arrived."""
@@ -301,24 +305,24 @@ class Service:
 
 
 class Replay:
-    """A device, its caches and its copy queue."""
+    """A device, its caches and its copy queue, while a run is replayed."""
 
     def __init__(self, hierarchy: Hierarchy, times: Times, popularity: Floats, rule: Rule) -> None:
-        """Empty caches, an idle queue."""
+        """Start with empty caches and an idle queue at time 0."""
         self.layers, self.experts = popularity.shape
         self.times, self.rule = times, rule
         self.transfer_seconds = (0.0, *times.transfer_seconds)
-        """By tier that the copy is from."""
+        """Seconds of a copy, by the tier that it is from."""
         self.groups = [Caches(hierarchy) for _ in range(self.layers if hierarchy.per_layer else 1)]
         self.queue = CopyQueue()
         self.time = 0.0
         self.tick = self.steps = 0
         self.in_use: set[int] = set()
-        """In the nearest tier, of the last ask."""
+        """Experts of the last access that are in the nearest tier."""
         self.planned: set[int] = set()
-        """In the nearest tier: named by the wishes and there when they were stated, or prefetched for them."""
+        """Experts in the nearest tier that the plan names and that were there by then, or were prefetched for it."""
         self.prefetched_unused: set[int] = set()
-        """In the nearest tier, or under way to it: prefetched and not used since."""
+        """Experts in the nearest tier, or under way to it, that were prefetched and not used since."""
         self.counts = np.zeros((COUNTS, self.layers), np.int64)
         self.sources = np.zeros((len(hierarchy.capacities) + 1, self.layers), np.int64)
         self.sums = np.zeros((SUMS, self.layers))
@@ -332,7 +336,9 @@ class Replay:
             group.fill(sorted(of_group, key=lambda expert: -popularity.flat[expert]), self.rule)
 
     def step(self, accesses: list[list[list[Request]]], prefetches: NDArray[np.int32]) -> float:
-        """Compute a step, the asks of each layer, given the wishes before it and after each layer; its duration."""
+        """Compute a step from the accesses of each layer and the plans before it and after each layer; return its
+        seconds.
+        """
         began = self.time
         self.steps += 1
         self.replace_plan(prefetches[0])
@@ -348,19 +354,19 @@ class Replay:
         return self.time - began
 
     def layer_of(self, expert: int) -> int:
-        """Its layer."""
+        """Return the layer that an expert belongs to."""
         return expert // self.experts
 
     def group_of(self, expert: int) -> Caches:
-        """The caches that may hold it."""
+        """Return the caches that may hold an expert."""
         return self.groups[self.layer_of(expert)] if len(self.groups) > 1 else self.groups[0]
 
     def is_near(self, expert: int) -> bool:
-        """Whether it has a place in the nearest tier, be it still under way."""
+        """Return whether an expert has a slot in the nearest tier, even if its copy is under way."""
         return expert in self.group_of(expert).near.keys
 
     def set_key(self, expert: int) -> None:
-        """It was used, or its prefetch has ended."""
+        """Give an expert a new key, because it was used or its prefetch has ended."""
         self.tick += 1
         self.group_of(expert).near.keys[expert] = self.rule.key(expert, self.tick)
 
@@ -372,7 +378,7 @@ class Replay:
         self.set_key(request.expert)
 
     def replace_plan(self, prefetches: NDArray[np.int32]) -> None:
-        """Replace all earlier wishes; `wishes` is ended by -1."""
+        """Replace the plan in force by `prefetches`, which -1 ends."""
         named = prefetches.tolist()
         self.queue.prefetches = deque(named[: named.index(-1)] if -1 in named else named)
         self.queue.issued = self.time
@@ -393,7 +399,7 @@ class Replay:
             self.begin_prefetch(queue.prefetches.popleft(), start)
 
     def begin_prefetch(self, expert: int, start: float) -> None:
-        """Unless the expert is there, or finds no place."""
+        """Begin to prefetch an expert, unless it is in a slot or finds none."""
         if self.is_near(expert):
             return
         slot = self.slot_for(expert, self.in_use | self.planned, [])
@@ -409,11 +415,11 @@ class Replay:
         self.queue.prefetch_seconds += self.transfer_seconds[source]
 
     def slot_for(self, expert: int, untouchable: set[int], precious: list[set[int]]) -> int | None:
-        """See NearTier.place."""
+        """Return the slot of the nearest tier to copy an expert to, as `NearTier.slot_for` does."""
         return self.group_of(expert).near.slot_for(untouchable, precious, self.rule.pick(self.tick))
 
     def copy(self, expert: int, slot: int) -> int:
-        """Copy an expert to a place of the nearest tier, and move what was there; the tier that it came from."""
+        """Copy an expert to a slot of the nearest tier, demote what was there, and return the tier it came from."""
         group = self.group_of(expert)
         source = group.source(expert)
         self.sources[source, self.layer_of(expert)] += 1
@@ -424,7 +430,7 @@ class Replay:
         return source
 
     def leave(self, expert: int) -> None:
-        """An expert has left the nearest tier."""
+        """Take note that an expert has left the nearest tier, and demote it."""
         if expert in self.prefetched_unused:
             self.waste(expert)
         self.planned.discard(expert)
@@ -432,7 +438,7 @@ class Replay:
         self.tick += self.group_of(expert).demote(expert)
 
     def waste(self, expert: int) -> None:
-        """A prefetch was for nothing; one under way, which is paused, ends here."""
+        """Count a prefetch as never used; one under way, which is paused, ends here."""
         share = 1.0
         if self.queue.carries(expert):
             flight, self.queue.flight = self.queue.flight, None
@@ -445,7 +451,7 @@ class Replay:
         self.sums[WASTED_SHARE, self.layer_of(expert)] += share
 
     def serve(self, access: list[Request], layer: int, *, final: bool) -> float:
-        """Serve an ask of a layer, its `final` one of the step or not; when all of it was computed."""
+        """Serve an access of a layer, its `final` one of the step or not; return when all of it was computed."""
         there = [request for request in access if self.is_near(request.expert)]
         missing = [request for request in access if not self.is_near(request.expert)]
         at_hand = [request for request in there if not self.queue.carries(request.expert)]
@@ -465,21 +471,21 @@ class Replay:
         return service.time
 
     def compute_at_hand(self, service: Service, at_hand: list[Request], layer: int) -> None:
-        """Compute what has been copied."""
+        """Compute the experts that are in a slot already."""
         for request in at_hand:
             self.counts[PREFETCHED if request.expert in self.prefetched_unused else KEPT, layer] += 1
             self.use(request)
             service.compute(request.expert, service.now, float(self.times.expert_seconds[request.tokens]))
 
     def await_flight(self, service: Service, request: Request, layer: int) -> None:
-        """Compute what is under way; missing experts are copied after it."""
+        """Compute the expert that is under way; missing experts are copied after it."""
         service.link, self.queue.flight = self.queue.flight.end, None
         self.counts[LATE, layer] += 1
         self.use(request)
         service.compute(request.expert, service.link, float(self.times.expert_seconds[request.tokens]))
 
     def pause_flight(self, service: Service, wrong: bool) -> None:
-        """Pause the prefetch under way at the end of its chunk; give a `wrong` one up, unless that is its last."""
+        """Pause the prefetch under way at the end of its chunk; cancel a `wrong` one, unless that is its last chunk."""
         flight = self.queue.flight
         service.link = self.queue.free = flight.chunk_end(service.now, self.times.chunk_seconds)
         if wrong and service.link < flight.end:
@@ -502,7 +508,7 @@ class Replay:
         service.compute(request.expert, service.link, float(self.times.expert_seconds[request.tokens]))
 
     def resume_flight(self, service: Service) -> None:
-        """Let what is under way go on once the missing experts are there."""
+        """Let the prefetch under way continue once the missing experts are there."""
         queue = self.queue
         if queue.flight and queue.free < queue.flight.end:
             queue.flight.delay(service.link - queue.free)

@@ -1,4 +1,6 @@
-"""One run: a strategy's wishes, a hierarchy of caches, a link and a device's times, replayed on routed tokens."""
+"""One run: prefetch plans of a strategy, a hierarchy of caches, a link and the times of a device, replayed on routed
+tokens.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class Hierarchy:
     inclusive: bool = False
 
     def check(self) -> "Hierarchy":
-        """Return it if it can be; else a UserError."""
+        """Return the hierarchy if it is possible; else raise a UserError that says what is wrong."""
         if not self.capacities or min(self.capacities) < 1:
             raise UserError("capacity", f"got {self.capacities}, expected at least 1 expert in each tier", CORRECT)
         if self.inclusive and any(near >= far for near, far in zip(self.capacities, self.capacities[1:], strict=False)):
@@ -36,29 +38,31 @@ class Hierarchy:
 
 
 ISO_CACHE_SHARES = (0.4, 0.4, 0.2)
-"""Of the cache, for L1, L2 and L3 (004:104-110)."""
+"""Shares of the cache that L1, L2 and L3 have (004:104-110)."""
 
 
 def iso_cache(total_mb: float, expert_mb: float, shares: Sequence[float] = ISO_CACHE_SHARES) -> tuple[int, ...]:
-    """Experts in each tier of the report's iso-cache framework (004:104-110): 16, 16, 8 for 100 MB and 2.5 MB."""
+    """Return the experts of each tier in report 004's iso-cache framework (004:104-110): 16, 16, 8 for 100 MB of 2.5
+    MB.
+    """
     return tuple(int(total_mb * share / expert_mb) for share in shares)
 
 
 @dataclass(frozen=True)
 class Times:
-    """What a device and its links take, seconds."""
+    """What a device and its links take for a layer, for an expert and for a copy, in seconds."""
 
     non_expert_seconds: Floats
-    """(L,): all of a layer but its routed experts."""
+    """(L,): seconds of everything in a layer but its routed experts."""
     expert_seconds: Floats
-    """(B + 1,): one expert that is handed 0 to B tokens."""
+    """(B + 1,): seconds of one expert that computes 0 to B tokens."""
     transfer_seconds: tuple[float, ...]
-    """A copy of one expert to the nearest tier from each farther one, and from behind the last."""
+    """Seconds of a copy of one expert to the nearest tier, from each farther one and from behind the last."""
     chunk_seconds: float = np.inf
-    """The part of a copy that is not interrupted."""
+    """Preemption granularity of a copy, in seconds: a demand copy waits at most this much of a running prefetch."""
 
     def check(self) -> "Times":
-        """Return them if they are times; else a UserError."""
+        """Return the times if all are finite and not negative; else raise a UserError."""
         for name in ("non_expert_seconds", "expert_seconds", "transfer_seconds"):
             values = np.asarray(getattr(self, name))
             if not (np.isfinite(values) & (values >= 0)).all():
@@ -71,75 +75,76 @@ class Times:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run took and moved. L layers, M tiers."""
+    """What a run took and moved, by step and by layer. L layers, M tiers."""
 
     step_seconds: Floats
-    """(steps,)."""
+    """(steps,): seconds that each step took."""
     step_tokens: NDArray[np.int64]
-    """(steps,): tokens decoded in each."""
+    """(steps,): tokens decoded in each step."""
     routed: int
     """Choices of all tokens and layers, duplicates of a batch counted."""
     counts: NDArray[np.int64]
-    """(COUNTS, L), see engine: requests by cause, prefetches."""
+    """(COUNTS, L): requests by cause, and prefetches, as `engine` numbers them."""
     sources: NDArray[np.int64]
     """(M + 1, L): copies from each tier."""
     sums: Floats
-    """(SUMS, L)."""
+    """(SUMS, L): seconds of stall and wasted prefetches, as `engine` numbers them."""
     compute_seconds: float
-    """Computing alone, without waiting."""
+    """Seconds of computing alone, without waiting."""
     demand_seconds: float
-    """Of the link, for missing experts."""
+    """Seconds that the link copied missing experts."""
     prefetch_seconds: float
-    """Of the link, for prefetches."""
+    """Seconds that the link copied prefetches."""
     pending: int
-    """Prefetches at the end that were not used yet."""
+    """Prefetches that were not used yet when the run ended."""
     oversubscribed: bool
-    """Whether an ask was for more than the nearest tier holds."""
+    """Whether an access needed more experts than the nearest tier has slots."""
 
     @property
     def seconds(self) -> float:
-        """Of all steps."""
+        """Return the seconds that all steps took together."""
         return float(self.step_seconds.sum())
 
     @property
     def requests(self) -> NDArray[np.int64]:
-        """(L,): experts asked for, in an ask each once."""
+        """Return (L,): experts accessed in each layer, each counted once an access."""
         return self.counts[[engine.KEPT, engine.PREFETCHED, engine.LATE, engine.MISSED]].sum(axis=0)
 
     def count(self, cause: int) -> int:
-        """Of all layers."""
+        """Return the count of one cause, summed over all layers."""
         return int(self.counts[cause].sum())
 
     @property
     def hit_rate(self) -> float:
-        """Share of the requests that found their expert there."""
+        """Return the share of the requests that found their expert in a slot."""
         return 1 - (self.count(engine.MISSED) + self.count(engine.LATE)) / int(self.requests.sum())
 
     @property
     def copies(self) -> int:
-        """Experts copied to the nearest tier, or begun to be."""
+        """Return how many experts were copied to the nearest tier, those under way included."""
         return self.count(engine.MISSED) + self.count(engine.COPIES)
 
     @property
     def request_dedup(self) -> float:
-        """1 - requests / routed."""
+        """Return the share of the routed choices that deduplication saved, 1 - requests / routed."""
         return 1 - int(self.requests.sum()) / self.routed
 
 
 class PrefetchPlan(NamedTuple):
-    """Wishes of a round in a compact form: at each point those from ids[begin] to ids[end], the most urgent first.
+    """The prefetches of decode batches in a compact form: at each point ids[begin:end], the most urgent first.
 
-    A round has T (L + 1) points: in each step before the pass, and when each layer has asked. Points may share ids.
+    Batches have T (L + 1) points: in each step one before the pass, and one after the access of each layer. Points may
+    share ids.
     """
 
     ids: Ids
     begins: NDArray[np.int64]
-    """(T, L + 1)."""
+    """(T, L + 1): where the ids of each point begin."""
     ends: NDArray[np.int64]
-    """(T, L + 1)."""
+    """(T, L + 1): where they end."""
 
     def array(self) -> NDArray[np.int64]:
-        """(T, L + 1, W) ids, ended by -1."""
+        """Return the same plan as an array (T, L + 1, P) of ids, each row ended by -1."""
         counts = (self.ends - self.begins)[..., None]
         number = np.arange(max(1, counts.max(initial=0)))
         found = np.append(self.ids, NO_PREFETCH)[np.minimum(self.begins[..., None] + number, len(self.ids))]
@@ -147,11 +152,11 @@ class PrefetchPlan(NamedTuple):
 
 
 Prefetches = PrefetchPlan | NDArray[np.integer]
-"""In compact form, or an array (T, L + 1, W) of ids, the most urgent first, ended by -1."""
+"""A plan in compact form, or an array (T, L + 1, P) of ids, the most urgent first, ended by -1."""
 
 
 class Job(NamedTuple):
-    """One round of a run: what is asked, and what is wished for."""
+    """One piece of a run: batches, what their layers access, and what is to be prefetched."""
 
     batches: DecodeBatches
     accesses: LayerAccesses
@@ -162,7 +167,7 @@ NO_PREFETCH = -1
 
 
 def no_prefetches(batches: DecodeBatches) -> PrefetchPlan:
-    """Nothing, at any time."""
+    """Return a plan that prefetches nothing at any time."""
     nowhere = np.zeros((len(batches.rows), batches.layers + 1), np.int64)
     return PrefetchPlan(np.empty(0, Id), nowhere, nowhere)
 
@@ -177,11 +182,11 @@ def simulate(
     warm: bool = True,
     oversubscribe: bool = False,
 ) -> Outcome:
-    """Replay rounds one after another; the caches keep what they hold.
+    """Replay jobs one after another; the caches keep what they hold from one to the next.
 
     `popularity` (L, E) is how often each expert was chosen in training: `warm` caches start with the most popular ones.
     An access to more experts than the nearest tier holds is a UserError, unless layers may `oversubscribe`. Belady's
-    rule needs all jobs at once; with any other, only one round is in memory at a time.
+    rule needs all jobs at once; with any other, only one job is in memory at a time.
     """
     hierarchy.check()
     times.check()
@@ -205,7 +210,7 @@ def simulate(
             problem = (
                 f"got {hierarchy.capacities[0]}, expected at least {widest}, the experts that a layer needs at once"
             )
-            raise UserError("capacity", problem, "Correct it, or allow waves.")
+            raise UserError("capacity", problem, "Correct it, or allow layers to oversubscribe it.")
         planned = _checked(job, hierarchy, rules.group_of)
         spent = np.zeros(len(job.batches.rows))
         # No other rule looks ahead. One type of each array: the kernel is compiled once.
@@ -246,7 +251,7 @@ def _rules(hierarchy: Hierarchy, times: Times, layers: int, experts: int) -> eng
 
 
 def _state(hierarchy: Hierarchy, popularity: Floats, eviction: str, chunk: float) -> engine.State:
-    """Empty caches."""
+    """Return empty caches, and the clock at 0."""
     rule, ids = engine.EVICTIONS[eviction], popularity.size
     share = popularity.ravel() / popularity.sum(axis=1, keepdims=True).repeat(popularity.shape[1])
     groups = len(popularity) if hierarchy.per_layer else 1
@@ -292,7 +297,7 @@ def _fill(state: engine.State, hierarchy: Hierarchy, popularity: Floats) -> None
 
 
 def _next_accesses(accesses: Sequence[LayerAccesses], upcoming: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """For every request the number of the ask that needs the same expert next; `upcoming` becomes that of the first."""
+    """Return the number of the next access to the same expert by request; `upcoming` becomes that of the first."""
     last = sum(len(part.starts) - 1 for part in accesses)
     following = []
     for part in reversed(accesses):
@@ -312,7 +317,7 @@ def _followed(starts, ids, first, upcoming):
 
 
 def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
-    """The wishes in compact form; those that no cache can hold are a UserError: a strategy's mistake."""
+    """Return the plan in compact form; one that no cache can hold is a UserError, since the strategy is wrong."""
     batches, capacity, fix = job.batches, hierarchy.capacities[0], "Correct the strategy's plan_prefetches()."
     layers, experts = batches.layers, batches.experts
     points = len(batches.rows), layers + 1
@@ -344,7 +349,7 @@ def _checked(job: Job, hierarchy: Hierarchy, group_of: Ids) -> PrefetchPlan:
 
 
 def _compact(prefetches: NDArray[np.integer]) -> PrefetchPlan:
-    """Of an array (T, L + 1, W)."""
+    """Return the plan that an array (T, L + 1, P) describes."""
     counts = np.logical_and.accumulate(prefetches != NO_PREFETCH, axis=2).sum(axis=2)
     begins = np.arange(counts.size).reshape(counts.shape) * prefetches.shape[2]
     return PrefetchPlan(prefetches.ravel(), begins, begins + counts)
@@ -352,7 +357,7 @@ def _compact(prefetches: NDArray[np.integer]) -> PrefetchPlan:
 
 @njit(cache=True)
 def _wrong_request(ids, begins, ends, group_of, capacity):
-    """Point and id of the first wish that is out of range, or one too many for its group; -1 if none is.
+    """Return the point and id of the first prefetch that is out of range or one too many for its group; -1 if none is.
 
     `wanted` counts ids[first:last] by group. From point to point it loses and gains what differs: points share ids.
     """

@@ -1,9 +1,9 @@
-"""Routing that stands in for a model of which no trace is at hand.
+"""Proxy routing for a model of which no trace is available.
 
-A recorded trace stands in for models of its own E and k. Every other model is replayed on generated routing of its own
-E and k, so that the experts of a batch, u(B), are the share of E that they are in the model. Its locality is that of
-the nearest model whose hit rates were published (`routing.nearest`). What a predictor would say of it comes from how
-well a measured one tells chosen experts from others (`predict.discrimination`).
+A recorded trace is the proxy of models of its own E and k. Every other model is replayed on generated routing of its
+own E and k, so that the experts of a batch, u(B), are the share of E that they are in the model. Its locality is that
+of the nearest model whose hit rates were published (`routing.nearest`). Its predictions come from how well a measured
+predictor separates chosen experts from others (`predict.discrimination`).
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,18 @@ LEARNED_SEED, SCORE_SEED = 1_000_000, 2_000_000
 
 @dataclass(frozen=True)
 class GivenPredictions(Predictions):
-    """A forecast whose probabilities of Prophet's predictor are given."""
+    """Predictions whose probabilities by Prophet's predictor are given beforehand."""
 
     given: Probabilities = None
-    """(D, n, L, E)."""
+    """(D, n, L, E): probabilities at lookaheads 1 to D."""
 
     def prophet(self, lookahead: int) -> Probabilities:
-        """The given probabilities at one lookahead."""
+        """Return the given probabilities at one lookahead."""
         return self.given[lookahead - 1]
 
 
 def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -> list[Sample]:
-    """Samples of so many of a trace's held-out sequences, as the frontier replays them; too few are a UserError."""
+    """Return samples of a trace's held-out sequences, as the frontier replays them; too few are a UserError."""
     size = {"sequences": sequences, "tokens": plan.frontier_tokens, "sequence_order": "mixed"}
     return list(samples(trace, network, plan.model_copy(update=size), (RECORDED,), plan.frontier_samples))
 
@@ -48,7 +48,8 @@ def recorded(trace: Trace, network: Network, sequences: int, plan: Simulation) -
 def generated(
     calibrated: Calibrated, router: Router, power: Discrimination, sequences: int, plan: Simulation
 ) -> list[Sample]:
-    """Samples of so many sequences of generated routing for `router`, foretold by a predictor of the given `power`.
+    """Return samples of so many generated sequences for `router`, predicted with the discrimination `power` of a
+    predictor.
 
     There is no end of generated sequences: their share of all, which intervals go by, is 0.
     """
@@ -56,15 +57,15 @@ def generated(
     tokens = HISTORY + plan.frontier_tokens
     training = TrainingStatistics(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
     counted = prior(training.trace)
-    found = []
+    drawn = []
     for seed in range(plan.frontier_samples):
         # A sequence is seeded by its number as well: samples share none.
         whole = generate(parameters, sequences, tokens, seed)
         given = np.ascontiguousarray(
             transferred(power, counted, whole, SCORE_SEED + seed)[:, whole.position >= HISTORY]
         )
-        found.append(Sample(GivenPredictions(training, _replayed(whole), given=given), seed, RECORDED, 0.0))
-    return found
+        drawn.append(Sample(GivenPredictions(training, _replayed(whole), given=given), seed, RECORDED, 0.0))
+    return drawn
 
 
 def _replayed(trace: Trace) -> Trace:

@@ -26,7 +26,7 @@ def times_of(
     precision: Precision,
     chunk_mb: float,
 ) -> Times:
-    """Times of `layers` MoE layers of a model, each with its share of everything that is no routed expert.
+    """Return times of `layers` MoE layers of a model, each with its share of everything that is no routed expert.
 
     A trace can have more or fewer layers than the model whose times it is given: a layer takes as long. Experts come
     from host memory; `chunk_mb` of a copy are not interrupted.
@@ -52,7 +52,7 @@ def proxy_times(
     precision: Precision,
     chunk_mb: float,
 ) -> Times:
-    """Times of a model on the routing of a trace with another number of experts.
+    """Return times of a model on the routing of a proxy trace that has another number of experts.
 
     Where the model's layer needs `unique_experts` u(B) and the trace's `requests`, each expert of the trace stands for
     unique_experts / requests of the model: compute and bytes of a step are the model's, hit rates the trace's.
@@ -77,7 +77,7 @@ def timing_model(
     precision: Precision,
     plan: Simulation,
 ) -> Callable[[int], Times]:
-    """By batch size the times of a trace's layers on a GPU; a model of other experts than the trace is a UserError."""
+    """Return a function from batch size to times on a GPU; a model of other experts than the trace is a UserError."""
     arch = Architecture.model_validate(architecture)
     for name in ("experts", "top_k"):
         expected, got = getattr(router, name), getattr(arch.moe, name)
@@ -88,5 +88,5 @@ def timing_model(
 
 
 def expert_bytes(arch: Architecture, precision: Precision) -> int:
-    """Bytes of a routed expert."""
+    """Return the bytes of one routed expert."""
     return params.expert_parameters(arch) * precision.weight_bits // 8

@@ -22,40 +22,40 @@ Order = Callable[[DecodeBatches, Predictions], NDArray[np.int64]]
 
 
 def nothing(batches: DecodeBatches, predictions: Predictions, hierarchy: Hierarchy) -> PrefetchPlan:
-    """No prefetches."""
+    """Return a plan that prefetches nothing."""
     return no_prefetches(batches)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """What makes a strategy."""
+    """Describe one strategy: what it prefetches, what it evicts, and how it takes the tokens of a batch."""
 
     title: str
     source: str
-    """Where it is described."""
+    """The publication or report that describes the strategy."""
     rank: int
-    """Place in tables and figures."""
+    """Its position in tables and figures, counted from 1."""
     role: Literal["strategy", "bound", "oracle", "control"] = "strategy"
     """A strategy of the comparison, or beside it a bound, an oracle (which knows the future and bounds nothing), or a
     control."""
     prefetches: PrefetchPlanner = nothing
-    """What to prefetch before each pass, and when each layer has asked: (T, L + 1, W) ids layer * E + expert, the most
-    urgent first, ended by -1, or what `prefetch.ahead` makes. Per layer at most what the nearest tier holds."""
+    """What to prefetch before each pass and after each layer's access: (T, L + 1, P) ids layer * E + expert, the most
+    urgent first, ended by -1, or what `prefetch.ahead` returns. Per layer at most what the nearest tier holds."""
     eviction: str = "lru"
-    """Which expert makes room: lru, lrfu, belady, popularity or random."""
+    """The rule that chooses the expert to evict, one of `engine.EVICTIONS`."""
     deduplicated: bool = False
-    """Whether a layer asks once for the distinct experts of the batch, or for those of one token after another."""
+    """Whether a layer accesses the distinct experts of the batch at once, or those of one token after another."""
     order: Order | None = None
-    """(T, L, B) in which order the tokens of a layer are taken."""
+    """Returns (T, L, B): in which order the tokens of a layer are taken; None keeps their order."""
     clairvoyant: bool = False
-    """Whether it goes by choices that were not made yet."""
+    """Whether the strategy uses choices that the router has not made yet."""
     all_resident: bool = False
     """Whether every expert is in the nearest tier, whatever the capacity."""
 
 
 @cache
 def strategies() -> dict[str, Strategy]:
-    """All strategies by name, in the order of their ranks."""
+    """Return all strategies by name, in the order of their ranks."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
-    found = {name: import_module(f"{__name__}.{name}").STRATEGY for name in names}
-    return dict(sorted(found.items(), key=lambda item: item[1].rank))
+    by_name = {name: import_module(f"{__name__}.{name}").STRATEGY for name in names}
+    return dict(sorted(by_name.items(), key=lambda item: item[1].rank))

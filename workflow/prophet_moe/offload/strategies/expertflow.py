@@ -12,13 +12,13 @@ from prophet_moe.offload.strategies import Strategy
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """The predicted routes of the next layers, from before the pass on."""
+    """Prefetch the predicted routes of the next layers, from before the pass on."""
     needs = batch_needs(batches, predictions.path())
     return ahead(batches, dict.fromkeys(range(1, LOOKAHEAD + 1), needs), hierarchy, before_pass=True)
 
 
 def order(batches, predictions):
-    """By the expert that each token most likely chooses."""
+    """Take tokens in the order of the expert that each most likely chooses."""
     likeliest = predictions.route()[batches.rows]
     likeliest[batches.rows == ABSENT] = batches.experts
     return np.argsort(likeliest.swapaxes(1, 2), axis=2, kind="stable")

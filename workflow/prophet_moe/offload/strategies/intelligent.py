@@ -8,7 +8,7 @@ from prophet_moe.offload.strategies import Strategy
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """What the first choices of this layer make likely in the next."""
+    """Prefetch what the first choices of this layer make likely in the next."""
     return ahead(batches, {1: batch_needs(batches, predictions.transitions(1, 1))}, hierarchy)
 
 

@@ -6,7 +6,7 @@ from prophet_moe.predict.context import LAYERS_BEFORE
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """What the first choices of three layers make likely in the layers ahead."""
+    """Prefetch what the first choices of three layers make likely in the layers ahead."""
     distances = range(1, LOOKAHEAD + 1)
     return ahead(
         batches, {d: batch_needs(batches, predictions.transitions(d, LAYERS_BEFORE)) for d in distances}, hierarchy

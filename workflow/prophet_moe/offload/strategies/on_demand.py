@@ -1,4 +1,4 @@
-"""On-Demand: an expert is copied when a layer asks for it, and the one used least recently makes room."""
+"""On-Demand: an expert is copied when a layer needs it, and the one used least recently makes room."""
 
 from prophet_moe.offload.strategies import Strategy
 

@@ -9,7 +9,7 @@ from prophet_moe.offload.strategies import Strategy
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """The true experts of the next layer."""
+    """Prefetch the true experts of the next layer."""
     return ahead(batches, {1: true_needs(batches)}, hierarchy)
 
 

@@ -8,7 +8,7 @@ from prophet_moe.offload.strategies import Strategy
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """What the predictor holds likely in the layers ahead."""
+    """Prefetch what the predictor considers likely in the layers ahead."""
     return ahead(batches, {d: batch_needs(batches, predictions.prophet(d)) for d in range(1, LOOKAHEAD + 1)}, hierarchy)
 
 

@@ -7,19 +7,19 @@ from prophet_moe.offload.simulator.prefetch import Needs, ahead, append_likely, 
 from prophet_moe.offload.strategies import Strategy
 
 WINDOW = 16
-"""Steps that count."""
+"""Number of the last steps that are counted."""
 
 
 def plan_prefetches(batches, predictions, hierarchy):
-    """What the next layer asked for in most of the last steps."""
+    """Prefetch what the next layer accessed in most of the last steps."""
     often = batches.memo("often", lambda: _often(*true_needs(batches), batches.layers, batches.experts, WINDOW))
     return ahead(batches, {1: Needs(*often)}, hierarchy)
 
 
 @njit(cache=True)
-def _often(asked_starts, asked_ids, layers, experts, window):
-    """Needs, from what each layer asked for: the experts used in most of the `window` steps before."""
-    steps = (len(asked_starts) - 1) // layers
+def _often(starts_of, ids_of, layers, experts, window):
+    """Return needs from what each layer accessed: the experts used in most of the `window` steps before."""
+    steps = (len(starts_of) - 1) // layers
     starts, ids, places, keys = no_needs(steps, layers, experts)
     share = np.zeros((layers, experts), np.float32)
     counts = np.zeros(layers * experts, np.float32)
@@ -29,12 +29,12 @@ def _often(asked_starts, asked_ids, layers, experts, window):
         for expert in range(layers * experts):
             flat[expert] = counts[expert] / before
         append_likely(share, step, starts, ids, places, keys)
-        for asked in range(asked_starts[step * layers], asked_starts[(step + 1) * layers]):
-            counts[asked_ids[asked]] += 1
+        for number in range(starts_of[step * layers], starts_of[(step + 1) * layers]):
+            counts[ids_of[number]] += 1
         if step >= window:
             forgotten = step - window
-            for asked in range(asked_starts[forgotten * layers], asked_starts[(forgotten + 1) * layers]):
-                counts[asked_ids[asked]] -= 1
+            for number in range(starts_of[forgotten * layers], starts_of[(forgotten + 1) * layers]):
+                counts[ids_of[number]] -= 1
     return starts, ids[: starts[-1]].copy()
 
 
