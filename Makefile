@@ -75,7 +75,7 @@ lint: $(VENV)/dev
 	nbstripout --keep-id --verify notebooks/*.ipynb
 	snakemake --lint
 
-# Speed and memory side by side with peers; benches/cachesim.py needs `make gpu` and runs there.
+# Speed and memory side by side with peers; benches/policies.py needs `make gpu` and runs there.
 bench: setup
 	python benches/capacity_sweep.py
 	python benches/predictor.py

@@ -17,16 +17,16 @@ from tempfile import TemporaryDirectory
 
 import libcachesim
 import numpy as np
-from cachesim import write_stream
-from prophet_moe.settings.TODO import Simulation
+from policies import write_stream
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
+from studies.comparison.study import ComparisonSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL = 0.8
@@ -46,7 +46,7 @@ def main() -> None:
     tokens = held_out.described()
     experts, layers = trace.router.experts, len(trace.router.layers)
     network = read_network(ROOT / "resources/predictors" / arguments.trace)
-    sample = Sample(Forecast(Learned(learned_from, network), tokens), 0, RECORDED)
+    sample = Sample(Predictions(TrainingStatistics(learned_from, network), tokens), 0, RECORDED)
     hierarchy = Hierarchy((experts // 2,))
 
     ids = (tokens.experts + np.arange(layers)[None, :, None] * experts).ravel().astype(np.uint16)
@@ -61,20 +61,20 @@ def main() -> None:
         print(f"{arguments.trace}: {len(ids):,} routed requests, half of the experts fit; medians of pairs")
         print(f"{'batch':>5} {'strategy':>18} {'M/s':>7} {'libCacheSim LRU':>16} {'ratio':>7}")
         spent = {name: np.zeros((arguments.repeats, 2)) for name in strategies()}
-        for batch in Simulation().batch_sizes:
+        for batch in ComparisonSettings().batch_sizes:
             times = Times(np.full(layers, 30e-6), np.array([0.0, *[5e-6] * batch]), (300e-6,), 125e-6)
             for name, strategy in strategies().items():
                 whole = replace(strategy, deduplicated=True)
 
                 def ours(whole=whole, times=times, batch=batch) -> None:
-                    run(sample.parts(batch), sample.forecast.learned, whole, hierarchy, times)
+                    run(sample.parts(batch), sample.predictions.training, whole, hierarchy, times)
 
                 ours()
                 pairs = np.array([(seconds(ours), seconds(peer)) for _ in range(arguments.repeats)])
                 spent[name] += pairs
                 report(str(batch), name, len(ids), pairs)
         for name, pairs in spent.items():
-            report("all", name, len(ids) * len(Simulation().batch_sizes), pairs)
+            report("all", name, len(ids) * len(ComparisonSettings().batch_sizes), pairs)
 
 
 def report(batch: str, name: str, requests: int, pairs: np.ndarray) -> None:

@@ -13,24 +13,9 @@ import pytest
 import simpy
 import torch
 import torch.nn.functional as F
+from prophet_moe.offload.decode_loop.validation import Machine, compare, network_scores, read_summaries
 from tests.shared_link import SharedLink
 
-from prophet_moe.cachesim.decode_loop import decisions
-from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import (
-    MISSED,
-    Scores,
-    Wishes,
-    contents,
-    decide,
-    held_out,
-    lanes,
-    often_chosen,
-    tallied,
-    wishes,
-)
-from prophet_moe.cachesim.decode_loop.plan import POLICIES, Plan, Workload, check
-from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect import measurement, prefetch
 from prophet_moe.collect.__main__ import main
@@ -43,6 +28,22 @@ from prophet_moe.collect.scoring import Predictor
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.decode_loop import decisions
+from prophet_moe.offload.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.offload.decode_loop.decisions import (
+    MISSED,
+    Prefetches,
+    Scores,
+    contents,
+    decide,
+    held_out,
+    lanes,
+    often_chosen,
+    plan_prefetches,
+    tallied,
+)
+from prophet_moe.offload.decode_loop.plan import POLICIES, Plan, Workload, check
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.predict.context import LOOKAHEADS, context_of, split
 from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace
@@ -114,10 +115,10 @@ def all_rows(bench: Bench, trace: Trace, batch: int, scores=None) -> dict[str, l
     return {policy: policy_rows(bench, trace, batch, policy, often, scores) for policy in policies}
 
 
-def wished_by(policy: str, trace: Trace, rows: np.ndarray, noise: float) -> Wishes | None:
+def planned_by(policy: str, trace: Trace, rows: np.ndarray, noise: float) -> Prefetches | None:
     """What a policy wishes for two layers ahead."""
     often = np.tile(np.arange(3), (LAYERS, 1))
-    return wishes(policy, trace.experts[rows], 2, often, noisy(trace, noise)(rows))
+    return plan_prefetches(policy, trace.experts[rows], 2, often, noisy(trace, noise)(rows))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -139,7 +140,7 @@ def test_the_outputs_are_those_of_a_plain_computation(plan, trace, gated, copies
     rows = lanes(trace, 3, 6, 5, 0)
     choices = trace.experts[rows]
     batch = bench.batch(choices)
-    steps = decide(choices, wished_by("oracle", trace, rows, 0), 2, plan.prefetches_per_layer)
+    steps = decide(choices, planned_by("oracle", trace, rows, 0), 2, plan.prefetches_per_layer)
     outputs = bench.replay(batch, steps, contents([], LAYERS, 2), 1).outputs
     assert len({weights.data_ptr() for weights in bench.host}) == copies
     for number in range(1, len(rows)):
@@ -226,14 +227,14 @@ def test_the_log_is_a_possible_history(plan, trace):
     for batch in (1, 3):
         rows = lanes(trace, batch, 12, DECODED, 0)
         for policy, slots, most in product(POLICIES, (1, 2, 5, 8), (1, 3)):
-            wished = wished_by(policy, trace, rows, 0.7)
-            steps = decide(trace.experts[rows], wished, slots, most)
+            planned = planned_by(policy, trace, rows, 0.7)
+            steps = decide(trace.experts[rows], planned, slots, most)
             held = contents([], LAYERS, slots)
             dropped[policy] += tallied(steps)["prefetches_dropped"].sum()
             for number, step in enumerate(steps):
                 fetched, waiting = defaultdict(set), set()
                 for layer, work in enumerate(step):
-                    meant = dict(enumerate(wished[number][layer] if wished else (), start=layer + 1))
+                    meant = dict(enumerate(planned[number][layer] if planned else (), start=layer + 1))
                     assert len(work.prefetches) <= most
                     for copy in work.prefetches:
                         wanted = meant[copy.layer][:slots]
@@ -281,8 +282,8 @@ def test_on_demand_is_least_recently_used():
 
 def test_a_step_worked_by_hand():
     """Two layers, 3 slots each, two sequences: 0 1 2 lie there; for layer 1, 3 2 1 are wished for, 0 3 are true."""
-    choices, wished = np.array([[[[5], [0]], [[0], [3]]]]), [[[[3, 2, 1]], []]]
-    ((first, second),) = decide(choices, wished, 3, 1)
+    choices, planned = np.array([[[[5], [0]], [[0], [3]]]]), [[[[3, 2, 1]], []]]
+    ((first, second),) = decide(choices, planned, 3, 1)
     assert first.prefetches == [decisions.Copy(1, 3, 0, 0, False)], "1 and 2 are reserved, 0 is not"
     assert first.dropped == second.dropped == []
     assert [(use.expert, use.slot, use.source) for use in first.uses] == [(0, 0, "kept"), (5, 1, "missed")]
@@ -291,7 +292,7 @@ def test_a_step_worked_by_hand():
     assert tally["misses"] == [[1, 1]]
     assert tally["prefetches_used"] == [[0, 1]]
     assert tally["prefetches_wrong"] == [[0, 0]]
-    ((first, second),) = decide(choices, wished, 2, 1)
+    ((first, second),) = decide(choices, planned, 2, 1)
     assert [copy.expert for copy in first.prefetches] == [3]
     assert second.dropped == [1], "2 waited, 1 is more than 2 slots hold"
 
@@ -453,15 +454,15 @@ class TimedBench(Bench):
     """A bench that tells its queues how long its work takes."""
 
     def _fill(self, copy):
-        self.queues.queue("copy", self.queues.clock.fetch[0])
+        self.queues.queue("copy", self.queues.clock.transfer_seconds[0])
         super()._fill(copy)
 
     def _attention(self, layer, state):
-        self.queues.queue("compute", self.queues.clock.other[layer])
+        self.queues.queue("compute", self.queues.clock.non_expert_seconds[layer])
         return super()._attention(layer, state)
 
     def _apply(self, layer, slot, tokens, results):
-        self.queues.queue("compute", self.queues.clock.work[len(tokens)])
+        self.queues.queue("compute", self.queues.clock.expert_seconds[len(tokens)])
         super()._apply(layer, slot, tokens, results)
 
 
@@ -473,7 +474,7 @@ def test_the_clock_takes_what_the_queues_take(plan, trace, miss_priority, fetch)
     for batch, slots, policy in product((1, 3), (2, 5), POLICIES):
         rows = lanes(trace, batch, 8, 6, 0)
         choices = trace.experts[rows]
-        steps = decide(choices, wished_by(policy, trace, rows, 0.7), slots, plan.prefetches_per_layer)
+        steps = decide(choices, planned_by(policy, trace, rows, 0.7), slots, plan.prefetches_per_layer)
         clock = Times(np.full(LAYERS, 1.0), np.array([0.0, 0.5, 0.75, 0.875]), (fetch,))
         bench.queues = Timed(clock, miss_priority=miss_priority)
         bench.replay(bench.batch(choices), steps, contents([], LAYERS, slots), 1)

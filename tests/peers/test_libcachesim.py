@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benches.cachesim import PEERS, peer_misses, write_stream, zipf
+from benches.policies import PEERS, peer_misses, write_stream, zipf
 
-from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.rounds import asks_of, rounds
+from prophet_moe.offload.policies import POLICIES, misses
+from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
 from prophet_moe.routing.reuse import lru_hits
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import sequence_starts
@@ -30,10 +30,11 @@ def recorded(batch: int) -> tuple[np.ndarray, int]:
     """All layers of a recorded trace, for one cache that they share."""
     trace = read_trace(TRACES / "small-6x64-top8").described()
     some, experts = trace.select(trace.sequence < 20), trace.router.experts
-    asked = [
-        asks_of(part, deduplicated=True).ids for part in rounds(some.experts, sequence_starts(some), batch, experts)
+    accessed = [
+        accesses_of(part, deduplicated=True).ids
+        for part in decode_batches(some.experts, sequence_starts(some), batch, experts)
     ]
-    return np.concatenate(asked), len(trace.router.layers) * experts
+    return np.concatenate(accessed), len(trace.router.layers) * experts
 
 
 STREAMS = {

@@ -7,10 +7,10 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from prophet_moe.cachesim import engine
-from prophet_moe.cachesim.rounds import asks_of, rounds
-from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
 from prophet_moe.errors import UserError
+from prophet_moe.offload.simulator import engine
+from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.routing import calibrated, statistics, synthetic
 from prophet_moe.routing.law import dirichlet_occupancy
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -113,13 +113,15 @@ def test_the_simulator_hits_as_often_as_ask_by_ask_curves():
     router = Router("test", 32, 4, (0, 1))
     trace = generate(ROUTINGS["gpt-oss-20b"].parameters(router), 1, 2000, seed=0)
     curve = sum(ask_hits(trace.experts[None, :, layer], 32) for layer in (0, 1)) / trace.experts.size
-    decoding = next(iter(rounds(trace.experts, np.array([0, 2000]), 1, 32)))
-    job = Job(decoding, asks_of(decoding, deduplicated=True), no_wishes(decoding))
-    for room in (4, 6, 8, 16, 24):
+    batches = next(iter(decode_batches(trace.experts, np.array([0, 2000]), 1, 32)))
+    job = Job(batches, accesses_of(batches, deduplicated=True), no_prefetches(batches))
+    for capacity in (4, 6, 8, 16, 24):
         outcome = simulate(
-            [job], Hierarchy((room,)), Times(np.ones(2), np.ones(2), (1.0,)), np.ones((2, 32)), warm=False
+            [job], Hierarchy((capacity,)), Times(np.ones(2), np.ones(2), (1.0,)), np.ones((2, 32)), warm=False
         )
-        assert 1 - outcome.counts[engine.MISSED].sum() / trace.experts.size == pytest.approx(curve[room - 1], abs=0.01)
+        assert 1 - outcome.counts[engine.MISSED].sum() / trace.experts.size == pytest.approx(
+            curve[capacity - 1], abs=0.01
+        )
 
 
 @pytest.mark.parametrize("curve", ["qwen3-30b-a3b", "gemma-4-26b-a4b", "gpt-oss-20b"])

@@ -1,6 +1,7 @@
 """The clock of the decode loop: against the simulator where their rules agree, SimPy, and times worked out by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,15 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim.decode_loop.clock import step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import Copy, decide, often_chosen, tallied, wishes
-from prophet_moe.cachesim.decode_loop.plan import (
+from prophet_moe.catalog import load_gpus
+from prophet_moe.collect.plan import read_as, read_recorded
+from prophet_moe.errors import UserError
+from prophet_moe.files import sha256
+from prophet_moe.hardware.profile import Profile, datasheet_profile
+from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.decode_loop.clock import step_seconds, tokens_of
+from prophet_moe.offload.decode_loop.decisions import Copy, decide, often_chosen, plan_prefetches, tallied
+from prophet_moe.offload.decode_loop.plan import (
     ALL_RESIDENT,
     FREQUENCY,
     KIND,
@@ -23,15 +30,9 @@ from prophet_moe.cachesim.decode_loop.plan import (
     Plan,
     check,
 )
-from prophet_moe.cachesim.rounds import Round, asks_of
-from prophet_moe.cachesim.simulation import Hierarchy, Job, Times, no_wishes, simulate
-from prophet_moe.cachesim.wishes import ahead, batch_needs
-from prophet_moe.catalog import load_gpus
-from prophet_moe.collect.plan import read_as, read_recorded
-from prophet_moe.errors import UserError
-from prophet_moe.files import sha256
-from prophet_moe.hardware.profile import Profile, datasheet_profile
-from prophet_moe.hardware.recorded import read_recording
+from prophet_moe.offload.simulator.batching import DecodeBatches, accesses_of
+from prophet_moe.offload.simulator.prefetch import ahead, batch_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.predict.context import split
 from prophet_moe.routing.store import TRACE, read_trace, seal
 from studies.prefetch_validation.compute import (
@@ -62,8 +63,8 @@ def routed(layers: int, chosen: list[list[list[int]]]) -> np.ndarray:
     return np.array(chosen, np.uint16).reshape(-1, 1, layers, len(chosen[0][0]))
 
 
-def seconds_of(choices, wished, slots, most, clock, *, miss_priority=True) -> list[float]:
-    steps = decide(choices, wished, slots, most)
+def seconds_of(choices, planned, slots, most, clock, *, miss_priority=True) -> list[float]:
+    steps = decide(choices, planned, slots, most)
     tokens = tokens_of(choices)
     return [
         step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in zip(steps, tokens, strict=True)
@@ -80,13 +81,13 @@ def loops(draw):
     def drawn(count: int) -> np.ndarray:
         return random.random((steps, batch, layers, experts)).argsort(axis=-1)[..., :count].astype(np.uint16)
 
-    def wished(layer: int) -> list[list[int]]:
+    def planned(layer: int) -> list[list[int]]:
         ahead = min(lookahead, layers - 1 - layer)
         return [random.permutation(experts)[: random.integers(experts + 1)].tolist() for _ in range(ahead)]
 
     lookahead, duration = draw(st.integers(1, 3)), st.floats(0, 4)
     clock = times(layers, batch, draw(duration), draw(duration), draw(duration))
-    wanted = [[wished(layer) for layer in range(layers)] for _ in range(steps)]
+    wanted = [[planned(layer) for layer in range(layers)] for _ in range(steps)]
     return drawn(top_k), wanted, draw(st.integers(1, experts)), draw(st.integers(1, 3)), clock
 
 
@@ -98,16 +99,14 @@ def test_on_demand_is_that_of_the_simulator(loop):
     steps, batch, layers, top_k = choices.shape
     experts = max(int(choices.max()) + 1, slots)
     tokens = choices.reshape(-1, layers, top_k)
-    decoding = Round(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
-    asks = asks_of(decoding, deduplicated=True)
-    order = np.concatenate(
-        [begin + np.argsort(asks.ids[begin:end]) for begin, end in zip(asks.starts, asks.starts[1:], strict=False)]
-    )
-    asks = asks._replace(ids=asks.ids[order], tokens=asks.tokens[order])
+    batches = DecodeBatches(tokens, np.arange(len(tokens)).reshape(steps, batch), experts)
+    accesses = accesses_of(batches, deduplicated=True)
+    order = np.concatenate([begin + np.argsort(accesses.ids[begin:end]) for begin, end in pairwise(accesses.starts)])
+    accesses = accesses._replace(ids=accesses.ids[order], tokens=accesses.tokens[order])
     # Experts 0 to slots - 1 lie there at first, the least recently used first.
     popularity = np.tile(np.where(np.arange(experts) < slots, 1.0 + np.arange(experts), 0.0), (layers, 1))
-    job = Job(decoding, asks, no_wishes(decoding))
-    outcome = simulate([job], Hierarchy((slots,)), clock, popularity, waves=True)
+    job = Job(batches, accesses, no_prefetches(batches))
+    outcome = simulate([job], Hierarchy((slots,)), clock, popularity, oversubscribe=True)
     misses = tallied(decide(choices, None, slots, most))["misses"]
     assert outcome.copies == misses.sum()
     np.testing.assert_allclose(
@@ -127,7 +126,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
         while True:
             before, after = yield queue.get()
             yield env.all_of(before)
-            yield link.copied(clock.fetch[0])
+            yield link.copied(clock.transfer_seconds[0])
             after.succeed()
 
     def issue(name, copy, *awaited):
@@ -140,7 +139,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
 
     def compute():
         for layer, work in enumerate(step):
-            yield env.timeout(clock.other[layer])
+            yield env.timeout(clock.non_expert_seconds[layer])
             used = {use.expert: env.event() for use in work.uses}
             needs = {use.expert: arrived.get((layer, use.slot)) for use in work.uses if use.copy is None}
             missing = [use.copy for use in work.uses if use.copy]
@@ -152,7 +151,7 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
             for use in work.uses:
                 if needs[use.expert] is not None:
                     yield needs[use.expert]
-                yield env.timeout(clock.work[tokens[layer][use.expert]])
+                yield env.timeout(clock.expert_seconds[tokens[layer][use.expert]])
                 used[use.expert].succeed()
 
     for queue in set(streams.values()):
@@ -166,32 +165,34 @@ def by_simpy(step, tokens, clock: Times, *, miss_priority: bool) -> float:
 @given(loops(), st.booleans())
 def test_the_clock_is_that_of_simpy(loop, miss_priority):
     """And no step is shorter than its work, or longer than all of it in turn."""
-    choices, wished, slots, most, clock = loop
-    for step, tokens in zip(decide(choices, wished, slots, most), tokens_of(choices), strict=True):
+    choices, planned, slots, most, clock = loop
+    for step, tokens in zip(decide(choices, planned, slots, most), tokens_of(choices), strict=True):
         found = step_seconds(step, tokens, clock, miss_priority=miss_priority)
         assert found == pytest.approx(by_simpy(step, tokens, clock, miss_priority=miss_priority), rel=1e-9, abs=1e-9)
         copies = sum(len(work.prefetches) + sum(use.copy is not None for use in work.uses) for work in step)
-        compute = clock.other.sum() + sum(clock.work[count] for layer in tokens for count in layer.values())
-        link = copies * clock.fetch[0]
+        compute = clock.non_expert_seconds.sum() + sum(
+            clock.expert_seconds[count] for layer in tokens for count in layer.values()
+        )
+        link = copies * clock.transfer_seconds[0]
         assert max(compute, link) * (1 - 1e-9) <= found <= (compute + link) * (1 + 1e-9)
 
 
 def test_a_prefetch_goes_after_the_misses_of_its_layer():
     """Layer 0 asks at 1 for expert 1, there at 3; the prefetch for layer 1, which asks at 4.25, is there at 5."""
     choices, clock = routed(2, [[[1], [1]]]), times(2, 1)
-    wished = [[[[1]], []]]
+    planned = [[[[1]], []]]
     for miss_priority in (True, False):
-        assert seconds_of(choices, wished, 1, 1, clock, miss_priority=miss_priority) == [1 + 2 + 2 + 0.25]
+        assert seconds_of(choices, planned, 1, 1, clock, miss_priority=miss_priority) == [1 + 2 + 2 + 0.25]
     assert seconds_of(choices, None, 1, 1, clock) == [2 * (1 + 2 + 0.25)]
 
 
 def test_a_miss_and_an_earlier_prefetch_share_the_link():
     """At 1 layer 0 prefetches for layer 2; layer 1 misses at 2.25: the former ends at 7.75, the latter at 9."""
     choices, clock = routed(3, [[[0], [1], [1]]]), times(3, 1, fetch=4.0)
-    wished = [[[[], [1]], [[1]], []]]
-    assert seconds_of(choices, wished, 1, 1, clock) == [9 + 0.25 + 1 + 0.25]
+    planned = [[[[], [1]], [[1]], []]]
+    assert seconds_of(choices, planned, 1, 1, clock) == [9 + 0.25 + 1 + 0.25]
     # In one queue the miss waits until 5 and is there at 9, too.
-    assert seconds_of(choices, wished, 1, 1, clock, miss_priority=False) == [9 + 0.25 + 1 + 0.25]
+    assert seconds_of(choices, planned, 1, 1, clock, miss_priority=False) == [9 + 0.25 + 1 + 0.25]
 
 
 def test_a_step_ends_with_its_last_copy():
@@ -202,8 +203,8 @@ def test_a_step_ends_with_its_last_copy():
 def test_newer_wishes_replace_what_was_not_begun():
     """One copy a layer: 5 is begun for layer 1; of what waits for layer 2, 6 is wished for again, 7 is not."""
     choices = routed(4, [[[0], [5], [6], [3]]])
-    wished = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
-    (step,) = decide(choices, wished, 2, 1)
+    planned = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
+    (step,) = decide(choices, planned, 2, 1)
     assert [work.prefetches for work in step] == [
         [Copy(1, 5, 0, 0, False)],
         [Copy(2, 6, 0, 0, False)],
@@ -215,7 +216,7 @@ def test_newer_wishes_replace_what_was_not_begun():
     assert tally["prefetches_dropped"].tolist() == [[0, 0, 1, 1]]
     assert tally["prefetches_used"].tolist() == [[0, 1, 1, 1]]
     assert tally["misses"].sum() == 0
-    (step,) = decide(choices, wished, 2, 2)
+    (step,) = decide(choices, planned, 2, 2)
     begun = [[(copy.layer, copy.expert) for copy in work.prefetches] for work in step]
     assert begun == [[(1, 5), (2, 6)], [(3, 3)], [], []]
 
@@ -223,8 +224,8 @@ def test_newer_wishes_replace_what_was_not_begun():
 def test_what_is_begun_stays_until_its_layer_asks():
     """Newer wishes without it take other slots: of 2 slots the one with expert 0 is left, then none."""
     choices = routed(4, [[[0], [0], [0], [4]]])
-    wished = [[[[], [], [4]], [[], [5]], [[6]], []]]
-    (step,) = decide(choices, wished, 2, 1)
+    planned = [[[[], [], [4]], [[], [5]], [[6]], []]]
+    (step,) = decide(choices, planned, 2, 1)
     assert [work.prefetches for work in step] == [[Copy(3, 4, 0, 0, False)], [Copy(3, 5, 1, 1, False)], [], []]
     assert step[3].dropped == [3], "6 finds no slot"
     assert [use.source for use in step[3].uses] == ["prefetched"]
@@ -248,21 +249,21 @@ def test_wishes_of_prophet_are_those_of_the_simulator(loop):
     choices, scores, slots = loop
     steps, batch, layers, _ = choices.shape
     experts = scores.shape[-1]
-    decoding = Round(choices.reshape(-1, layers, 1), np.arange(steps * batch).reshape(steps, batch), experts)
+    batches = DecodeBatches(choices.reshape(-1, layers, 1), np.arange(steps * batch).reshape(steps, batch), experts)
     with np.errstate(over="ignore"):
         # (n, L, E) at each distance.
         forecasts = [1 / (1 + np.exp(-np.moveaxis(each.reshape(layers, -1, experts), 0, 1))) for each in scores]
     forecasts = [np.ascontiguousarray(each) for each in forecasts]
     for ahead_of, each in enumerate(forecasts, start=1):
         each[:, :ahead_of] = 0
-    needs = {distance: batch_needs(decoding, each) for distance, each in enumerate(forecasts, start=1)}
-    simulated = ahead(decoding, needs, Hierarchy((slots,)))
-    wished = wishes(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
+    needs = {distance: batch_needs(batches, each) for distance, each in enumerate(forecasts, start=1)}
+    simulated = ahead(batches, needs, Hierarchy((slots,)))
+    planned = plan_prefetches(PROPHET, choices, len(scores), np.zeros((layers, 1), int), scores)
     for step, layer in np.ndindex(steps, layers):
         begin, end = simulated.begins[step, layer + 1], simulated.ends[step, layer + 1]
         own = [
             target * experts + expert
-            for target, needed in enumerate(wished[step][layer], start=layer + 1)
+            for target, needed in enumerate(planned[step][layer], start=layer + 1)
             for expert in needed[:slots]
         ]
         assert simulated.ids[begin:end].tolist() == own
@@ -271,13 +272,13 @@ def test_wishes_of_prophet_are_those_of_the_simulator(loop):
 def test_frequency_goes_by_what_the_other_half_chose(plan):
     """The most chosen experts of the sequences that are not replayed, whatever is chosen now; none of layer 0."""
     (workload,) = plan.workloads.values()
-    learned = split(read_trace(Path(workload.trace)))[0]
+    training = split(read_trace(Path(workload.trace)))[0]
     often = often_chosen(workload)
     assert often.shape == (LAYERS, workload.predicted_experts)
     for layer, chosen in enumerate(often.tolist()):
-        counts = [(learned.experts[:, layer] == expert).sum() for expert in range(8)]
+        counts = [(training.experts[:, layer] == expert).sum() for expert in range(8)]
         assert chosen == sorted(range(8), key=lambda expert: -counts[expert])[: workload.predicted_experts]
-    found = wishes(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
+    found = plan_prefetches(FREQUENCY, routed(3, [[[0], [1], [2]]]), 3, often)
     assert found == [[[often[1].tolist(), often[2].tolist()], [often[2].tolist()], []]]
 
 
@@ -314,7 +315,9 @@ def record(
 ) -> Path:
     """A measurement of a machine with this profile, in which each policy took so many times what was simulated."""
     (workload,) = plan.workloads.values()
-    attention = {batch: loop_times(plan, workload, profile, LAYERS, batch).other.sum() for batch in plan.batches}
+    attention = {
+        batch: loop_times(plan, workload, profile, LAYERS, batch).non_expert_seconds.sum() for batch in plan.batches
+    }
     rows = simulated[["workload", "policy", "batch", "slots"]].assign(
         row="summary",
         seconds=simulated["simulated_ms_per_token"] / 1e3 * simulated["batch"],

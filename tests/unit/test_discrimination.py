@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, draw, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.stand_ins import Foretold
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.timing import times_of
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.experiments import RECORDED, Sample, draw, run
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
+from prophet_moe.offload.simulator.simulation import Hierarchy
+from prophet_moe.offload.simulator.stand_ins import GivenPredictions
+from prophet_moe.offload.simulator.timing import times_of
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import BF16
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, split
@@ -88,25 +88,25 @@ def test_posterior_is_calibrated_on_its_own_prior(measured):
     """What is said to be chosen with 20 to 30 % is chosen so often, where the prior is that of the scores."""
     _, _, _, power = measured
     own = power.counts[0].sum(axis=2)
-    said = discrimination.posterior(power, own)[0]
+    given = discrimination.posterior(power, own)[0]
     chosen, count = power.counts[0][:, 1], power.counts[0].sum(axis=1)
-    between = (said > 0.2) & (said < 0.3)
+    between = (given > 0.2) & (given < 0.3)
     assert count[between].sum() > 1000
-    assert (said * count)[between].sum() == pytest.approx(chosen[between].sum(), rel=0.02)
+    assert (given * count)[between].sum() == pytest.approx(chosen[between].sum(), rel=0.02)
 
 
-def replays(measured, model, models, gpus, said, batch: int, capacity: int) -> list:
+def replays(measured, model, models, gpus, given, batch: int, capacity: int) -> list:
     """Outcomes of Prophet with its own predictor, with what is `said` of the tokens, and of no prediction."""
     learned_from, held_out, network, _ = measured
-    learned, tokens = Learned(learned_from, network), draw(held_out, 32, 64, seed=0)
+    training, tokens = TrainingStatistics(learned_from, network), draw(held_out, 32, 64, seed=0)
     arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
     times = times_of(arch, profile, held_out.experts.shape[1], batch, 4096, BF16, 4.0)
     prophet, on_demand = (replace(strategies()[name], deduplicated=True) for name in ("prophet", "on_demand"))
-    foretold = Foretold(learned, tokens, said=said(tokens))
-    runs = ((Forecast(learned, tokens), prophet), (foretold, prophet), (Forecast(learned, tokens), on_demand))
+    foretold = GivenPredictions(training, tokens, given=given(tokens))
+    runs = ((Predictions(training, tokens), prophet), (foretold, prophet), (Predictions(training, tokens), on_demand))
     return [
-        run(Sample(forecast, 0, RECORDED).parts(batch), learned, strategy, Hierarchy((capacity,)), times)
-        for forecast, strategy in runs
+        run(Sample(predictions, 0, RECORDED).parts(batch), training, strategy, Hierarchy((capacity,)), times)
+        for predictions, strategy in runs
     ]
 
 
@@ -116,10 +116,10 @@ def test_transferred_prophet_does_as_prophet_itself(measured, models, gpus, batc
     _, held_out, _, power = measured
     prior = discrimination.prior(held_out)
 
-    def said(tokens):
+    def given(tokens):
         return discrimination.transferred(power, prior, tokens, seed=1)
 
-    own, carried, without = replays(measured, MODEL, models, gpus, said, batch, capacity)
+    own, carried, without = replays(measured, MODEL, models, gpus, given, batch, capacity)
     assert carried.hit_rate == pytest.approx(own.hit_rate, abs=0.005)
     assert carried.seconds == pytest.approx(own.seconds, rel=0.03)
     assert own.seconds != pytest.approx(without.seconds, rel=0.01), "the test would not tell Prophet from no prediction"
@@ -138,21 +138,21 @@ def test_power_of_another_trace_serves_within_a_tenth(models, gpus, name, model,
     power = read_discrimination(ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv")
     prior = discrimination.prior(held_out)
 
-    def said(tokens):
+    def given(tokens):
         return discrimination.transferred(power, prior, tokens, seed=1)
 
-    own, carried, _ = replays((learned_from, held_out, network, power), model, models, gpus, said, batch, capacity)
+    own, carried, _ = replays((learned_from, held_out, network, power), model, models, gpus, given, batch, capacity)
     assert carried.hit_rate == pytest.approx(own.hit_rate, abs=0.02)
     assert carried.seconds == pytest.approx(own.seconds, rel=0.1)
 
 
 def test_transferred_says_nothing_beyond_its_reach(measured):
     _, held_out, _, power = measured
-    said = discrimination.transferred(power, discrimination.prior(held_out), draw(held_out, 4, 8, seed=0), seed=1)
+    given = discrimination.transferred(power, discrimination.prior(held_out), draw(held_out, 4, 8, seed=0), seed=1)
     for place, lookahead in enumerate(LOOKAHEADS):
-        assert not said[place, :, :lookahead].any()
-        assert (said[place, :, lookahead:] > 0).any()
-    assert ((said >= 0) & (said < 1)).all()
+        assert not given[place, :, :lookahead].any()
+        assert (given[place, :, lookahead:] > 0).any()
+    assert ((given >= 0) & (given < 1)).all()
 
 
 def test_discrimination_is_read_as_written(measured, tmp_path):

@@ -11,24 +11,33 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from prophet_moe.present.figures import (
-    batch_context_tradeoff,
-    context_scaling,
-    expert_count_analysis,
-    frontier,
-    kv_extension_by_model,
-    memory_breakdown,
-)
 from scipy import stats
 
+from prophet_moe.present.averages import average_extension
 from prophet_moe.present.price import STRATEGIES, by_model
 from prophet_moe.present.style import contrast, luminance, strategy_look, text_on
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.style import Style
-from studies.kv_extension.compute import average_extension
+from studies.frontier import figure as frontier
+from studies.kv_extension import (
+    figure1_memory_breakdown as memory_breakdown,
+)
+from studies.kv_extension import (
+    figure2_kv_extension_by_model as kv_extension_by_model,
+)
+from studies.kv_extension import (
+    figure3_context_scaling as context_scaling,
+)
+from studies.kv_extension import (
+    figure4_batch_context_tradeoff as batch_context_tradeoff,
+)
+from studies.kv_extension import (
+    figure5_expert_count_analysis as expert_count_analysis,
+)
+from studies.kv_extension.study import KvExtensionSettings
 from tests.conftest import ROOT
 
-SHOWN = Experiment().figure_models
+SHOWN = KvExtensionSettings()
 GPU, BATCH = Experiment().reference.gpu, Experiment().reference.batch_size
 STYLE = Style()
 CLAIMED = Experiment().decode_step.claimed_slowdown
@@ -57,8 +66,8 @@ def drawings(
     record: pd.DataFrame, zero_fill: bool, gained: pd.DataFrame | None, models: list[str] | None = None
 ) -> dict:
     """All five figures of one record."""
-    one, three, four = models or SHOWN.figure1_memory_breakdown, models or SHOWN.figure3_context_scaling, models
-    four = four or SHOWN.figure4_batch_context_tradeoff
+    one, three, four = models or SHOWN.figure1_models, models or SHOWN.figure3_models, models
+    four = four or SHOWN.figure4_models
     return {
         "figure1": memory_breakdown.draw(record, STYLE, models=one, gpu=GPU, batch_size=BATCH),
         "figure2": kv_extension_by_model.draw(
@@ -166,7 +175,7 @@ def test_figures_have_their_printed_size(scenario):
 def test_bars_of_figure_1_are_the_record(scenario):
     """Lengths times the baseline's memory are GB; every bar is as long as its total, or its experts alone."""
     record, _, figures = scenario
-    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_models]
     axes = figures["figure1"].axes[0]
     lengths: dict[float, float] = {}
     for patch in axes.patches:
@@ -190,7 +199,7 @@ def test_bars_of_figure_1_are_the_record(scenario):
 
 def test_numbers_of_figure_1_mark_what_exceeds_the_gpu(scenario):
     record, _, figures = scenario
-    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_models]
     values = rows[[f"{side}_{what}_gb" for side in ("baseline", "prophet") for what in ("expert", "total")]]
     over = (values.gt(rows["gpu_memory_gb"], axis=0)).sum(axis=None)
     marked = [text for text in figures["figure1"].axes[0].texts if text.get_text().endswith("×")]
@@ -199,7 +208,7 @@ def test_numbers_of_figure_1_mark_what_exceeds_the_gpu(scenario):
 
 def test_the_title_of_figure_1_is_computed(scenario):
     record, _, figures = scenario
-    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_memory_breakdown]
+    rows = record.query("gpu == @GPU and batch_size == @BATCH").set_index("model").loc[SHOWN.figure1_models]
     ratio = 100 * (rows["prophet_total_gb"] / rows["baseline_total_gb"]).dropna()
     title = figures["figure1"].axes[0].get_title(loc="left")
     assert f"{ratio.min():.0f} to {ratio.max():.0f} %" in title
@@ -325,14 +334,14 @@ def test_lines_of_figure_3_are_the_record(scenario):
     drawn = [
         tuple(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) == record["batch_size"].nunique()
     ]
-    for model in SHOWN.figure3_context_scaling:
+    for model in SHOWN.figure3_models:
         expected = rows.loc[rows["model"] == model, "kv_extension_factor"].tolist()
         assert any(values == pytest.approx(expected) for values in drawn), model
 
 
 def test_cells_of_figure_4_are_the_record(scenario):
     record, _, figures = scenario
-    rows = record[(record["gpu"] == GPU) & record["model"].isin(SHOWN.figure4_batch_context_tradeoff)]
+    rows = record[(record["gpu"] == GPU) & record["model"].isin(SHOWN.figure4_models)]
     texts = [text.get_text() for text in visible_texts(figures["figure4"])]
     for value in rows["expert_savings_pct"]:
         assert f"{value:.0f}" in texts
@@ -438,10 +447,10 @@ def test_figure_5_ranks_by_experts_and_by_experts_over_top_k(scenario):
 def test_findings_are_text_with_numbers(scenario):
     record, zero_fill, _ = scenario
     told = [
-        memory_breakdown.findings(record, models=SHOWN.figure1_memory_breakdown, gpu=GPU, batch_size=BATCH),
+        memory_breakdown.findings(record, models=SHOWN.figure1_models, gpu=GPU, batch_size=BATCH),
         kv_extension_by_model.findings(record, zero_fill=zero_fill),
-        context_scaling.findings(record, models=SHOWN.figure3_context_scaling, gpu=GPU),
-        batch_context_tradeoff.findings(record, models=SHOWN.figure4_batch_context_tradeoff, gpu=GPU),
+        context_scaling.findings(record, models=SHOWN.figure3_models, gpu=GPU),
+        batch_context_tradeoff.findings(record, models=SHOWN.figure4_models, gpu=GPU),
         expert_count_analysis.findings(record, zero_fill=zero_fill),
     ]
     for text in told:

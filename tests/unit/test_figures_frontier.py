@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from prophet_moe.present.figures import frontier
 
 from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.errors import UserError
@@ -15,6 +14,7 @@ from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
 from prophet_moe.routing.rows import read_rows
 from prophet_moe.settings.style import Style
+from studies.frontier import figure as frontier
 from studies.frontier.figure import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
 from tests.conftest import ROOT
 from tests.unit.test_figures import (

@@ -5,22 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from prophet_moe.cachesim.deduplication import deduplication
-from prophet_moe.present.figures import (
-    comparative_evaluation,
-    expert_deduplication,
-    layer_detail,
-    strategy_sweeps,
-)
 from scipy import stats
 
-from prophet_moe.cachesim.experiments import comparative_results, long_sequences, sweep, with_interval
-from prophet_moe.cachesim.simulation import Times
 from prophet_moe.errors import UserError
+from prophet_moe.offload.experiments import long_sequences, with_interval
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings.style import Style
+from studies.comparison import comparative_evaluation, expert_deduplication, layer_detail, strategy_sweeps
 from studies.comparison.comparative_evaluation import reported
 from studies.comparison.compute import (
     BASE,
@@ -32,7 +26,9 @@ from studies.comparison.compute import (
     speedup,
     strategy_summary,
 )
-from studies.comparison.study import ReportedComparison, Simulation
+from studies.comparison.deduplication import deduplication
+from studies.comparison.replays import comparative_results, sweep
+from studies.comparison.study import ComparisonSettings, ReportedComparison
 from tests.unit.test_figures import (
     assert_legend_is_what_is_drawn,
     assert_no_texts_touch,
@@ -48,7 +44,7 @@ STYLE = Style()
 CLAIMED = ReportedComparison()
 UNCLAIMED = ReportedComparison(**{key: {} for key in ReportedComparison.model_fields})
 BATCH = 4
-PLAN = Simulation(
+PLAN = ComparisonSettings(
     batch_sizes=[1, BATCH],
     seeds=3,
     sequences=4,

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, lists, text
 from matplotlib.colors import to_hex
-from prophet_moe.present.figures import expert_deduplication, prediction, routing_law, routing_statistics
 
 from prophet_moe.present.style import STRATEGY_LOOKS, apart, strategy_look, trace_look
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.style import Style
+from studies.comparison import expert_deduplication
 from studies.comparison.study import ReportedComparison
+from studies.prediction import figure as prediction
+from studies.routing_law import figure as routing_law
+from studies.routing_statistics import figure as routing_statistics
 from tests.conftest import ROOT
 from tests.unit.test_figures import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
 

@@ -5,10 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prophet_moe.settings.TODO import Simulation
 
-from prophet_moe.cachesim.stand_ins import recorded
-from prophet_moe.cachesim.timing import expert_bytes, standing_for, times_of
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
@@ -16,6 +13,9 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.experiments import SampleSize
+from prophet_moe.offload.simulator.stand_ins import recorded
+from prophet_moe.offload.simulator.timing import expert_bytes, proxy_times, times_of
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -23,13 +23,13 @@ from prophet_moe.routing.store import read_trace
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.units import GB
 from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
+from studies.frontier.study import FrontierSettings
 from tests.conftest import ROOT
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
 SHARES = [0.125, 0.5, 0.9375, 0.99]
-PLAN = Simulation(
-    frontier_samples=2, frontier_sequences=8, frontier_tokens=12, frontier_shares=SHARES, frontier_layers=4
-)
+PLAN = FrontierSettings(samples=2, sequences=8, tokens=12, shares=SHARES, layers=4)
+CHUNK_MB = Experiment().replay.copy_chunk_mb
 CONTEXT = 4096
 
 
@@ -46,8 +46,8 @@ def replayed(grid, models, gpus) -> pd.DataFrame:
     trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
     profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
     mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 16])]
-    samples = recorded(trace, network, 16, PLAN)
-    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BF16, PLAN)
+    samples = recorded(trace, network, SampleSize(16, PLAN.tokens), PLAN.samples)
+    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BF16, PLAN, CHUNK_MB)
 
 
 TRACES = {"wide": (128, 1), "narrow": (8, 2)}
@@ -79,14 +79,14 @@ def test_slowdowns_have_each_point_once_a_sample(replayed):
     assert not replayed.duplicated(keys).any()
     points = {8, 4}, "shares of one expert, fewer than k, and of all, which round to 8, are left out"
     assert set(replayed["resident_experts"]) == points[0], points[1]
-    assert len(replayed) == 2 * 2 * len(STRATEGIES) * 2 * PLAN.frontier_samples
+    assert len(replayed) == 2 * 2 * len(STRATEGIES) * 2 * PLAN.samples
 
 
 def test_batches_too_large_to_replay_are_left_out(models, gpus, variations):
     """A grid may have batches of 10^6, whose replay would not end."""
     chosen = {name: models[name] for name in ("Switch-Base-128", "Jamba-1.5-Large")}
     grid = capacity_grid(chosen, gpus, (1, 64, 65, 10**6), Experiment().scenarios["calibrated"], variations)
-    rows = to_replay(grid, Simulation())
+    rows = to_replay(grid, FrontierSettings())
     assert set(rows["batch_size"]) == {1, 64}
     assert set(rows["case"]) == {ESTIMATE}
     assert set(rows["model"]) == {"Switch-Base-128"}
@@ -109,16 +109,16 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
     """Bytes and compute of a step are the model's, however many experts the trace asks for."""
     arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
-    own = times_of(arch, profile, 4, batch, CONTEXT, BF16, PLAN.copy_chunk_mb)
-    times = standing_for(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, PLAN.copy_chunk_mb)
-    assert requests * times.fetch[0] == pytest.approx(
+    own = times_of(arch, profile, 4, batch, CONTEXT, BF16, CHUNK_MB)
+    times = proxy_times(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, CHUNK_MB)
+    assert requests * times.transfer_seconds[0] == pytest.approx(
         unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB)
     )
     tokens = batch * arch.moe.top_k / unique
     expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)
-    np.testing.assert_allclose(requests * times.work[1:], unique * expert)
-    assert times.work[0] == 0
-    np.testing.assert_array_equal(times.other, own.other)
+    np.testing.assert_allclose(requests * times.expert_seconds[1:], unique * expert)
+    assert times.expert_seconds[0] == 0
+    np.testing.assert_array_equal(times.non_expert_seconds, own.non_expert_seconds)
 
 
 def points_of(grid, resident: pd.Series) -> pd.DataFrame:

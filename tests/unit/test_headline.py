@@ -5,7 +5,6 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
-from prophet_moe.settings.TODO import Sensitivity
 
 from prophet_moe import params
 from prophet_moe.capacity.grid import capacity_grid
@@ -15,6 +14,7 @@ from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.quoted_numbers import scenario_numbers
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from studies.headline.compute import RULES, headline_sensitivity, resident_rules
+from studies.headline.study import HeadlineSettings
 from studies.kv_extension.compute import average_extension
 
 AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2, "lookahead_layers": 3})
@@ -142,7 +142,7 @@ def test_sensitivity_is_the_audits(models, gpus, experiment, variations, encoder
 
 
 def test_sensitivity_marks_the_scenarios_own_values(models, gpus, variations, records, experiment):
-    few = Sensitivity(runtime_reserve_mib=[1024], usable_memory_share=[0.5], prefill_chunk_tokens=[2048])
+    few = HeadlineSettings(runtime_reserve_mib=[1024], usable_memory_share=[0.5], prefill_chunk_tokens=[2048])
     found = headline_sensitivity(models, gpus, experiment.batch_sizes, CALIBRATED, variations, few)
     assert found["as_given"].tolist() == [True, False, True]
     own = extension_summary(records["calibrated"])

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from prophet_moe.documents import merged, read_yaml
 
 from prophet_moe import cli
-from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.cli import catalog
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing import store
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.trace import Origin, Router, Trace

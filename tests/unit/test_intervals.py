@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prophet_moe.cachesim.experiments import RECORDED, Sample, places, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.offload.experiments import RECORDED, Sample, run, slots
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.routing.intervals import beyond_sample, half_width, mean_interval
 from prophet_moe.routing.store import read_trace
@@ -70,7 +70,7 @@ def test_interval_is_that_of_a_bootstrap_over_sequences():
     Hit rate on demand, and, paired, how much more static popular hits. By s^2 / D the errors were 2 to 3 times smaller.
     """
     learned_from, held_out = split(read_trace(TRACE))
-    decoded, learned = held_out.described(), Learned(learned_from)
+    decoded, training = held_out.described(), TrainingStatistics(learned_from)
     starts = sequence_starts(decoded)
     long = np.flatnonzero(np.diff(starts) >= TOKENS)
     random = np.random.default_rng(0)
@@ -78,11 +78,11 @@ def test_interval_is_that_of_a_bootstrap_over_sequences():
     def hits(chosen):
         """Hit rate on demand, and what static popular has more, of sequences in this order."""
         tokens = in_order(decoded, starts[chosen])
-        parts = Sample(Forecast(learned, tokens), 0, RECORDED).parts(1)
-        hierarchy = Hierarchy((places(tokens.router.experts, 0.5),))
+        parts = Sample(Predictions(training, tokens), 0, RECORDED).parts(1)
+        hierarchy = Hierarchy((slots(tokens.router.experts, 0.5),))
         layers = len(tokens.router.layers)
         times = Times(np.full(layers, 1e-3), 1e-4 * np.arange(2), (2e-3,), 1e-3)
-        rates = [run(parts, learned, strategies()[name], hierarchy, times).hit_rate for name in ("on_demand", STATIC)]
+        rates = [run(parts, training, strategies()[name], hierarchy, times).hit_rate for name in ("on_demand", STATIC)]
         return rates[0], rates[1] - rates[0]
 
     once = np.array([hits(random.permutation(long)[:SEQUENCES]) for _ in range(60)])

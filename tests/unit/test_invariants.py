@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from prophet_moe import cli
-from prophet_moe.cachesim import experiments, invariants
-from prophet_moe.cachesim.experiments import RECORDED, Sample, run
-from prophet_moe.cachesim.forecast import Forecast, Learned
-from prophet_moe.cachesim.invariants import Impossible
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
 from prophet_moe.errors import exit_on_user_error
+from prophet_moe.offload import experiments
+from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload.simulator import invariants
+from prophet_moe.offload.simulator.invariants import Impossible
+from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 from tests.conftest import ROOT, published
 
@@ -29,7 +30,7 @@ def sample():
     phase, router = np.full(TOKENS, DECODE, np.uint8), Router("uniform", EXPERTS, TOP_K, tuple(range(LAYERS)))
     origin = Origin("this test", "Apache-2.0")
     trace = Trace(router, np.zeros_like(number), number, phase, chosen.astype(np.uint16), False, origin)
-    return Sample(Forecast(Learned(trace), trace), 0, RECORDED)
+    return Sample(Predictions(TrainingStatistics(trace), trace), 0, RECORDED)
 
 
 def times(unit: float) -> Times:
@@ -42,7 +43,7 @@ def times(unit: float) -> Times:
 def test_invariants_hold_for_10_to_the_8_requests(sample, strategy, unit):
     repeats = -(-REQUESTS // (TOKENS * LAYERS * TOP_K)) if unit == 1e-4 else 20
     parts = itertools.chain.from_iterable(itertools.repeat(sample.parts(1), repeats))
-    outcome = run(parts, sample.forecast.learned, strategies()[strategy], Hierarchy((EXPERTS - 1,)), times(unit))
+    outcome = run(parts, sample.predictions.training, strategies()[strategy], Hierarchy((EXPERTS - 1,)), times(unit))
     assert outcome.requests.sum() == repeats * TOKENS * LAYERS * TOP_K
     assert outcome.seconds > 3 * unit * repeats
 
@@ -50,7 +51,7 @@ def test_invariants_hold_for_10_to_the_8_requests(sample, strategy, unit):
 @pytest.mark.parametrize("unit", [1e-9, 1e-4, 1e3])
 def test_a_wrong_time_is_caught_at_any_scale(sample, monkeypatch, unit):
     """A millionth more waiting than the clocks say."""
-    arguments = (sample.parts(1), sample.forecast.learned, strategies()["on_demand"], Hierarchy((16,)), times(unit))
+    arguments = (sample.parts(1), sample.predictions.training, strategies()["on_demand"], Hierarchy((16,)), times(unit))
     monkeypatch.setattr(experiments, "check", lambda outcome, _: outcome)
     outcome = run(*arguments)
     invariants.check(outcome, times(unit))

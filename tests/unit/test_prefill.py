@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prophet_moe.settings.TODO import Prefill
 
 from prophet_moe import params
 from prophet_moe.capacity.prefill import LIMITS, prefill_time, prefill_times
@@ -15,6 +14,7 @@ from prophet_moe.catalog import Architecture, load_gpus, load_models
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16, Precision
 from prophet_moe.settings.scenario import CALIBRATED
+from studies.prefill.study import PrefillSettings
 from tests.conftest import ROOT
 
 CATALOGUE = {name: spec.architecture for name, spec in load_models(Path(ROOT / "config/models")).items()}
@@ -88,11 +88,11 @@ def test_prefill_table_covers_decoders_that_fit(grids, models, gpus):
     grid = grids["calibrated"]
     grid = grid[grid["case"] == ESTIMATE]
     profiles = {name: datasheet_profile(name, spec) for name, spec in gpus.items()}
-    table = prefill_times(models, profiles, grid, CALIBRATED, Prefill())
+    table = prefill_times(models, profiles, grid, CALIBRATED, PrefillSettings().compute_share)
     counted = grid[grid["encoder_moe_layers"] == 0]
     assert len(table) == sum((counted[column] >= 1).sum() for column in LIMITS.values())
     assert (table["slowdown"] >= 1).all()
     assert not table["model"].str.startswith("Switch").any()
-    fast = prefill_times(models, profiles, grid, CALIBRATED, Prefill(compute_share=1))
+    fast = prefill_times(models, profiles, grid, CALIBRATED, 1)
     assert (fast["all_resident_s"] <= table["all_resident_s"]).all()
     assert (fast["streaming_s"] == table["streaming_s"]).all()

@@ -10,16 +10,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prophet_moe.present.figures import routing_statistics
-from prophet_moe.settings.TODO import Simulation
 
 from prophet_moe import cli
-from prophet_moe.cachesim.experiments import metrics, parts_of, run, samples
-from prophet_moe.cachesim.forecast import Learned
-from prophet_moe.cachesim.simulation import Hierarchy, Times
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cli.sim import _rooms
+from prophet_moe.cli.sim import _capacities
 from prophet_moe.errors import UserError
+from prophet_moe.offload.experiments import SampleSize, metrics, parts_of, run, samples
+from prophet_moe.offload.simulator.predictions import TrainingStatistics
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
@@ -27,6 +25,7 @@ from prophet_moe.routing.datasets import DatasetFile, architecture_named, router
 from prophet_moe.routing.rows import read_statistics
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
 from prophet_moe.settings.style import Style
+from studies.routing_statistics import figure as routing_statistics
 from tests.conftest import ROOT
 from tests.unit.test_statistics import uniform_trace
 
@@ -116,8 +115,8 @@ def test_metadata_of_repetition_alone_tells_none(tmp_path):
 def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
     trace = mixed_phases(lengths, [data.draw(st.integers(0, length)) for length in lengths])
     described = len(trace.described())
-    learned, judged = sequences.split_by_token(trace, 0.5)
-    np.testing.assert_array_equal(np.concatenate([learned.experts, judged.experts]), trace.experts)
+    training, judged = sequences.split_by_token(trace, 0.5)
+    np.testing.assert_array_equal(np.concatenate([training.experts, judged.experts]), trace.experts)
     assert judged.described_phase == trace.described_phase
     assert len(judged.described()) == described - described // 2
     if len(lengths) == 1:
@@ -144,13 +143,13 @@ def test_traces_of_any_phases_and_texts_are_replayed(lengths, layers, experts, s
         trace = replace(trace, token=np.array(tokens, np.int32), origin=origin)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        learned, held_out = split(trace)
+        training, held_out = split(trace)
         replayed = held_out.described()
         batch = data.draw(st.integers(1, len(np.unique(replayed.sequence))))
         times = Times(
             np.full(layers, 1 / 3), np.arange(batch + 1) / 15, (1 / 7,), data.draw(st.sampled_from([1.0, 0.01]))
         )
-        known, hierarchy = Learned(learned), Hierarchy((data.draw(st.integers(1, experts)),))
+        known, hierarchy = TrainingStatistics(training), Hierarchy((data.draw(st.integers(1, experts)),))
         outcome = run(parts_of(known, replayed, batch), known, strategies()[strategy], hierarchy, times)
         metrics(outcome, 1.0)
     assert outcome.step_tokens.sum() == len(replayed) > 0
@@ -173,9 +172,9 @@ def test_prompts_alone_are_described_and_replayed(command, tmp_path):
     assert PREFILL_NOTE in shown and ONE_TEXT_NOTE not in shown
     sim = partial(command, "sim", "run", "--trace", folder, "--strategy", "on_demand", "--capacity", 32, "--batch", 2)
     told = json.loads(sim("--json"))
-    learned, held_out = split(store.read_trace(folder))
+    training, held_out = split(store.read_trace(folder))
     assert (told["phase"], told["notes"], told["tokens"]) == ("prefill", [PREFILL_NOTE], len(held_out))
-    assert len(learned) + len(held_out) == 80
+    assert len(training) + len(held_out) == 80
     assert f"{len(held_out)} of prefill" in sim() and PREFILL_NOTE in sim()
 
 
@@ -186,8 +185,8 @@ def test_one_session_is_replayed_from_its_middle(command, tmp_path):
     told = json.loads(sim("--json"))
     assert (told["phase"], told["notes"], told["tokens"]) == ("decode", [ONE_TEXT_NOTE], 21)
     assert "21 of decode" in sim()
-    learned, held_out = split(store.read_trace(folder))
-    assert learned.position.max() < held_out.position.min()
+    training, held_out = split(store.read_trace(folder))
+    assert training.position.max() < held_out.position.min()
 
 
 def test_the_only_session_has_one_batch_size(command, tmp_path):
@@ -210,11 +209,11 @@ def test_a_trace_of_repetition_alone_is_refused(command, tmp_path):
 
 def test_samples_of_prompts_are_of_prefill():
     trace = mixed_phases([12] * 8, [12] * 8)
-    plan = Simulation(batch_sizes=[1], sweep_batch_sizes=[1], sequences=3, tokens=5)
-    (drawn,) = samples(trace, None, plan, ("recorded",), 1)
+    size = SampleSize(3, 5)
+    (drawn,) = samples(trace, None, size, ("recorded",), 1)
     assert (drawn.trace.phase == PREFILL).all() and len(drawn.trace) == 15
     with pytest.raises(UserError, match="0 held-out sequences of 99 prefill tokens, expected 3"):
-        next(samples(trace, None, plan.model_copy(update={"tokens": 99}), ("recorded",), 1))
+        next(samples(trace, None, size._replace(tokens=99), ("recorded",), 1))
 
 
 def test_the_title_of_a_trace_says_that_it_is_of_prefill(command, tmp_path):
@@ -288,12 +287,12 @@ def test_clear_deletes_nothing_outside_of_the_folder(tmp_path):
 @given(st.one_of(st.text(), st.text("0123456789,- +_.e٣"), st.lists(st.integers(), min_size=1).map(str)))
 def test_capacity_is_whole_numbers_or_one_line(text):
     try:
-        rooms = _rooms(text)
+        capacities = _capacities(text)
     except UserError as told:
         assert "expected whole numbers, such as 64 or 16,16,8" in str(told)
     else:
-        assert [int(part) for part in text.split(",")] == list(rooms)
-        assert all(room >= 0 for room in rooms)
+        assert [int(part) for part in text.split(",")] == list(capacities)
+        assert all(capacity >= 0 for capacity in capacities)
 
 
 def test_an_unknown_model_is_told_each_name_once(models):

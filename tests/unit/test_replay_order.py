@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.cachesim.experiments import draw, parts_of
-from prophet_moe.cachesim.forecast import Learned
-from prophet_moe.cachesim.rounds import rounds
-from prophet_moe.cachesim.wishes import true_needs
+from prophet_moe.offload.experiments import draw, parts_of
+from prophet_moe.offload.simulator.batching import decode_batches
+from prophet_moe.offload.simulator.predictions import TrainingStatistics
+from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.predict.context import split
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.sequences import mixed, notes_of
@@ -36,9 +36,9 @@ def distinct(trace, order: str) -> np.ndarray:
     for seed in range(SAMPLES):
         sample = draw(trace, SEQUENCES, TOKENS, seed, order)
         for place, batch in enumerate(BATCHES):
-            parts = list(rounds(sample.experts, sequence_starts(sample), batch, trace.router.experts))
-            asked = sum(len(true_needs(part).ids) for part in parts)
-            found[place] += asked / sum(len(part.rows) * part.layers for part in parts) / SAMPLES
+            parts = list(decode_batches(sample.experts, sequence_starts(sample), batch, trace.router.experts))
+            accessed = sum(len(true_needs(part).ids) for part in parts)
+            found[place] += accessed / sum(len(part.rows) * part.layers for part in parts) / SAMPLES
     return found
 
 
@@ -75,9 +75,9 @@ def test_mixed_keeps_every_sequence_whole(held_out):
 
 
 def test_a_whole_trace_is_replayed_mixed_unless_asked_otherwise(held_out):
-    learned = Learned(held_out)
-    (ordered, _), *_ = parts_of(learned, held_out, 8, "one_tenant_at_a_time")
-    (shuffled, _), *_ = parts_of(learned, held_out, 8)
+    training = TrainingStatistics(held_out)
+    (ordered, _), *_ = parts_of(training, held_out, 8, "one_tenant_at_a_time")
+    (shuffled, _), *_ = parts_of(training, held_out, 8)
     assert ordered.choices[:8].tobytes() == held_out.experts[:8].tobytes()
     assert shuffled.choices[:8].tobytes() != held_out.experts[:8].tobytes()
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from prophet_moe.cachesim.timing import times_of
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
 from prophet_moe.routing.variation import read_variations
 from prophet_moe.settings.experiment import DecodeStep
@@ -92,7 +92,10 @@ def outputs_of(models, gpus):
             name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision, 4.0)
             for name, model in chosen.items()
         }
-        simulated = {name: [*took.other, *took.work, *took.fetch] for name, took in times.items()}
+        simulated = {
+            name: [*took.non_expert_seconds, *took.expert_seconds, *took.transfer_seconds]
+            for name, took in times.items()
+        }
         return {
             MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, variations, {GPU: 600 * MIB}),
             STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, variations, DecodeStep()),

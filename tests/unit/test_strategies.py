@@ -10,31 +10,32 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prophet_moe.cachesim.deduplication import SEED, deduplication, process_batch
-from prophet_moe.settings.TODO import Simulation
 
-from prophet_moe.cachesim import engine, experiments, reference
-from prophet_moe.cachesim.experiments import RECORDED, SHUFFLED, comparative_results, parts_of, run, samples, sweep
-from prophet_moe.cachesim.invariants import Impossible, check, check_beside
-from prophet_moe.cachesim.simulation import Hierarchy, Times, iso_cache
-from prophet_moe.cachesim.strategies import Strategy, strategies
-from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.roofline import gain_bound
+from prophet_moe.offload import experiments
+from prophet_moe.offload.experiments import RECORDED, SHUFFLED, parts_of, run, samples
+from prophet_moe.offload.simulator import engine, reference
+from prophet_moe.offload.simulator.invariants import Impossible, check, check_beside
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times, iso_cache
+from prophet_moe.offload.simulator.timing import timing_model
+from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.precision import Precision
 from prophet_moe.predict.context import split
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import Router, sequence_starts
-from prophet_moe.settings import Simulation
+from studies.comparison.deduplication import SEED, deduplication, process_batch
+from studies.comparison.replays import comparative_results, size_of, sweep
+from studies.comparison.study import ComparisonSettings
 from tests.conftest import ROOT
 from tests.unit.test_simulation import assert_equal
 
 NAME = "small-6x8-top2"
 TRACE, PREDICTOR = ROOT / "resources/traces" / NAME, ROOT / "resources/predictors" / NAME
-PLAN = Simulation(
+PLAN = ComparisonSettings(
     batch_sizes=[1, 4],
     sweep_batch_sizes=[4],
     seeds=2,
@@ -55,7 +56,7 @@ def recorded():
 @pytest.fixture(scope="module")
 def sample(recorded):
     """Some of its held-out sequences."""
-    return next(samples(*recorded, PLAN, (RECORDED,), 1))
+    return next(samples(*recorded, size_of(PLAN), (RECORDED,), 1))
 
 
 def times(fetch: float, batch: int = 4) -> Times:
@@ -67,35 +68,36 @@ def times(fetch: float, batch: int = 4) -> Times:
 def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name):
     """With all choices from a layer of a step on exchanged, the wishes before are the same, unless it foresees."""
     strategy, step, layer = strategies()[name], 5, 3
-    decoding, _ = sample.parts(4)[0]
-    changed = decoding.choices.copy()
-    later = decoding.rows[step:].ravel()
-    begin = np.where(np.isin(np.arange(len(changed)), decoding.rows[step]), layer, LAYERS)
-    begin[np.isin(np.arange(len(changed)), decoding.rows[step + 1 :])] = 0
+    batches, _ = sample.parts(4)[0]
+    changed = batches.choices.copy()
+    later = batches.rows[step:].ravel()
+    begin = np.where(np.isin(np.arange(len(changed)), batches.rows[step]), layer, LAYERS)
+    begin[np.isin(np.arange(len(changed)), batches.rows[step + 1 :])] = 0
     exchanged = np.arange(LAYERS)[None, :] >= begin[:, None]
-    changed[exchanged] = (changed[exchanged] + 1) % decoding.experts
+    changed[exchanged] = (changed[exchanged] + 1) % batches.experts
     assert len(later)
 
     other = replace(sample.trace, experts=changed)
     forecasts = [
-        replace(sample.forecast, trace=trace, once=type(sample.forecast.once)()) for trace in (sample.trace, other)
+        replace(sample.predictions, trace=trace, memo=type(sample.predictions.memo)())
+        for trace in (sample.trace, other)
     ]
-    wishes = [
-        strategy.wishes(
-            replace(decoding, choices=forecast.trace.experts, once=type(decoding.once)()), forecast, HALF
+    prefetches = [
+        strategy.prefetches(
+            replace(batches, choices=predictions.trace.experts, memo=type(batches.memo)()), predictions, HALF
         ).array()
-        for forecast in forecasts
+        for predictions in forecasts
     ]
-    before = [ids[: step + 1].copy() for ids in wishes]
+    before = [ids[: step + 1].copy() for ids in prefetches]
     for ids in before:
         ids[step, layer + 1 :] = -1
     same = all(
-        [wish for wish in one if wish >= 0] == [wish for wish in two if wish >= 0]
+        [expert for expert in one if expert >= 0] == [expert for expert in two if expert >= 0]
         for one, two in zip(
             before[0].reshape(-1, before[0].shape[2]), before[1].reshape(-1, before[1].shape[2]), strict=True
         )
     )
-    if strategy.clairvoyant and strategy.wishes is not Strategy("", "", 0).wishes:
+    if strategy.clairvoyant and strategy.prefetches is not Strategy("", "", 0).prefetches:
         assert not same
     else:
         assert same
@@ -110,11 +112,17 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
     st.booleans(),
     st.booleans(),
 )
-def test_every_strategy_runs_as_by_the_reference(sample, name, batch, rooms, fetch, deduplicated, per_layer):
+def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities, fetch, deduplicated, per_layer):
     """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
-    strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(rooms) + 1)
-    clock = replace(times(fetch, batch), fetch=tuple(fetch * tier for tier in tiers))
-    arguments = (sample.parts(batch), sample.forecast.learned, strategy, Hierarchy(tuple(rooms), per_layer), clock)
+    strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(capacities) + 1)
+    clock = replace(times(fetch, batch), transfer_seconds=tuple(fetch * tier for tier in tiers))
+    arguments = (
+        sample.parts(batch),
+        sample.predictions.training,
+        strategy,
+        Hierarchy(tuple(capacities), per_layer),
+        clock,
+    )
     fast = run(*arguments)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "simulate", reference.simulate)
@@ -124,9 +132,9 @@ def test_every_strategy_runs_as_by_the_reference(sample, name, batch, rooms, fet
 @pytest.mark.parametrize("fetch", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_bounds_hold_for_every_strategy(sample, fetch, batch):
-    parts, room = sample.parts(batch), Hierarchy((7,))
+    parts, capacity = sample.parts(batch), Hierarchy((7,))
     outcomes = {
-        name: run(parts, sample.forecast.learned, replace(strategy, deduplicated=True), room, times(fetch))
+        name: run(parts, sample.predictions.training, replace(strategy, deduplicated=True), capacity, times(fetch))
         for name, strategy in strategies().items()
     }
     nothing_kept = sum(outcomes["on_demand"].requests) * fetch + outcomes["on_demand"].compute_seconds
@@ -144,7 +152,7 @@ def test_bounds_hold_for_every_strategy(sample, fetch, batch):
 
 
 def test_what_no_machine_can_do_is_caught(sample):
-    outcome = run(sample.parts(4), sample.forecast.learned, strategies()["prophet"], HALF, times(1.0))
+    outcome = run(sample.parts(4), sample.predictions.training, strategies()["prophet"], HALF, times(1.0))
     for wrong in (
         replace(outcome, step_seconds=outcome.step_seconds / 3),
         replace(outcome, step_seconds=outcome.step_seconds * 100),
@@ -155,14 +163,16 @@ def test_what_no_machine_can_do_is_caught(sample):
         with pytest.raises(Impossible):
             check(wrong, times(1.0))
     fewer = replace(outcome, counts=outcome.counts * 0)
-    belady = run(sample.parts(4), sample.forecast.learned, strategies()["belady"], HALF, times(1.0))
+    belady = run(sample.parts(4), sample.predictions.training, strategies()["belady"], HALF, times(1.0))
     with pytest.raises(Impossible, match="Belady"):
         check_beside(fewer, belady, belady)
 
 
 def test_every_batch_size_decodes_the_same_tokens(sample):
     for batch in (1, 3, 8):
-        outcome = run(sample.parts(batch), sample.forecast.learned, strategies()["on_demand"], HALF, times(1.0, batch))
+        outcome = run(
+            sample.parts(batch), sample.predictions.training, strategies()["on_demand"], HALF, times(1.0, batch)
+        )
         assert outcome.routed == sample.trace.experts.size
         assert outcome.step_tokens.sum() == len(sample.trace)
 
@@ -170,12 +180,12 @@ def test_every_batch_size_decodes_the_same_tokens(sample):
 @pytest.mark.parametrize("name", ["on_demand", "pre_gated", "prophet", "belady", "static_popular"])
 def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name):
     """Where a piece ends, only what looks beyond it (wishes before the pass) can differ; these strategies do not."""
-    learned, strategy = sample.forecast.learned, strategies()[name]
-    whole = run(sample.parts(2), learned, strategy, HALF, times(1.0))
+    training, strategy = sample.predictions.training, strategies()[name]
+    whole = run(sample.parts(2), training, strategy, HALF, times(1.0))
     monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
-    parts = list(parts_of(learned, sample.trace, 2, "one_tenant_at_a_time"))
+    parts = list(parts_of(training, sample.trace, 2, "one_tenant_at_a_time"))
     assert len(parts) == 4
-    pieces = run(iter(parts), learned, strategy, HALF, times(1.0))
+    pieces = run(iter(parts), training, strategy, HALF, times(1.0))
     assert pieces.step_seconds.tolist() == pytest.approx(whole.step_seconds.tolist())
     assert (pieces.counts == whole.counts).all()
 
@@ -272,7 +282,7 @@ def test_the_iso_cache_of_the_report():
 def test_a_model_of_other_experts_is_refused(recorded, models):
     other = models["OLMoE-1B-7B"].architecture.model_dump()
     with pytest.raises(UserError, match="experts is 64, expected 8, as the trace of"):
-        timed_as(other, None, recorded[0].router, 4096, None, PLAN)
+        timing_model(other, None, recorded[0].router, 4096, None, 4.0)
 
 
 def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
@@ -281,28 +291,28 @@ def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
     fewer = dumped | {"moe": dumped["moe"] | {"top_k": 6}}
     profile = datasheet_profile("A100-80GB", gpus["A100-80GB"])
     known = Router("OLMoE-1B-7B", 64, 6, (0, 1))
-    got, expected = (timed_as(arch, profile, known, 4096, Precision(), PLAN)(4) for arch in (dumped, fewer))
+    got, expected = (timing_model(arch, profile, known, 4096, Precision(), 4.0)(4) for arch in (dumped, fewer))
     assert got.other.tolist() == expected.other.tolist()
     assert (got.work.tolist(), got.fetch) == (expected.work.tolist(), expected.fetch)
     with pytest.raises(UserError, match="top_k is 8, expected at least 9, as the trace of"):
-        timed_as(dumped, profile, Router("OLMoE-1B-7B", 64, 9, (0, 1)), 4096, Precision(), PLAN)
+        timing_model(dumped, profile, Router("OLMoE-1B-7B", 64, 9, (0, 1)), 4096, Precision(), 4.0)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "problem"),
+    ("prefetches", "problem"),
     [
         (
             lambda *_: np.full((12, LAYERS + 1, 1), 99),
-            "step 0, before the pass: wishes for expert id 99, expected layer",
+            "step 0, before the pass: prefetches of expert id 99, expected layer",
         ),
-        (lambda *_: np.tile(np.arange(5), (12, LAYERS + 1, 1)), "more wishes than the 4 experts of capacity"),
-        (lambda *_: np.zeros((2, 2)), "wishes are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
+        (lambda *_: np.tile(np.arange(5), (12, LAYERS + 1, 1)), "more prefetches than the 4 experts of capacity"),
+        (lambda *_: np.zeros((2, 2)), "prefetches are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
     ],
 )
-def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, wishes, problem):
-    strategy = Strategy("mine", "here", 99, wishes=wishes, deduplicated=True)
+def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, prefetches, problem):
+    strategy = Strategy("mine", "here", 99, prefetches=prefetches, deduplicated=True)
     with pytest.raises(UserError) as told:
-        run(sample.parts(8), sample.forecast.learned, strategy, HALF, times(1.0, 8))
+        run(sample.parts(8), sample.predictions.training, strategy, HALF, times(1.0, 8))
     assert problem in str(told.value)
 
 
@@ -312,16 +322,16 @@ def test_the_strategy_of_the_readme_works_as_it_stands(sample):
     assert example.count("\n") < 40
     defined: dict = {}
     exec(compile(example, "README.md", "exec"), defined)
-    strategy, learned = defined["STRATEGY"], sample.forecast.learned
+    strategy, training = defined["STRATEGY"], sample.predictions.training
     for batch in (1, 2, 4):
-        followed = run(sample.parts(batch), learned, strategy, HALF, times(0.5, batch))
+        followed = run(sample.parts(batch), training, strategy, HALF, times(0.5, batch))
         on_demand = replace(strategies()["on_demand"], deduplicated=True)
-        alone = run(sample.parts(batch), learned, on_demand, HALF, times(0.5, batch))
+        alone = run(sample.parts(batch), training, on_demand, HALF, times(0.5, batch))
         assert followed.routed == alone.routed
         assert followed.count(engine.PREFETCHED) > 0.02 * followed.requests.sum()
         assert followed.hit_rate > alone.hit_rate
         assert followed.seconds <= alone.seconds
-    assert run(sample.parts(1), learned, strategy, Hierarchy((1,)), times(0.5, 1)).count(engine.PREFETCHED)
+    assert run(sample.parts(1), training, strategy, Hierarchy((1,)), times(0.5, 1)).count(engine.PREFETCHED)
 
 
 @pytest.fixture
@@ -412,4 +422,4 @@ def test_mistakes_are_one_line(sim, arguments, problem):
 def test_times_that_are_none_are_refused(sample):
     for wrong in (np.nan, -1.0, np.inf):
         with pytest.raises(UserError, match="expected finite seconds from 0 on"):
-            run(sample.parts(1), sample.forecast.learned, strategies()["on_demand"], HALF, times(wrong, 1))
+            run(sample.parts(1), sample.predictions.training, strategies()["on_demand"], HALF, times(wrong, 1))

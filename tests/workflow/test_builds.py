@@ -269,9 +269,9 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
         assert built.jobs() == PREDICTED_SETS | {"numbers"}
     with edited(library / "predict/counting.py", '"""', '"""Edited. '):
         assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE} | FROM_THE_REPLAYS | FRONTIER
-    with edited(library / "cachesim/strategies/top_k.py", '"""', '"""Edited. '):
+    with edited(library / "offload/strategies/top_k.py", '"""', '"""Edited. '):
         assert built.jobs() == FROM_THE_REPLAYS | FRONTIER
-    with edited(library / "cachesim/reference.py", '"""', '"""Edited. '):
+    with edited(library / "offload/simulator/reference.py", '"""', '"""Edited. '):
         assert built.jobs() == set()
 
 

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from prophet_moe.cachesim.experiments import RECORDED, SampleSize, known, run, samples
-from prophet_moe.cachesim.policies import POLICIES, misses
-from prophet_moe.cachesim.simulation import Hierarchy, Times
+from prophet_moe.offload.experiments import RECORDED, SampleSize, available_strategies, run, samples
+from prophet_moe.offload.policies import POLICIES, misses
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
 from prophet_moe.predict.evaluate import evaluate
@@ -49,10 +49,10 @@ def main() -> None:
 def _serve(folder: Path) -> None:
     trace = read_trace(folder)
     for sample in samples(trace, _network(trace.router), SampleSize(2, 2), (RECORDED,), 1):
-        for strategy in known(sample.forecast).values():
+        for strategy in available_strategies(sample.predictions).values():
             for deduplicated in (True, False):
                 variant = replace(strategy, deduplicated=deduplicated)
-                run(sample.parts(2), sample.forecast.learned, variant, Hierarchy((2,)), _times(2))
+                run(sample.parts(2), sample.predictions.training, variant, Hierarchy((2,)), _times(2))
 
 
 def _judge(folder: Path) -> None:

@@ -27,9 +27,9 @@ from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
-    from prophet_moe.cachesim.experiments import Part
-    from prophet_moe.cachesim.simulation import Hierarchy, Outcome, Times
-    from prophet_moe.cachesim.strategies import Strategy
+    from prophet_moe.offload.experiments import Part
+    from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
+    from prophet_moe.offload.strategies import Strategy
 
 CORRECT = "Correct it."
 LEAST_MB, LARGEST_MB = 0.001, 10**7
@@ -88,7 +88,7 @@ def add_commands(commands: Any) -> None:
 
 def list_strategies(arguments: argparse.Namespace) -> None:
     """Print one line per strategy."""
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.strategies import strategies
 
     table = Table("strategy", "what it is", "eviction", "deduplicated", "source")
     for name, found in strategies().items():
@@ -99,13 +99,13 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 def run_strategy(arguments: argparse.Namespace) -> None:
     """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
     # Only this command needs Numba, whose import takes half a second.
-    from prophet_moe.cachesim.experiments import parts_of, run
-    from prophet_moe.cachesim.forecast import Learned
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.experiments import parts_of, run
+    from prophet_moe.offload.simulator.predictions import TrainingStatistics
+    from prophet_moe.offload.strategies import strategies
     from prophet_moe.predict.context import split
 
     strategy = _strategy(arguments)
-    rooms = None if arguments.capacity is None else _rooms(arguments.capacity)
+    capacities = None if arguments.capacity is None else _capacities(arguments.capacity)
     trace = store.read_trace(arguments.trace)
     counted = unrepeated(trace)
     learned_from, held_out = split(counted)
@@ -117,14 +117,14 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
-    hierarchy = _hierarchy(arguments, rooms, trace, expert_mb)
-    times = replace(times, fetch=_fetches(times, hierarchy, expert_mb, experiment))
-    learned = Learned(learned_from, _network(arguments, trace))
-    replay = learned, tokens, arguments.batch, arguments.order
+    hierarchy = _hierarchy(arguments, capacities, trace, expert_mb)
+    times = replace(times, transfer_seconds=_transfer_seconds(times, hierarchy, expert_mb, experiment))
+    training = TrainingStatistics(learned_from, _network(arguments, trace))
+    replay = training, tokens, arguments.batch, arguments.order
     served = _watched(parts_of(*replay), len(tokens))
-    outcome = run(served, learned, strategy, hierarchy, times, waves=arguments.waves)
+    outcome = run(served, training, strategy, hierarchy, times, oversubscribe=arguments.waves)
     every = strategies()["all_resident"]
-    resident = run(parts_of(*replay), learned, every, hierarchy, times).seconds
+    resident = run(parts_of(*replay), training, every, hierarchy, times).seconds
     told = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
     result = told | _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
@@ -133,7 +133,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         _show(result, strategy)
 
 
-def _rooms(text: str) -> tuple[int, ...]:
+def _capacities(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(ROOM.fullmatch(part) for part in parts):
         raise UserError("--capacity", f"got {text!r}, expected whole numbers, such as 64 or 16,16,8", CORRECT)
@@ -141,7 +141,7 @@ def _rooms(text: str) -> tuple[int, ...]:
 
 
 def _strategy(arguments: argparse.Namespace) -> "Strategy":
-    from prophet_moe.cachesim.strategies import strategies
+    from prophet_moe.offload.strategies import strategies
 
     known = strategies()
     if arguments.strategy not in known:
@@ -162,20 +162,21 @@ def _experiment() -> Experiment:
 
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
-    from prophet_moe.cachesim.timing import expert_bytes, timed_as
     from prophet_moe.hardware.profile import read_profile
+    from prophet_moe.offload.simulator.timing import expert_bytes, timing_model
 
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
     architecture = _architecture(arguments, trace, experiment.replay.timed_as)
     precision = experiment.scenarios[experiment.scenario].precision
     context = experiment.decode_step.context_tokens
-    timed = timed_as(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
+    timed = timing_model(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
     size = expert_bytes(Architecture.model_validate(architecture), precision) / MB
     times = timed(arguments.batch)
     if arguments.expert_mb is None:
         return times, size
-    return replace(times, fetch=(times.fetch[0] * arguments.expert_mb / size,)), arguments.expert_mb
+    seconds = (times.transfer_seconds[0] * arguments.expert_mb / size,)
+    return replace(times, transfer_seconds=seconds), arguments.expert_mb
 
 
 def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> dict[str, Any]:
@@ -188,26 +189,31 @@ def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, 
 
 
 def _hierarchy(
-    arguments: argparse.Namespace, rooms: tuple[int, ...] | None, trace: Trace, expert_mb: float
+    arguments: argparse.Namespace, capacities: tuple[int, ...] | None, trace: Trace, expert_mb: float
 ) -> "Hierarchy":
     """That of `--capacity`, or without one that of `--iso-cache`."""
-    from prophet_moe.cachesim.simulation import Hierarchy, iso_cache
+    from prophet_moe.offload.simulator.simulation import Hierarchy, iso_cache
 
-    rooms = rooms or iso_cache(arguments.iso_cache, expert_mb)
+    capacities = capacities or iso_cache(arguments.iso_cache, expert_mb)
     most = trace.router.experts * (1 if arguments.per_layer else len(trace.router.layers))
-    if not all(1 <= room <= most for room in rooms):
+    if not all(1 <= capacity <= most for capacity in capacities):
         owned = "a layer" if arguments.per_layer else "all layers together"
-        got = ",".join(map(str, rooms))
+        got = ",".join(map(str, capacities))
         raise UserError("--capacity", f"got {got}, expected 1 to {most} (experts of {owned}) in each tier", CORRECT)
-    return Hierarchy(rooms, arguments.per_layer, arguments.inclusive)
+    return Hierarchy(capacities, arguments.per_layer, arguments.inclusive)
 
 
-def _fetches(times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment) -> tuple[float, ...]:
+def _transfer_seconds(
+    times: "Times", hierarchy: "Hierarchy", expert_mb: float, experiment: Experiment
+) -> tuple[float, ...]:
     """Farther tiers are host memory; behind them is storage. With one tier, host memory is behind it."""
-    if len(hierarchy.rooms) == 1:
-        return times.fetch
+    if len(hierarchy.capacities) == 1:
+        return times.transfer_seconds
     storage = experiment.replay.storage_gb_per_s * GB
-    return (*times.fetch * (len(hierarchy.rooms) - 1), max(times.fetch[0], expert_mb * MB / storage))
+    return (
+        *times.transfer_seconds * (len(hierarchy.capacities) - 1),
+        max(times.transfer_seconds[0], expert_mb * MB / storage),
+    )
 
 
 def _network(arguments: argparse.Namespace, trace: Trace) -> Any:
@@ -238,14 +244,14 @@ def _described(
     resident: float,
 ) -> dict[str, Any]:
     """The outcome, JSON-like."""
-    from prophet_moe.cachesim.experiments import layer_rows, metrics
+    from prophet_moe.offload.experiments import layer_rows, metrics
 
     return {
         "trace": str(arguments.trace),
         "model": trace.router.model,
         "strategy": arguments.strategy,
         "deduplicated": strategy.deduplicated,
-        "capacity": list(hierarchy.rooms),
+        "capacity": list(hierarchy.capacities),
         "scope": "per_layer" if hierarchy.per_layer else "global",
         "batch": arguments.batch,
         "order": arguments.order,
@@ -257,9 +263,9 @@ def _described(
 
 
 def _show(result: dict[str, Any], strategy: "Strategy") -> None:
-    rooms = ", ".join(map(str, result["capacity"]))
+    capacities = ", ".join(map(str, result["capacity"]))
     scope = "experts in each layer" if result["scope"] == "per_layer" else "experts of all layers"
-    title = f"{result['model']}: {strategy.title}, {rooms} {scope}, batch {result['batch']}"
+    title = f"{result['model']}: {strategy.title}, {capacities} {scope}, batch {result['batch']}"
     table = Table("layer", "experts asked for", "hit rate", "stall (ms)", min_width=76, title=title)
     for row in result["layers"]:
         cells = (f"{row['unique_experts']:.2f}", f"{row['hit_rate']:.4f}", f"{row['stall_ms']:.3f}")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from prophet_moe.cachesim.timing import timed_as
 from prophet_moe.catalog import load_gpus
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
+from prophet_moe.offload.simulator.timing import timing_model
 from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.routing.store import read_trace
@@ -23,7 +23,7 @@ def build(files, parameters):
     plan = ComparisonSettings.model_validate(chosen)
     profile = read_profile(Path(parameters["profiles"]), gpu, load_gpus(files.gpus, [gpu])[gpu])
     precision = Precision(**parameters["precision"])
-    timed = timed_as(parameters["architecture"], profile, trace.router, parameters["context"], precision, chunk_mb)
+    timed = timing_model(parameters["architecture"], profile, trace.router, parameters["context"], precision, chunk_mb)
     results, layers = comparative_results(name, trace, network, timed, plan)
     write_csv(files.results, results)
     write_csv(files.layers, layers)

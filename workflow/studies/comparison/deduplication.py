@@ -10,7 +10,7 @@ from prophet_moe.routing import statistics
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 SEED = 0
-"""Of the batches that are drawn."""
+"""Seed of the batches that are drawn."""
 RESAMPLES = 500
 """Draws of the sequences anew from which intervals are taken."""
 MEASURED = ("request_dedup", "shared_requests", "resident_share")
@@ -18,9 +18,11 @@ MEASURED = ("request_dedup", "shared_requests", "resident_share")
 
 
 def process_batch(layer_id: int, batch_expert_requests: Sequence[Sequence[int]]) -> tuple[list[int], float]:
-    """The distinct experts that one layer needs for a batch, ascending, and `request_dedup`, 1 - distinct / requests.
+    """Return the distinct experts that a layer needs for a batch, ascending, and `request_dedup`, 1 - distinct /
+    requests.
 
-    `batch_expert_requests` is what each item of the batch asks of layer `layer_id` (004:84-98). No request saves 0.
+    `batch_expert_requests` holds what each item of the batch requests of layer `layer_id` (004:84-98). No request saves
+    0.
     """
     requests = [int(expert) for item in batch_expert_requests for expert in item]
     unique = sorted(set(requests))
@@ -29,19 +31,19 @@ def process_batch(layer_id: int, batch_expert_requests: Sequence[Sequence[int]])
 
 @dataclass(frozen=True)
 class Deduplication:
-    """One run: a batch of tokens, each of another sequence at a step of its own; means over layers."""
+    """One batch of tokens, each of another sequence at a step of its own; values are means over layers."""
 
     trace: str
     batch: int
     sample: int
     requests: float
-    """Per layer, k B."""
+    """Routed choices of a layer, k B."""
     unique_experts: float
-    """Per layer, u(B)."""
+    """Distinct experts of a layer, u(B)."""
     request_dedup: float
-    """1 - u / (k B): copies and bytes that are not asked for twice."""
+    """1 - u / (k B): the share of copies and bytes that deduplication saves."""
     shared_requests: float
-    """Share of the requests whose expert another token of the batch asks for as well."""
+    """Share of the requests whose expert another token of the batch chose as well."""
     resident_share: float
     """u / E: of a layer's experts, those that the batch needs."""
     uniform_request_dedup: float
@@ -49,7 +51,7 @@ class Deduplication:
     request_dedup_low: float
     """Lower end of the 95 % interval of the mean over the batches of this size, the same for all of them."""
     request_dedup_high: float
-    """Its upper end."""
+    """Upper end of the same interval."""
     shared_requests_low: float
     shared_requests_high: float
     resident_share_low: float
@@ -57,10 +59,11 @@ class Deduplication:
 
 
 def deduplication(name: str, trace: Trace, batches: Sequence[int], samples: int, seed: int) -> Iterator[Deduplication]:
-    """`samples` batches of each size; sequences are drawn anew for each, without replacement.
+    """Yield `samples` batches of each size; sequences are drawn anew for each, without replacement.
 
     Batches share the sequences that were held out, so that intervals are those of a bootstrap over sequences: around
-    the mean, as far as it spreads when sequences, and as many batches of them, are drawn anew.
+    the mean, as far as it spreads when sequences, and as many batches of them, are drawn anew. Too few held-out
+    sequences for the largest batch are a UserError.
     """
     starts, router = sequence_starts(trace), trace.router
     random = np.random.default_rng(seed)
@@ -76,7 +79,9 @@ def deduplication(name: str, trace: Trace, batches: Sequence[int], samples: int,
             chosen = trace.experts[rows]
             layers = [process_batch(layer, chosen[:, layer]) for layer in range(len(router.layers))]
             unique = float(np.mean([len(experts) for experts, _ in layers]))
-            asked = [np.bincount(chosen[:, layer].ravel(), minlength=router.experts) for layer in range(len(layers))]
+            chosen_by = [
+                np.bincount(chosen[:, layer].ravel(), minlength=router.experts) for layer in range(len(layers))
+            ]
             requests = batch * router.top_k
             uniform = router.experts * (1 - (1 - router.top_k / router.experts) ** batch)
             runs.append(
@@ -87,7 +92,7 @@ def deduplication(name: str, trace: Trace, batches: Sequence[int], samples: int,
                     "requests": requests,
                     "unique_experts": unique,
                     "request_dedup": float(np.mean([saved for _, saved in layers])),
-                    "shared_requests": float(np.mean([counts[counts > 1].sum() / requests for counts in asked])),
+                    "shared_requests": float(np.mean([counts[counts > 1].sum() / requests for counts in chosen_by])),
                     "resident_share": unique / router.experts,
                     "uniform_request_dedup": 1 - uniform / requests,
                 }
@@ -100,7 +105,8 @@ def deduplication(name: str, trace: Trace, batches: Sequence[int], samples: int,
 
 
 def _spread(trace: Trace, batches: Sequence[int], samples: int, seed: int) -> np.ndarray:
-    """(batches, MEASURED, 2): how far the mean over `samples` batches lies from its own mean in 95 % of resamples.
+    """Return how far the mean over `samples` batches lies from its own mean in 95 % of resamples, (batches, MEASURED,
+    2).
 
     NaN where no resample has as many different sequences as the batch.
     """

@@ -4,23 +4,23 @@ from dataclasses import replace
 
 import pandas as pd
 
-from prophet_moe.cachesim.experiments import (
+from prophet_moe.offload.experiments import (
     RECORDED,
     SHUFFLED,
     Sample,
     SampleSize,
     Timed,
-    known,
+    available_strategies,
     layer_rows,
     metrics,
-    places,
     run,
     samples,
+    slots,
     with_interval,
 )
-from prophet_moe.cachesim.invariants import check_beside
-from prophet_moe.cachesim.simulation import Hierarchy, Outcome, Times
-from prophet_moe.cachesim.strategies import strategies
+from prophet_moe.offload.simulator.invariants import check_beside
+from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.trace import Trace
 from studies.comparison.study import ComparisonSettings
@@ -34,13 +34,13 @@ def size_of(plan: ComparisonSettings) -> SampleSize:
 def comparative_results(
     name: str, trace: Trace, network: Network | None, timed: Timed, plan: ComparisonSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every strategy at every batch size on every sample, and the same by layer, means over samples.
+    """Return a row for every strategy at every batch size on every sample, and means over samples by layer.
 
     A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
-    all tokens of a batch, whatever it does about caching. Both are told by layer, as `deduplicated` says.
+    all tokens of a batch, whatever it does about caching. Both are reported by layer, as `deduplicated` says.
     """
     rows, by_layer = [], []
-    hierarchy = Hierarchy((places(trace.router.experts, plan.capacity_share),))
+    hierarchy = Hierarchy((slots(trace.router.experts, plan.capacity_share),))
     for sample in samples(trace, network, size_of(plan), (RECORDED, SHUFFLED), plan.seeds):
         for batch in plan.batch_sizes:
             times = timed(batch)
@@ -50,37 +50,40 @@ def comparative_results(
             for (strategy, deduplicated), outcome in outcomes.items():
                 described_as = strategies()[strategy]
                 mode = {"strategy": strategy, "role": described_as.role, "deduplicated": deduplicated}
-                described = {"as_described": described_as.deduplicated == deduplicated, "capacity": hierarchy.rooms[0]}
+                described = {
+                    "as_described": described_as.deduplicated == deduplicated,
+                    "capacity": hierarchy.capacities[0],
+                }
                 rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
-                told = described["as_described"] or deduplicated
-                if sample.routing == RECORDED and told and batch in plan.sweep_batch_sizes:
+                reported = described["as_described"] or deduplicated
+                if sample.routing == RECORDED and reported and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
     keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
 
 
 def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:
-    """By strategy and whether deduplicated; held against the offline optimum and all experts resident."""
-    outcomes, parts, learned = {}, sample.parts(batch), sample.forecast.learned
-    for name, strategy in known(sample.forecast).items():
+    """Run all strategies of a batch size, deduplicated or not; check them against Belady and all experts resident."""
+    outcomes, parts, training = {}, sample.parts(batch), sample.predictions.training
+    for name, strategy in available_strategies(sample.predictions).items():
         for deduplicated in (True, False):
             if sample.routing == SHUFFLED and deduplicated != strategy.deduplicated and name != "belady":
                 continue
             variant = replace(strategy, deduplicated=deduplicated)
-            outcomes[name, deduplicated] = run(parts, learned, variant, hierarchy, times)
+            outcomes[name, deduplicated] = run(parts, training, variant, hierarchy, times)
     for (name, deduplicated), outcome in outcomes.items():
         least = outcomes["belady", deduplicated]
         if not deduplicated and (order := strategies()[name].order):
             # Regrouped tokens are another stream of requests, with an optimum of its own.
             regrouped = replace(strategies()["belady"], deduplicated=False, order=order)
-            least = run(parts, learned, regrouped, hierarchy, times)
-        if not outcome.waves and name != "all_resident":
+            least = run(parts, training, regrouped, hierarchy, times)
+        if not outcome.oversubscribed and name != "all_resident":
             check_beside(outcome, least, outcomes["all_resident", True])
     return outcomes
 
 
 def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: ComparisonSettings) -> pd.DataFrame:
-    """Every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
+    """Run every strategy, deduplicated, as capacity goes from few experts to all, and as the link gets faster.
 
     Rows are means over samples with their 95 % interval; `link_speedup` is by how much copies are faster.
     """
@@ -91,13 +94,17 @@ def sweep(name: str, trace: Trace, network: Network | None, timed: Timed, plan: 
         for batch in plan.sweep_batch_sizes:
             at_hand, parts = timed(batch), sample.parts(batch)
             for share, speedup in settings:
-                times = replace(at_hand, fetch=(at_hand.fetch[0] / speedup,), chunk=at_hand.chunk / speedup)
-                hierarchy = Hierarchy((places(trace.router.experts, share),))
-                for strategy_name, strategy in known(sample.forecast).items():
+                times = replace(
+                    at_hand,
+                    transfer_seconds=(at_hand.transfer_seconds[0] / speedup,),
+                    chunk_seconds=at_hand.chunk_seconds / speedup,
+                )
+                hierarchy = Hierarchy((slots(trace.router.experts, share),))
+                for strategy_name, strategy in available_strategies(sample.predictions).items():
                     alike = replace(strategy, deduplicated=True)
-                    outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
+                    outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
                     head = {"trace": name, "strategy": strategy_name, "role": strategy.role, "batch": batch}
-                    head |= {"capacity_share": share, "capacity": hierarchy.rooms[0], "link_speedup": speedup}
+                    head |= {"capacity_share": share, "capacity": hierarchy.capacities[0], "link_speedup": speedup}
                     head |= {"sampled_share": sample.share}
                     rows.append(head | metrics(outcome, outcome.compute_seconds))
     frame = pd.DataFrame(rows)

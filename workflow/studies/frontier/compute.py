@@ -11,18 +11,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from prophet_moe.cachesim.experiments import Sample, places, run
-from prophet_moe.cachesim.rounds import Round
-from prophet_moe.cachesim.simulation import Hierarchy
-from prophet_moe.cachesim.strategies import strategies
-from prophet_moe.cachesim.timing import standing_for
-from prophet_moe.cachesim.wishes import true_needs
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import Profile
+from prophet_moe.offload.experiments import OVERSUBSCRIBED, Sample, run, slots
+from prophet_moe.offload.simulator.batching import DecodeBatches
+from prophet_moe.offload.simulator.prefetch import true_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy
+from prophet_moe.offload.simulator.timing import proxy_times
+from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import Precision
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts
@@ -34,7 +34,7 @@ from studies.frontier.study import FrontierSettings
 STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 """No prediction, Prophet, and an oracle that knows the routing of the next step."""
 CURVE = [*CONFIGURATION, "strategy"]
-REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", "waves", "trace", "sampled_share"]
+REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", OVERSUBSCRIBED, "trace", "sampled_share"]
 """Columns of `slowdowns`."""
 
 
@@ -66,17 +66,17 @@ def slowdowns(
         routed = sample.trace
         held = len(sequence_starts(routed)) - 1
         experts, top_k = routed.router.experts, routed.router.top_k
-        slots = sorted({places(experts, share) for share in plan.shares})
-        hierarchies = [Hierarchy((count,)) for count in slots if top_k <= count < experts]
+        sizes = sorted({slots(experts, share) for share in plan.shares})
+        hierarchies = [Hierarchy((count,)) for count in sizes if top_k <= count < experts]
         for batch, configurations in grid.groupby("batch_size"):
             sequences = max(plan.sequences, int(batch))
             parts = sample.parts(int(batch), sequences)
-            requests = _requests([decoding for decoding, _ in parts])
+            requests = _requests([batches for batches, _ in parts])
             for row in configurations.itertuples():
                 arch = models[row.model].architecture
                 needed = min(row.unique_experts, top_k * batch)
                 layers = len(routed.router.layers)
-                times = standing_for(
+                times = proxy_times(
                     *(arch, profiles[row.gpu], layers, int(batch), context, needed, requests, precision),
                     chunk_mb,
                 )
@@ -84,19 +84,21 @@ def slowdowns(
                     alike = replace(strategies()[name], deduplicated=True)
                     head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
                     head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share * sequences / held}
-                    rows.append(head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, "waves": False})
+                    rows.append(
+                        head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, OVERSUBSCRIBED: False}
+                    )
                     for hierarchy in hierarchies:
-                        outcome = run(parts, sample.forecast.learned, alike, hierarchy, times)
-                        found = {"resident_experts": hierarchy.rooms[0], "waves": outcome.waves}
+                        outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
+                        found = {"resident_experts": hierarchy.capacities[0], OVERSUBSCRIBED: outcome.oversubscribed}
                         found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)
 
 
-def _requests(replayed: Sequence[Round]) -> float:
+def _requests(replayed: Sequence[DecodeBatches]) -> float:
     """Distinct experts that a layer of the replay needs at a step, mean."""
-    asked = sum(len(true_needs(decoding).ids) for decoding in replayed)
-    return asked / sum(len(decoding.rows) * decoding.layers for decoding in replayed)
+    asked = sum(len(true_needs(batches).ids) for batches in replayed)
+    return asked / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
@@ -139,7 +141,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
             "slowdown_low": np.maximum(1.0, mean["slowdown"] - half),
             "slowdown_high": mean["slowdown"] + half,
             "hit_rate": mean["hit_rate"],
-            "waves": groups["waves"].any(),
+            OVERSUBSCRIBED: groups[OVERSUBSCRIBED].any(),
             "max_context": tokens,
             "baseline_max_context": baseline,
             "kv_extension_factor": (tokens / baseline).where(same["baseline_fits"].astype(bool)),

@@ -10,16 +10,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.clock import Tokens, step_seconds, tokens_of
-from prophet_moe.cachesim.decode_loop.decisions import Step, decide, held_out, lanes, often_chosen, tallied, wishes
-from prophet_moe.cachesim.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
-from prophet_moe.cachesim.simulation import Times
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.errors import UserError
 from prophet_moe.files import sha256, write_csv
 from prophet_moe.hardware.profile import AttentionShape, Profile, check_device, read_profile
 from prophet_moe.hardware.recorded import Recording, again, read_recording
+from prophet_moe.offload.decode_loop.clock import Tokens, step_seconds, tokens_of
+from prophet_moe.offload.decode_loop.decisions import (
+    Step,
+    decide,
+    held_out,
+    lanes,
+    often_chosen,
+    plan_prefetches,
+    tallied,
+)
+from prophet_moe.offload.decode_loop.plan import ALL_RESIDENT, DTYPE_BYTES, KIND, PROPHET, Plan, Workload
+from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.predict.context import context_of
 from prophet_moe.predict.network import Network, read_trained
 from prophet_moe.routing.store import METADATA, TRACE, read_trace
@@ -150,7 +158,7 @@ def _of_equal_sets(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], lookahead: int) -> NDArray[np.float32]:
-    """(lookahead, L, T, B, E) scores of every expert for the tokens in `rows` (T, B), as the loop has them.
+    """Return scores of every expert for the tokens in `rows` (T, B), (lookahead, L, T, B, E), as the loop has them.
 
     [d - 1, l] are those of layer l, made d layers before it; 0 where nothing of the token is known yet.
     """
@@ -163,7 +171,7 @@ def network_scores(network: Network, trace: Trace, rows: NDArray[np.int64], look
 
 
 def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, batch: int) -> Times:
-    """Times of the loop's layers by a profile: projections, attention and experts, no norms and no launches."""
+    """Return times of the loop's layers by a profile: projections, attention and experts, no norms and no launches."""
     size, hidden = DTYPE_BYTES[workload.dtype], workload.hidden
     shape = AttentionShape(workload.heads, workload.kv_heads, workload.head_dim, 0)
     other = profile.attention_seconds(shape, batch, plan.context, size)
@@ -176,19 +184,19 @@ def loop_times(plan: Plan, workload: Workload, profile: Profile, layers: int, ba
 
 
 class Run(NamedTuple):
-    """One configuration of a workload, simulated."""
+    """One simulated configuration of a workload."""
 
     batch: int
     policy: str
     slots: int
     seconds: list[float]
-    """Of a step, mean, on each machine."""
+    """Mean seconds of a step on each machine."""
     tally: dict[str, NDArray[np.int64]]
-    """Of the measured steps, see decisions.tallied."""
+    """Counts of the measured steps, as `decisions.tallied` names them."""
 
 
 def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines: Sequence[Machine]) -> Iterator[Run]:
-    """Every batch size, policy and number of slots."""
+    """Simulate every batch size, policy and number of slots."""
     first = workload.history_tokens + workload.warmup_tokens
     replayed = {
         batch: lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed) for batch in plan.batches
@@ -202,15 +210,14 @@ def _simulated(plan: Plan, name: str, workload: Workload, trace: Trace, machines
         clocks = [_times(machine, plan, name, workload, trace, batch, tokens) for machine in machines]
         for policy in plan.policies:
             scores = network_scores(network, trace, rows, plan.lookahead) if policy == PROPHET else None
-            wished = wishes(policy, choices, plan.lookahead, often, scores)
+            planned = plan_prefetches(policy, choices, plan.lookahead, often, scores)
             for slots in plan.slots(policy, trace.router.experts, trace.router.top_k):
-                steps = decide(choices, wished, slots, plan.prefetches_per_layer)[first:]
+                steps = decide(choices, planned, slots, plan.prefetches_per_layer)[first:]
                 seconds = [_mean_seconds(steps, tokens, clock, plan.miss_priority) for clock in clocks]
                 yield Run(batch, policy, slots, seconds, tallied(steps))
 
 
 def _mean_seconds(steps: Sequence[Step], tokens: Sequence[Tokens], clock: Times, miss_priority: bool) -> float:
-    """Of a step."""
     pairs = zip(steps, tokens, strict=True)
     return fmean(step_seconds(step, each, clock, miss_priority=miss_priority) for step, each in pairs)
 
@@ -230,10 +237,11 @@ def _times(
     if machine.measured is None or ALL_RESIDENT not in plan.policies:
         return times
     step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts), 0)
-    experts = sum(times.work[count] for one in tokens for layer in one for count in layer.values()) / len(tokens)
+    counts = [count for one in tokens for layer in one for count in layer.values()]
+    experts = sum(times.expert_seconds[count] for count in counts) / len(tokens)
     # Launches of experts' kernels are not in the profile: what attention does not explain is theirs, in proportion.
-    work = times.work * (step["seconds"] - step["attention_seconds"]) / experts
-    return Times(np.full(layers, step["attention_seconds"] / layers), work, times.fetch)
+    work = times.expert_seconds * (step["seconds"] - step["attention_seconds"]) / experts
+    return Times(np.full(layers, step["attention_seconds"] / layers), work, times.transfer_seconds)
 
 
 def _found(machine: Machine, configuration: tuple[str, str, int, int], copies: float) -> pd.Series:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prophet_moe.cachesim.decode_loop.plan import Plan
 from prophet_moe.collect.plan import read_recorded
 from prophet_moe.inventory import PREDICTOR_FILES, TRACE_FILES
+from prophet_moe.offload.decode_loop.plan import Plan
 from prophet_moe.validation import read_json
 
 

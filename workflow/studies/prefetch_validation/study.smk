@@ -4,9 +4,9 @@ REQUIRED INPUTS: config/measurements/prefetch.yaml, the traces and predictors th
 a GPU was measured. OUTPUTS: tables/data/prefetch_validation.csv, tables/table12_simulated_and_measured.csv.
 """
 
-from prophet_moe.cachesim.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
-from prophet_moe.cachesim.decode_loop.plan import Plan as PrefetchPlan
-from prophet_moe.cachesim.decode_loop.plan import check as check_prefetch_plan
+from prophet_moe.offload.decode_loop.plan import PLAN_FILE as PREFETCH_PLAN_FILE
+from prophet_moe.offload.decode_loop.plan import Plan as PrefetchPlan
+from prophet_moe.offload.decode_loop.plan import check as check_prefetch_plan
 from prophet_moe.collect.plan import read_as
 from studies.prefetch_validation.selection import missing, recorded_plans, replayed_files
 from studies.prefetch_validation.selection import notes as notes_of_prefetching

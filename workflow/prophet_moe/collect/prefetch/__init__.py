@@ -1,6 +1,6 @@
 """Decode with expert weights in pinned host memory: replay a trace's choices and measure what each policy costs.
 
-What is cached, copied and evicted is decided beforehand (see cachesim/decode_loop); here it is carried out. A step runs
+What is cached, copied and evicted is decided beforehand (see offload/decode_loop); here it is carried out. A step runs
 
     for every layer: norm, attention stand-in, the layer asks, demand copies and prefetches are issued, its experts
 
@@ -18,14 +18,14 @@ step: copies that nobody waited for end within their step, and that time, `drain
 from functools import partial
 from pathlib import Path
 
-from prophet_moe.cachesim.decode_loop.decisions import held_out, often_chosen
-from prophet_moe.cachesim.decode_loop.plan import KIND, PROPHET, Plan, check
 from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench
 from prophet_moe.collect.prefetch.plan import check_workload
 from prophet_moe.collect.prefetch.rows import policy_rows
 from prophet_moe.collect.scoring import Predictor
+from prophet_moe.offload.decode_loop.decisions import held_out, often_chosen
+from prophet_moe.offload.decode_loop.plan import KIND, PROPHET, Plan, check
 
 __all__ = ["Plan", "collect"]
 

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.decisions import PREFETCHED, Copy, LayerWork, Step
-from prophet_moe.cachesim.decode_loop.plan import KIND, Plan
 from prophet_moe.collect import machine
 from prophet_moe.collect.expert import expert_ffn
 from prophet_moe.collect.prefetch.marks import Marks, layer_times, step_times
 from prophet_moe.collect.prefetch.queues import COMPUTE, DEMAND, PREFETCH, CudaQueues, HostQueues
 from prophet_moe.errors import UserError
+from prophet_moe.offload.decode_loop.decisions import PREFETCHED, Copy, LayerWork, Step
+from prophet_moe.offload.decode_loop.plan import KIND, Plan
 
 HEAD_START = 2.0
 """Times the host's median time for a step that the device is held back: a slow step of the host must fit, too."""

@@ -1,8 +1,8 @@
 """What of a plan a trace allows."""
 
-from prophet_moe.cachesim.decode_loop.decisions import lanes
-from prophet_moe.cachesim.decode_loop.plan import KIND, Plan
 from prophet_moe.checks import mistake
+from prophet_moe.offload.decode_loop.decisions import lanes
+from prophet_moe.offload.decode_loop.plan import KIND, Plan
 from prophet_moe.routing.trace import Trace
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prophet_moe.cachesim.decode_loop.decisions import Scores, contents, decide, lanes, tallied, wishes
-from prophet_moe.cachesim.decode_loop.plan import PROPHET
 from prophet_moe.collect.measurement import Rows, spread
 from prophet_moe.collect.prefetch.bench import Bench, Replayed
 from prophet_moe.files import sha256
+from prophet_moe.offload.decode_loop.decisions import Scores, contents, decide, lanes, plan_prefetches, tallied
+from prophet_moe.offload.decode_loop.plan import PROPHET
 from prophet_moe.routing.store import TRACE
 from prophet_moe.routing.trace import Trace
 
@@ -32,17 +32,17 @@ def policy_rows(
     a summary: median and quartiles of the repeats' means), of a step row those of the first repeat. Those of copies
     count from its turn on its stream to its end, added up, so that copies that share the link count twice. `requests`
     are different experts, `hits` those that need no demand copy, whether they come late or not. `often` is what
-    `frequency` goes by, `scores` what `prophet` does, see `wishes`; `predictor_seconds`, what they take per step, only
-    stand in its summaries.
+    `frequency` goes by, `scores` what `prophet` does, see `plan_prefetches`; `predictor_seconds`, what they take per
+    step, only stand in its summaries.
     """
     plan, workload = bench.plan, bench.workload
     rows = lanes(trace, batch, workload.replayed_tokens, plan.sequence_tokens, plan.seed)
     history, choices = workload.history_tokens, trace.experts[rows]
-    wished = wishes(policy, choices, plan.lookahead, often, scores(rows) if policy == PROPHET else None)
+    planned = plan_prefetches(policy, choices, plan.lookahead, often, scores(rows) if policy == PROPHET else None)
     inputs = bench.batch(choices[history:])
     made: Rows = []
     for slots in plan.slots(policy, bench.experts, trace.router.top_k):
-        steps = decide(choices, wished, slots, plan.prefetches_per_layer)
+        steps = decide(choices, planned, slots, plan.prefetches_per_layer)
         start = contents(steps[:history], bench.layers, slots)
         replays = [bench.replay(inputs, steps[history:], start, workload.warmup_tokens) for _ in range(plan.repeats)]
         labels = {"workload": bench.name, "policy": policy, "batch": batch, "slots": slots, "experts": bench.experts}

@@ -1,1 +1,0 @@
-"""Expert caches on request streams: what a replacement policy keeps, and what has to be moved."""

@@ -1,7 +1,0 @@
-"""All experts resident: what serving takes without a cache. Nothing can be faster."""
-
-from prophet_moe.cachesim.strategies import Strategy
-
-STRATEGY = Strategy(
-    title="All resident", source="baseline", rank=11, role="bound", deduplicated=True, all_resident=True
-)

@@ -1,5 +1,0 @@
-"""On-Demand: an expert is copied when a layer asks for it, and the one used least recently makes room."""
-
-from prophet_moe.cachesim.strategies import Strategy
-
-STRATEGY = Strategy(title="On-Demand (LRU)", source="report 004:36", rank=1)

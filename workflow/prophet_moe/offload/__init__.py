@@ -1,0 +1,20 @@
+"""Offloading of routed experts: caches of experts on a GPU, and strategies that decide what they hold.
+
+* `policies`: replacement policies alone, as libCacheSim defines them.
+* `simulator`: a device, its caches and one copy queue, replayed on routed tokens with a clock.
+* `strategies`: what the simulator compares, one file each.
+* `decode_loop`: what a GPU runs in the measurement `collect prefetch`, and its clock.
+
+Replacement is implemented five times, because each implementation answers another question. Two look up request by
+request; three look up one layer-step at a time, that is all experts that a layer needs at once.
+
+| implementation | looks up | held equal to | by the test |
+|---|---|---|---|
+| `policies` | request by request | libCacheSim | `tests/peers/test_libcachesim.py` |
+| `routing.reuse`, all capacities at once | request by request | `policies` | `tests/unit/test_policies.py` |
+| `simulator.engine`, compiled | by layer-step | `simulator.reference` | `tests/unit/test_simulation.py` |
+| `simulator.reference`, plain Python | by layer-step | `simulator.engine` | `tests/unit/test_simulation.py` |
+| `decode_loop.decisions`, no clock | by layer-step | `simulator.engine` | `tests/unit/test_decode_loop.py` |
+
+Of single requests without prefetches the engine misses as many as `policies` does (`tests/unit/test_simulation.py`).
+"""

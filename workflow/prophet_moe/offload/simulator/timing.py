@@ -1,0 +1,98 @@
+"""Times of a simulated device: a model's layers on a GPU, as `hardware.roofline` has them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from prophet_moe import params
+from prophet_moe.catalog import Architecture
+from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.hardware.roofline import all_resident_seconds, expert_shape, layer_times
+from prophet_moe.offload.simulator.simulation import Times
+from prophet_moe.precision import Precision
+from prophet_moe.routing.trace import Router
+from prophet_moe.units import MB
+
+
+def times_of(
+    arch: Architecture,
+    profile: Profile,
+    layers: int,
+    batch: int,
+    context: int,
+    precision: Precision,
+    chunk_mb: float,
+) -> Times:
+    """Return times of `layers` MoE layers of a model, each with its share of everything that is no routed expert.
+
+    A trace can have more or fewer layers than the model whose times it is given: a layer takes as long. Experts come
+    from host memory; `chunk_mb` of a copy are not interrupted.
+    """
+    step = layer_times(arch, profile, batch, min(context, arch.native_context), 1, precision)
+    shape, weight_bytes = expert_shape(arch), precision.weight_bytes
+    moe_layers = int(step.moe.sum())
+    together = profile.expert_seconds(*shape, batch * arch.moe.top_k, weight_bytes)
+    other = all_resident_seconds(step) / moe_layers - together
+    work = [0.0, *(profile.expert_seconds(*shape, tokens, weight_bytes) for tokens in range(1, batch + 1))]
+    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / expert_bytes(arch, precision)
+    return Times(np.full(layers, other), np.array(work), (step.transfer_seconds_per_expert,), chunk)
+
+
+def proxy_times(
+    arch: Architecture,
+    profile: Profile,
+    layers: int,
+    batch: int,
+    context: int,
+    unique_experts: float,
+    requests: float,
+    precision: Precision,
+    chunk_mb: float,
+) -> Times:
+    """Return times of a model on the routing of a proxy trace that has another number of experts.
+
+    Where the model's layer needs `unique_experts` u(B) and the trace's `requests`, each expert of the trace stands for
+    unique_experts / requests of the model: compute and bytes of a step are the model's, hit rates the trace's.
+    """
+    own = times_of(arch, profile, layers, batch, context, precision, chunk_mb)
+    share = unique_experts / requests
+    tokens = batch * arch.moe.top_k / unique_experts
+    expert = share * profile.expert_seconds(*expert_shape(arch), tokens, precision.weight_bytes)
+    return Times(
+        own.non_expert_seconds,
+        np.array([0.0, *[expert] * batch]),
+        (share * own.transfer_seconds[0],),
+        own.chunk_seconds,
+    )
+
+
+def timing_model(
+    architecture: Mapping[str, Any],
+    profile: Profile,
+    router: Router,
+    context: int,
+    precision: Precision,
+    chunk_mb: float,
+) -> Callable[[int], Times]:
+    """Return a function from batch size to times on a GPU; a model of other experts than the trace is a UserError.
+
+    The run that was traced may have used fewer experts of a token than the model: then the model is timed with as many.
+    """
+    arch = Architecture.model_validate(architecture)
+    expected = {"experts": f"{router.experts}", "top_k": f"at least {router.top_k}"}
+    fits = {"experts": arch.moe.experts == router.experts, "top_k": arch.moe.top_k >= router.top_k}
+    for name in fits:
+        if not fits[name]:
+            problem = (
+                f"{name} is {getattr(arch.moe, name)}, expected {expected[name]}, as the trace of {router.model} has"
+            )
+            raise UserError("the model that a trace is timed with", problem, "See replay.timed_as.")
+    arch = arch.model_copy(update={"moe": arch.moe.model_copy(update={"top_k": router.top_k})})
+    return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
+
+
+def expert_bytes(arch: Architecture, precision: Precision) -> int:
+    """Return the bytes of one routed expert."""
+    return params.expert_parameters(arch) * precision.weight_bits // 8
