@@ -13,7 +13,6 @@ import pytest
 import simpy
 import torch
 import torch.nn.functional as F
-from prophet_moe.offload.decode_loop.validation import Machine, compare, network_scores, read_summaries
 from tests.shared_link import SharedLink
 
 from prophet_moe.catalog import load_gpus

@@ -217,7 +217,7 @@ def test_the_comparison_runs_everything_on_every_sample(recorded):
 def test_too_few_sequences_are_told(recorded):
     many = PLAN.model_copy(update={"sequences": 1000})
     with pytest.raises(UserError, match="140 held-out sequences of 12 decode tokens, expected 1000"):
-        next(samples(*recorded, many, (RECORDED,), 1))
+        next(samples(*recorded, size_of(many), (RECORDED,), 1))
 
 
 def test_process_batch_is_that_of_the_report():
