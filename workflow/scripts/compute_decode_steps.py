@@ -11,7 +11,7 @@ from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.provenance.job import run
-from prophet_moe.routing.variation import variations_of
+from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings import DecodeStep, Scenario
 
 
@@ -19,7 +19,7 @@ def build(files, parameters):
     """Write table 7."""
     models = {path.stem: load_model(path) for path in files.models}
     scenario = Scenario.model_validate(parameters["scenario"])
-    variations = variations_of(files.variations, scenario.routing.batching)
+    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     folder = Path(parameters["profiles"])
     profiles = {
         name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()

@@ -7,7 +7,7 @@ from prophet_moe.files import write_csv
 from prophet_moe.present.exponents import exponents
 from prophet_moe.provenance.job import run
 from prophet_moe.routing.law_rows import BATCHINGS
-from prophet_moe.routing.pooling import variations
+from prophet_moe.routing.pooling import popularity_cvs
 
 
 def build(files, parameters):
@@ -15,7 +15,7 @@ def build(files, parameters):
     fits = pd.read_csv(files.fits)
     moe = {path.stem: load_model(path).architecture.moe for path in files.models}
     models = {name: (part.experts, part.top_k) for name, part in moe.items()}
-    found = [row for batching in BATCHINGS for row in variations(fits, models, batching)]
+    found = [row for batching in BATCHINGS for row in popularity_cvs(fits, models, batching)]
     write_csv(files.variation, pd.DataFrame(found))
     write_csv(files.exponents, exponents(fits, found, models, parameters["reported_exponents"]))
 

@@ -28,7 +28,7 @@ class Question:
     batch: int
     architecture: Architecture
     memory: ModelMemory
-    """With the variation of the experts' popularity."""
+    """The memory constants of the model, with its popularity CV."""
     device_bytes: int
     scenario: Scenario
     """With the runtime reserve of this GPU."""

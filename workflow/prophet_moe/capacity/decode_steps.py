@@ -12,7 +12,7 @@ from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings import DecodeStep, Scenario
 from prophet_moe.units import MB
 
@@ -22,17 +22,19 @@ def decode_steps(
     profiles: Mapping[str, Profile],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     step: DecodeStep,
 ) -> pd.DataFrame:
     """One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
 
-    `variations` by model, or empty where the scenario's routing is not fitted.
+    `popularity_cvs` by model, or empty where the scenario's routing is not fitted.
     """
     rows = []
     for model, spec in models.items():
-        variation = variations[model].value if variations else scenario.routing.variation
-        unique = _unique(spec.architecture, batch_sizes, scenario, 0.0 if isinstance(variation, str) else variation)
+        popularity_cv = popularity_cvs[model].value if popularity_cvs else scenario.routing.variation
+        unique = _unique(
+            spec.architecture, batch_sizes, scenario, 0.0 if isinstance(popularity_cv, str) else popularity_cv
+        )
         for profile in profiles.values():
             for batch, needed in zip(batch_sizes, unique, strict=True):
                 rows.append({"model": model} | _row(spec.architecture, profile, batch, needed, scenario, step))
@@ -53,9 +55,11 @@ def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.iloc[:, :at], fits.rename("baseline_fits"), table.iloc[:, at:]], axis=1)
 
 
-def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, variation: float) -> np.ndarray:
+def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, popularity_cv: float) -> np.ndarray:
     batch = np.array(batch_sizes, float)
-    experts, top_k, spread = (np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, variation))
+    experts, top_k, spread = (
+        np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, popularity_cv)
+    )
     return unique_experts(scenario.routing, experts, top_k, spread, batch)
 
 

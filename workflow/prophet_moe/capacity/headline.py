@@ -8,10 +8,10 @@ import pandas as pd
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
-from prophet_moe.capacity.sweep import popularity_variation
+from prophet_moe.capacity.sweep import law_popularity_cv
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.distinct import overflow_share
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings import Quantile, Scenario, Sensitivity
 
 RULES = {"mean": "mean", "quantile 0.99": Quantile(quantile=0.99), "never_overflows": "never_overflows"}
@@ -23,7 +23,7 @@ def resident_rules(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """One row per rule of RULES: what the headline becomes, and how often a layer-step needs more than is resident.
@@ -36,7 +36,7 @@ def resident_rules(
     rules = {name: rule for name, rule in RULES.items() if distributed or not isinstance(rule, Quantile)}
     for name, rule in rules.items():
         under = scenario.model_copy(update={"resident": rule})
-        grid = _estimate(models, gpus, batch_sizes, under, variations, reserves)
+        grid = _estimate(models, gpus, batch_sizes, under, popularity_cvs, reserves)
         overflows = _overflow_shares(grid[grid["baseline_fits"]], under) if distributed else pd.Series([np.nan])
         shares = {"mean_overflow_share": overflows.mean(), "max_overflow_share": overflows.max()}
         rows.append({"resident": name} | extension_summary(record(grid)) | shares)
@@ -44,10 +44,10 @@ def resident_rules(
 
 
 def _overflow_shares(grid: pd.DataFrame, scenario: Scenario) -> pd.Series:
-    columns = {name: grid[name].to_numpy(float) for name in ("experts", "top_k", "variation", "resident_experts")}
-    variation = popularity_variation(columns, scenario)
+    columns = {name: grid[name].to_numpy(float) for name in ("experts", "top_k", "popularity_cv", "resident_experts")}
+    popularity_cv = law_popularity_cv(columns, scenario)
     batch, unique = (grid[name].to_numpy(float) for name in ("batch_size", "unique_experts"))
-    router = (columns["experts"], columns["top_k"], variation, batch)
+    router = (columns["experts"], columns["top_k"], popularity_cv, batch)
     return pd.Series(overflow_share(unique, *router, columns["resident_experts"]))
 
 
@@ -56,7 +56,7 @@ def headline_sensitivity(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     sensitivity: Sensitivity,
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
@@ -68,7 +68,7 @@ def headline_sensitivity(
     rows = []
     for key, value, changed in _changes(scenario, sensitivity):
         given = changed.model_copy(update={"runtime_reserve": scenario.runtime_reserve}) == scenario
-        grid = _estimate(models, gpus, batch_sizes, changed, variations, reserves)
+        grid = _estimate(models, gpus, batch_sizes, changed, popularity_cvs, reserves)
         rows.append({"assumption": key, "value": value, "as_given": given} | extension_summary(record(grid)))
     return pd.DataFrame(rows)
 
@@ -90,8 +90,8 @@ def _estimate(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None,
 ) -> pd.DataFrame:
-    grid = capacity_grid(models, gpus, batch_sizes, scenario, variations, reserves)
+    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves)
     return grid[grid["case"] == ESTIMATE].reset_index(drop=True)

@@ -33,8 +33,8 @@ class ModelMemory:
     total_params: Number
     active_params: Number
     forced_not_fitting: bool = False
-    variation: Number = 0
-    """Standard deviation of the experts' popularity over its mean; 0 is uniform routing."""
+    popularity_cv: Number = 0
+    """Coefficient of variation of the popularity of the experts; 0 is uniform routing."""
     encoder_moe_layers: Number = 0
     """Of the MoE layers those of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
     predictor_bytes: Number = 0

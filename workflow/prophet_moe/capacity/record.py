@@ -164,8 +164,8 @@ def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, cas
 
 def without_interval(grid: pd.DataFrame) -> set[str]:
     """The models whose routing is the same in all cases of the grid: that of the scenario, or of a total of counts."""
-    variation = grid.groupby("model")["variation"]
-    same = variation.min() == variation.max()
+    popularity_cv = grid.groupby("model")["popularity_cv"]
+    same = popularity_cv.min() == popularity_cv.max()
     return set(same.index[same])
 
 

@@ -13,23 +13,23 @@ from prophet_moe.settings import Routing, Scenario
 from prophet_moe.units import MIB
 
 
-def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
+def unique_experts(routing: Routing, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
     """u(B): distinct routed experts that `batch` tokens activate in one layer."""
     if routing.law == "power_law":
         return min(experts, top_k * batch**routing.exponent)
     share = top_k / experts
     if routing.law == "uniform_occupancy":
         return experts * (1 - (1 - share) ** batch)
-    rho = correlation(share, variation)
+    rho = correlation(share, popularity_cv)
     missed = 1 - share
     for i in range(1, min(batch, urn.MULTIPLIED)):
         missed *= ((1 - rho) * (1 - share) + i * rho) / (1 - rho + i * rho)
     return experts * (1 - missed * urn.rest(share, rho, batch))
 
 
-def correlation(share: float, variation: Number) -> float:
+def correlation(share: float, popularity_cv: Number) -> float:
     """rho of two tokens of a batch."""
-    return min(1.0, variation**2 * share / (1 - share)) if share < 1 else 0.0
+    return min(1.0, popularity_cv**2 * share / (1 - share)) if share < 1 else 0.0
 
 
 def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique: float) -> Number:
@@ -41,16 +41,16 @@ def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique:
         return min(model.experts, math.ceil(unique - ROUNDING_GUARD))
     if scenario.resident == "never_overflows":
         return most
-    variation = model.variation if scenario.routing.law == "dirichlet_occupancy" else 0.0
+    popularity_cv = model.popularity_cv if scenario.routing.law == "dirichlet_occupancy" else 0.0
     deviations = NormalDist().inv_cdf(scenario.resident.quantile)
-    bound = unique + deviations * deviation(unique, model.experts, model.top_k, variation, batch) - 0.5
+    bound = unique + deviations * deviation(unique, model.experts, model.top_k, popularity_cv, batch) - 0.5
     return min(max(math.ceil(bound - ROUNDING_GUARD), model.top_k), most)
 
 
-def deviation(unique: float, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
+def deviation(unique: float, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
     """Standard deviation of the distinct experts of a layer over steps."""
     share = top_k / experts
-    rho = correlation(share, variation)
+    rho = correlation(share, popularity_cv)
     both = (top_k - 1) / top_k * experts / max(experts - 1, 1)
     missed_both = 1 - 2 * share + share * share * both
     for i in range(1, min(batch, urn.MULTIPLIED)):
@@ -77,7 +77,7 @@ def evaluate(
     buffer and a predictor are kept beside them.
     """
     m = model
-    unique = unique_experts(scenario.routing, m.experts, m.top_k, m.variation, batch)
+    unique = unique_experts(scenario.routing, m.experts, m.top_k, m.popularity_cv, batch)
     resident = resident_experts(scenario, m, batch, unique) if resident is None else resident
 
     offloading_layers = m.moe_layers - m.encoder_moe_layers

@@ -56,7 +56,7 @@ def evaluate(
     buffer and a predictor are kept beside them.
     """
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
-    unique = unique_experts(scenario.routing, experts, top_k, c["variation"], batch)
+    unique = unique_experts(scenario.routing, experts, top_k, c["popularity_cv"], batch)
     resident = resident_experts(c, unique, scenario) if resident is None else resident
 
     encoder_layers = c["encoder_moe_layers"]
@@ -126,11 +126,9 @@ def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray
         return np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
     if scenario.resident == "never_overflows":
         return np.minimum(experts, top_k * batch)
-    return distinct.quantile(
-        unique, experts, top_k, popularity_variation(c, scenario), batch, scenario.resident.quantile
-    )
+    return distinct.quantile(unique, experts, top_k, law_popularity_cv(c, scenario), batch, scenario.resident.quantile)
 
 
-def popularity_variation(c: Columns, scenario: Scenario) -> NDArray:
-    """Variation of the experts' popularity under the scenario's law: none where routing is uniform."""
-    return c["variation"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["variation"])
+def law_popularity_cv(c: Columns, scenario: Scenario) -> NDArray:
+    """Popularity CV under the scenario's law: none where routing is uniform."""
+    return c["popularity_cv"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["popularity_cv"])

@@ -232,19 +232,19 @@ def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def _describe_counts(counts: Counts) -> None:
-    """Print load and variation by layer, and u(B) by the measured popularity beside the law that needs one number."""
+    """Print load and popularity CV by layer, and u(B) by the measured popularity beside the law's."""
     # Only describing needs Numba, whose import takes half a second.
     from prophet_moe.routing import counted
     from prophet_moe.routing.counted_law import beside_law
 
     shares = counted.popularity(counts)
-    variation, chance = counted.variation(shares), counted.variation_by_chance(counts)
+    popularity_cv, chance = counted.popularity_cv(shares), counted.popularity_cv_by_chance(counts)
     table = Table("layer", "load max/mean", "experts never chosen", "variation (std/mean)", "by chance")
     for row, layer in enumerate(counts.router.layers):
         load = f"{shares[row].max() / shares[row].mean():.2f}"
         never = str(int((shares[row] == 0).sum()))
-        table.add_row(str(layer), load, never, f"{variation[row]:.3f}", f"{chance[row]:.3f}")
-    table.add_row("all", "", "", f"{counted.overall(variation):.3f}", f"{counted.overall(chance):.3f}")
+        table.add_row(str(layer), load, never, f"{popularity_cv[row]:.3f}", f"{chance[row]:.3f}")
+    table.add_row("all", "", "", f"{counted.overall(popularity_cv):.3f}", f"{counted.overall(chance):.3f}")
     console().print(table)
     law = beside_law(counts)
     curves = Table(

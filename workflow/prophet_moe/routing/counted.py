@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from prophet_moe.routing.trace import Counts
 
 COLLAPSED = 0.9
-"""A router has collapsed in a layer whose variation is this share of the most that there can be."""
+"""A router has collapsed in a layer whose popularity CV is this share of the most that there can be."""
 BY_CHANCE = 0.5
 """Tokens are few where choices of a uniform router would vary by this share of what the counts vary by."""
 
@@ -22,18 +22,21 @@ def popularity(counts: Counts) -> NDArray[np.float64]:
     return counts.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
 
 
-def variation(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def popularity_cv(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """(L,): standard deviation of the experts' popularity (L, E) over its mean."""
     return shares.std(axis=1) / shares.mean(axis=1)
 
 
 def overall(values: NDArray[np.float64]) -> float:
-    """One variation for all layers, from (L,): the root mean square, at which the law for u(B) is exact at B = 2."""
+    """Return one popularity CV for all layers: the root mean square of `values` (L,).
+
+    At it the law for u(B) is exact at B = 2.
+    """
     return float(np.sqrt(np.mean(values**2)))
 
 
-def variation_by_chance(counts: Counts) -> NDArray[np.float64]:
-    """(L,): what the variation would be, about, if all experts were as popular: the tokens are a sample."""
+def popularity_cv_by_chance(counts: Counts) -> NDArray[np.float64]:
+    """(L,): what the popularity CV would be, about, if all experts were as popular: the tokens are a sample."""
     tokens = counts.counts.sum(axis=(0, 2)) / counts.router.top_k
     share = counts.router.top_k / counts.router.experts
     return np.sqrt((1 - share) / share / tokens)
@@ -55,7 +58,7 @@ def doubts(counts: Counts) -> Iterator[str]:
         yield f"layers of window {unequal[0]} have {low} to {high} choices: not every layer counted every token"
     if router.experts == router.top_k:
         return
-    found, chance = variation(popularity(counts)), variation_by_chance(counts)
+    found, chance = popularity_cv(popularity(counts)), popularity_cv_by_chance(counts)
     most = np.sqrt(router.experts / router.top_k - 1)
     collapsed = [str(router.layers[layer]) for layer in np.flatnonzero(found >= COLLAPSED * most)]
     if collapsed:

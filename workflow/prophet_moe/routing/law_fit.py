@@ -79,7 +79,7 @@ def fit_correlation(observed: Observed) -> float:
     return _least_squares(observed, lambda correlation: _clustered(observed, correlation))
 
 
-def fit_variation(observed: Observed) -> float:
+def fit_popularity_cv(observed: Observed) -> float:
     """Least squares of the relative error of the symmetric Dirichlet-multinomial."""
     share = observed.top_k / observed.experts
     largest = np.sqrt((1 - share) / share)
@@ -111,10 +111,10 @@ def _uniform(observed: Observed, _parameter: float) -> Floats:
     return law.uniform_occupancy(*_columns(observed))
 
 
-def dirichlet(observed: Observed, variation: float) -> Floats:
+def dirichlet(observed: Observed, popularity_cv: float) -> Floats:
     """u(B) of the law that needs no trace but one number."""
     experts, top_k, batch = _columns(observed)
-    return law.dirichlet_occupancy(experts, top_k, np.full_like(batch, variation), batch)
+    return law.dirichlet_occupancy(experts, top_k, np.full_like(batch, popularity_cv), batch)
 
 
 def _clustered(observed: Observed, correlation: float) -> Floats:
@@ -135,7 +135,7 @@ LAWS = (
     Law("uniform_occupancy", "", _uniform, _nothing),
     Law("skewed_occupancy", "", lambda observed, _: _clustered(observed, 0.0), _nothing),
     Law("clustered_occupancy", "correlation", _clustered, fit_correlation),
-    Law("dirichlet_occupancy", "variation", dirichlet, fit_variation),
+    Law("dirichlet_occupancy", "variation", dirichlet, fit_popularity_cv),
     Law("empirical", "", _empirical, _nothing),
 )
 """From the report's to the measurement itself; `skewed` and `clustered` need the measured popularity."""

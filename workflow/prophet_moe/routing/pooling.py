@@ -1,4 +1,4 @@
-"""What traces of some models say about the routing of others: the variation of popularity, pooled."""
+"""What traces of some models say about the routing of others: the popularity CV, pooled."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 from prophet_moe.routing.intervals import mean_interval
 from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
 from prophet_moe.routing.law_rows import SATURATION_SHARE
-from prophet_moe.routing.variation import POOLED, Variation
+from prophet_moe.routing.popularity_cv import POOLED, PopularityCV
 
 TRANSFERRED = "dirichlet_occupancy"
 """The law that needs one number of a model, besides E and k."""
@@ -43,7 +43,7 @@ def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, f
     return (mean, least, np.inf) if len(values) == 1 else (mean, max(least, low), high)
 
 
-def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[Variation]:
+def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[PopularityCV]:
     """For each of `models`, name to (E, k): its own trace's fit where there is one, else the pooled value.
 
     No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
@@ -56,9 +56,9 @@ def variations(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batchi
         fitted = own[own["model"] == model]
         if len(fitted):
             mean = fitted[["value", "low", "high"]].mean()
-            found.append(Variation(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
+            found.append(PopularityCV(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
         else:
-            everywhere = Variation(model, batching, value, low, high, f"{POOLED}{names}")
+            everywhere = PopularityCV(model, batching, value, low, high, f"{POOLED}{names}")
             found.append(everywhere.bounded(experts, top_k))
     return found
 
@@ -92,10 +92,10 @@ def _predicted(law: str, experts: int, top_k: int, parameter: float, batch: np.n
     return dirichlet_occupancy(*wide, np.full_like(batch, parameter), batch)
 
 
-def exponent_of(experts: int, top_k: int, variation: float, batches: Sequence[int]) -> tuple[float, int]:
+def exponent_of(experts: int, top_k: int, popularity_cv: float, batches: Sequence[int]) -> tuple[float, int]:
     """The power law that fits the transferred law best below saturation, and the largest B that it was fitted to."""
     batch = np.array(batches, float)
-    unique = _predicted(TRANSFERRED, experts, top_k, variation, batch)
+    unique = _predicted(TRANSFERRED, experts, top_k, popularity_cv, batch)
     kept = unique <= SATURATION_SHARE * experts
     x, y = np.log(batch[kept]), np.log(unique[kept] / top_k)
     return (float(x @ y / (x @ x)) if x.any() else np.nan), int(batch[kept].max(initial=1))

@@ -4,8 +4,8 @@ A cache per layer, decode, one sequence at a time: what engines publish. Layers 
 generated sequence is an independent chain, and a curve is the mean over chains.
 
 A hit curve of single sequences says little about which experts are popular over all text: a favour of the sequence acts
-the same. So the spread of popularity is fitted to the variation of the law for u(B) (`law.dirichlet_occupancy`), and
-generated sequences share as many experts as that law says.
+the same. So the spread of popularity is fitted to the popularity CV of the law for u(B) (`law.dirichlet_occupancy`),
+and generated sequences share as many experts as that law says.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ Floats = NDArray[np.float64]
 Start = Literal["cold", "warm"]
 Lookup = Literal["ask", "request"]
 
-VARIATION = 0.484
-"""Pooled variation of popularity of the four recorded traces: staggered, tables/data/routing_variation.csv."""
+POPULARITY_CV = 0.484
+"""Pooled popularity CV of the four recorded traces: staggered, tables/data/routing_variation.csv."""
 SMALLEST_WEIGHT = 1e-6
 """Of an expert, over the largest: keeps every expert possible where the gamma distribution is very skewed."""
-VARIATION_WEIGHT = 0.01
-"""Squared error of the variation, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
+POPULARITY_CV_WEIGHT = 0.01
+"""Squared error of the popularity CV, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
 PRIOR_WEIGHT = 1e-6
 """Squared distance from where a search starts, per unit of a logarithm: decides where few points leave a choice."""
 STEP = 0.5
@@ -150,7 +150,7 @@ def rates_at(curve: Floats, slots: Sequence[float] | Floats) -> Floats:
     return np.interp(places, np.arange(len(curve) + 1), np.concatenate([[0.0], curve]))
 
 
-def popularity_variation(choices: NDArray[np.uint16], experts: int) -> float:
+def chain_popularity_cv(choices: NDArray[np.uint16], experts: int) -> float:
     """Standard deviation of the experts' popularity over its mean, from chains (chains, tokens, k) that share it.
 
     The mean square of the popularity is estimated by products over different chains, so that what a chain prefers
@@ -170,7 +170,7 @@ def fit_curve(
     tokens: int,
     start: Start = "cold",
     lookup: Lookup = "ask",
-    variation: float = VARIATION,
+    popularity_cv: float = POPULARITY_CV,
     seed: int = 0,
     chains: Chains | None = None,
     evaluations: int = 400,
@@ -189,9 +189,9 @@ def fit_curve(
     def loss(coordinates: Floats, beginning: Floats) -> float:
         choices = chain_choices(_scalars(coordinates), router, setting.uncounted + tokens, seed, chains)
         errors = rates_at(_measured(choices, router.experts, setting), slots) - hits
-        skew = popularity_variation(choices, router.experts) - variation
+        skew = chain_popularity_cv(choices, router.experts) - popularity_cv
         prior = ((coordinates - beginning) ** 2).sum()
-        return float(np.sqrt((errors**4).mean()) + VARIATION_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
+        return float(np.sqrt((errors**4).mean()) + POPULARITY_CV_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
 
     found = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
     return _scalars(min(found, key=lambda each: each.fun).x)
