@@ -23,7 +23,7 @@ from prophet_moe.capacity.reference import evaluate
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.routing.pooling import popularity_cvs as pool
+from prophet_moe.routing.cross_model import popularity_cvs as pool
 from prophet_moe.routing.popularity_cv import pooled_for, read_popularity_cvs
 from prophet_moe.settings import CALIBRATED
 from tests.conftest import ROOT, own_models

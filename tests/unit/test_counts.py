@@ -14,7 +14,7 @@ from prophet_moe.routing import counted, law, store
 from prophet_moe.routing.counted_law import beside_law, popularity_cv_of
 from prophet_moe.routing.importers import import_source, import_trace
 from prophet_moe.routing.importers.reading import REMARKS
-from prophet_moe.routing.law_rows import BATCHES
+from prophet_moe.routing.law_schema import BATCHES
 from prophet_moe.routing.trace import PREFILL, Counts, Origin, Router, check_counts
 from tests.conftest import published
 

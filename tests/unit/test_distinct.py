@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing import distinct, statistics, store, summary
+from prophet_moe.routing import distinct, sequences, statistics, store
 from prophet_moe.routing.law import dirichlet_occupancy
 from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, uniform_trace
@@ -108,7 +108,7 @@ def test_quantile_of_a_skewed_trace_is_that_of_its_law():
 @pytest.mark.parametrize("name", ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"])
 def test_quantile_of_recorded_traces_is_nearly_their_laws(name):
     """Experts of top-8 are chosen together more often than the law knows: one expert more, never fewer."""
-    trace = summary.cleaned(store.read_trace(ROOT / "resources/traces" / name))
+    trace = sequences.without_repetition(store.read_trace(ROOT / "resources/traces" / name)).described()
     fits = pd.read_csv(ROOT / "tables/data/routing_law_fits.csv").set_index(["trace", "batching", "law"])["value"]
     popularity_cv = fits[name, "staggered", "dirichlet_occupancy"]
     batches = (1, 4, 8, 16, 32, 64)

@@ -14,7 +14,7 @@ from prophet_moe.present.figures import frontier
 from prophet_moe.present.figures.frontier import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings import Style
 from tests.conftest import ROOT
 from tests.unit.test_figures import (
@@ -233,7 +233,7 @@ def test_the_frontier_is_read_with_more_columns_not_fewer(points, tmp_path):
 
 
 def test_the_figure_needs_neither_numba_nor_scipy():
-    code = "import sys, prophet_moe.present.figures.frontier, prophet_moe.routing.rows, prophet_moe.present.save\n"
+    code = "import sys, prophet_moe.present.figures.frontier, prophet_moe.routing.schema, prophet_moe.present.save\n"
     code += "print({'numba', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -23,7 +23,6 @@ from prophet_moe.predict.gate import RouterInputs, read_router_inputs
 from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
 from prophet_moe.present.prediction_summary import prediction_by_domain, prediction_summary
 from prophet_moe.routing import sequences, store
-from prophet_moe.routing.summary import cleaned
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
 from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, neighbours, traces, uniform_trace
@@ -93,13 +92,13 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 
     if all(flags[: len(starts) - 1]):
         with pytest.raises(UserError, match="flags every sequence as repetitive, expected at least 1"):
-            sequences.unrepeated(trace)
+            sequences.without_repetition(trace)
         return
     stays: dict[bytes, int] = {}
     for number in range(len(starts) - 1):
         if not flags[number]:
             stays.setdefault(trace.experts[starts[number] : starts[number + 1]].tobytes(), number)
-    kept = sequences.unrepeated(trace)
+    kept = sequences.without_repetition(trace)
     assert sorted(stays.values()) == np.unique(kept.sequence).tolist()
     np.testing.assert_array_equal(kept.phase, trace.phase[np.isin(trace.sequence, list(stays.values()))])
 
@@ -113,7 +112,7 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 
 def test_nothing_is_flagged_where_the_source_says_nothing():
     trace = uniform_trace([3, 3, 3], 2, 8, 2)
-    assert len(sequences.unrepeated(trace)) == len(trace)
+    assert len(sequences.without_repetition(trace)) == len(trace)
 
 
 def test_statistics_and_predictors_leave_out_the_same_sequences():
@@ -124,7 +123,7 @@ def test_statistics_and_predictors_leave_out_the_same_sequences():
     trace.phase[:] = np.tile([PREFILL, PREFILL, DECODE, DECODE], 4)
     notes = {"sequences": [{"has_repetition": number == 3} for number in range(4)]}
     trace = replace(trace, origin=Origin("test", "", notes=notes))
-    described = set(cleaned(trace).sequence.tolist())
+    described = set(sequences.without_repetition(trace).described().sequence.tolist())
     assert described == {0, 1} == set().union(*(part.sequence.tolist() for part in split(trace)))
 
 

@@ -23,7 +23,7 @@ from prophet_moe.present.figures import routing_statistics
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
 from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
-from prophet_moe.routing.rows import read_statistics
+from prophet_moe.routing.schema import read_statistics
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
 from prophet_moe.settings import Simulation, Style
 from tests.conftest import ROOT
@@ -78,14 +78,14 @@ def test_described_is_decode_or_else_prefill(prompts, expected):
     assert trace.described_phase == (DECODE if (trace.phase == DECODE).any() else PREFILL)
 
 
-def test_unrepeated_drops_what_decodes_nothing():
+def test_without_repetition_drops_what_decodes_nothing():
     """Else the held-out half might hold nothing that is replayed."""
     trace = mixed_phases([4, 4, 4, 4], [1, 4, 4, 2])
-    assert np.unique(sequences.unrepeated(trace).sequence).tolist() == [0, 3]
+    assert np.unique(sequences.without_repetition(trace).sequence).tolist() == [0, 3]
     for part in split(trace):
         assert (part.described().phase == DECODE).all()
     prompts = mixed_phases([4, 4], [4, 4])
-    assert len(sequences.unrepeated(prompts)) == 8
+    assert len(sequences.without_repetition(prompts)) == 8
 
 
 @settings(deadline=None)

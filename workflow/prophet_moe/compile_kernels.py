@@ -18,8 +18,9 @@ from prophet_moe.predict.evaluate import evaluate
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.distinct import deviation
 from prophet_moe.routing.law_fit import fit_laws
+from prophet_moe.routing.sequences import without_repetition
 from prophet_moe.routing.store import read_trace, write_trace
-from prophet_moe.routing.summary import cleaned, summarise
+from prophet_moe.routing.summary import summarise
 from prophet_moe.routing.synthetic import Scalars, generate
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 from prophet_moe.settings import Simulation
@@ -58,7 +59,7 @@ def _judge(folder: Path) -> None:
 
 
 def _fit(folder: Path) -> None:
-    fit_laws("none", cleaned(read_trace(folder)))
+    fit_laws("none", without_repetition(read_trace(folder)).described())
     one = np.ones(1)
     deviation(one, 4 * one, one, one, one)
 

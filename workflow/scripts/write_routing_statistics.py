@@ -4,7 +4,7 @@ import pandas as pd
 
 from prophet_moe.files import atomic_write
 from prophet_moe.provenance.job import run
-from prophet_moe.routing.rows import COLUMNS, read_summary
+from prophet_moe.routing.schema import COLUMNS, read_summary
 
 
 def build(files, parameters):

@@ -6,8 +6,8 @@ from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
 from prophet_moe.present.exponents import exponents
 from prophet_moe.provenance.job import run
-from prophet_moe.routing.law_rows import BATCHINGS
-from prophet_moe.routing.pooling import popularity_cvs
+from prophet_moe.routing.cross_model import popularity_cvs
+from prophet_moe.routing.law_schema import BATCHINGS
 
 
 def build(files, parameters):

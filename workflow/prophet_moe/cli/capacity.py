@@ -223,9 +223,9 @@ def _counted(spec: ModelSpec, counts: list[str]) -> PopularityCV | None:
 def _pooled_afresh(spec: ModelSpec, batching: str) -> PopularityCV:
     """The pooled popularity CV from the fits to all traces."""
     # Only a table that is missing needs pandas and Numba, whose imports take half a second.
-    from prophet_moe.routing.law_rows import Fit
-    from prophet_moe.routing.pooling import popularity_cvs
-    from prophet_moe.routing.rows import read_rows
+    from prophet_moe.routing.cross_model import popularity_cvs
+    from prophet_moe.routing.law_schema import Fit
+    from prophet_moe.routing.schema import read_rows
 
     if not FITS.exists():
         raise UserError(str(FITS), "no such file", "Get it back: git checkout tables/data, or build it: snakemake")

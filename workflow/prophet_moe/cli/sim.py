@@ -19,7 +19,7 @@ from prophet_moe.cli.trace import A_TRACE, trace_folder
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import architecture_named, load_datasets
-from prophet_moe.routing.sequences import caveats, unrepeated
+from prophet_moe.routing.sequences import caveats, without_repetition
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings import SEE_KEYS, Experiment, SequenceOrder
 from prophet_moe.units import GB, MB
@@ -102,7 +102,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     strategy = _strategy(arguments)
     rooms = None if arguments.capacity is None else _rooms(arguments.capacity)
     trace = store.read_trace(arguments.trace)
-    counted = unrepeated(trace)
+    counted = without_repetition(trace)
     learned_from, held_out = split(counted)
     tokens = held_out.described()
     sequences = len(sequence_starts(tokens)) - 1

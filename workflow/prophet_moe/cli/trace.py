@@ -192,12 +192,12 @@ def describe_trace(arguments: argparse.Namespace) -> None:
         return
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.routing import long_traces
-    from prophet_moe.routing.summary import summarise_cleaned
+    from prophet_moe.routing.summary import summarise_described
 
     found = long_traces.describe(arguments.folder, metadata)
     for note in filter(None, [*sequences.caveats(found.trace), found.note]):
         console().print(f"note: {note}", highlight=False, soft_wrap=True)
-    rows = [row for row in summarise_cleaned(metadata["model"], found.trace, found.totals) if row.layer is None]
+    rows = [row for row in summarise_described(metadata["model"], found.trace, found.totals) if row.layer is None]
     simple = Table("statistic (mean over layers)", "value", "shuffled", "uniform")
     curves = Table("statistic (mean over layers)", "at", "value", "95 % interval", "shuffled", "uniform")
     for row in rows:

@@ -17,7 +17,7 @@ from prophet_moe.collect.scoring import WEIGHTS, score
 from prophet_moe.errors import UserError
 from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
-from prophet_moe.routing.sequences import divisible, fingerprint, unrepeated
+from prophet_moe.routing.sequences import divisible, fingerprint, without_repetition
 from prophet_moe.routing.store import SUMS, read_trace, seal
 
 PARTS, JOB = "parts", "job.json"
@@ -68,7 +68,7 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
     if (out / SUMS).exists():
         raise UserError(str(out), "holds a complete predictor", "Name another folder, or delete this one.")
     trace = read_trace(folder)
-    half = split(divisible(unrepeated(trace), folder))[0]
+    half = split(divisible(without_repetition(trace), folder))[0]
     fingerprints = {"trained_on": fingerprint(trace), "learned_from": fingerprint(half)}
     _start(out / JOB, {**fingerprints, "plan": canonical_hash(asdict(plan))})
     learned = context_of(half)

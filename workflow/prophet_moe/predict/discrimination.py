@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LOOKAHEADS, context_of
 from prophet_moe.predict.network import Network
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.routing.trace import Trace, sequence_starts
 from prophet_moe.validation import REBUILD
 

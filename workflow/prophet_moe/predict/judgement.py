@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 
 DOMAIN = "domain:"
 """Begins the `tokens` of what is judged on one domain alone."""

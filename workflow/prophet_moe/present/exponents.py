@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from prophet_moe.routing.law_rows import BATCHES, REPORTED_EXPONENT
-from prophet_moe.routing.pooling import exponent_of
+from prophet_moe.routing.cross_model import exponent_of
+from prophet_moe.routing.law_schema import BATCHES, REPORTED_EXPONENT
 from prophet_moe.routing.popularity_cv import PopularityCV
 
 BATCHING = "staggered"

@@ -11,7 +11,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.routing import law
 from prophet_moe.routing.counted import overall, popularity, popularity_cv
 from prophet_moe.routing.law_fit import Observed, dirichlet, fit_popularity_cv
-from prophet_moe.routing.law_rows import BATCHES
+from prophet_moe.routing.law_schema import BATCHES
 from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.routing.store import read_counts
 from prophet_moe.routing.trace import Counts, Router

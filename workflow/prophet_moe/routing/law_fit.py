@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from prophet_moe.routing import law, sequences, statistics
-from prophet_moe.routing.law_rows import BATCHES, BATCHINGS, REPORTED_EXPONENT, SATURATION_SHARE, Fit, Residual
+from prophet_moe.routing.law_schema import BATCHES, BATCHINGS, REPORTED_EXPONENT, SATURATION_SHARE, Fit, Residual
 from prophet_moe.routing.statistics import Batching
 from prophet_moe.routing.trace import Trace, sequence_starts
 

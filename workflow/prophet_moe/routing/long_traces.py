@@ -1,7 +1,7 @@
 """What a trace of any length says, in bounded memory: totals over all its tokens, the rest from a sample of sequences.
 
 The folder is read twice, block by block. The first pass checks every token and finds the sequences that count (as
-`summary.cleaned` does); the second adds up the totals and gathers the sample.
+`sequences.without_repetition` does); the second adds up the totals and gathers the sample.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import sequences, statistics, store
-from prophet_moe.routing.summary import SEED, Totals, cleaned, totals_of
+from prophet_moe.routing.summary import SEED, Totals, totals_of
 from prophet_moe.routing.trace import DECODE, PREFILL, Router, Trace, joined, sequence_starts
 
 WHOLE_IDS = 2**25
@@ -31,7 +31,7 @@ LEAST_SEQUENCES = 2**4
 
 @dataclass(frozen=True)
 class Described:
-    """What is described: a cleaned trace, or a sample of it, the totals of the whole, and a note for the reader."""
+    """Described tokens without repetition, or a sample of them, the totals of the whole, and a note for the reader."""
 
     trace: Trace
     totals: Totals
@@ -50,7 +50,7 @@ def describe(folder: Path, metadata: dict[str, Any], whole: int = WHOLE_IDS, sam
     """Read the trace in `folder`, whose `metadata` was read: all of it, or a `sample` if it has above `whole` ids."""
     width = len(metadata["layers"]) * metadata["top_k"]
     if metadata["tokens"] * width <= whole:
-        trace = cleaned(store.read_trace(folder))
+        trace = sequences.without_repetition(store.read_trace(folder)).described()
         return Described(trace, totals_of(trace), "")
     phase = DECODE if metadata["tokens_by_phase"]["decode"] else PREFILL
     flagged = sequences.flagged(metadata["notes"])

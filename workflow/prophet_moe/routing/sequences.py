@@ -37,7 +37,7 @@ def without_duplicates(trace: Trace) -> Trace:
     return trace.select(keep)
 
 
-def unrepeated(trace: Trace) -> Trace:
+def without_repetition(trace: Trace) -> Trace:
     """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay.
 
     The one rule for statistics, laws, predictors and replays: what another prompt leads to is no duplicate. Where some

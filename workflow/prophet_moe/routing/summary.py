@@ -11,7 +11,7 @@ import numpy as np
 
 from prophet_moe.routing import reuse, sequences, statistics
 from prophet_moe.routing.law import uniform_occupancy
-from prophet_moe.routing.rows import Row
+from prophet_moe.routing.schema import Row
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -23,11 +23,6 @@ BY_LAYER_SHARES = (0.25, 0.5, 0.75)
 TRAINING_SHARE = 0.5
 """Share of the sequences that the next-layer predictor counts; it is judged on the others."""
 SEED = 0
-
-
-def cleaned(trace: Trace) -> Trace:
-    """Tokens to describe, of the sequences that predictors learn from and are judged on too."""
-    return sequences.unrepeated(trace).described()
 
 
 @dataclass(frozen=True)
@@ -52,13 +47,16 @@ def totals_of(trace: Trace) -> Totals:
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
-    """All statistics of `trace`, called `name`."""
-    trace = cleaned(trace)
-    return summarise_cleaned(name, trace, totals_of(trace))
+    """Compute all statistics of the described tokens of `trace`, called `name`, without repetition."""
+    trace = sequences.without_repetition(trace).described()
+    return summarise_described(name, trace, totals_of(trace))
 
 
-def summarise_cleaned(name: str, trace: Trace, totals: Totals) -> list[Row]:
-    """All statistics of a trace called `name` with these `totals`, of which the cleaned `trace` may be a sample."""
+def summarise_described(name: str, trace: Trace, totals: Totals) -> list[Row]:
+    """Compute all statistics of a trace called `name`.
+
+    `trace` holds its described tokens without repetition, or a sample of them, and `totals` the sums over all of them.
+    """
     control = statistics.shuffled(trace, SEED)
     rows = [*_sizes(name, trace, totals), *_load(name, trace, totals), *_persistence(name, trace, totals, control)]
     rows += _predictability(name, trace, control)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings import Routing
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -12,9 +12,9 @@ from scipy import stats
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law
+from prophet_moe.routing.cross_model import exponent_of, leave_one_out, pooled, popularity_cvs
 from prophet_moe.routing.intervals import CONFIDENCE
 from prophet_moe.routing.law_fit import SATURATION_SHARE, Fit, Residual
-from prophet_moe.routing.pooling import exponent_of, leave_one_out, pooled, popularity_cvs
 from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -124,10 +124,10 @@ def test_no_model_varies_more_than_it_can(experts, data):
 
 
 def test_leave_one_out_by_hand():
-    transfers = {(row.law, row.trace): row for row in leave_one_out(*tables(), "staggered")}
-    assert set(transfers) == {(name, trace) for name in VALUES for trace in HELD_OUT}
+    predictions = {(row.law, row.trace): row for row in leave_one_out(*tables(), "staggered")}
+    assert set(predictions) == {(name, trace) for name in VALUES for trace in HELD_OUT}
     others = {"a": ["b", "c"], "b": ["a", "c"], "c": ["a", "b"], "c2": ["a", "b"]}
-    for (name, trace), row in transfers.items():
+    for (name, trace), row in predictions.items():
         pool = {own: VALUES[name][own] for own in others[trace]}
         if "c" in pool:
             pool["c"] = (VALUES[name]["c"] + VALUES[name]["c2"]) / 2

@@ -8,16 +8,16 @@ import pandas as pd
 
 from prophet_moe.routing.intervals import mean_interval
 from prophet_moe.routing.law import dirichlet_occupancy, power_law, uniform_occupancy
-from prophet_moe.routing.law_rows import SATURATION_SHARE
+from prophet_moe.routing.law_schema import SATURATION_SHARE
 from prophet_moe.routing.popularity_cv import POOLED, PopularityCV
 
-TRANSFERRED = "dirichlet_occupancy"
+CROSS_MODEL_LAW = "dirichlet_occupancy"
 """The law that needs one number of a model, besides E and k."""
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """A law that was given only other models' traces, beside the trace that was left out."""
+class LeaveOneOut:
+    """A law fitted to traces of other models alone, beside the trace that was left out."""
 
     trace: str
     """The one left out."""
@@ -48,7 +48,7 @@ def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], ba
 
     No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
     """
-    own = _fitted(fits, batching, TRANSFERRED)
+    own = _fitted(fits, batching, CROSS_MODEL_LAW)
     value, low, high = pooled(own.groupby("model")["value"].mean().to_list())
     names = ", ".join(own["trace"])
     found = []
@@ -63,10 +63,10 @@ def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], ba
     return found
 
 
-def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[Transfer]:
+def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[LeaveOneOut]:
     """Each trace predicted from those of other models, by the transferred law, the power law and uniform occupancy."""
-    transfers = []
-    for law in (TRANSFERRED, "power_law", "uniform_occupancy"):
+    predictions = []
+    for law in (CROSS_MODEL_LAW, "power_law", "uniform_occupancy"):
         rows = _fitted(fits, batching, law)
         for left in rows.itertuples():
             others = rows[rows["model"] != left.model].groupby("model")["value"].mean()
@@ -79,8 +79,8 @@ def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) ->
             relative = 100 * (predicted / seen["held_out"].to_numpy() - 1)
             error = float(np.sqrt(np.mean(relative[1:] ** 2)))
             worst = float(relative[np.argmax(np.abs(relative))])
-            transfers.append(Transfer(left.trace, batching, law, parameter, low, high, left.value, error, worst))
-    return transfers
+            predictions.append(LeaveOneOut(left.trace, batching, law, parameter, low, high, left.value, error, worst))
+    return predictions
 
 
 def _predicted(law: str, experts: int, top_k: int, parameter: float, batch: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def _predicted(law: str, experts: int, top_k: int, parameter: float, batch: np.n
 def exponent_of(experts: int, top_k: int, popularity_cv: float, batches: Sequence[int]) -> tuple[float, int]:
     """The power law that fits the transferred law best below saturation, and the largest B that it was fitted to."""
     batch = np.array(batches, float)
-    unique = _predicted(TRANSFERRED, experts, top_k, popularity_cv, batch)
+    unique = _predicted(CROSS_MODEL_LAW, experts, top_k, popularity_cv, batch)
     kept = unique <= SATURATION_SHARE * experts
     x, y = np.log(batch[kept]), np.log(unique[kept] / top_k)
     return (float(x @ y / (x @ x)) if x.any() else np.nan), int(batch[kept].max(initial=1))
