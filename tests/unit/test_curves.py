@@ -33,7 +33,7 @@ def points(curve: str, use: str) -> list[calibrated.Observation]:
 def test_a_fitted_curve_meets_its_published_points(curve):
     scalars = Scalars(**ROUTINGS[curve].scalars.model_dump())
     for use, tolerance in (("fit", 0.02), ("left_out", 0.04)):
-        found = calibrated.judged(scalars, points(curve, use), Chains(sequences=48))
+        found = calibrated.evaluated(scalars, points(curve, use), Chains(sequences=48))
         for point in found:
             assert abs(point.error) <= tolerance, point
 

@@ -99,7 +99,7 @@ def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
     assert len(judged.described()) == described - described // 2
     if len(lengths) == 1:
         assert sequences.of_one_text(trace)
-        assert len(sequences.split_to_judge(trace, 0.5, 0)[1]) == len(judged)
+        assert len(sequences.split_to_evaluate(trace, 0.5, 0)[1]) == len(judged)
 
 
 @settings(deadline=None, max_examples=60)

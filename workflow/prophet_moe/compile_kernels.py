@@ -14,7 +14,7 @@ from prophet_moe.cachesim.policies import POLICIES, misses
 from prophet_moe.cachesim.simulation import Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
-from prophet_moe.predict.evaluate import evaluate
+from prophet_moe.predict.evaluate import evaluate_predictors
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.distinct import deviation
 from prophet_moe.routing.law_fit import fit_laws
@@ -43,7 +43,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _judge, _fit, _describe, _stand_in)]:
+        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _evaluate, _fit, _describe, _stand_in)]:
             compiled.result()
 
 
@@ -53,9 +53,9 @@ def _serve(folder: Path) -> None:
     comparative_results("none", trace, _network(trace.router), _times, once)
 
 
-def _judge(folder: Path) -> None:
+def _evaluate(folder: Path) -> None:
     trace = read_trace(folder)
-    evaluate("none", trace, _network(trace.router))
+    evaluate_predictors("none", trace, _network(trace.router))
 
 
 def _fit(folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.sequences import follows, split_to_judge, without_repetition
+from prophet_moe.routing.sequences import follows, split_to_evaluate, without_repetition
 from prophet_moe.routing.trace import Trace
 
 SOURCES = 4
@@ -63,7 +63,7 @@ def split(trace: Trace) -> tuple[Trace, Trace]:
     Repetitive sequences and duplicates are in neither. Both halves have about as many sequences of each domain, see
     sequences.split_by_sequence and split_by_token.
     """
-    return split_to_judge(without_repetition(trace), TRAINING_SHARE, SPLIT_SEED)
+    return split_to_evaluate(without_repetition(trace), TRAINING_SHARE, SPLIT_SEED)
 
 
 def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:

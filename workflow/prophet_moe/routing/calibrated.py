@@ -17,9 +17,9 @@ from prophet_moe.routing.synthetic import Chains, Parameters, Scalars, Setting, 
 from prophet_moe.routing.trace import Router
 from prophet_moe.validation import StrictModel, read_csv, read_json, validate
 
-FIT_SEED, JUDGE_SEED = 0, 1
-JUDGES = Chains(sequences=96)
-"""What a fitted curve is judged on: more than it is fitted to, so that little of an error is chance."""
+FIT_SEED, EVALUATION_SEED = 0, 1
+EVALUATION_CHAINS = Chains(sequences=96)
+"""Chains that a fitted curve is evaluated on: more than it is fitted to, so that little of an error is chance."""
 DIGITS = 4
 """Significant digits of a fitted number: more than the points decide."""
 
@@ -30,7 +30,7 @@ class Observation(StrictModel):
     curve: str = Field(min_length=1)
     """Name of the curve that it belongs to."""
     use: Literal["fit", "left_out"]
-    """Whether the curve is fitted to it or only judged by it."""
+    """Whether the curve is fitted to it or only evaluated at it."""
     engine: str
     """The program that ran or replayed."""
     model: str = Field(min_length=1)
@@ -112,7 +112,7 @@ class FittedScalars(StrictModel):
 
 
 class Calibrated(StrictModel):
-    """A routing fitted to a curve, with how far it is from every point, judged with another seed than it was fitted."""
+    """A routing fitted to a curve, and how far it is from every point with another seed than it was fitted with."""
 
     curve: str
     """Name of the curve, and of the file."""
@@ -165,7 +165,7 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
 
 
 def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
-    """Fit the routing of a named curve to its points of use `fit`, and judge it at all of its points.
+    """Fit the routing of a named curve to its points of use `fit`, and evaluate it at all of its points.
 
     A name without points, and points to fit that were measured in different ways, are a UserError.
     """
@@ -193,16 +193,16 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
         lookup=setting.lookup,
         source=sorted({each.source for each in fitted}),
         scalars=FittedScalars(**asdict(scalars)),
-        fitted=judged(scalars, fitted),
-        left_out=judged(scalars, [each for each in points if each.use == "left_out"]),
+        fitted=evaluated(scalars, fitted),
+        left_out=evaluated(scalars, [each for each in points if each.use == "left_out"]),
     )
 
 
-def judged(scalars: Scalars, points: Sequence[Observation], chains: Chains = JUDGES) -> list[Point]:
-    """The points beside the errors of traces generated as each was measured, from JUDGE_SEED."""
+def evaluated(scalars: Scalars, points: Sequence[Observation], chains: Chains = EVALUATION_CHAINS) -> list[Point]:
+    """The points beside the errors of traces generated as each was measured, from EVALUATION_SEED."""
     curves = {
         (each.setting, each.experts_per_layer, each.top_k): hit_curve(
-            scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, JUDGE_SEED, chains
+            scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, EVALUATION_SEED, chains
         )
         for each in {(each.setting, each.experts_per_layer, each.top_k): each for each in points}.values()
     }

@@ -1,4 +1,4 @@
-"""Fits of the laws for u(B) to a trace, judged on sequences that they were not fitted to."""
+"""Fits of the laws for u(B) to a trace, evaluated on sequences that they were not fitted to."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
         anew = list(_resampled(trace, batching))
         for candidate in LAWS:
             predicted = candidate.predict(train, candidate.fit(train))
-            fits.append(_judged(name, trace.router.model, batching, candidate, everything, anew, predicted, test))
+            fits.append(_evaluated(name, trace.router.model, batching, candidate, everything, anew, predicted, test))
             relative = 100 * (predicted / test.unique - 1)
             residuals += [
                 Residual(name, train.experts, train.top_k, batching, candidate.name, *row)
@@ -179,7 +179,7 @@ def _resampled(trace: Trace, batching: Batching) -> Iterator[Observed]:
         yield observe(trace, batching, popularity, SAMPLES, int(rng.integers(2**63)), copies)
 
 
-def _judged(
+def _evaluated(
     name: str,
     model: str,
     batching: str,

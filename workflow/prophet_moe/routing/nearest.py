@@ -13,7 +13,7 @@ class Candidate(NamedTuple):
     experts: int
     top_k: int
     points: int
-    """Published hit rates that it was fitted to or judged by."""
+    """Published hit rates that it was fitted to or evaluated at."""
 
 
 def source_of(

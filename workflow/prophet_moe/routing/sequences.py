@@ -58,7 +58,7 @@ def flagged(notes: dict) -> list[int]:
 
 
 def of_one_text(trace: Trace) -> bool:
-    """Whether all sequences share text, as a single one does: none could be judged by what others teach."""
+    """Whether all sequences share text, as a single one does: none could be predicted from what others teach."""
     return not text_groups(trace).any()
 
 
@@ -73,7 +73,7 @@ def caveats(trace: Trace) -> list[str]:
 
 
 def divisible(trace: Trace, where: str | Path) -> Trace:
-    """Return `trace` if it has two pieces of text, to learn from and to judge by; else a UserError names `where`."""
+    """Return `trace` if it has two pieces of text, to learn from and to evaluate on; else a UserError names `where`."""
     found, count = text_groups(trace), len(sequence_starts(trace)) - 1
     if count < 2:
         problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
@@ -139,8 +139,8 @@ def repeated_share(learned: Trace, held_out: Trace) -> float:
     owner = np.concatenate([learned.sequence, held_out.sequence + learned.sequence.max() + 1])
     runs, owner = _runs(np.concatenate([learned.token, held_out.token]), owner)
     of_learned = owner <= learned.sequence.max()
-    judged = runs[~of_learned]
-    return float(np.isin(judged, runs[of_learned]).mean()) if len(judged) else float("nan")
+    tested = runs[~of_learned]
+    return float(np.isin(tested, runs[of_learned]).mean()) if len(tested) else float("nan")
 
 
 def _runs(token: NDArray[np.int32], owner: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -191,8 +191,8 @@ def chosen_share(chosen: NDArray[np.uint16], experts: int) -> NDArray[np.float64
     return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
 
 
-def split_to_judge(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
-    """What is learned from and what is judged: `split_by_sequence`, or `split_by_token` where all is one text."""
+def split_to_evaluate(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
+    """Split into what is learned from and what is evaluated on: by sequence, or by token where all is one text."""
     return split_by_token(trace, share) if of_one_text(trace) else split_by_sequence(trace, share, seed)
 
 

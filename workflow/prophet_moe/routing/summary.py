@@ -21,7 +21,7 @@ CAPACITY_SHARES = tuple(share / 16 for share in range(1, 17))
 BY_LAYER_BATCH = 8
 BY_LAYER_SHARES = (0.25, 0.5, 0.75)
 TRAINING_SHARE = 0.5
-"""Share of the sequences that the next-layer predictor counts; it is judged on the others."""
+"""Share of the sequences that the next-layer predictor counts; it is evaluated on the others."""
 SEED = 0
 
 
@@ -100,7 +100,7 @@ def _persistence(name: str, trace: Trace, totals: Totals, control: Trace) -> Ite
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
     found, by_chance = (
-        statistics.next_layer_recall(*sequences.split_to_judge(t, TRAINING_SHARE, SEED)) for t in (trace, control)
+        statistics.next_layer_recall(*sequences.split_to_evaluate(t, TRAINING_SHARE, SEED)) for t in (trace, control)
     )
     for place, label in enumerate(("k", "2k")):
         uniform = found.ranks[place] / trace.router.experts

@@ -179,7 +179,7 @@ def fit_curve(
 
     `points` are (slots or resident share, hit rate), as `rates_at` takes them. Nelder and Mead's search minimises the
     root of the mean fourth power of the errors, so that no point is far off for the sake of others, from each of
-    BEGINNINGS with at most `evaluations`. All use the same seed: judge the result with another one. A point outside
+    BEGINNINGS with at most `evaluations`. All use the same seed: evaluate the result with another one. A point outside
     its range is a UserError.
     """
     check_points(points, router.experts)

@@ -1,4 +1,4 @@
-"""What is said of a predictor, as rows, and how they are read again."""
+"""The rows in which scores of predictors are kept, and how they are read again."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,11 +8,11 @@ import pandas as pd
 from prophet_moe.routing.schema import read_rows
 
 DOMAIN = "domain:"
-"""Begins the `tokens` of what is judged on one domain alone."""
+"""Prefix of `PredictorScore.tokens` where a score is over the held-out tokens of one domain alone."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PredictorScore:
     """One number about a predictor."""
 
     trace: str
@@ -35,6 +35,6 @@ class Judgement:
     """What a gain is over."""
 
 
-def read_judgements(path: Path) -> pd.DataFrame:
-    """The judgements of a written table."""
-    return read_rows(path, [field.name for field in fields(Judgement)])
+def read_predictor_scores(path: Path) -> pd.DataFrame:
+    """Read the predictor scores of a written table; a table with other columns is a UserError."""
+    return read_rows(path, [field.name for field in fields(PredictorScore)])
