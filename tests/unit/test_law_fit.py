@@ -13,7 +13,7 @@ from scipy import stats
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law, law_fit
 from prophet_moe.routing.law_fit import BATCHES, BATCHINGS, LAWS, SATURATION_SHARE, Observed
-from prophet_moe.routing.sequences import divisible, popularity, split_by_sequence
+from prophet_moe.routing.sequences import TRAINING_SHARE, divisible, popularity, split_by_sequence
 from prophet_moe.routing.trace import Trace, sequence_starts
 from tests.unit.test_statistics import make_trace, traces, uniform_trace
 
@@ -195,7 +195,7 @@ def test_fits_are_what_their_residuals_say(drawn, request):
 
 def test_predictions_come_from_one_half_and_are_judged_on_the_other(clustered):
     _, residuals = clustered
-    learned, held_out = split_by_sequence(clustered_trace(), law_fit.TRAINING_SHARE, law_fit.SEED)
+    learned, held_out = split_by_sequence(clustered_trace(), TRAINING_SHARE, law_fit.SEED)
     rows = residuals[residuals["batching"] == "prefill"].set_index("law")
     for part, column, name in ((learned, "predicted", "empirical"), (held_out, "held_out", "uniform_occupancy")):
         seen = law_fit.observe(part, "prefill", popularity(part), 4 * law_fit.SAMPLES, law_fit.SEED)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.sequences import follows, split_to_evaluate, without_repetition
+from prophet_moe.routing.sequences import TRAINING_SHARE, follows, split_to_evaluate, without_repetition
 from prophet_moe.routing.trace import Trace
 
 SOURCES = 4
@@ -19,8 +19,8 @@ LOOKAHEADS = (1, 2, 3)
 """Layers d between the last that is known and the one that is predicted."""
 LIKELY = np.float32(0.5)
 """A prefetch less likely to be used than not wastes more bytes than it saves."""
-TRAINING_SHARE, SPLIT_SEED = 0.5, 0
-"""Share of the sequences that predictors learn from, and the seed of the draw."""
+SPLIT_SEED = 0
+"""Seed of the draw of the sequences that predictors learn from."""
 
 Ids = NDArray[np.int32]
 

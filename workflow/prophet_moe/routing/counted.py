@@ -18,8 +18,12 @@ BY_CHANCE = 0.5
 
 def popularity(counts: Counts) -> NDArray[np.float64]:
     """(L, E): share of the tokens that choose each expert, over all windows; each layer sums to k."""
-    chosen = counts.counts.sum(axis=0)
-    return counts.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
+    return popularity_of_counts(counts.counts.sum(axis=0), counts.router.top_k)
+
+
+def popularity_of_counts(chosen: NDArray, top_k: int) -> NDArray[np.float64]:
+    """(L, E): share of the tokens that choose each expert, from how often each was chosen (L, E); a layer sums to k."""
+    return top_k * chosen / chosen.sum(axis=1, keepdims=True)
 
 
 def popularity_cv(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law
-from prophet_moe.routing.counted import overall, popularity, popularity_cv
+from prophet_moe.routing.counted import overall, popularity, popularity_cv, popularity_of_counts
 from prophet_moe.routing.law_fit import Observed, dirichlet, fit_popularity_cv
 from prophet_moe.routing.law_schema import BATCHES
 from prophet_moe.routing.popularity_cv import PopularityCV
@@ -117,8 +117,7 @@ def _interval(counts: Counts) -> tuple[float, float]:
     copies = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), RESAMPLES)
     top_k, values = counts.router.top_k, []
     for chosen in np.tensordot(copies, blocks, 1):
-        totals = chosen.sum(axis=1, keepdims=True)
-        if totals.all():
-            values.append(fit_popularity_cv(_observed(top_k * chosen / totals, top_k)))
+        if chosen.any(axis=1).all():
+            values.append(fit_popularity_cv(_observed(popularity_of_counts(chosen, top_k), top_k)))
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from prophet_moe.routing import law, sequences, statistics
+from prophet_moe.routing.counted import popularity_of_counts
 from prophet_moe.routing.law_schema import BATCHES, BATCHINGS, REPORTED_EXPONENT, SATURATION_SHARE, Fit, Residual
 from prophet_moe.routing.statistics import Batching
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 Floats = NDArray[np.float64]
 
-TRAINING_SHARE = 0.5
 SEED = 0
 SAMPLES, RESAMPLES = 500, 100
 """Random batches of each bootstrap resample of the sequences, and the number of resamples."""
@@ -144,7 +144,7 @@ LAWS = (
 def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
     """Every law under every way of batching: parameters from all sequences, errors from halves of them."""
     fits, residuals = [], []
-    halves = sequences.split_by_sequence(trace, TRAINING_SHARE, SEED)
+    halves = sequences.split_by_sequence(trace, sequences.TRAINING_SHARE, SEED)
     for batching in BATCHINGS:
         everything, *split = (
             observe(part, batching, sequences.popularity(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
@@ -175,7 +175,7 @@ def _resampled(trace: Trace, batching: Batching) -> Iterator[Observed]:
     choices = choices_by_sequence(trace)
     for copies in statistics.drawn_anew(len(choices), RESAMPLES, rng):
         chosen = np.tensordot(copies, choices, 1)
-        popularity = trace.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
+        popularity = popularity_of_counts(chosen, trace.router.top_k)
         yield observe(trace, batching, popularity, SAMPLES, int(rng.integers(2**63)), copies)
 
 

@@ -16,6 +16,8 @@ from prophet_moe.routing.trace import PREFILL, Trace, sequence_starts
 
 RUN_TOKENS = 32
 """Sequences with so many equal tokens in a row share text: some 100 characters, a power of two."""
+TRAINING_SHARE = 0.5
+"""Share of the sequences that laws and predictors learn from; they are evaluated on the others."""
 
 
 def follows(trace: Trace) -> NDArray[np.bool_]:

@@ -11,17 +11,14 @@ import numpy as np
 
 from prophet_moe.routing import reuse, sequences, statistics
 from prophet_moe.routing.law import uniform_occupancy
+from prophet_moe.routing.law_schema import BATCHES
 from prophet_moe.routing.schema import Row
 from prophet_moe.routing.trace import Trace, sequence_starts
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Tokens decoded together."""
 CAPACITY_SHARES = tuple(share / 16 for share in range(1, 17))
 """Cache sizes as shares of a layer's experts."""
 BY_LAYER_BATCH = 8
 BY_LAYER_SHARES = (0.25, 0.5, 0.75)
-TRAINING_SHARE = 0.5
-"""Share of the sequences that the next-layer predictor counts; it is evaluated on the others."""
 SEED = 0
 
 
@@ -99,9 +96,8 @@ def _persistence(name: str, trace: Trace, totals: Totals, control: Trace) -> Ite
 
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
-    found, by_chance = (
-        statistics.next_layer_recall(*sequences.split_to_evaluate(t, TRAINING_SHARE, SEED)) for t in (trace, control)
-    )
+    halves = (sequences.split_to_evaluate(part, sequences.TRAINING_SHARE, SEED) for part in (trace, control))
+    found, by_chance = (statistics.next_layer_recall(*half) for half in halves)
     for place, label in enumerate(("k", "2k")):
         uniform = found.ranks[place] / trace.router.experts
         for predictor in ("naive_bayes", "posterior", "popularity"):
