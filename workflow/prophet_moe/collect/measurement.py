@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from prophet_moe.collect import machine
 from prophet_moe.collect.allocation import within_memory
-from prophet_moe.errors import UserError
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.files import atomic_write, canonical_hash, write_json
-from prophet_moe.routing.store import SUMS, seal
+from prophet_moe.routing.store import seal
 
 PARTS, PLAN = "parts", "plan.json"
 
@@ -60,10 +60,9 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
     `plan` is a dataclass, what is measured. A UserError refuses a folder with parts of another plan or machine, and
     names a part that does not fit in memory; the parts before it are kept.
     """
-    if (folder / SUMS).exists():
-        raise UserError(str(folder), "holds a complete measurement", "Name another folder, or delete this one.")
+    refuse_complete(folder, "measurement")
     described = {"kind": kind, "plan": canonical_hash(asdict(plan)), "machine": machine.described()}
-    _start(folder / PLAN, described)
+    start_or_resume(folder / PLAN, described, "another plan, or of another machine")
     rows: Rows = []
     for name, make in tqdm(parts.items(), desc=kind, unit="part"):
         path = folder / PARTS / f"{name}.json"
@@ -86,11 +85,3 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
     seal(folder, metadata, f"{kind}.csv")
     shutil.rmtree(folder / PARTS)
     (folder / PLAN).unlink()
-
-
-def _start(path: Path, described: dict[str, Any]) -> None:
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        problem = "holds parts of another plan, or of another machine"
-        raise UserError(str(path.parent), problem, "Name another folder, or delete this one.")

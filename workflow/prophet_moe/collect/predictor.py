@@ -13,12 +13,12 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from prophet_moe.collect import machine
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.collect.scoring import WEIGHTS, score
-from prophet_moe.errors import UserError
 from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
 from prophet_moe.routing.sequences import divisible, fingerprint, without_repetition
-from prophet_moe.routing.store import SUMS, read_trace, seal
+from prophet_moe.routing.store import read_trace, seal
 
 PARTS, JOB = "parts", "job.json"
 
@@ -65,12 +65,12 @@ class Networks(torch.nn.Module):
 
 def train(folder: Path, plan: Plan, out: Path) -> None:
     """Train on the trace in `folder`; called again after an interruption, it goes on with the next lookahead."""
-    if (out / SUMS).exists():
-        raise UserError(str(out), "holds a complete predictor", "Name another folder, or delete this one.")
+    refuse_complete(out, "predictor")
     trace = read_trace(folder)
     half = split(divisible(without_repetition(trace), folder))[0]
     fingerprints = {"trained_on": fingerprint(trace), "learned_from": fingerprint(half)}
-    _start(out / JOB, {**fingerprints, "plan": canonical_hash(asdict(plan))})
+    job = {**fingerprints, "plan": canonical_hash(asdict(plan))}
+    start_or_resume(out / JOB, job, "a predictor of another trace or plan")
     learned = context_of(half)
     begun = time.perf_counter()
     losses = {}
@@ -104,14 +104,6 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
     seal(out, metadata, WEIGHTS)
     shutil.rmtree(out / PARTS)
     (out / JOB).unlink()
-
-
-def _start(path: Path, described: dict[str, str]) -> None:
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        problem = "holds parts of a predictor of another trace or plan"
-        raise UserError(str(path.parent), problem, "Name another folder, or delete this one.")
 
 
 def _train(learned: Context, plan: Plan, lookahead: int) -> tuple[Networks, float]:

@@ -3,7 +3,6 @@
 Every finished batch is a file of its own under <folder>/parts/; at the end the trace is put together, counted, sealed.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +16,9 @@ from tqdm import tqdm
 from prophet_moe.collect import machine
 from prophet_moe.collect.decoding import Decoding, Pass, Prompt, passes
 from prophet_moe.collect.recorder import MoeLayer, Recorder, moe_layers, probe
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.errors import UserError
-from prophet_moe.files import atomic_write, canonical_hash, write_json
+from prophet_moe.files import atomic_write, canonical_hash
 from prophet_moe.routing import store
 from prophet_moe.routing.trace import Origin, Router, Trace, check
 
@@ -45,7 +45,9 @@ def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder:
     """
     layers = moe_layers(model)
     router, ranked = probe(model, layers, name)
-    _start(folder, name, job)
+    described = {"model": name, "job": canonical_hash(asdict(replace(job, prompts=[asdict(p) for p in job.prompts])))}
+    refuse_complete(folder, "trace")
+    start_or_resume(folder / JOB, described, "another job")
     batches = [job.prompts[start : start + job.batch] for start in range(0, len(job.prompts), job.batch)]
     parts = [folder / PARTS / f"{number:05d}.parquet" for number in range(len(batches))]
     wanted = _tokens_with_inputs(job)
@@ -82,18 +84,6 @@ def load_model(source: str, dtype: str) -> torch.nn.Module:
         free = torch.cuda.mem_get_info()[0]
         problem = f"its weights take {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on the GPU"
         raise UserError(source, problem, "Use a larger GPU.") from None
-
-
-def _start(folder: Path, name: str, job: Job) -> None:
-    """Begin the job in a new folder, or make sure that what lies there is of the same job."""
-    described = {"model": name, "job": canonical_hash(asdict(replace(job, prompts=[asdict(p) for p in job.prompts])))}
-    path = folder / JOB
-    if (folder / store.SUMS).exists():
-        raise UserError(str(folder), "holds a complete trace", "Name another folder, or delete this one.")
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        raise UserError(str(folder), "holds parts of another job", "Name another folder, or delete this one.")
 
 
 def _tokens_with_inputs(job: Job) -> set[tuple[int, int]]:
