@@ -56,6 +56,6 @@ def built_by(name: str) -> list[Path]:
     """The figures and tables that a run has built, not taken over, relative to its folder and sorted."""
     folder = folder_of(name)
     begun = (folder / BEGUN).stat().st_mtime_ns
-    found = [path for part in ("figures", "tables") for path in (folder / part).rglob("*")]
-    kept = [path for path in found if path.suffix in (".csv", ".png") and path.stat().st_mtime_ns >= begun]
+    outputs = [path for part in ("figures", "tables") for path in (folder / part).rglob("*")]
+    kept = [path for path in outputs if path.suffix in (".csv", ".png") and path.stat().st_mtime_ns >= begun]
     return sorted(path.relative_to(folder) for path in kept)

@@ -197,15 +197,15 @@ def model_names(folder: Path) -> list[str]:
 
 def load_models(folder: Path, names: Sequence[str] | None = None) -> dict[str, ModelSpec]:
     """Read the models of `folder`; with `names`, just those. An unknown name is a UserError."""
-    known = model_names(folder)
+    available = model_names(folder)
     for name in names or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(known)}"
+        if name not in available:
+            near = difflib.get_close_matches(name, available, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(available)}"
             raise UserError(
                 "models", f"unknown model {name!r}; {hint}", f"Add {folder / name}.yaml or correct the name."
             )
-    return {name: load_model(folder / f"{name}.yaml") for name in names or known}
+    return {name: load_model(folder / f"{name}.yaml") for name in names or available}
 
 
 def load_model(path: Path) -> ModelSpec:

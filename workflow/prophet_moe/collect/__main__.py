@@ -64,8 +64,8 @@ def main() -> None:
     predictor.add_argument("--out", type=Path, required=True, metavar="DIR")
     predictor.set_defaults(run=train_predictor)
 
-    for name, told in MEASUREMENTS.items():
-        measurement = commands.add_parser(name, help=f"{told}; goes on where it was stopped")
+    for name, summary in MEASUREMENTS.items():
+        measurement = commands.add_parser(name, help=f"{summary}; goes on where it was stopped")
         plan = Path(f"config/measurements/{name}.yaml")
         measurement.add_argument("--plan", type=Path, default=plan, metavar="FILE", help=f"default: {plan}")
         measurement.add_argument("--out", type=Path, required=True, metavar="DIR")

@@ -19,8 +19,8 @@ Made = TypeVar("Made")
 
 def is_lack_of_memory(error: BaseException, also: tuple[str, ...] = ()) -> bool:
     """Whether `error` says that memory could not be had, in words of SIGNS or `also`."""
-    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS + also)
-    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    by_message = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS + also)
+    return by_message or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def within_memory(where: str, name: str, make: Callable[[], Made]) -> Made:

@@ -133,8 +133,8 @@ def _whole(source: str) -> str:
 def _docstrings(source: str) -> str:
     """All docstrings of a Python file, in order."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-    return "\n\n".join(text for text in found if text)
+    texts = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return "\n\n".join(text for text in texts if text)
 
 
 def _longest_string(source: str) -> str:

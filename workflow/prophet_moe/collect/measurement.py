@@ -67,8 +67,8 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
     for name, make in tqdm(parts.items(), desc=kind, unit="part"):
         path = folder / PARTS / f"{name}.json"
         if not path.exists():
-            made = within_memory(f"{kind} plan", name, make)
-            write_json(path, {"rows": made, "state": machine.state()})
+            measured = within_memory(f"{kind} plan", name, make)
+            write_json(path, {"rows": measured, "state": machine.state()})
         rows += json.loads(path.read_text())["rows"]
     states = {name: json.loads((folder / PARTS / f"{name}.json").read_text())["state"] for name in parts}
     with atomic_write(folder / f"{kind}.csv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:

@@ -38,7 +38,7 @@ def moe_layers(model: torch.nn.Module) -> list[MoeLayer]:
     In every Transformers MoE class the block holds `experts` beside a `gate` or `router`.
     """
     stack = model.get_decoder() if model.config.is_encoder_decoder else model
-    found = []
+    layers = []
     for name, block in stack.named_modules():
         router = getattr(block, "gate", None) or getattr(block, "router", None)
         if isinstance(router, torch.nn.Module) and isinstance(getattr(block, "experts", None), torch.nn.Module):
@@ -46,10 +46,10 @@ def moe_layers(model: torch.nn.Module) -> list[MoeLayer]:
             # Switch drops what exceeds an expert's capacity; without the limit every token has its expert.
             if hasattr(router, "expert_capacity"):
                 router.expert_capacity = sys.maxsize
-            found.append(MoeLayer(number, block.experts, next(w for w in router.parameters() if w.ndim == 2)))
-    if not found:
+            layers.append(MoeLayer(number, block.experts, next(w for w in router.parameters() if w.ndim == 2)))
+    if not layers:
         raise UserError(type(model).__name__, "has no MoE layer", "Name a mixture-of-experts model.")
-    return sorted(found, key=lambda layer: layer.number)
+    return sorted(layers, key=lambda layer: layer.number)
 
 
 class Recorder:

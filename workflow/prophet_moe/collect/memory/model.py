@@ -12,7 +12,7 @@ from prophet_moe.collect.memory.caches import cache_bytes, caches_by_kind
 from prophet_moe.collect.memory.context import context_rows
 from prophet_moe.collect.memory.peaks import allocator_peak, live_peak
 from prophet_moe.collect.memory.plan import Lengths, Plan
-from prophet_moe.collect.memory.rows import attempted, device_rows, refusal, row
+from prophet_moe.collect.memory.schema import attempted, device_rows, refusal, row
 from prophet_moe.collect.memory.subject import PROBE_TOKENS, Subject, build, parameter_sizes
 
 
@@ -34,7 +34,7 @@ def model_rows(name: str, plan: Plan) -> Rows:
         rows += attempted("first_passes", partial(_first_rows, subject), batch=1, tokens=PROBE_TOKENS)
         if subject.template is not None:
             rows += _pass_rows(subject, plan)
-    return [made | labels for made in rows]
+    return [measured | labels for measured in rows]
 
 
 def _pass_rows(subject: Subject, plan: Plan) -> Rows:
@@ -89,9 +89,9 @@ def _cache_rows(subject: Subject, lengths: Lengths) -> Rows:
         for method in short:
             per_token = (long[method] - short[method]) / (lengths.long - lengths.short)
             state = short[method] - per_token * lengths.short
-            found = {"kv_bytes_per_token": per_token, "state_bytes_per_sequence": state}
+            sizes = {"kv_bytes_per_token": per_token, "state_bytes_per_sequence": state}
             how, where = f"{method} from {lengths.short} tokens", {"batch": 1, "tokens": lengths.long}
-            rows += [row(prefix + name, value, "cache", how, **where) for name, value in found.items()]
+            rows += [row(prefix + name, value, "cache", how, **where) for name, value in sizes.items()]
     return rows
 
 

@@ -24,7 +24,7 @@ from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench
 from prophet_moe.collect.prefetch.plan import check_workload
-from prophet_moe.collect.prefetch.rows import policy_rows
+from prophet_moe.collect.prefetch.schema import policy_rows
 from prophet_moe.collect.scoring import Predictor
 
 __all__ = ["Plan", "collect"]

@@ -40,7 +40,7 @@ def policy_rows(
     history, choices = workload.history_tokens, trace.experts[rows]
     wished = wishes(policy, choices, plan.lookahead, often, scores(rows) if policy == PROPHET else None)
     inputs = bench.batch(choices[history:])
-    made: Rows = []
+    result: Rows = []
     for slots in plan.slots(policy, bench.experts, trace.router.top_k):
         steps = decide(choices, wished, slots, plan.prefetches_per_layer)
         start = contents(steps[:history], bench.layers, slots)
@@ -50,8 +50,8 @@ def policy_rows(
         tally = tallied(steps[history + workload.warmup_tokens :])
         first, *others = _rows(labels, tally, replays)
         source = {"trace_sha256": sha256(Path(workload.trace) / TRACE), **_digest(replays)}
-        made += [first | source | {"predictor_seconds": _plain(predictor_seconds)}, *others]
-    return made
+        result += [first | source | {"predictor_seconds": _plain(predictor_seconds)}, *others]
+    return result
 
 
 def _rows(labels: dict[str, Any], tally: dict[str, NDArray[np.int64]], replays: list[Replayed]) -> Rows:
