@@ -173,16 +173,16 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
     points = [each for each in observations if each.curve == curve]
     fitted = [each for each in points if each.use == "fit"]
     if not fitted:
-        known = ", ".join(sorted({each.curve for each in observations if each.use == "fit"}))
-        raise UserError("curve", f"got {curve!r}, expected one of {known}", "Correct it, or add its points.")
+        available = ", ".join(sorted({each.curve for each in observations if each.use == "fit"}))
+        raise UserError("curve", f"got {curve!r}, expected one of {available}", "Correct it, or add its points.")
     measured = {(each.model, each.experts_per_layer, each.top_k, each.setting) for each in fitted}
     if len(measured) > 1:
         raise UserError(curve, "points to fit differ in model, experts, top_k, tokens, start or lookup", "Mend a row.")
     first, setting = fitted[0], fitted[0].setting
     router = Router(first.model, first.experts_per_layer, first.top_k, tuple(range(first.moe_layers)))
     shares = [(each.slots, each.hit_rate) for each in fitted]
-    found = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
-    scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(found).items()})
+    searched = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
+    scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(searched).items()})
     return Calibrated(
         curve=curve,
         model=first.model,

@@ -62,16 +62,16 @@ def doubts(counts: Counts) -> Iterator[str]:
         yield f"layers of window {unequal[0]} have {low} to {high} choices: not every layer counted every token"
     if router.experts == router.top_k:
         return
-    found, chance = popularity_cv(popularity(counts)), popularity_cv_by_chance(counts)
+    measured, chance = popularity_cv(popularity(counts)), popularity_cv_by_chance(counts)
     most = np.sqrt(router.experts / router.top_k - 1)
-    collapsed = [str(router.layers[layer]) for layer in np.flatnonzero(found >= COLLAPSED * most)]
+    collapsed = [str(router.layers[layer]) for layer in np.flatnonzero(measured >= COLLAPSED * most)]
     if collapsed:
         yield (
             f"the router has collapsed in layers {', '.join(collapsed)}: nearly all tokens choose the same "
             f"{router.top_k} experts"
         )
-    if overall(chance) >= BY_CHANCE * overall(found):
+    if overall(chance) >= BY_CHANCE * overall(measured):
         yield (
             f"the tokens are few: by chance alone popularity would vary by {overall(chance):.2f} of its mean, "
-            f"counted is {overall(found):.2f}"
+            f"counted is {overall(measured):.2f}"
         )

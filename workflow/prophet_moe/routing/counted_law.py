@@ -58,10 +58,10 @@ def beside_law(counts: Counts) -> BesideLaw:
     shares = popularity(counts)
     observed = _observed(shares, counts.router.top_k)
     measured, effective = overall(popularity_cv(shares)), fit_popularity_cv(observed)
-    found = [dirichlet(observed, value) for value in (measured, effective, 0.0)]
+    curves = [dirichlet(observed, value) for value in (measured, effective, 0.0)]
     rows = [
         Row(batch, skewed, first, first / skewed - 1, second, second / skewed - 1, uniform)
-        for batch, skewed, first, second, uniform in zip(BATCHES, observed.unique, *found, strict=True)
+        for batch, skewed, first, second, uniform in zip(BATCHES, observed.unique, *curves, strict=True)
     ]
     windows = len(counts.counts)
     if windows < FEWEST_WINDOWS:
@@ -72,10 +72,10 @@ def beside_law(counts: Counts) -> BesideLaw:
 
 def popularity_cv_of(counts: Counts, name: str) -> PopularityCV:
     """Return the effective popularity CV of the model of `counts`, called `name`; its ends are NaN without interval."""
-    found = beside_law(counts)
-    low, high = found.interval or (np.nan, np.nan)
-    source = f"counts of {name}" + (f", no interval: {found.no_interval}" if found.no_interval else "")
-    return PopularityCV(counts.router.model, BATCHING, found.effective, low, high, source)
+    comparison = beside_law(counts)
+    low, high = comparison.interval or (np.nan, np.nan)
+    source = f"counts of {name}" + (f", no interval: {comparison.no_interval}" if comparison.no_interval else "")
+    return PopularityCV(counts.router.model, BATCHING, comparison.effective, low, high, source)
 
 
 def own_popularity_cvs(folders: Sequence[Path], models: Mapping[str, Router]) -> list[PopularityCV]:
@@ -83,23 +83,23 @@ def own_popularity_cvs(folders: Sequence[Path], models: Mapping[str, Router]) ->
 
     Counts of other models are left out; another router than the model's, or two folders of one model, are a UserError.
     """
-    found: dict[str, PopularityCV] = {}
+    rows: dict[str, PopularityCV] = {}
     for folder in folders:
         counts = read_counts(folder)
         router = counts.router
         if router.model not in models:
             continue
         if router != models[router.model]:
-            problem = f"is of {router.model} with {_told(router)}, expected {_told(models[router.model])}"
+            problem = f"is of {router.model} with {_described(router)}, expected {_described(models[router.model])}"
             raise UserError(str(folder), problem, "Import it again.")
-        if router.model in found:
-            problem = f"is of {router.model}, as another folder is: {found[router.model].source}"
+        if router.model in rows:
+            problem = f"is of {router.model}, as another folder is: {rows[router.model].source}"
             raise UserError(str(folder), problem, "List one of them under counts, or import all from one folder.")
-        found[router.model] = popularity_cv_of(counts, folder.name)
-    return list(found.values())
+        rows[router.model] = popularity_cv_of(counts, folder.name)
+    return list(rows.values())
 
 
-def _told(router: Router) -> str:
+def _described(router: Router) -> str:
     return f"{router.experts} experts, top-{router.top_k}, {len(router.layers)} MoE layers"
 
 

@@ -51,16 +51,16 @@ def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], ba
     own = _fitted(fits, batching, CROSS_MODEL_LAW)
     value, low, high = pooled(own.groupby("model")["value"].mean().to_list())
     names = ", ".join(own["trace"])
-    found = []
+    rows = []
     for model, (experts, top_k) in models.items():
         fitted = own[own["model"] == model]
         if len(fitted):
             mean = fitted[["value", "low", "high"]].mean()
-            found.append(PopularityCV(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
+            rows.append(PopularityCV(model, batching, *mean, f"fitted to {', '.join(fitted['trace'])}"))
         else:
             everywhere = PopularityCV(model, batching, value, low, high, f"{POOLED}{names}")
-            found.append(everywhere.bounded(experts, top_k))
-    return found
+            rows.append(everywhere.bounded(experts, top_k))
+    return rows
 
 
 def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[LeaveOneOut]:

@@ -111,9 +111,9 @@ def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile
     """Like `known_router`, but an unknown name is a UserError that names the nearest."""
     if router := known_router(name, models, listed):
         return router
-    known = list(dict.fromkeys([*models, *listed.routers]))
-    near = difflib.get_close_matches(name, known, n=1)
-    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+    available = list(dict.fromkeys([*models, *listed.routers]))
+    near = difflib.get_close_matches(name, available, n=1)
+    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(available)}"
     raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")
 
 

@@ -93,8 +93,8 @@ def _least_squares(observed: Observed, predict: Callable[[float], Floats]) -> fl
     def error(correlation: float) -> float:
         return float(np.sum((predict(correlation) / observed.unique - 1) ** 2))
 
-    found = minimize_scalar(error, bounds=(0, LARGEST_CORRELATION), method="bounded", options={"xatol": 1e-6})
-    return float(found.x)
+    result = minimize_scalar(error, bounds=(0, LARGEST_CORRELATION), method="bounded", options={"xatol": 1e-6})
+    return float(result.x)
 
 
 def _columns(observed: Observed) -> tuple[Floats, Floats, Floats]:

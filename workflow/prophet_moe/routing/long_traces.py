@@ -70,12 +70,12 @@ def describe(folder: Path, metadata: dict[str, Any], whole: int = WHOLE_IDS, sam
 
 def take_survey(blocks: Iterable[Trace], phase: int, flagged: Iterable[int]) -> Survey:
     """The sequences with tokens of `phase` that are neither `flagged` nor have the ids of an earlier one."""
-    left_out, seen, found = set(flagged), set(), []
+    left_out, seen, rows = set(flagged), set(), []
     for number, digest, tokens in _digests(blocks, phase):
         if tokens and number not in left_out and digest not in seen:
             seen.add(digest)
-            found.append((number, tokens))
-    table = np.array(found, np.int64).reshape(-1, 2)
+            rows.append((number, tokens))
+    table = np.array(rows, np.int64).reshape(-1, 2)
     return Survey(table[:, 0], table[:, 1])
 
 
@@ -148,13 +148,13 @@ def _digests(blocks: Iterable[Trace], phase: int) -> Iterator[tuple[int, bytes, 
         starts = sequence_starts(block)
         counts = np.add.reduceat(block.phase == phase, starts[:-1], dtype=np.int64)
         numbers = block.sequence[starts[:-1]]
-        for found, count, (start, end) in zip(
+        for current, count, (start, end) in zip(
             numbers.tolist(), counts.tolist(), pairwise(starts.tolist()), strict=True
         ):
-            if found != number:
+            if current != number:
                 if number >= 0:
                     yield number, digest.digest(), tokens
-                number, digest, tokens = found, blake2b(digest_size=16), 0
+                number, digest, tokens = current, blake2b(digest_size=16), 0
             digest.update(np.ascontiguousarray(block.experts[start:end]))
             tokens += count
     if number >= 0:

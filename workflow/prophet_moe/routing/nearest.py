@@ -32,8 +32,8 @@ def source_of(
         raise UserError("resources/routing", problem, "Restore it: git checkout resources/routing")
 
     def rank(name: str) -> tuple[float, int, str]:
-        found = calibrated[name]
-        apart = abs(log2(found.experts / experts)) + abs(log2(found.top_k / top_k))
-        return round(apart, 9), -found.points, name
+        candidate = calibrated[name]
+        apart = abs(log2(candidate.experts / experts)) + abs(log2(candidate.top_k / top_k))
+        return round(apart, 9), -candidate.points, name
 
     return min(calibrated, key=rank)

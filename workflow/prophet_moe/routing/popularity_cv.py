@@ -42,7 +42,9 @@ class PopularityCV:
 
 def popularity_cvs_of(paths: Iterable[Path], batching: str) -> dict[str, PopularityCV]:
     """The popularity CVs of some written tables for one way of batching, by model; of a model in several, the last."""
-    return {model: found for path in paths for model, found in read_popularity_cvs(path, batching).items()}
+    return {
+        model: popularity_cv for path in paths for model, popularity_cv in read_popularity_cvs(path, batching).items()
+    }
 
 
 def read_popularity_cvs(path: Path, batching: str) -> dict[str, PopularityCV]:
@@ -69,12 +71,12 @@ def _number(cell: str, place: str, path: Path) -> float:
     return number
 
 
-def pooled_for(model: str, experts: int, top_k: int, known: Mapping[str, PopularityCV]) -> PopularityCV | None:
-    """The pooled popularity CV for a `model` that `known` lacks, from the rows of others; None where no row is pooled.
+def pooled_for(model: str, experts: int, top_k: int, available: Mapping[str, PopularityCV]) -> PopularityCV | None:
+    """Return the pooled popularity CV for a `model` that `available` lacks; None where no row of it is pooled.
 
     Of the pooled rows, each cut at its own model's bound, the largest is the one that was cut least.
     """
-    pooled = [popularity_cv for popularity_cv in known.values() if popularity_cv.pooled]
+    pooled = [popularity_cv for popularity_cv in available.values() if popularity_cv.pooled]
     if not pooled:
         return None
     widest = {name: max(getattr(row, name) for row in pooled) for name in ("value", "low", "high")}

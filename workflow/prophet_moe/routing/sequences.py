@@ -76,11 +76,11 @@ def caveats(trace: Trace) -> list[str]:
 
 def divisible(trace: Trace, where: str | Path) -> Trace:
     """Return `trace` if it has two pieces of text, to learn from and to evaluate on; else a UserError names `where`."""
-    found, count = text_groups(trace), len(sequence_starts(trace)) - 1
+    groups, count = text_groups(trace), len(sequence_starts(trace)) - 1
     if count < 2:
         problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
-    if not found.any():
+    if not groups.any():
         problem = f"its {count} sequences are of one text, expected at least 2: one is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import others, or leave it out of `traces`.")
     return trace

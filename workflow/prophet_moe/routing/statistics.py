@@ -114,8 +114,8 @@ def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = N
         posterior, nothing = np.log((joint + 1.0) / (joint + 1.0).sum(axis=1, keepdims=True)), np.zeros_like(given)
         rankings = ((prior, given), (nothing[0], posterior), (prior, nothing))
         for ranking, scores in enumerate(rankings):
-            found = np.cumsum(_true_ranks(*scores, before, now))
-            recalls[ranking, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / now.size
+            within_rank = np.cumsum(_true_ranks(*scores, before, now))
+            recalls[ranking, :, layer - 1] = within_rank[np.minimum(ranks, experts) - 1] / now.size
     return Recall(ranks, *recalls)
 
 
@@ -146,7 +146,7 @@ def _true_ranks(prior, evidence, before, now):
     """(E,): how often a true choice had each rank, from 0, in the scores prior[e] + sum of evidence[j, e]."""
     tokens, top_k = now.shape
     experts = len(prior)
-    found = np.zeros(experts, np.int64)
+    counts = np.zeros(experts, np.int64)
     scores = np.empty(experts)
     for row in range(tokens):
         scores[:] = prior
@@ -157,8 +157,8 @@ def _true_ranks(prior, evidence, before, now):
             rank = 0
             for other in range(experts):
                 rank += scores[other] > scores[chosen] or (scores[other] == scores[chosen] and other < chosen)
-            found[rank] += 1
-    return found
+            counts[rank] += 1
+    return counts
 
 
 @dataclass(frozen=True)

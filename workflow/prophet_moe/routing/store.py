@@ -289,9 +289,9 @@ def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
 
 
 def _check_totals(tokens: int, sequences: int, metadata: dict[str, Any], path: Path) -> None:
-    for name, found in (("tokens", tokens), ("sequences", sequences)):
-        if found != metadata[name]:
-            raise UserError(str(path), f"has {found} {name}, metadata.json says {metadata[name]}", AGAIN)
+    for name, counted in (("tokens", tokens), ("sequences", sequences)):
+        if counted != metadata[name]:
+            raise UserError(str(path), f"has {counted} {name}, metadata.json says {metadata[name]}", AGAIN)
 
 
 def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
@@ -301,10 +301,10 @@ def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
     wanted = {"sequence", "position", "phase", "experts"}
     if not wanted <= set(table.column_names):
         raise UserError(str(path), f"has columns {', '.join(table.column_names)}, expected {', '.join(wanted)}", AGAIN)
-    found = table.schema.field("experts").type
-    if not pa.types.is_fixed_size_list(found) or found.list_size != width:
+    column_type = table.schema.field("experts").type
+    if not pa.types.is_fixed_size_list(column_type) or column_type.list_size != width:
         expected = f"{width} ({len(router.layers)} layers x {router.top_k})"
-        raise UserError(str(path), f"column experts is {found}, expected lists of {expected}", AGAIN)
+        raise UserError(str(path), f"column experts is {column_type}, expected lists of {expected}", AGAIN)
     phase = table.column("phase").cast(pa.string()).combine_chunks()
     experts = table.column("experts").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = pa.compute.index_in(phase, pa.array(PHASES)).fill_null(len(PHASES))

@@ -90,32 +90,34 @@ def _persistence(name: str, trace: Trace, totals: Totals, control: Trace) -> Ite
     yield from _by_layer(name, "consecutive_overlap", trace, totals.overlap, control=by_chance, uniform=share)
     if totals.repetition is not None:
         by_chance, uniform = statistics.first_choice_repetition(control), 1 / trace.router.experts
-        found = totals.repetition
-        yield from _by_layer(name, "first_choice_repetition", trace, found, control=by_chance, uniform=uniform)
+        repetition = totals.repetition
+        yield from _by_layer(name, "first_choice_repetition", trace, repetition, control=by_chance, uniform=uniform)
 
 
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
     halves = (sequences.split_to_evaluate(part, sequences.TRAINING_SHARE, SEED) for part in (trace, control))
-    found, by_chance = (statistics.next_layer_recall(*half) for half in halves)
+    recalls, by_chance = (statistics.next_layer_recall(*half) for half in halves)
     for place, label in enumerate(("k", "2k")):
-        uniform = found.ranks[place] / trace.router.experts
+        uniform = recalls.ranks[place] / trace.router.experts
         for predictor in ("naive_bayes", "posterior", "popularity"):
-            values, chance = (getattr(recall, predictor)[place] for recall in (found, by_chance))
+            values, chance = (getattr(recall, predictor)[place] for recall in (recalls, by_chance))
             statistic = f"next_layer_recall_{label}_{predictor}"
             yield from _by_layer(name, statistic, trace, values, control=chance, uniform=uniform, first=1)
 
 
 def _token_information(name: str, trace: Trace) -> Iterator[Row]:
-    found = statistics.token_information(trace, seed=SEED)
-    yield from _by_layer(name, "token_information_bits", trace, found.bits, control=found.control, uniform=0.0)
+    information = statistics.token_information(trace, seed=SEED)
+    yield from _by_layer(
+        name, "token_information_bits", trace, information.bits, control=information.control, uniform=0.0
+    )
 
 
 def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batching) -> Iterator[Row]:
     statistic = f"distinct_experts_{batching}"
-    found = statistics.distinct_by_batch(trace, BATCHES, batching, seed=SEED)
+    distinct = statistics.distinct_by_batch(trace, BATCHES, batching, seed=SEED)
     # Short traces have no batch of the larger sizes.
-    batches = [batch for batch, values in zip(BATCHES, found, strict=True) if not np.isnan(values).any()]
+    batches = [batch for batch, values in zip(BATCHES, distinct, strict=True) if not np.isnan(values).any()]
     by_chance = statistics.distinct_by_batch(control, batches, batching, seed=SEED)
     low, high = statistics.bootstrap_distinct(trace, batches, batching, seed=SEED)
     router = trace.router
@@ -126,7 +128,7 @@ def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batc
             statistic,
             None,
             batch,
-            found[place].mean(),
+            distinct[place].mean(),
             low[place],
             high[place],
             by_chance[place].mean(),
@@ -134,7 +136,7 @@ def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batc
         )
         if batch == BY_LAYER_BATCH:
             yield from _by_layer(
-                name, statistic, trace, found[place], control=by_chance[place], uniform=uniform, x=batch, mean=False
+                name, statistic, trace, distinct[place], control=by_chance[place], uniform=uniform, x=batch, mean=False
             )
 
 
@@ -142,12 +144,12 @@ def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     experts = trace.router.experts
     trace, control = (sequences.mixed(t, SEED) for t in (trace, control))
     for statistic, hits in (("lru_hit_rate", reuse.lru_hits), ("belady_hit_rate", reuse.belady_hits)):
-        found, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
+        rates, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
         for share in CAPACITY_SHARES:
             slots = round(share * experts)
             if slots < 1 or abs(slots - share * experts) > 1e-9:
                 continue
-            values, chance = found[:, slots - 1], by_chance[:, slots - 1]
+            values, chance = rates[:, slots - 1], by_chance[:, slots - 1]
             yield Row(name, statistic, None, share, values.mean(), control=chance.mean())
             if share in BY_LAYER_SHARES:
                 yield from _by_layer(name, statistic, trace, values, control=chance, x=share, mean=False)

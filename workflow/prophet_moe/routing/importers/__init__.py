@@ -50,23 +50,23 @@ def import_source(name: str, source: Path, router: Router | str, origin: Origin,
     if unknown:
         raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")
     try:
-        found = read(source, router, origin, **options)
+        imported = read(source, router, origin, **options)
     except UserError:
         other = mistaken(source, name)
         if other is None:
             raise
         raise other from None
-    return with_doubts(check_counts(found, source, NEXT_STEP)) if isinstance(found, Counts) else found
+    return with_doubts(check_counts(imported, source, NEXT_STEP)) if isinstance(imported, Counts) else imported
 
 
 def import_trace(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace:
     """Read `source` as `import_source` does; counts, which have no order of tokens, are a UserError."""
-    found = import_source(name, source, router, origin, **options)
-    if isinstance(found, Counts):
+    imported = import_source(name, source, router, origin, **options)
+    if isinstance(imported, Counts):
         problem = "holds counts, expected routing token by token"
         advice = "Import it with prophet-moe trace import, and list its folder under counts in config/experiment.yaml."
         raise UserError(str(source), problem, advice)
-    return found
+    return imported
 
 
 def with_doubts(counts: Counts) -> Counts:

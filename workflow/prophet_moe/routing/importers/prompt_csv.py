@@ -133,8 +133,8 @@ def _places(cells: pa.DictionaryArray, names: list[str]) -> NDArray[np.int64]:
 
 def _are_lists(cells: pa.StringArray, top_k: int) -> NDArray[np.bool_]:
     """(rows,): whether a cell is a list of k whole numbers, such as `[8, 26, 56, 57, 60, 43]`."""
-    found = pc.and_(pc.match_substring_regex(cells, LIST), pc.equal(pc.count_substring(cells, ","), top_k - 1))
-    return found.to_numpy(zero_copy_only=False)
+    matching = pc.and_(pc.match_substring_regex(cells, LIST), pc.equal(pc.count_substring(cells, ","), top_k - 1))
+    return matching.to_numpy(zero_copy_only=False)
 
 
 def _numbers(lists: pa.StringArray) -> NDArray[np.int64]:
@@ -177,12 +177,12 @@ def _check_tokens(texts: pa.DictionaryArray, tokens: NDArray[np.int64], router: 
     if not tokens.all():
         missing = router.layers[int(np.argmin(tokens))]
         raise fault(path, f"layer {missing} is missing, expected layers {', '.join(map(str, router.layers))}")
-    for layer, found in zip(router.layers[1:], others, strict=True):
-        if len(found) != len(first):
-            raise fault(path, f"layer {layer} has {len(found)} tokens, layer {router.layers[0]} has {len(first)}")
-        if (found != first).any():
-            token = int(np.argmax(found != first))
-            text, expected = (texts.dictionary[codes[token]].as_py() for codes in (found, first))
+    for layer, column in zip(router.layers[1:], others, strict=True):
+        if len(column) != len(first):
+            raise fault(path, f"layer {layer} has {len(column)} tokens, layer {router.layers[0]} has {len(first)}")
+        if (column != first).any():
+            token = int(np.argmax(column != first))
+            text, expected = (texts.dictionary[codes[token]].as_py() for codes in (column, first))
             raise fault(
                 path, f"layer {layer}: token {token} is {text!r}, in layer {router.layers[0]} it is {expected!r}"
             )

@@ -169,20 +169,20 @@ def moe_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np.int
 
     The layers are the model's MoE layers in order, or hidden layers from 0 on, of which dense ones are 0.
     """
-    found = whole_numbers(counts, "counts", where)
-    found = found[None] if found.ndim == 2 else found
+    numbers = whole_numbers(counts, "counts", where)
+    numbers = numbers[None] if numbers.ndim == 2 else numbers
     deepest, layers = max(router.layers), len(router.layers)
-    enough = found.ndim == 3 and (found.shape[1] > deepest or found.shape[1] == layers)
-    if not enough or found.shape[2] != router.experts:
+    enough = numbers.ndim == 3 and (numbers.shape[1] > deepest or numbers.shape[1] == layers)
+    if not enough or numbers.shape[2] != router.experts:
         rows = f"{layers} MoE or at least {deepest + 1} hidden"
         expected = f"(windows, {rows} layers, {router.experts} experts)"
-        raise fault(where, f"counts have shape {found.shape}, expected {expected}")
-    if (found < 0).any():
-        raise fault(where, f"counts hold {found.min()}, expected none below 0")
-    if found.shape[1] <= deepest:
-        return found
-    check_dense((found != 0).any(axis=(0, 2)), router, where)
-    return found[:, list(router.layers)]
+        raise fault(where, f"counts have shape {numbers.shape}, expected {expected}")
+    if (numbers < 0).any():
+        raise fault(where, f"counts hold {numbers.min()}, expected none below 0")
+    if numbers.shape[1] <= deepest:
+        return numbers
+    check_dense((numbers != 0).any(axis=(0, 2)), router, where)
+    return numbers[:, list(router.layers)]
 
 
 def check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) -> None:
@@ -201,7 +201,7 @@ def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | 
     slots = ids.shape[2]
     moe = ids[:, list(router.layers)].reshape(-1, slots)
     same = (moe == moe[:1]).all(axis=0) if len(moe) else np.zeros(slots, bool)
-    told = ", ".join(map(str, np.unique(moe[:1, same])))
+    names = ", ".join(map(str, np.unique(moe[:1, same])))
     if slots > router.top_k:
         if same.sum() != slots - router.top_k:
             problem = f"a token has {slots} experts, expected {router.top_k}, or {slots - router.top_k} slots of one id"
@@ -210,7 +210,7 @@ def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | 
     if same.all():
         return ids
     if (moe[:1, same] >= router.experts).any() or (same.any() and len(moe) >= SHARED_SLOTS_SURE):
-        problem = f"id {told} in the same slot of every token and layer is of a fused shared expert, no routing"
+        problem = f"id {names} in the same slot of every token and layer is of a fused shared expert, no routing"
         raise UserError(str(where), f"{problem}; expected {router.top_k} routed experts", UNFUSED)
     return ids
 
@@ -246,14 +246,14 @@ def first_position(
 
 def missing_told(missing: Iterable[str]) -> list[str]:
     """Sentences for the user about requests that lack routing of some tokens, of `first_position`'s words for each."""
-    found = Counter(missing)
-    told = {
+    counted = Counter(missing)
+    texts = {
         "first": "of {} of {} requests the first tokens have no routing: not asked for (routed_experts_start_len), "
         "cached, or lost",
         "last": "of {} of {} requests the last token of the prompt has no routing: SGLang loses it where nothing is "
         "generated (sgl-project/sglang issue 20964)",
     }
-    return [text.format(found[word], found.total()) for word, text in told.items() if found[word]]
+    return [text.format(counted[word], counted.total()) for word, text in texts.items() if counted[word]]
 
 
 def phases(position: NDArray[np.integer], prompt_tokens: int) -> NDArray[np.uint8]:
@@ -282,8 +282,8 @@ def trace_of(sequences: list[Sequence], router: Router, origin: Origin, source: 
 
 def with_remarks(origin: Origin, remarks: Iterable[str]) -> Origin:
     """`origin` with sentences for the user added to its notes, each once."""
-    told = [*origin.notes.get(REMARKS, []), *remarks]
-    return with_notes(origin, **{REMARKS: list(dict.fromkeys(told))}) if told else origin
+    all_remarks = [*origin.notes.get(REMARKS, []), *remarks]
+    return with_notes(origin, **{REMARKS: list(dict.fromkeys(all_remarks))}) if all_remarks else origin
 
 
 def with_notes(origin: Origin, **notes: Any) -> Origin:

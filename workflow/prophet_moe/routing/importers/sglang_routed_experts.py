@@ -57,11 +57,11 @@ def read(source: Path, router: Router, origin: Origin, hidden_layers: int | None
     layers = max(router.layers) + 1 if hidden_layers is None else hidden_layers
     if layers <= max(router.layers):
         raise fault(source, f"hidden_layers is {layers}, expected more than the last MoE layer, {max(router.layers)}")
-    responses = [found for path in files_of(source, ".json", ".jsonl") for found in documents_of(path)]
+    responses = [parsed for path in files_of(source, ".json", ".jsonl") for parsed in documents_of(path)]
     parts = [part for where, response in responses for part in _parts(response, where)]
-    found = [_sequence(part, layers, router) for part in parts]
-    origin = with_remarks(origin, missing_told(missing for _, missing in found))
-    return trace_of([sequence for sequence, _ in found], router, origin, source, ranked=False)
+    parsed = [_sequence(part, layers, router) for part in parts]
+    origin = with_remarks(origin, missing_told(missing for _, missing in parsed))
+    return trace_of([sequence for sequence, _ in parsed], router, origin, source, ranked=False)
 
 
 class _Part(NamedTuple):

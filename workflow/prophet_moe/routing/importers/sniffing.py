@@ -137,13 +137,13 @@ def _archive(path: Path) -> Found:
         for name in arrays:
             with archive.open(name) as member:
                 shapes[name.removesuffix(".npy")] = _shape(member.read(HEAD))
-    told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     formats = tuple(
         form for name, form in ARRAY_NAMES.items() if any(re.fullmatch(rf"{name}(_[0-9]+)?", held) for held in shapes)
     )
     if not formats and [len(shape) for shape in shapes.values()] == [2]:
         formats = ("counts",)
-    return Found("npz", f"an .npz file of {told:.200}", formats[:1])
+    return Found("npz", f"an .npz file of {listed:.200}", formats[:1])
 
 
 def _array(shape: tuple[int, ...]) -> Found:

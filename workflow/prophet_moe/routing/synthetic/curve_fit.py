@@ -126,8 +126,8 @@ def hit_curve(scalars: Scalars, router: Router, setting: Setting, seed: int, cha
 def chain_choices(scalars: Scalars, router: Router, tokens: int, seed: int, chains: Chains) -> NDArray[np.uint16]:
     """(chains, tokens, k): the choices of generated tokens, one chain per layer and sequence."""
     short = replace(router, layers=tuple(range(chains.layers)))
-    made = generate(scalars.parameters(short), chains.sequences, tokens, seed).experts
-    by_chain = made.reshape(chains.sequences, tokens, chains.layers, -1).transpose(0, 2, 1, 3)
+    generated = generate(scalars.parameters(short), chains.sequences, tokens, seed).experts
+    by_chain = generated.reshape(chains.sequences, tokens, chains.layers, -1).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(by_chain).reshape(-1, tokens, router.top_k)
 
 
@@ -193,8 +193,8 @@ def fit_curve(
         prior = ((coordinates - beginning) ** 2).sum()
         return float(np.sqrt((errors**4).mean()) + POPULARITY_CV_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
 
-    found = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
-    return _scalars(min(found, key=lambda each: each.fun).x)
+    results = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
+    return _scalars(min(results, key=lambda each: each.fun).x)
 
 
 def _searched(loss: Callable[[Floats, Floats], float], beginning: Floats, evaluations: int) -> OptimizeResult:

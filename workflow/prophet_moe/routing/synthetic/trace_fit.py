@@ -71,22 +71,22 @@ def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int 
     now = Parameters(router, target.load, target.load, np.zeros(layers), np.full(layers, 0.2), np.ones(layers))
     visited = []
     for step in range(rounds):
-        made = generate(now, sample.sequences, sample.tokens_per_sequence, seed + step)
-        now = _moved(now, target, moments(made, window, sample, seed))
+        generated = generate(now, sample.sequences, sample.tokens_per_sequence, seed + step)
+        now = _moved(now, target, moments(generated, window, sample, seed))
         visited.append(now)
     late = visited[rounds // 2 :]
     moving = ("weights", "coupling", "persistence", "affinity")
     return replace(now, **{name: np.mean([getattr(each, name) for each in late], axis=0) for name in moving})
 
 
-def _moved(now: Parameters, target: Moments, found: Moments) -> Parameters:
+def _moved(now: Parameters, target: Moments, measured: Moments) -> Parameters:
     """The parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
-    missing = np.concatenate([[0], target.recall - found.recall])
-    weights = now.weights * np.sqrt((target.load / found.load.clip(target.load.min())).clip(0.5, 2))
+    missing = np.concatenate([[0], target.recall - measured.recall])
+    weights = now.weights * np.sqrt((target.load / measured.load.clip(target.load.min())).clip(0.5, 2))
     return replace(
         now,
         weights=weights / weights.sum(axis=1, keepdims=True),
         coupling=np.clip(now.coupling + 4 * missing, -7, 7),
-        persistence=np.clip(now.persistence + target.overlap - found.overlap, 0, 0.98),
-        affinity=np.sqrt(np.clip(now.affinity**2 + 4 * np.log(found.distinct / target.distinct), 0, 9)),
+        persistence=np.clip(now.persistence + target.overlap - measured.overlap, 0, 0.98),
+        affinity=np.sqrt(np.clip(now.affinity**2 + 4 * np.log(measured.distinct / target.distinct), 0, 9)),
     )

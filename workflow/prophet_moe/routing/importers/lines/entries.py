@@ -101,9 +101,9 @@ def router_of(entries: Entries, router: Router | str, stated: Stated) -> Router:
     return replace(router, top_k=top_k)
 
 
-def _agree(path: Path, what: str, stated: Any, known: Any, router: Router) -> None:
-    if stated is not None and stated != known:
-        raise fault(path, f"states {what} {stated}, {router.model} has {known}")
+def _agree(path: Path, what: str, stated: Any, expected: Any, router: Router) -> None:
+    if stated is not None and stated != expected:
+        raise fault(path, f"states {what} {stated}, {router.model} has {expected}")
 
 
 def sequences_of(entries: Entries, router: Router, prompt_tokens: int = 0) -> tuple[list[Sequence], int]:
@@ -226,8 +226,8 @@ def _complete(
     wrong = ~whole & ~(trimmed & prompt & (place < last_whole))
     if wrong.any():
         token = np.argmax(wrong)
-        found = entries.layer[starts[token] : starts[token] + held[token]]
-        missing = np.setdiff1d(layers, found)[0]
+        present = entries.layer[starts[token] : starts[token] + held[token]]
+        missing = np.setdiff1d(layers, present)[0]
         last = starts[token] + held[token] - 1
         raise entries.fault(last, f"its token has {held[token]} of {len(layers)} layers, layer {missing} is missing")
     return whole, int((~whole).sum())

@@ -69,27 +69,27 @@ def _headed(lines: Lines, header: str) -> Lines:
 
 def document_entries(content: Any, path: Path, stated: Stated) -> tuple[Entries, Stated]:
     """One JSON document: a routing atlas, or a list of entries [layer, e0, ...], nested or flat."""
-    found: Any = content
+    entries: Any = content
     if isinstance(content, dict):
         if ATLAS in str(content.get("schema", "")):
             return _atlas(content, path, stated)
         key = next((name for name in LISTS if name in content), None)
         if key is None:
             raise fault(path, f"has keys {', '.join(map(repr, list(content)[:12]))}, expected trace, entries or data")
-        found = content[key]
+        entries = content[key]
         if "top_k" in content:
             stated = replace(stated, top_k=_whole(content["top_k"], "top_k", path))
-    if not isinstance(found, list) or not found:
-        raise fault(path, f"holds {type(found).__name__}, expected a list of entries [layer, e0, ...]")
-    if not isinstance(found[0], list):
+    if not isinstance(entries, list) or not entries:
+        raise fault(path, f"holds {type(entries).__name__}, expected a list of entries [layer, e0, ...]")
+    if not isinstance(entries[0], list):
         top_k = stated.top_k or stated.usual_top_k
         if top_k is None:
             raise UserError(str(path), "is one flat list and says nothing of k", "Add --top-k K.")
         width = top_k + 1
-        if len(found) % width:
-            raise fault(path, f"holds {len(found)} numbers, expected a multiple of {width}: a layer and k experts")
-        found = [found[start : start + width] for start in range(0, len(found), width)]
-    rows = _matrix(found, path, "entry")
+        if len(entries) % width:
+            raise fault(path, f"holds {len(entries)} numbers, expected a multiple of {width}: a layer and k experts")
+        entries = [entries[start : start + width] for start in range(0, len(entries), width)]
+    rows = _matrix(entries, path, "entry")
     if rows.shape[1] < 2:
         raise fault(f"{path}: entry 1", "holds a layer alone, expected experts after it")
     number = np.arange(1, len(rows) + 1)

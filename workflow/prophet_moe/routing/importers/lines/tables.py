@@ -106,12 +106,12 @@ def json_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entr
 
 def _object(lines: Lines, row: int) -> dict[str, Any]:
     try:
-        found = json.loads(lines.text[row])
+        content = json.loads(lines.text[row])
     except (ValueError, RecursionError) as error:
         raise lines.fault(row, f"malformed JSON: {getattr(error, 'msg', 'too large or too deep')}") from None
-    if not isinstance(found, dict):
-        raise lines.fault(row, f"is {type(found).__name__}, expected an object in every line")
-    return found
+    if not isinstance(content, dict):
+        raise lines.fault(row, f"is {type(content).__name__}, expected an object in every line")
+    return content
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -253,14 +253,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _words(column: pa.Array, name: str, known: dict[str, int], lines: Lines) -> Integers:
+def _words(column: pa.Array, name: str, meanings: dict[str, int], lines: Lines) -> Integers:
     """(N,): numbers by name, in any case."""
     text = pc.utf8_lower(pc.utf8_trim_whitespace(_text(column)))
-    place = pc.index_in(text, pa.array(list(known)))
+    place = pc.index_in(text, pa.array(list(meanings)))
     wrong = _first(pc.is_null(place))
     if wrong is not None:
-        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected one of {', '.join(known)}")
-    return np.array(list(known.values()))[place.to_numpy()]
+        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected one of {', '.join(meanings)}")
+    return np.array(list(meanings.values()))[place.to_numpy()]
 
 
 def _flags(column: pa.Array, name: str, lines: Lines) -> Integers:
@@ -307,9 +307,13 @@ def _recorded(values: dict[str, NDArray]) -> dict[str, Any]:
     hit = values["hit"]
 
     def counted(rows: NDArray) -> dict[str, Any]:
-        found = hit[rows]
-        told = {"requests": found.size, "hits": int((found > 0).sum()), "hits_by_prefetch": int((found == 2).sum())}
-        return told | {"hit_rate": told["hits"] / found.size}
+        outcomes = hit[rows]
+        totals = {
+            "requests": outcomes.size,
+            "hits": int((outcomes > 0).sum()),
+            "hits_by_prefetch": int((outcomes == 2).sum()),
+        }
+        return totals | {"hit_rate": totals["hits"] / outcomes.size}
 
     summary = counted(np.ones(len(hit), bool))
     if "phase" in values:
