@@ -61,13 +61,13 @@ def read_hit_rates(path: Path, batch: int) -> dict[str, HitRates]:
 
 
 def hit_rates_for(
-    model: str, experts: int, top_k: int, known: Mapping[str, HitRates], top_k_of: Mapping[str, int]
+    model: str, experts: int, top_k: int, available: Mapping[str, HitRates], top_k_of: Mapping[str, int]
 ) -> HitRates | None:
     """Those of `model`, else of one with its E and k: the frontier replays the same routing for both; None of neither.
 
     `top_k_of` names k of the models whose architecture is known.
     """
-    if model in known and known[model].experts == experts:
-        return known[model]
-    alike = (rates for name, rates in known.items() if rates.experts == experts and top_k_of.get(name) == top_k)
+    if model in available and available[model].experts == experts:
+        return available[model]
+    alike = (rates for name, rates in available.items() if rates.experts == experts and top_k_of.get(name) == top_k)
     return next(alike, None)

@@ -95,26 +95,26 @@ def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenari
 def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
     # The report divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with 10^9
     # (facts: "mixed units"). Bytes here are its GB times 10^9.
-    told = {
+    reported = {
         name: _value(getattr(spec.reported, name).value)
         for name in type(spec.reported).model_fields
         if name != "forced_not_fitting"
     }
     return ModelMemory(
-        experts=told["experts"],
-        top_k=told["top_k"],
-        moe_layers=told["layers"],
-        expert_bytes=told["expert_mb"] / 1024 * GB,
-        non_expert_bytes=told["non_expert_gb"] * GB,
-        kv_bytes_per_token=told["kv_bytes_per_token"],
+        experts=reported["experts"],
+        top_k=reported["top_k"],
+        moe_layers=reported["layers"],
+        expert_bytes=reported["expert_mb"] / 1024 * GB,
+        non_expert_bytes=reported["non_expert_gb"] * GB,
+        kv_bytes_per_token=reported["kv_bytes_per_token"],
         state_bytes_per_sequence=0,
         activation_bytes_per_token=0,
-        activation_bytes_per_sequence=scenario.activation.gb_per_billion_parameters * told["total_params_b"] * GB,
-        native_context=told["native_context"],
-        total_params=told["total_params_b"] * 1e9,
-        active_params=told["active_params_b"] * 1e9,
+        activation_bytes_per_sequence=scenario.activation.gb_per_billion_parameters * reported["total_params_b"] * GB,
+        native_context=reported["native_context"],
+        total_params=reported["total_params_b"] * 1e9,
+        active_params=reported["active_params_b"] * 1e9,
         forced_not_fitting=spec.reported.forced_not_fitting,
-        predictor_bytes=predictor_bytes(told["experts"], told["layers"], scenario),
+        predictor_bytes=predictor_bytes(reported["experts"], reported["layers"], scenario),
     )
 
 

@@ -175,11 +175,11 @@ def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
     They are empty for models without interval.
     """
     cases = grid["case"].unique()
-    told = ~grid.loc[grid["case"] == cases[0], "model"].isin(without_interval(grid)).to_numpy()
+    has_interval = ~grid.loc[grid["case"] == cases[0], "model"].isin(without_interval(grid)).to_numpy()
     ends = {}
     for metric in INTERVALS:
         values = np.array([grid.loc[grid["case"] == case, metric].to_numpy(float) for case in cases])
-        fitted = np.where(told, values, np.nan)
+        fitted = np.where(has_interval, values, np.nan)
         ends[f"{metric}_low"], ends[f"{metric}_high"] = np.fmin.reduce(fitted), np.fmax.reduce(fitted)
     rows = {name: np.tile(end, len(cases)) for name, end in ends.items()}
     return grid.assign(**rows)

@@ -118,10 +118,10 @@ def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: 
 
 def _device_bytes(measured: pd.DataFrame) -> float:
     """Memory of the device that was measured; NaN on a CPU, whose file has no context either."""
-    found = measured.loc[measured["measurement"] == "device_bytes", "value"].unique()
-    if len(found) > 1 or (not len(found) and (measured["measurement"] == "max_context_tokens").any()):
-        raise UserError("memory.csv", f"device_bytes: got {len(found)} values, expected one", "Measure it again.")
-    return int(found[0]) if len(found) else np.nan
+    sizes = measured.loc[measured["measurement"] == "device_bytes", "value"].unique()
+    if len(sizes) > 1 or (not len(sizes) and (measured["measurement"] == "max_context_tokens").any()):
+        raise UserError("memory.csv", f"device_bytes: got {len(sizes)} values, expected one", "Measure it again.")
+    return int(sizes[0]) if len(sizes) else np.nan
 
 
 def _error_pct(predicted: Number, measured: float) -> float:

@@ -47,8 +47,8 @@ class Context:
         for source in range(LAYERS_BEFORE):
             if layer - lookahead - source >= 0:
                 ids[:, source] = self.choices[:, layer - lookahead - source] + np.int32(source * self.experts)
-        known = np.flatnonzero(self.follows)
-        ids[known, LAYERS_BEFORE] = self.choices[known - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
+        following = np.flatnonzero(self.follows)
+        ids[following, LAYERS_BEFORE] = self.choices[following - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
         return ids.reshape(tokens, SOURCES * top_k)
 
 

@@ -73,11 +73,11 @@ def conditional(
 
     def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:
         probability = np.tile(often, (len(seen[0]), 1))
-        for (known, counts, tokens), context in zip(tables, seen, strict=True):
-            if not len(known):
+        for (contexts_seen, counts, tokens), context in zip(tables, seen, strict=True):
+            if not len(contexts_seen):
                 continue
-            place = np.minimum(np.searchsorted(known, context), len(known) - 1)
-            _back(probability, np.where(known[place] == context, place, -1), counts, tokens)
+            place = np.minimum(np.searchsorted(contexts_seen, context), len(contexts_seen) - 1)
+            _back(probability, np.where(contexts_seen[place] == context, place, -1), counts, tokens)
         return probability
 
     return scores
@@ -122,10 +122,10 @@ def _contexts(inputs: Ids, length: int, experts: int) -> NDArray[np.int64]:
 
 def _transition_counts(contexts: NDArray[np.int64], chosen: NDArray[np.uint16], experts: int) -> tuple:
     """The contexts there are (c,), how often each expert follows (c, E), and tokens by context (c,)."""
-    known, place = np.unique(contexts, return_inverse=True)
+    distinct, place = np.unique(contexts, return_inverse=True)
     pairs = place[:, None] * experts + chosen
-    counts = np.bincount(pairs.ravel(), minlength=len(known) * experts).reshape(-1, experts)
-    return known, counts.astype(np.float32), np.bincount(place).astype(np.float32)
+    counts = np.bincount(pairs.ravel(), minlength=len(distinct) * experts).reshape(-1, experts)
+    return distinct, counts.astype(np.float32), np.bincount(place).astype(np.float32)
 
 
 @njit(cache=True)

@@ -101,10 +101,10 @@ def _ranks_by_layer(
     ranks: dict[str, list] = {predictor: [] for predictor in (*COUNTING, PROPHET, CONTROL, ORACLE)}
     mixed = np.random.default_rng(SEED).permutation(len(rows))
     for layer in _layers(seen, lookahead):
-        known, inputs = learned.inputs(layer, lookahead), seen.inputs(layer, lookahead)[rows]
+        training, inputs = learned.inputs(layer, lookahead), seen.inputs(layer, lookahead)[rows]
         chosen = seen.choices[rows, layer]
         for predictor, fit in COUNTING.items():
-            scores = fit(known, learned.choices[:, layer], seen.experts)
+            scores = fit(training, learned.choices[:, layer], seen.experts)
             ranks[predictor].append(true_ranks(scores(inputs), chosen))
         scores = network.scores(inputs, layer, lookahead)
         ranks[PROPHET].append(true_ranks(scores, chosen))
@@ -142,10 +142,10 @@ class Sequences:
     drawn: NDArray[np.int64]
     """(R, S): how often each resample holds each sequence."""
 
-    def recall(self, found: list[NDArray[np.uint16]], rank: int) -> Floats:
+    def recall(self, ranks: list[NDArray[np.uint16]], rank: int) -> Floats:
         """(R,): recall@`rank`, mean over layers, on every resample."""
-        hits = np.bincount(self.owner, sum((layer < rank).sum(axis=1) for layer in found))
-        choices = np.bincount(self.owner) * len(found) * found[0].shape[1]
+        hits = np.bincount(self.owner, sum((layer < rank).sum(axis=1) for layer in ranks))
+        choices = np.bincount(self.owner) * len(ranks) * ranks[0].shape[1]
         return (self.drawn @ hits) / (self.drawn @ choices)
 
 
@@ -220,8 +220,8 @@ def _calibration(name: str, lookahead: int, bins: Floats) -> PredictorScores:
     filled = count > 0
     error = np.abs(predicted - true).sum() / count.sum()
     yield PredictorScore(name, PROPHET, "held_out", lookahead, None, "calibration_error", None, float(error))
-    for said, came, weight in zip(predicted[filled], true[filled], count[filled], strict=True):
-        said_mean = said / weight
-        yield PredictorScore(name, PROPHET, "held_out", lookahead, None, "reliability", said_mean, came / weight)
+    for probability, correct, weight in zip(predicted[filled], true[filled], count[filled], strict=True):
+        said_mean = probability / weight
+        yield PredictorScore(name, PROPHET, "held_out", lookahead, None, "reliability", said_mean, correct / weight)
         share = weight / count.sum()
         yield PredictorScore(name, PROPHET, "held_out", lookahead, None, "reliability_share", said_mean, share)

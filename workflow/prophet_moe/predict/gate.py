@@ -40,8 +40,10 @@ class RouterInputs:
             pair: number for number, pair in enumerate(zip(self.sequence.tolist(), self.position.tolist(), strict=True))
         }
         pairs = zip(rows.tolist(), trace.sequence[rows].tolist(), trace.position[rows].tolist(), strict=True)
-        found = [(row, place[sequence, position]) for row, sequence, position in pairs if (sequence, position) in place]
-        kept = np.array(found, np.int64).reshape(-1, 2)
+        recorded = [
+            (row, place[sequence, position]) for row, sequence, position in pairs if (sequence, position) in place
+        ]
+        kept = np.array(recorded, np.int64).reshape(-1, 2)
         return kept[:, 0], self.inputs[kept[:, 1]]
 
     def scores(self, inputs: Floats, layer: int, lookahead: int) -> Floats:
