@@ -588,14 +588,18 @@ def test_an_impossible_step_is_refused(change, told):
         layer_times(CATALOGUE["Mixtral-8x7B"], A100, **possible | change)
 
 
-# facts/peers.md, section 4: its inputs (line 80), and lines 83-85 and 89-91 as they stand.
+# A calculation made by hand before this code was written, as it was printed: bytes over bandwidth and operations over
+# peak, one sequence, bf16, no launches. The links are PCIe 3, 4 and 5 x16 as nvbandwidth prints them, V100's assumed.
 EFFICIENCY, CONTEXT = 0.85, 4096
 PEER_INPUTS = {"V100": (0.90, 112, 12.3), "A100": (2.039, 312, 24.8), "H100": (3.35, 989, 55.6)}
 """HBM in TB/s and TFLOP/s, of which EFFICIENCY is reached, and the link in GB/s."""
+# Model | MiB of one expert | ms to copy it over the link of V100 | A100 | H100
 PEER_EXPERTS = """\
 | Mixtral bf16 | 336 | 28.64 | 14.21 | 6.34 |
 | OLMoE bf16 | 12 | 1.023 | .507 | .226 |
 | DeepSeek-V3 bf16 (fp8: half) | 84 | 7.16 | 3.55 | 1.58 |"""
+# Model | t_c, us a layer, A100 / H100 | t_x, us a layer | t_x / t_c | hit rate that hides all copies
+# | TPOT in ms, on demand and with perfect prefetch, at hit rate 0 | the same at 0.9
 PEER_STEPS = """\
 | Mixtral | 465 / 283 | 28413 / 12673 | 61.1 / 44.8 | .984 / .978 | 924/909; 415/406 | 106/91; 50/41 |
 | OLMoE | 97 / 59 | 4059 / 1810 | 41.9 / 30.7 | .976 / .967 | 66.5/64.9; 29.9/29.0 | 8.0/6.5; 3.8/2.9 |
@@ -607,7 +611,7 @@ def peer_profile(gpu: str) -> Profile:
     hbm, tflops, link = PEER_INPUTS[gpu]
     rates = {"hbm_gb_per_s": EFFICIENCY * hbm * 1000, "peak_tflops": EFFICIENCY * tflops, "link_gb_per_s": link}
     memory = {"memory_nominal_gb": SPEC.memory_nominal_gb, "memory_visible_gib": SPEC.memory_visible_gib}
-    return datasheet_profile(gpu, GpuSpec(**rates, **memory, sources=["facts/peers.md:80"]))
+    return datasheet_profile(gpu, GpuSpec(**rates, **memory, sources=["the calculation by hand above"]))
 
 
 def printed(line: str, column: int) -> list:
@@ -619,7 +623,7 @@ def printed(line: str, column: int) -> list:
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_EXPERTS.splitlines(), strict=True)))
 def test_experts_cross_the_link_as_the_peers_say(name, line):
-    """facts/peers.md:83-85, every printed digit."""
+    """PEER_EXPERTS: MiB of an expert and its ms on the three links, every printed digit."""
     size = 2 * expert_shape(CATALOGUE[name]).parameters
     found = [size / MIB] + [1e3 * peer_profile(gpu).transfer_seconds(size) for gpu in PEER_INPUTS]
     assert found == [*printed(line, 2), *printed(line, 3), *printed(line, 4), *printed(line, 5)]
@@ -632,7 +636,7 @@ def peer_steps(name: str) -> list[LayerTimes]:
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_layers_compute_as_long_as_the_peers_say(name, line):
-    """facts/peers.md:89-91, t_c within 1 % (OLMoE's 59 us is printed to 0.8 %), t_x to every printed digit.
+    """PEER_STEPS: t_c within 1 % (OLMoE's 59 us is printed to 0.8 %), t_x to every printed digit.
 
     Ours differs in two terms, without which every printed digit of t_c is met: the peers leave out the router's
     weights (0.3 % of DeepSeek-V3), and MLA in the latent does so many operations that compute limits its attention on
@@ -656,7 +660,7 @@ def test_layers_compute_as_long_as_the_peers_say(name, line):
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_steps_take_as_long_as_the_peers_say(name, line):
-    """facts/peers.md:89-91, TPOT at hit rates 0 and 0.9, every printed digit for the MoE layers alone.
+    """PEER_STEPS: TPOT at hit rates 0 and 0.9, every printed digit for the MoE layers alone.
 
     The peers leave out dense layers and the product with the output embedding: 0.02 % to 0.3 % of a step where every
     expert is fetched, 0.1 % to 2.5 % where one in ten is.
@@ -674,7 +678,7 @@ def test_steps_take_as_long_as_the_peers_say(name, line):
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
 def test_overlap_gains_next_to_nothing_where_every_expert_is_fetched(name, line):
-    """facts/peers.md:101: at hit rate 0 prefetch gains 1.016 to 1.033 at most."""
+    """At hit rate 0 the calculation by hand gives a bound of 1.016 to 1.033 on what prefetch gains."""
     for times in peer_steps(name):
         fetched = fetch_seconds(times, CATALOGUE[name].moe.top_k)
         bound = gain_bound(times.compute_seconds[times.moe], fetched[times.moe])

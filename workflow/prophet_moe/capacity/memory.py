@@ -93,8 +93,8 @@ def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenari
 
 
 def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
-    # The report divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with 10^9
-    # (facts: "mixed units"). Bytes here are its GB times 10^9.
+    # The report mixes units: it divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with
+    # 10^9. Bytes here are its GB times 10^9.
     reported = {
         name: _value(getattr(spec.reported, name).value)
         for name in type(spec.reported).model_fields
