@@ -68,12 +68,12 @@ class Observation(StrictModel):
 
     @property
     def setting(self) -> Setting:
-        """How a curve is generated to be compared with it."""
+        """Return how a curve is generated to be compared with it."""
         return Setting(self.tokens, self.start, self.lookup)
 
     @property
     def slots(self) -> float:
-        """Experts that the cache of a layer holds; not whole where an engine counts parts of experts."""
+        """Return the experts that the cache of a layer holds; not whole where an engine counts parts of experts."""
         return self.resident_share * self.experts_per_layer
 
 
@@ -97,7 +97,7 @@ class Point(StrictModel):
 
 
 class FittedScalars(StrictModel):
-    """The fields of `synthetic.Scalars`, as a file holds them."""
+    """The numbers of `synthetic.Scalars` as a calibrated file holds them."""
 
     persistence: float = Field(ge=0, le=1)
     """Probability that a choice repeats the choice of the token before."""
@@ -138,12 +138,12 @@ class Calibrated(StrictModel):
     """The points that were not."""
 
     def parameters(self, router: Router) -> Parameters:
-        """Generator parameters for any router: its experts, choices and layers, the fitted numbers carried over."""
+        """Return generator parameters for any router: its sizes, and the fitted numbers carried over."""
         return Scalars(**self.scalars.model_dump()).parameters(router)
 
 
 def read_observations(path: Path) -> list[Observation]:
-    """The rows of the file of hit rates; a cell that is missing or out of its range is a UserError with its line."""
+    """Read the file of hit rates; a cell that is missing or out of its range is a UserError with its line."""
     columns = list(Observation.model_fields)
     rows = [dict(zip(columns, row, strict=True)) for row in read_csv(path, columns)]
     return [
@@ -153,7 +153,7 @@ def read_observations(path: Path) -> list[Observation]:
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
-    """The row with its numbers read; a cell that is none stays text, for the validator to tell of."""
+    """Return the row with its numbers read; a cell that is none stays text, for the validator to tell of."""
     read = {}
     for name, text in row.items():
         kind = Observation.model_fields[name].annotation
@@ -199,7 +199,7 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
 
 
 def evaluated(scalars: Scalars, points: Sequence[Observation], chains: Chains = EVALUATION_CHAINS) -> list[Point]:
-    """The points beside the errors of traces generated as each was measured, from EVALUATION_SEED."""
+    """Return the points beside the errors of traces generated as each was measured, from EVALUATION_SEED."""
     curves = {
         (each.setting, each.experts_per_layer, each.top_k): hit_curve(
             scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, EVALUATION_SEED, chains
@@ -225,14 +225,14 @@ def _rate(curve: Any, point: Observation) -> float:
 
 
 def write_calibrated(calibrated: Calibrated, folder: Path) -> Path:
-    """Write a routing to `<folder>/<curve>.json`; the path."""
+    """Write a calibrated routing to `<folder>/<curve>.json` and return that path."""
     path = folder / f"{calibrated.curve}.json"
     write_json(path, calibrated.model_dump())
     return path
 
 
 def calibrated_routings(folder: Path) -> list[Calibrated]:
-    """All routings of a folder, by name; a folder without one and a file that is none are a UserError."""
+    """Read all calibrated routings of a folder, by name; none at all, or a file that is none, is a UserError."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise UserError(str(folder), "holds no calibrated routing", "prophet-moe trace fit-curve CURVE makes one.")
@@ -240,5 +240,5 @@ def calibrated_routings(folder: Path) -> list[Calibrated]:
 
 
 def read_calibrated(path: Path) -> Calibrated:
-    """One routing from its file; a file that holds none is a UserError."""
+    """Read one calibrated routing; a file that holds none is a UserError."""
     return validate(Calibrated, read_json(path), str(path), "Fit it again: prophet-moe trace fit-curve CURVE")

@@ -47,7 +47,7 @@ def popularity_cv_by_chance(counts: Counts) -> NDArray[np.float64]:
 
 
 def doubts(counts: Counts) -> Iterator[str]:
-    """A sentence for each thing that is possible, but seldom right."""
+    """Yield a sentence for each thing that is possible, but seldom right."""
     router, choices = counts.router, counts.counts.sum(axis=2)
     broken = np.argwhere(choices % router.top_k)
     if len(broken):

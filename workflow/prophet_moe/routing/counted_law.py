@@ -54,7 +54,7 @@ class BesideLaw:
 
 
 def beside_law(counts: Counts) -> BesideLaw:
-    """Hold the law for u(B) against the measured popularity of all windows together."""
+    """Compare the law for u(B) with the measured popularity of all windows together."""
     shares = popularity(counts)
     observed = _observed(shares, counts.router.top_k)
     measured, effective = overall(popularity_cv(shares)), fit_popularity_cv(observed)

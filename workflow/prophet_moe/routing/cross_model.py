@@ -35,7 +35,7 @@ class LeaveOneOut:
 
 
 def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, float]:
-    """Mean of one value a model, and the 95 % interval in which the value of one model more lies (Student's t).
+    """Return the mean of one value a model, and the 95 % interval of one model more (Student's t).
 
     Not on a log scale: 0, uniform routing, is a possible value. With a single value the interval has no end.
     """
@@ -44,7 +44,7 @@ def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, f
 
 
 def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[PopularityCV]:
-    """For each of `models`, name to (E, k): its own trace's fit where there is one, else the pooled value.
+    """Return for each of `models`, name to (E, k), its own trace's fit where there is one, else the pooled value.
 
     No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
     """
@@ -64,7 +64,7 @@ def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], ba
 
 
 def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[LeaveOneOut]:
-    """Each trace predicted from those of other models, by the transferred law, the power law and uniform occupancy."""
+    """Predict each trace from those of other models, by the cross-model law, the power law and uniform occupancy."""
     predictions = []
     for law in (CROSS_MODEL_LAW, "power_law", "uniform_occupancy"):
         rows = _fitted(fits, batching, law)
@@ -93,7 +93,7 @@ def _predicted(law: str, experts: int, top_k: int, parameter: float, batch: np.n
 
 
 def exponent_of(experts: int, top_k: int, popularity_cv: float, batches: Sequence[int]) -> tuple[float, int]:
-    """The power law that fits the transferred law best below saturation, and the largest B that it was fitted to."""
+    """Return the power law that fits the cross-model law best below saturation, and the largest B it was fitted to."""
     batch = np.array(batches, float)
     unique = _predicted(CROSS_MODEL_LAW, experts, top_k, popularity_cv, batch)
     kept = unique <= SATURATION_SHARE * experts
@@ -102,11 +102,10 @@ def exponent_of(experts: int, top_k: int, popularity_cv: float, batches: Sequenc
 
 
 def _of(table: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
-    """Rows of one law."""
     return table[(table["batching"] == batching) & (table["law"] == law)]
 
 
 def _fitted(fits: pd.DataFrame, batching: str, law: str) -> pd.DataFrame:
-    """Fits of one law, without traces that could not tell its parameter."""
+    """Return fits of one law, without traces that could not tell its parameter."""
     rows = _of(fits, batching, law)
     return rows[rows["value"].notna() | (law == "uniform_occupancy")]

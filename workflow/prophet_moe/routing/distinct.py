@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 def quantile(
     unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats, share: float
 ) -> Floats:
-    """Distinct experts that at least `share` of layer-steps do not exceed; whole numbers from k to min(E, k B).
+    """Return the distinct experts that `share` of layer-steps do not exceed; whole numbers from k to min(E, k B).
 
     `unique` is u(B) of the same law; arrays of one shape. Half an expert is the correction for continuity.
     """
@@ -39,7 +39,7 @@ def quantile(
 def overflow_share(
     unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats, resident: Floats
 ) -> Floats:
-    """Share of layer-steps that need more than `resident` experts; 0 where no batch can, at min(E, kB)."""
+    """Return the share of layer-steps that need more than `resident` experts; 0 where no batch can, at min(E, kB)."""
     spread = deviation(unique, experts, top_k, popularity_cv, batch)
     above = np.floor(resident + ROUNDING_GUARD) + 0.5 - unique
     certain = np.where(above < 0, np.inf, -np.inf)
@@ -48,7 +48,7 @@ def overflow_share(
 
 
 def deviation(unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
-    """Standard deviation of the number of distinct experts over layer-steps: see the head of this module."""
+    """Return the standard deviation of the number of distinct experts over layer-steps: see the head of this module."""
     share = top_k / experts
     pairs = np.maximum(experts - 1.0, 1.0)
     both = (top_k - 1.0) / top_k * experts / pairs

@@ -34,12 +34,12 @@ def unique_experts(routing: Routing, experts: Floats, top_k: Floats, popularity_
 
 
 def power_law(experts: Floats, top_k: Floats, exponent: float, batch: Floats) -> Floats:
-    """min(E, k B^exponent), the report's law (000:862)."""
+    """u(B) = min(E, k B^exponent), the law that the report uses (000:862)."""
     return np.minimum(experts, top_k * batch**exponent)
 
 
 def uniform_occupancy(experts: Floats, top_k: Floats, batch: Floats) -> Floats:
-    """Expected distinct experts when each token draws k of E uniformly: E (1 - (1 - k/E)^B).
+    """Return the expected distinct experts when each token draws k of E uniformly: E (1 - (1 - k/E)^B).
 
     Exact for independent tokens: one token misses a given expert with probability 1 - k/E.
     """
@@ -57,7 +57,7 @@ def dirichlet_occupancy(experts: Floats, top_k: Floats, popularity_cv: Floats, b
 
 
 def correlation_of(share: Floats, popularity_cv: Floats) -> Floats:
-    """Correlation rho of two tokens, from the `share` k/E and the `popularity_cv`; 0 to 1, arrays alike."""
+    """Return the correlation rho of two tokens, from the `share` k/E and the `popularity_cv`; 0 to 1, arrays alike."""
     correlation = np.zeros_like(share)
     np.divide(popularity_cv**2 * share, 1.0 - share, out=correlation, where=share < 1.0)
     return np.minimum(correlation, 1.0)

@@ -47,7 +47,7 @@ class Law:
 def observe(
     trace: Trace, batching: Batching, popularity: Floats, samples: int, seed: int, copies: NDArray | None = None
 ) -> Observed:
-    """u(B) of `trace`, each sequence counted `copies` times; batch sizes that no draw reaches are left out."""
+    """Return u(B) of `trace`, each sequence counted `copies` times; sizes that no draw reaches are left out."""
     unique = statistics.distinct_by_batch(trace, BATCHES, batching, samples, seed, copies).mean(axis=1)
     there = ~np.isnan(unique)
     batches = tuple(batch for batch, kept in zip(BATCHES, there, strict=True) if kept)
@@ -68,19 +68,19 @@ def _below_saturation(observed: Observed) -> NDArray[np.bool_]:
 
 
 def fit_exponent(observed: Observed) -> float:
-    """Least squares of log(u/k) = a log B below saturation; NaN where only B = 1 lies below."""
+    """Return least squares of log(u/k) = a log B below saturation; NaN where only B = 1 lies below."""
     kept = _below_saturation(observed)
     x, y = np.log(np.array(observed.batches))[kept], np.log(observed.unique / observed.top_k)[kept]
     return float(x @ y / (x @ x)) if x.any() else np.nan
 
 
 def fit_correlation(observed: Observed) -> float:
-    """Least squares of the relative error of clustered occupancy."""
+    """Return the correlation at which clustered occupancy has the least squared relative error."""
     return _least_squares(observed, lambda correlation: _clustered(observed, correlation))
 
 
 def fit_popularity_cv(observed: Observed) -> float:
-    """Least squares of the relative error of the symmetric Dirichlet-multinomial."""
+    """Return the popularity CV at which the Dirichlet law has the least squared relative error."""
     share = observed.top_k / observed.experts
     largest = np.sqrt((1 - share) / share)
     correlation = _least_squares(observed, lambda rho: dirichlet(observed, largest * np.sqrt(rho)))
@@ -88,7 +88,7 @@ def fit_popularity_cv(observed: Observed) -> float:
 
 
 def _least_squares(observed: Observed, predict: Callable[[float], Floats]) -> float:
-    """The correlation in [0, LARGEST_CORRELATION] at which `predict` is nearest to u(B)."""
+    """Return the correlation in [0, LARGEST_CORRELATION] at which `predict` is nearest to u(B)."""
 
     def error(correlation: float) -> float:
         return float(np.sum((predict(correlation) / observed.unique - 1) ** 2))
@@ -112,7 +112,7 @@ def _uniform(observed: Observed, _parameter: float) -> Floats:
 
 
 def dirichlet(observed: Observed, popularity_cv: float) -> Floats:
-    """u(B) of the law that needs no trace but one number."""
+    """Return u(B) of the Dirichlet law at `popularity_cv`, at the batch sizes of `observed`."""
     experts, top_k, batch = _columns(observed)
     return law.dirichlet_occupancy(experts, top_k, np.full_like(batch, popularity_cv), batch)
 
@@ -142,7 +142,7 @@ LAWS = (
 
 
 def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
-    """Every law under every way of batching: parameters from all sequences, errors from halves of them."""
+    """Fit every law under every way of batching: parameters to all sequences, errors from halves of them."""
     fits, residuals = [], []
     halves = sequences.split_by_sequence(trace, sequences.TRAINING_SHARE, SEED)
     for batching in BATCHINGS:
@@ -170,7 +170,7 @@ def _to_common_batches(*halves: Observed) -> Iterator[Observed]:
 
 
 def _resampled(trace: Trace, batching: Batching) -> Iterator[Observed]:
-    """The observation on sequences drawn anew with replacement, RESAMPLES times."""
+    """Yield the observation on sequences drawn anew with replacement, RESAMPLES times."""
     rng = np.random.default_rng(SEED)
     choices = choices_by_sequence(trace)
     for copies in statistics.drawn_anew(len(choices), RESAMPLES, rng):

@@ -45,7 +45,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Residual:
-    """A law beside the measurement at one batch size."""
+    """The prediction of a law beside the measurement, at one batch size."""
 
     trace: str
     experts: int
@@ -60,5 +60,5 @@ class Residual:
 
 
 def read_residuals(path: Path) -> pd.DataFrame:
-    """The residuals of a written table."""
+    """Read the residuals of a written table; a table with other columns is a UserError."""
     return read_rows(path, [field.name for field in fields(Residual)])

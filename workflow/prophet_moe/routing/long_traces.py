@@ -69,7 +69,7 @@ def describe(folder: Path, metadata: dict[str, Any], whole: int = WHOLE_IDS, sam
 
 
 def take_survey(blocks: Iterable[Trace], phase: int, flagged: Iterable[int]) -> Survey:
-    """The sequences with tokens of `phase` that are neither `flagged` nor have the ids of an earlier one."""
+    """Return the sequences with tokens of `phase` that are neither `flagged` nor have the ids of an earlier one."""
     left_out, seen, rows = set(flagged), set(), []
     for number, digest, tokens in _digests(blocks, phase):
         if tokens and number not in left_out and digest not in seen:
@@ -80,7 +80,7 @@ def take_survey(blocks: Iterable[Trace], phase: int, flagged: Iterable[int]) -> 
 
 
 def choose(survey: Survey, tokens: int) -> tuple[NDArray[np.int64], int]:
-    """The numbers of the sequences of a random sample of at most `tokens` tokens, and the most it takes of each."""
+    """Draw sequences for a sample of at most `tokens` tokens: their numbers, and the most tokens it takes of each."""
     longest = max(1, tokens // LEAST_SEQUENCES)
     order = np.random.default_rng(SEED).permutation(len(survey.number))
     fitting = np.cumsum(np.minimum(survey.tokens[order], longest)) <= tokens
@@ -103,13 +103,13 @@ class Sums:
     """The last token."""
 
     def __post_init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with sums of 0 over no token."""
         layers = len(self.router.layers)
         self.chosen = np.zeros((layers, self.router.experts), np.int64)
         self.common, self.repeated = np.zeros(layers, np.int64), np.zeros(layers, np.int64)
 
     def add(self, block: Trace) -> None:
-        """Add a block of at least one token."""
+        """Add the tokens of a block, which holds at least one."""
         starts = sequence_starts(block)
         place = np.arange(len(block)) - np.repeat(starts[:-1], np.diff(starts))
         goes_on = self.last is not None and self.last.sequence[0] == block.sequence[0]
@@ -126,7 +126,7 @@ class Sums:
         self.place, self.last = place, block.select(np.arange(len(block) - 1, len(block)))
 
     def totals(self) -> Totals:
-        """The totals of what was added."""
+        """Return the totals over all tokens that were added."""
         pairs, top_k = self.pairs or np.nan, self.router.top_k
         repetition = self.repeated / pairs if self.ranked else None
         load = self.chosen / self.tokens / top_k
@@ -134,7 +134,7 @@ class Sums:
 
 
 def _counting(blocks: Iterable[Trace], phase: int, survey: Survey) -> Iterator[Trace]:
-    """The described tokens of the sequences that count; no empty block."""
+    """Yield the described tokens of the sequences that count; no empty block."""
     for block in blocks:
         kept = (block.phase == phase) & np.isin(block.sequence, survey.number)
         if kept.any():
@@ -162,7 +162,6 @@ def _digests(blocks: Iterable[Trace], phase: int) -> Iterator[tuple[int, bytes, 
 
 
 def _note(trace: Trace, totals: Totals, *, cut: bool) -> str:
-    """On which tokens the statistics rest."""
     drawn = len(sequence_starts(trace)) - 1
     beginnings = f", of long ones the first {int(np.bincount(trace.sequence).max()):,} tokens" if cut else ""
     return (

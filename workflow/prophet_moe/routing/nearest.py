@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
 def source_of(
     experts: int, top_k: int, traces: Mapping[str, tuple[int, int]], calibrated: Mapping[str, Candidate]
 ) -> str:
-    """Name of what stands in for a model: a trace of its E and k, else the nearest calibrated routing.
+    """Return the name of what stands in for a model: a trace of its E and k, else the nearest calibrated routing.
 
     `traces` hold E and k by name. Nearest is what is least powers of two away in E and k, in sum; of equally near ones
     that with more published points, then the first by name. Nothing to choose from is a UserError.

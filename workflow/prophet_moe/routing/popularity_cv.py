@@ -31,24 +31,24 @@ class PopularityCV:
 
     @property
     def pooled(self) -> bool:
-        """Whether it rests on traces of other models alone."""
+        """Return whether it rests on traces of other models alone."""
         return self.source.startswith(POOLED)
 
     def bounded(self, experts: int, top_k: int) -> "PopularityCV":
-        """The same, no larger than if every token chose the same k of E experts: sqrt(E/k - 1)."""
+        """Return the same, no larger than if every token chose the same k of E experts: sqrt(E/k - 1)."""
         most = math.sqrt(experts / top_k - 1)
         return replace(self, value=min(self.value, most), low=min(self.low, most), high=min(self.high, most))
 
 
 def popularity_cvs_of(paths: Iterable[Path], batching: str) -> dict[str, PopularityCV]:
-    """The popularity CVs of some written tables for one way of batching, by model; of a model in several, the last."""
+    """Read the popularity CVs of several tables for one way of batching, by model; the last table wins."""
     return {
         model: popularity_cv for path in paths for model, popularity_cv in read_popularity_cvs(path, batching).items()
     }
 
 
 def read_popularity_cvs(path: Path, batching: str) -> dict[str, PopularityCV]:
-    """The popularity CVs of a written table for one way of batching, by model; empty ends are no interval."""
+    """Read the popularity CVs of a written table for one way of batching, by model; empty ends are no interval."""
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
     names = [field.name for field in fields(PopularityCV)]

@@ -58,13 +58,13 @@ def first_choice_repetition(trace: Trace) -> Floats:
 
 
 def choice_counts(trace: Trace) -> NDArray[np.int64]:
-    """(L, E): how many tokens choose each expert."""
+    """(L, E): number of tokens of a trace that choose each expert."""
     experts = trace.router.experts
     return np.array([np.bincount(chosen.ravel(), minlength=experts) for chosen in trace.experts.swapaxes(0, 1)])
 
 
 def shared_choices(trace: Trace) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of consecutive tokens; by layer, (L,), the choices they share, and the pairs with the same first choice."""
+    """Return the pairs of consecutive tokens and, by layer (L,), their shared choices and those with the same first."""
     following, first = follows(trace), trace.experts[:, :, 0]
     repeated = (first[1:] == first[:-1])[following[1:]].sum(axis=0)
     return int(following.sum()), _common_choices(trace.experts, following), repeated
@@ -99,7 +99,7 @@ class Recall:
 
 
 def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
-    """Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
+    """Return Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
 
     j runs over the ids that the token chose in the layer before. P(e) and P(j|e) are those of `naive_bayes`;
     P(e|j) = (n_je + 1) / (sum_e n_je + E). Equal scores rank by id.
@@ -120,7 +120,7 @@ def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = N
 
 
 def naive_bayes(joint: NDArray[np.int64], chosen: NDArray[np.uint16]) -> tuple[Floats, Floats]:
-    """log P(e), (E,), and log P(j|e), (E, E), from counts n_je, as `joint_counts` has them, and the choices (n, k).
+    """Return log P(e), (E,), and log P(j|e), (E, E), from counts n_je (`joint_counts`) and choices (n, k).
 
     P(e) = (n_e + 1) / (sum n + E), P(j|e) = (n_je + 1) / (sum_j n_je + E). An expert's score is the sum of its log P(e)
     and of log P(j|e) over the ids j seen, as if these were independent given e.
@@ -171,7 +171,7 @@ class Information:
 
 
 def token_information(trace: Trace, choice: Literal["first", "any"] = "any", seed: int = 0) -> Information:
-    """I(token; expert) = sum p(t, e) log2(p(t, e) / (p(t) p(e))), bits, by layer.
+    """Estimate I(token; expert) = sum p(t, e) log2(p(t, e) / (p(t) p(e))), in bits, by layer.
 
     The expert is the token's first choice (ranked traces), or any one of its k choices, each with probability 1/k.
     """
@@ -450,7 +450,7 @@ def _choose(experts, row, chosen, distinct, single):
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
-    """The control: in each layer on its own, the tokens' choices permuted over the whole trace.
+    """Return the control of a trace: in each layer on its own, its choices permuted over all tokens.
 
     Keeps every layer's load; destroys persistence, dependence between layers, and on tokens and sequences.
     """

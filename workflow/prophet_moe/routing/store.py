@@ -39,7 +39,7 @@ AGAIN = "Collect or import it again."
 
 
 def write_trace(folder: Path, trace: Trace) -> None:
-    """Check `trace` and write it to `folder`."""
+    """Check `trace`, then write trace.parquet, metadata.json and SHA256SUMS to `folder`."""
     check(trace, folder)
     metadata = describe(trace.router, trace.origin) | {
         "kind": "trace",
@@ -103,12 +103,12 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
 
 
 def title_of(name: str, metadata: dict[str, Any]) -> str:
-    """What tables and figures call the trace `name`: of one without decode tokens, that its numbers are of prefill."""
+    """Return what tables call the trace `name`: one without decode tokens is marked as prefill."""
     return name if metadata["tokens_by_phase"]["decode"] else f"{name}{PREFILL_TITLE}"
 
 
 def write_counts(folder: Path, counts: Counts) -> None:
-    """Check `counts` and write them to `folder`."""
+    """Check `counts`, then write counts.npz, metadata.json and SHA256SUMS to `folder`."""
     check_counts(counts, folder)
     metadata = describe(counts.router, counts.origin) | {"kind": "counts", "windows": len(counts.counts)}
     with atomic_write(folder / COUNTS) as partial, partial.open("wb") as stream:
@@ -126,7 +126,7 @@ def read_trace(folder: Path, model: str | None = None) -> Trace:
 
 
 def read_blocks(folder: Path, metadata: dict[str, Any], ids: int = BLOCK_IDS) -> Iterator[Trace]:
-    """The trace in `folder`, whose metadata was read, in blocks of whole tokens with about `ids` expert ids, unchecked.
+    """Yield the trace in `folder` in blocks of whole tokens with about `ids` expert ids, unchecked.
 
     Memory is bounded by a block, whatever the file's row groups. `check_trace` checks what this yields.
     """
@@ -166,7 +166,7 @@ def read_counts(folder: Path, model: str | None = None) -> Counts:
 
 
 def read_metadata(folder: Path, kind: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """The metadata of a trace folder, after its files were held against their checksums."""
+    """Return the metadata of a trace folder, after its files were held against their checksums."""
     path = folder / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -216,7 +216,7 @@ PARQUET: dict[str, Any] = {
 
 
 def describe(router: Router, origin: Origin) -> dict[str, Any]:
-    """The metadata that traces and counts share, JSON-like."""
+    """Return the metadata that traces and counts share, JSON-like."""
     return {
         "model": router.model,
         "experts": router.experts,
@@ -231,7 +231,7 @@ def describe(router: Router, origin: Origin) -> dict[str, Any]:
 
 
 def schema_of(router: Router, metadata: dict[str, Any], *, with_tokens: bool) -> pa.Schema:
-    """The Arrow schema of trace.parquet."""
+    """Return the Arrow schema of a trace.parquet with this router and metadata."""
     fields = [
         pa.field("sequence", pa.int32(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),
@@ -248,7 +248,7 @@ def schema_of(router: Router, metadata: dict[str, Any], *, with_tokens: bool) ->
 
 
 def batch_of(trace: Trace, rows: slice, schema: pa.Schema) -> pa.RecordBatch:
-    """Some rows of a trace as an Arrow batch."""
+    """Convert the rows of a trace that `rows` selects to an Arrow batch."""
     phase = pa.DictionaryArray.from_arrays(trace.phase[rows].astype(np.int8), pa.array(PHASES))
     ids = pa.array(np.ascontiguousarray(trace.experts[rows]).reshape(-1))
     experts = pa.FixedSizeListArray.from_arrays(ids, type=schema.field("experts").type)
@@ -265,7 +265,7 @@ def seal(folder: Path, metadata: dict[str, Any], *names: str) -> None:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write SHA256SUMS for files of `folder`."""
+    """Write the SHA-256 of files of `folder` to its SHA256SUMS."""
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
@@ -282,7 +282,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
-    """The whole trace of a file."""
     trace = _rows_of(table, metadata, path)
     _check_totals(len(trace), len(np.unique(trace.sequence)), metadata, path)
     return trace
@@ -295,7 +294,6 @@ def _check_totals(tokens: int, sequences: int, metadata: dict[str, Any], path: P
 
 
 def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
-    """Some tokens of a file, or all."""
     router = router_of(metadata)
     width = len(router.layers) * router.top_k
     wanted = {"sequence", "position", "phase", "experts"}
@@ -321,7 +319,7 @@ def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
 
 
 def router_of(metadata: dict[str, Any]) -> Router:
-    """The routers of the model that a folder's metadata names."""
+    """Return the routers of the model that a folder's metadata names."""
     return Router(metadata["model"], metadata["experts"], metadata["top_k"], tuple(metadata["layers"]))
 
 

@@ -37,7 +37,7 @@ class Totals:
 
 
 def totals_of(trace: Trace) -> Totals:
-    """The totals of a trace in memory."""
+    """Compute the totals of a trace that is in memory."""
     repetition = statistics.first_choice_repetition(trace) if trace.ranked else None
     load, overlap = statistics.load(trace), statistics.consecutive_overlap(trace)
     return Totals(len(trace), len(sequence_starts(trace)) - 1, load, overlap, repetition)
@@ -156,7 +156,7 @@ def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
 
 
 def _over_layers(values: np.ndarray) -> float:
-    """Their mean; NaN of none, as of the layers that have one before them in a model with a single MoE layer."""
+    """Return the mean over layers; NaN without layers, as for pairs of layers in a model with a single MoE layer."""
     return values.mean() if len(values) else np.nan
 
 
@@ -172,7 +172,7 @@ def _by_layer(
     first: int = 0,
     mean: bool = True,
 ) -> Iterator[Row]:
-    """The mean over layers, then one row per layer from the `first` on."""
+    """Yield the mean over layers, then one row per layer from the `first` on."""
     if mean:
         chance = None if control is None else _over_layers(control)
         yield Row(name, statistic, None, x, _over_layers(values), control=chance, uniform=uniform)

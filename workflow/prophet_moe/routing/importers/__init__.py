@@ -30,7 +30,7 @@ SELF_DESCRIBED = ("lines",)
 
 
 def about(name: str) -> str:
-    """What the format `name` is, what it leaves open, and an example: the head of the module that reads it."""
+    """Return what the format `name` is, what it leaves open, and an example: the head of the module that reads it."""
     return inspect.cleandoc(_module(name).__doc__ or "")
 
 
@@ -70,5 +70,5 @@ def import_trace(name: str, source: Path, router: Router, origin: Origin, **opti
 
 
 def with_doubts(counts: Counts) -> Counts:
-    """`counts` with what of them looks wrong among the remarks of their origin."""
+    """Return `counts` with what of them looks wrong among the remarks of their origin."""
     return replace(counts, origin=with_remarks(counts.origin, doubts(counts)))

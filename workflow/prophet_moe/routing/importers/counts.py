@@ -57,7 +57,7 @@ def read(source: Path, router: Router, origin: Origin) -> Counts:
 
 
 def _numbers(path: Path, router: Router) -> Any:
-    """What a file holds as counts, in whichever form; not yet checked."""
+    """Return what a file holds as counts, in whichever form; not yet checked."""
     if path.suffix == ".csv":
         return _table(path, router)
     if path.suffix == ".json":

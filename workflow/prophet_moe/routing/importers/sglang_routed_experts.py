@@ -75,7 +75,7 @@ class _Part(NamedTuple):
 
 
 def _parts(response: Any, where: str) -> Iterator[_Part]:
-    """What one response holds: one text, or a chat completion's choices."""
+    """Yield what one response holds: one text, or a chat completion's choices."""
     response = response if isinstance(response, dict) else {}
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:
@@ -116,7 +116,7 @@ def _part(held: list[dict], counts: dict, name: str, where: str) -> _Part:
 
 
 def _sequence(part: _Part, layers: int, router: Router) -> tuple[Sequence, str]:
-    """The tokens of one text, and which of them are missing, in the words of `first_position`."""
+    """Return the tokens of one text, and which of them are missing, in the words of `first_position`."""
     where = part.where
     try:
         data = base64.b64decode(part.routed, validate=True)
@@ -135,7 +135,7 @@ def _sequence(part: _Part, layers: int, router: Router) -> tuple[Sequence, str]:
 
 
 def _slots(size: int, part: _Part, layers: int, router: Router) -> int | None:
-    """Slots of a token and layer: k, or more with fused shared experts where only that fits the tokens told.
+    """Return slots of a token and layer: k, or more with fused shared experts where only that fits the tokens told.
 
     None where `size` bytes are no whole number of tokens.
     """

@@ -56,7 +56,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 
 def _sequence(path: Path, router: Router) -> tuple[Sequence, str]:
-    """One request's tokens, and which are missing; how many of them are generated is never assumed."""
+    """Return one request's tokens, and which are missing; how many of them are generated is never assumed."""
     arrays = read_named_arrays(path)
     ids = _routed(arrays, "routed_experts", router, path)
     prompt_length = scalar(arrays, "prompt_len", path) if "prompt_len" in arrays else None

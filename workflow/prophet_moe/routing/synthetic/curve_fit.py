@@ -54,7 +54,7 @@ class Scalars:
     """Standard deviation of the experts' weights over their mean."""
 
     def parameters(self, router: Router) -> Parameters:
-        """Generator parameters for a router of any number of experts, choices and layers."""
+        """Return the generator parameters for a router of any number of experts, choices and layers."""
         layers = len(router.layers)
         weights = np.tile(gamma_weights(router.experts, self.spread), (layers, 1))
         structure = (-np.inf, self.persistence, self.affinity, self.drift, self.drift_tokens)
@@ -89,7 +89,7 @@ class Setting:
 
     @property
     def uncounted(self) -> int:
-        """Tokens that fill the cache before any is counted."""
+        """Return the number of tokens that fill the cache before any is counted."""
         return self.tokens if self.start == "warm" else 0
 
 
@@ -132,7 +132,6 @@ def chain_choices(scalars: Scalars, router: Router, tokens: int, seed: int, chai
 
 
 def _measured(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Floats:
-    """(E,): hit rates of chains (chains, tokens, k)."""
     uncounted, requests = setting.uncounted, choices[:, setting.uncounted :].size
     if setting.lookup == "request":
         uncounted *= choices.shape[2]
@@ -141,7 +140,7 @@ def _measured(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Fl
 
 
 def rates_at(curve: Floats, slots: Sequence[float] | Floats) -> Floats:
-    """Hit rates of a curve (E,) at slots from 1 on, or at shares of the experts below 1; linear between whole slots.
+    """Return hit rates of a curve (E,) at slots from 1 on, or at shares of the experts below 1, linear between.
 
     A cache of no slot hits nothing.
     """
@@ -151,7 +150,7 @@ def rates_at(curve: Floats, slots: Sequence[float] | Floats) -> Floats:
 
 
 def chain_popularity_cv(choices: NDArray[np.uint16], experts: int) -> float:
-    """Standard deviation of the experts' popularity over its mean, from chains (chains, tokens, k) that share it.
+    """Estimate the popularity CV from choices (chains, tokens, k) of chains that share it.
 
     The mean square of the popularity is estimated by products over different chains, so that what a chain prefers
     does not count. 0 where the estimate of the variance is negative.
@@ -175,7 +174,7 @@ def fit_curve(
     chains: Chains | None = None,
     evaluations: int = 400,
 ) -> Scalars:
-    """The numbers whose generated traces meet published hit rates of a per-layer LRU cache.
+    """Fit the numbers whose generated traces meet published hit rates of a per-layer LRU cache.
 
     `points` are (slots or resident share, hit rate), as `rates_at` takes them. Nelder and Mead's search minimises the
     root of the mean fourth power of the errors, so that no point is far off for the sake of others, from each of
@@ -198,7 +197,7 @@ def fit_curve(
 
 
 def _searched(loss: Callable[[Floats, Floats], float], beginning: Floats, evaluations: int) -> OptimizeResult:
-    """What Nelder and Mead's search from a beginning finds within a number of evaluations."""
+    """Return what Nelder and Mead's search from a beginning finds within a number of evaluations."""
     corners = beginning + STEP * np.eye(len(beginning) + 1, len(beginning), -1)
     options = {"initial_simplex": corners, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-8}
     return minimize(loss, beginning, args=(beginning,), method="Nelder-Mead", options=options)
@@ -216,12 +215,12 @@ def check_points(points: Sequence[tuple[float, float]], experts: int) -> None:
 
 
 def _coordinates(scalars: Scalars) -> Floats:
-    """What is searched over: the logit of the persistence, the logarithms of the others."""
+    """Return what is searched over: the logit of the persistence, the logarithms of the others."""
     persistence, *others = astuple(scalars)
     return np.array([logit(persistence), *np.log(others)])
 
 
 def _scalars(coordinates: Floats) -> Scalars:
-    """The inverse of `_coordinates`, bounded far outside of what real routing needs."""
+    """Return the inverse of `_coordinates`, bounded far outside of what real routing needs."""
     persistence, *others = coordinates.clip(-8, 8)
     return Scalars(float(expit(persistence)), *(float(np.exp(other)) for other in others))

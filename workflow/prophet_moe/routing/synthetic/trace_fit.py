@@ -24,7 +24,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a generator is fitted to."""
+    """The statistics of a trace that a generator is fitted to."""
 
     load: Floats
     """(L, E)."""
@@ -51,12 +51,12 @@ def moments(trace: Trace, window: int, sample: Sample, seed: int) -> Moments:
 
 
 def _thinned(trace: Trace, tokens: int) -> Trace:
-    """About `tokens` tokens, evenly spread; all where there are fewer."""
+    """Return about `tokens` tokens, evenly spread; all where there are fewer."""
     return trace.select(np.arange(len(trace)) % max(1, len(trace) // tokens) == 0)
 
 
 def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int = 0) -> Parameters:
-    """Parameters whose traces have the moments of `trace`.
+    """Return the generator parameters whose traces have the moments of `trace`.
 
     Every round generates a sample and moves each parameter by what its moment lacks: weights by the load, coupling by
     the recall, persistence by the overlap, affinity by the distinct experts of 2E/k tokens. The last half of the rounds
@@ -80,7 +80,7 @@ def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int 
 
 
 def _moved(now: Parameters, target: Moments, measured: Moments) -> Parameters:
-    """The parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
+    """Return the parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
     missing = np.concatenate([[0], target.recall - measured.recall])
     weights = now.weights * np.sqrt((target.load / measured.load.clip(target.load.min())).clip(0.5, 2))
     return replace(

@@ -90,7 +90,7 @@ def read(
 
 
 def _remarks_on(entries: Entries, sequences: int, left_out: int, router: Router | str, run: Router) -> list[str]:
-    """What the user should know of how one file was read."""
+    """Return what the user should know of how one file was read."""
     name, remarks = entries.path.name, []
     if isinstance(router, str):
         layers = f"{len(run.layers)} MoE layers ({run.layers[0]} to {run.layers[-1]})"
@@ -117,7 +117,7 @@ def _remarks_on(entries: Entries, sequences: int, left_out: int, router: Router 
 
 
 def _few(remarks: list[str]) -> list[str]:
-    """The first lines of what there is to tell of many files."""
+    """Return the first lines of what there is to tell of many files."""
     return (
         remarks
         if len(remarks) <= MOST_REMARKS
@@ -126,7 +126,7 @@ def _few(remarks: list[str]) -> list[str]:
 
 
 def entries_of(path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
+    """Return the entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
     content = _content(path)
     if b"\0" in content[:64]:
         return forms.binary_entries(content, path, stated)
@@ -138,7 +138,6 @@ def entries_of(path: Path, columns: str | None, stated: Stated) -> tuple[Entries
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file, decompressed."""
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -149,7 +148,6 @@ def _content(path: Path) -> bytes:
 
 
 def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of a text, in whatever form."""
     lines = lines_of(text, path)
     first = lines.text[0].lstrip()
     if first[0] == "[" or (first[0] == "{" and not _is_line(lines)):
@@ -164,7 +162,7 @@ def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tupl
 
 
 def _is_line(lines: Lines) -> bool:
-    """Whether the first line is a JSON object of its own, and no document on one line."""
+    """Return whether the first line is a JSON object of its own, and no document on one line."""
     try:
         content = json.loads(lines.text[0])
     except (ValueError, RecursionError):
@@ -173,7 +171,7 @@ def _is_line(lines: Lines) -> bool:
 
 
 def _header(text: str, path: Path, asked: Stated) -> Stated:
-    """What the `#` lines state, besides what the command line does."""
+    """Return what the `#` lines state, besides what the command line does."""
     notes: dict[str, Any] = {}
     layers: dict[int, dict[str, int]] = {}
     for number, line in enumerate(text.split("\n"), 1):

@@ -27,7 +27,7 @@ LAYER_OF_TENSOR = re.compile(r"(?:^|[._-])(?:blk|layers?)[._](\d+)|-(\d+)")
 
 
 def colibri_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
-    """Lines `<call> <row> <layer> <id>:<gate> ...`: a token is a row of a call."""
+    """Read lines `<call> <row> <layer> <id>:<gate> ...`, where a token is a row of a call."""
     spaced = replace(lines, text=[line.replace(":", " ") for line in lines.text])
     width = (len(spaced.text[0].split()) - 3) // 2
     ids, gates = ([f"{kind}{number}" for number in range(width)] for kind in "ew")
@@ -40,14 +40,14 @@ def colibri_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
 
 
 def is_tensor_log(line: str) -> bool:
-    """Whether a line is a tensor's name with a number, and ids."""
+    """Return whether a line is a tensor's name with a number, and ids."""
     name, *ids = line.split()
     whole = bool(ids) and all(part.isdecimal() for part in ids)
     return whole and not name[0].isdecimal() and LAYER_OF_TENSOR.search(name) is not None
 
 
 def tensor_log_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
-    """Lines `<tensor name> <id> ...`, a token and layer each; the layer is the number in the name."""
+    """Read lines `<tensor name> <id> ...`, a token and layer each; the layer is the number in the name."""
     split = [line.split(None, 1) for line in lines.text]
     layers: dict[str, str] = {}
     for row, parts in enumerate(split):
@@ -63,12 +63,11 @@ def tensor_log_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
 
 
 def _headed(lines: Lines, header: str) -> Lines:
-    """The lines under a header of their own."""
     return Lines(lines.path, [header, *lines.text], np.append(0, lines.number))
 
 
 def document_entries(content: Any, path: Path, stated: Stated) -> tuple[Entries, Stated]:
-    """One JSON document: a routing atlas, or a list of entries [layer, e0, ...], nested or flat."""
+    """Return one JSON document: a routing atlas, or a list of entries [layer, e0, ...], nested or flat."""
     entries: Any = content
     if isinstance(content, dict):
         if ATLAS in str(content.get("schema", "")):
@@ -176,7 +175,7 @@ def _prompts(content: dict[str, Any], rows: int, path: Path) -> tuple[Integers, 
 
 
 def binary_entries(content: bytes, path: Path, stated: Stated) -> tuple[Entries, Stated]:
-    """Records of little-endian int32: layer, n_tokens, k, then n_tokens x k ids."""
+    """Read records of little-endian int32: layer, n_tokens, k, then n_tokens x k ids."""
     place, heads = 0, []
     while place < len(content):
         record = f"{path}: record {len(heads) + 1}"
@@ -204,7 +203,7 @@ def binary_entries(content: bytes, path: Path, stated: Stated) -> tuple[Entries,
 
 
 def parsed(text: str, path: Path) -> Any:
-    """A JSON document."""
+    """Parse a JSON document; malformed text is a UserError that names `path`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
