@@ -37,7 +37,7 @@ class Context:
 
     @property
     def absent(self) -> int:
-        """The id that stands for nothing."""
+        """Return the id that stands for no expert."""
         return SOURCES * self.experts
 
     def inputs(self, layer: int, lookahead: int) -> Ids:
@@ -53,12 +53,12 @@ class Context:
 
 
 def context_of(trace: Trace) -> Context:
-    """The context of every token of `trace`."""
+    """Return the context of every token of `trace`, which a predictor may see."""
     return Context(trace.router.experts, trace.experts, follows(trace))
 
 
 def split(trace: Trace) -> tuple[Trace, Trace]:
-    """The sequences to learn from and those to be predicted, which share no text; of one text, halves of its tokens.
+    """Split a trace into sequences to learn from and others to predict, which share no text; one text, by tokens.
 
     Repetitive sequences and duplicates are in neither. Both halves have about as many sequences of each domain, see
     sequences.split_by_sequence and split_by_token.
@@ -67,6 +67,6 @@ def split(trace: Trace) -> tuple[Trace, Trace]:
 
 
 def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:
-    """Bytes in bf16 of the predictor of any model."""
+    """Return the bytes in bf16 of the predictor of a model with these sizes."""
     weights = SOURCES * experts * hidden + hidden + hidden * experts + experts
     return 2 * lookaheads * moe_layers * weights

@@ -164,7 +164,7 @@ def _look_up(experts, ages, random, drawn, predicted):
 
 
 def as_rows(power: Discrimination) -> pd.DataFrame:
-    """One row of COLUMNS per lookahead, recency and level."""
+    """Return the counts as a table of COLUMNS, one row per lookahead, recency and level."""
     index = np.indices(power.counts.shape[:2] + power.counts.shape[3:]).reshape(3, -1)
     others, chosen = (power.counts[:, :, truth].ravel() for truth in (0, 1))
     columns = (np.array(LOOKAHEADS)[index[0]], index[1], index[2], chosen, others)

@@ -85,7 +85,7 @@ def evaluate_predictors(
 
 
 def _layers(context: Context, lookahead: int) -> range:
-    """Layers for which something of the same token is known."""
+    """Return the layers for which something of the same token is known."""
     return range(lookahead, context.choices.shape[1])
 
 
@@ -96,7 +96,7 @@ Ranks = Mapping[str, list[NDArray[np.uint16]]]
 def _ranks_by_layer(
     learned: Context, seen: Context, rows: NDArray[np.int64], network: Network, lookahead: int
 ) -> tuple[Ranks, Floats]:
-    """Ranks, and the sums of Prophet's `reliability` over layers."""
+    """Return ranks by predictor, and the sums of Prophet's `reliability` over layers."""
     bins = np.zeros((3, BINS))
     ranks: dict[str, list] = {predictor: [] for predictor in (*COUNTING, PROPHET, CONTROL, ORACLE)}
     mixed = np.random.default_rng(SEED).permutation(len(rows))
@@ -129,7 +129,7 @@ def true_ranks(scores, chosen):
 
 
 def ranks_reported(top_k: int, experts: int) -> tuple[int, ...]:
-    """The K of recall@K: k, 2k and RANKS, as far as there are experts."""
+    """Return the ranks K of recall@K: k, 2k and RANKS, as far as there are experts."""
     return tuple(sorted({rank for rank in (top_k, 2 * top_k, *RANKS) if rank <= experts}))
 
 
@@ -173,7 +173,7 @@ def _recalls(
 def _recalls_by_domain(
     name: str, test: Trace, rows: NDArray[np.int64], lookahead: int, ranks: Ranks
 ) -> PredictorScores:
-    """Means over layers for the held-out tokens of each domain, where the trace's source names domains."""
+    """Yield means over layers for the held-out tokens of each domain, where the trace's source names domains."""
     labels = np.repeat(notes_of(test, "label"), np.diff(sequence_starts(test)))[rows]
     for domain in filter(None, dict.fromkeys(labels.tolist())):
         at = np.flatnonzero(labels == domain)

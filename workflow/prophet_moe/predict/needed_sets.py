@@ -22,7 +22,7 @@ LOOKAHEAD, SAMPLES, SEED = 1, 2000, 0
 
 
 def predicted_sets(name: str, trace: Trace, network: Network, batches: Sequence[int] = BATCHES) -> pd.DataFrame:
-    """One row per batch size: distinct experts of a layer-step, and the size of the predicted set that holds them all.
+    """Count by batch size the distinct experts of a layer-step, and the size of the predicted set that holds them all.
 
     Columns predicted_set_p50, _p90 and _p99 hold the size that suffices for that share of layer-steps; layers without
     a layer before them are left out. Batch sizes above the number of sequences have no row.

@@ -50,7 +50,7 @@ class Network:
 
     @property
     def bytes_bf16(self) -> int:
-        """Bytes of all weights in bf16."""
+        """Return the bytes of all weights of the network in bf16."""
         return 2 * sum(part.size for part in (self.embedding, self.hidden_bias, self.output, self.output_bias))
 
 
@@ -68,7 +68,7 @@ def read_network(folder: Path) -> Network:
 
 
 def read_trained(folder: Path, trace: Trace, trace_folder: Path) -> Network:
-    """The predictor in `folder`; one trained on another trace than `trace`, or on another half, is a UserError."""
+    """Read the predictor in `folder`; one trained on another trace than `trace`, or on another half, is a UserError."""
     network = read_network(folder)
     advice = f"Train it anew: python -m prophet_moe.collect predictor {trace_folder} --out {folder}"
     if network.trained_on != fingerprint(trace):

@@ -13,7 +13,7 @@ DOMAIN = "domain:"
 
 @dataclass(frozen=True)
 class PredictorScore:
-    """One number about a predictor."""
+    """One score of a predictor on a trace, over all layers or of one layer."""
 
     trace: str
     predictor: str
