@@ -18,13 +18,13 @@ Made = TypeVar("Made")
 
 
 def is_lack_of_memory(error: BaseException, also: tuple[str, ...] = ()) -> bool:
-    """Whether `error` says that memory could not be had, in words of SIGNS or `also`."""
+    """Return whether `error` says that memory could not be had, in words of SIGNS or `also`."""
     by_message = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS + also)
     return by_message or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def within_memory(where: str, name: str, make: Callable[[], Made]) -> Made:
-    """What `make` makes; a lack of memory is a UserError that names `where` and what did not fit."""
+    """Return what `make` makes; a lack of memory is a UserError that names `where` and what did not fit."""
     try:
         return make()
     except (RuntimeError, MemoryError) as error:
@@ -36,7 +36,7 @@ def within_memory(where: str, name: str, make: Callable[[], Made]) -> Made:
 
 
 def allocated() -> int:
-    """Bytes of the GPU that PyTorch has handed out; 0 without a GPU."""
+    """Return the bytes of the GPU that PyTorch has handed out; 0 without a GPU."""
     return torch.cuda.memory_allocated() if machine.on_gpu() else 0
 
 

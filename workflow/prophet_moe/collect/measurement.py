@@ -28,7 +28,7 @@ Parts = dict[str, Callable[[], Rows]]
 
 
 def seconds(run: Callable[[], object], repeats: int, warmup: int = 3) -> list[float]:
-    """Seconds of each of `repeats` calls of `run`: by CUDA events on a GPU, else by the wall clock."""
+    """Return the seconds of each of `repeats` calls of `run`: by CUDA events on a GPU, else by the wall clock."""
     for _ in range(warmup):
         run()
     if not machine.on_gpu():
@@ -49,7 +49,7 @@ def seconds(run: Callable[[], object], repeats: int, warmup: int = 3) -> list[fl
 
 
 def spread(samples: Sequence[float], unit: str = "seconds") -> dict[str, float]:
-    """The median of at least two samples, their quartiles and number, as the columns of a row."""
+    """Return the median of at least two samples, their quartiles and number, as the columns of a row."""
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return {unit: middle, f"{unit}_low": low, f"{unit}_high": high, "repeats": len(samples)}
 

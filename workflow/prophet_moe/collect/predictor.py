@@ -25,7 +25,7 @@ PARTS, JOB = "parts", "job.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """How a predictor is trained."""
+    """How a predictor is trained: its width, epochs, batches, schedule and dropout."""
 
     hidden: int
     """Hidden units of each layer's network."""
@@ -56,7 +56,7 @@ class Networks(torch.nn.Module):
         return score(ids, self.embedding, self.hidden_bias, self.output, self.output_bias, nothing=0)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights by name, in bf16, the embedding as (L, SOURCES E, H)."""
+        """Return the weights by name, in bf16, the embedding as (L, SOURCES E, H)."""
         layers, hidden = self.hidden_bias.shape
         named = {"embedding": self.embedding[1:].reshape(layers, -1, hidden), "hidden_bias": self.hidden_bias}
         named |= {"output": self.output, "output_bias": self.output_bias}
@@ -107,7 +107,7 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
 
 
 def _train(learned: Context, plan: Plan, lookahead: int) -> tuple[Networks, float]:
-    """The networks of one lookahead, and the mean loss of the last epoch, nats per layer and token."""
+    """Return the networks of one lookahead, and the mean loss of the last epoch, nats per layer and token."""
     torch.manual_seed(plan.seed)
     device = machine.device()
     ids, chosen = (tensor.to(device) for tensor in _tensors(learned, lookahead))

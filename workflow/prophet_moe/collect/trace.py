@@ -66,7 +66,7 @@ def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder:
 
 
 def load_model(source: str, dtype: str) -> torch.nn.Module:
-    """A Transformers model from a folder or a hub id, on this machine's device, ready for inference."""
+    """Return a Transformers model from a folder or a hub id, on this machine's device, ready for inference."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
@@ -87,7 +87,7 @@ def load_model(source: str, dtype: str) -> torch.nn.Module:
 
 
 def _tokens_with_inputs(job: Job) -> set[tuple[int, int]]:
-    """The (sequence, position) pairs whose router inputs are kept: a seeded draw from all that are planned."""
+    """Return the (sequence, position) pairs whose router inputs are kept: a seeded draw from all that are planned."""
     lengths = np.array([len(p.tokens) + job.decoding.length(p) for p in job.prompts])
     ends = np.cumsum(lengths)
     random = np.random.default_rng(job.decoding.seed)
@@ -107,7 +107,7 @@ def _collect_batch(
     wanted: set[tuple[int, int]],
     progress: tqdm,
 ) -> tuple[list[tuple[np.ndarray, Pass]], Inputs]:
-    """The choices of every pass over one batch, and the router inputs of its wanted tokens."""
+    """Return the choices of every pass over one batch, and the router inputs of its wanted tokens."""
     recorded: list[tuple[np.ndarray, Pass]] = []
     kept: list[tuple[int, int, torch.Tensor]] = []
     recorder = Recorder(model, layers, lambda ids, of: recorded.append((ids, of)))

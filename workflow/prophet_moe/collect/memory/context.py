@@ -14,7 +14,7 @@ from prophet_moe.collect.memory.subject import PROBE_TOKENS, Subject
 
 
 def context_rows(subject: Subject, batch: int, plan: Plan) -> Rows:
-    """Rows on the longest context, tokens per sequence, whose cache can be held while the model works."""
+    """Return the rows on the longest context, tokens per sequence, whose cache can be held while the model works."""
     search, lengths = plan.context, plan.cache_lengths[-1]
 
     def held(tokens: int) -> int:
@@ -32,7 +32,7 @@ def context_rows(subject: Subject, batch: int, plan: Plan) -> Rows:
 
 
 def cache_fits(subject: Subject, batch: int, prefill_tokens: int, tokens: int) -> bool:
-    """Whether a cache of `batch` sequences of `tokens` tokens fits beside a decode step and a prefill."""
+    """Return whether a cache of `batch` sequences of `tokens` tokens fits beside a decode step and a prefill."""
     allocation.release()
     try:
         held = stretched(subject.template, batch, tokens)
@@ -47,7 +47,7 @@ def cache_fits(subject: Subject, batch: int, prefill_tokens: int, tokens: int) -
 
 
 def largest(fits: Callable[[int], bool], refused: int, tolerance: float, trials: int) -> tuple[int, int]:
-    """The largest number that fits and the smallest that does not, as far as bisection below `refused` tells."""
+    """Return the largest number that fits and the smallest that does not, as far as bisection below `refused` tells."""
     low, high = 0, refused
     for _ in range(trials):
         if high - low <= max(1, tolerance * low):

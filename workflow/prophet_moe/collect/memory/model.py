@@ -1,4 +1,4 @@
-"""All that is measured of one model."""
+"""Everything that is measured of the memory of one model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ from prophet_moe.collect.memory.subject import PROBE_TOKENS, Subject, build, par
 
 
 def model_rows(name: str, plan: Plan) -> Rows:
-    """All rows of one model; a model or pass that does not fit is a row that says so."""
+    """Return all rows of one model; a model or pass that does not fit is a row that says so."""
     torch.manual_seed(plan.seed)
     allocation.release()
     before = allocation.allocated()
@@ -38,7 +38,7 @@ def model_rows(name: str, plan: Plan) -> Rows:
 
 
 def _pass_rows(subject: Subject, plan: Plan) -> Rows:
-    """Rows on everything that is measured with passes through the model."""
+    """Return the rows on everything that is measured with passes through the model."""
     rows = []
     for lengths in plan.cache_lengths:
         rows += attempted("cache", partial(_cache_rows, subject, lengths), batch=1, tokens=lengths.long)
@@ -63,7 +63,7 @@ def _parameter_rows(subject: Subject, before: int) -> Rows:
 
 
 def _first_rows(subject: Subject) -> Rows:
-    """Rows on what the first passes leave behind: parameters of another type, workspaces of libraries."""
+    """Return the rows on what the first passes leave behind: parameters of another type, workspaces of libraries."""
     before = allocation.allocated()
     subject.first_passes()
     size = parameter_sizes(subject.model)["parameter_bytes"]
@@ -75,7 +75,7 @@ def _first_rows(subject: Subject) -> Rows:
 
 
 def _cache_rows(subject: Subject, lengths: Lengths) -> Rows:
-    """Rows on bytes per token and per sequence whatever its length, from the caches of two lengths."""
+    """Return the rows on bytes per token and per sequence whatever its length, from the caches of two lengths."""
     readings = {"self": partial(subject.reading, 1)}
     if subject.encodes:
         target = partial(subject.reading, 1, PROBE_TOKENS)
@@ -96,7 +96,7 @@ def _cache_rows(subject: Subject, lengths: Lengths) -> Rows:
 
 
 def _peak_rows(subject: Subject, phase: str, prepare: Callable[[], dict[str, Any]], repeats: int, **where: int) -> Rows:
-    """Rows on the activation peak of one pass: by the allocator on a GPU, and by the tensors that live."""
+    """Return the rows on the activation peak of one pass: by the allocator on a GPU, and by the tensors that live."""
     rows = []
     if machine.on_gpu():
         allocator_peak(subject, prepare)

@@ -1,4 +1,4 @@
-"""What of a plan a trace allows."""
+"""Checks of a prefetch plan that need its traces: what a trace does not allow is refused."""
 
 from prophet_moe.cachesim.decode_loop.decisions import lanes
 from prophet_moe.cachesim.decode_loop.plan import KIND, Plan
