@@ -61,12 +61,12 @@ class Step:
 
     @property
     def slowdown(self) -> float:
-        """On demand over all experts resident."""
+        """Return the time of a step on demand over that with all experts resident."""
         return self.on_demand_ms / self.all_resident_ms
 
 
 def step(question: Question, unique: float, resident: Number) -> Step | None:
-    """A decode step with `resident` experts per layer where a batch uses `unique`; None where time is not known.
+    """Time a decode step with `resident` experts per layer where a batch uses `unique`; None where time is not known.
 
     The report gives no time that follows from a model and a GPU, so that its constants have none.
     """
@@ -88,7 +88,7 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
 
 
 def most_resident(question: Question, context: int) -> int | None:
-    """The most experts per layer that leave room for `context` tokens of every sequence; None where not one does."""
+    """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
     memory, needed = question.memory, question.batch * context * question.memory.kv_bytes_per_token
 
     def too_many(resident: int) -> bool:
@@ -168,7 +168,6 @@ def _prophet(result: Mapping[str, Any]) -> str:
 
 
 def _short(free: Number, device_gb: float) -> str:
-    """By how many GB it does not fit, where that is a number."""
     if not free < 0:
         return ""
     return f": it takes {device_gb - free / GB:,.1f} GB without any KV cache, the GPU offers {device_gb:,.1f} GB"
@@ -195,7 +194,6 @@ def _context(result: Mapping[str, Any]) -> str:
 
 
 def _time(timed: Step, experts: Number) -> str:
-    """What a decode step takes, and what that rests on."""
     whole = f"decode step at {timed.context:,} tokens takes"
     if timed.resident >= experts:
         return f"{whole} {_ms(timed.all_resident_ms)}: nothing is fetched."

@@ -25,7 +25,7 @@ def decode_steps(
     popularity_cvs: Mapping[str, PopularityCV],
     step: DecodeStep,
 ) -> pd.DataFrame:
-    """One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
+    """Return one row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
 
     `popularity_cvs` by model, or empty where the scenario's routing is not fitted.
     """
@@ -42,7 +42,7 @@ def decode_steps(
 
 
 def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
-    """`table` with baseline_fits beside its context: whether the GPU holds all experts and that context.
+    """Return `table` with baseline_fits: whether the GPU holds all experts and the context of the row.
 
     Times with all experts resident are hypothetical where it does not. `grid` is the capacity grid at its estimate; the
     cell is empty for a model that the grid's scenario does not cover.

@@ -25,7 +25,7 @@ def capacity_grid(
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per case, model, GPU and batch size, in that order: the constants, then sweep.evaluate's metrics.
+    """Return one row per case, model, GPU and batch size, in that order: the constants, then sweep.evaluate's metrics.
 
     `popularity_cvs` by model, where the scenario's routing is fitted: then there are three cases, else ESTIMATE alone.
     `reserves` holds the measured runtime reserve in bytes, by GPU; of other GPUs the scenario's assumption counts.
@@ -42,7 +42,6 @@ def capacity_grid(
 
 
 def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> dict[str, Callable[[str], float]]:
-    """By case, the popularity CV of a model."""
     if not scenario.fits_routing:
         given = scenario.routing.variation
         return {ESTIMATE: lambda _: 0 if isinstance(given, str) else given}
@@ -54,7 +53,6 @@ def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> di
 
 
 def _end(popularity_cv: PopularityCV, end: float) -> float:
-    """An end of the interval; without interval the estimate, from which `with_intervals` tells that there is none."""
     return popularity_cv.value if isnan(end) else end
 
 
@@ -84,7 +82,7 @@ def _grid(
 
 
 def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> pd.DataFrame:
-    """The configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
+    """Return the configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
     here = with_reserve(scenario, reserve)
     return rows.assign(
         runtime_reserve_bytes=float(here.runtime_reserve_mib * MIB),
@@ -94,7 +92,7 @@ def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> p
 
 
 def _evidence(memory: ModelMemory, scenario: Scenario) -> str:
-    """What a row's fit and extension rest on: see docs/model.md, 'Evidence'."""
+    """Return what a row's fit and extension rest on: computed, or what the report forced or was fitted to."""
     if scenario.architecture == "published":
         return "computed"
     return "forced" if memory.forced_not_fitting else "fitted"

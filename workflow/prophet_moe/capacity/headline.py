@@ -26,7 +26,7 @@ def resident_rules(
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per rule of RULES: what the headline becomes, and how often a layer-step needs more than is resident.
+    """Return the headline under each rule of RULES, and how often a layer-step needs more experts than are resident.
 
     Shares of layer-steps follow from the routing law: their mean over the rows whose baseline fits, and the largest.
     A power law has no distribution: then there is no row for a quantile, and the shares are NaN.
@@ -60,7 +60,7 @@ def headline_sensitivity(
     sensitivity: Sensitivity,
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per changed assumption: the headline with that one value and all others as in `scenario`.
+    """Return one row per changed assumption: the headline with that one value and all others as in `scenario`.
 
     `reserves` as in `capacity_grid`; a runtime reserve that is changed takes the place of every measured one.
     `as_given` marks the values that `scenario` has itself.
@@ -74,7 +74,6 @@ def headline_sensitivity(
 
 
 def _changes(scenario: Scenario, sensitivity: Sensitivity) -> Iterator[tuple[str, float, Scenario]]:
-    """Key, value and the scenario with it."""
     for value in sensitivity.runtime_reserve_mib:
         assumed = {"runtime_reserve_mib": value, "runtime_reserve": "assumed"}
         yield "runtime_reserve_mib", value, scenario.model_copy(update=assumed)

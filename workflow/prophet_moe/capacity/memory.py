@@ -42,17 +42,17 @@ class ModelMemory:
 
 
 def device_bytes(gpu: GpuSpec, scenario: Scenario) -> int:
-    """Bytes of `gpu` that the scenario lets an engine use, rounded down to whole ones."""
+    """Return the bytes of `gpu` that the scenario lets an engine use, rounded down to whole ones."""
     return math.floor(gpu.memory_bytes(scenario.device_memory) * scenario.usable_memory_share)
 
 
 def covers(scenario: Scenario, spec: ModelSpec) -> bool:
-    """Whether a scenario has a model: those with reported architectures lack what the report does not cover."""
+    """Return whether a scenario has a model: those with reported architectures lack what the report does not cover."""
     return scenario.architecture == "published" or spec.reported is not None
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
-    """Constants of `spec` under `scenario`; None when the scenario does not cover the model."""
+    """Return the constants of `spec` under `scenario`; None when the scenario does not cover the model."""
     if not covers(scenario, spec):
         return None
     return _reported(spec, scenario) if scenario.architecture == "reported" else _published(spec, scenario)
@@ -83,7 +83,7 @@ def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
 
 
 def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenario) -> Number:
-    """Bytes of the predictor of a model with E `experts` in each of the MoE layers that are predicted.
+    """Return the bytes of the predictor of a model with E `experts` in each of the MoE layers that are predicted.
 
     A number that the scenario gives, or the model's own: the formula of table 6, at the scenario's hidden units.
     """

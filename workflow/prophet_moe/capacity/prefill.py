@@ -39,14 +39,14 @@ class PrefillTime:
 
     @property
     def seconds(self) -> float:
-        """The least time with experts streamed beside the compute."""
+        """Return the least time with experts streamed beside the compute."""
         return max(self.compute_seconds, self.streaming_seconds)
 
 
 def prefill_time(
     arch: Architecture, profile: Profile, batch: int, context: int, resident: float, chunk: int, precision: Precision
 ) -> PrefillTime:
-    """Time to prefill `batch` sequences of `context` tokens, packed into chunks of `chunk` tokens.
+    """Return the time to prefill `batch` sequences of `context` tokens, packed into chunks of `chunk` tokens.
 
     `resident` of the experts of every MoE layer are on the GPU. A chunk of t tokens needs min(E, k t) experts of a
     layer, and copies those that are not resident. Compute is the roofline of `profile`: per chunk all weights are read
@@ -79,7 +79,7 @@ def prefill_time(
 
 
 def attention_seconds(arch: Architecture, profile: Profile, batch: int, context: int, precision: Precision) -> float:
-    """Seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
+    """Return the seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
     shape = attention_shape(arch, replace(precision, mla_cache="decompressed"))
     pairs = batch * context * (context + 1) / 2
     read = batch * context * shape.cached_values * precision.kv_bytes
@@ -93,7 +93,7 @@ def prefill_times(
     scenario: Scenario,
     settings: Prefill,
 ) -> pd.DataFrame:
-    """One row per model, GPU, batch size and context of LIMITS that holds a token.
+    """Return one row per model, GPU, batch size and context of LIMITS that holds a token.
 
     `grid` is the capacity grid at its estimate. Matrix products reach `settings.compute_share` of the GPU's peak. An
     encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.

@@ -150,7 +150,7 @@ EXTENDED_COLUMNS = (
 
 
 def fit_state(rows: pd.DataFrame) -> pd.Series:
-    """both, prophet_only, baseline_only or neither: which of the two fits, per row."""
+    """Return which of the two fits, per row: both, prophet_only, baseline_only or neither."""
     baseline, prophet = rows["baseline_fits"].astype(bool), rows["prophet_fits"].astype(bool)
     names = ["both", "prophet_only", "baseline_only"]
     return pd.Series(np.select([baseline & prophet, prophet, baseline], names, "neither"), rows.index)
@@ -163,14 +163,14 @@ def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, cas
 
 
 def without_interval(grid: pd.DataFrame) -> set[str]:
-    """The models whose routing is the same in all cases of the grid: that of the scenario, or of a total of counts."""
+    """Return the models whose routing is the same in all cases of a grid, so that they have no interval."""
     popularity_cv = grid.groupby("model")["popularity_cv"]
     same = popularity_cv.min() == popularity_cv.max()
     return set(same.index[same])
 
 
 def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
-    """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
+    """Return the grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
 
     They are empty for models without interval.
     """
@@ -186,7 +186,7 @@ def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict]:
-    """The rows of a record as JSON-like mappings, missing values as None."""
+    """Return the rows of a record as JSON-like mappings, missing values as None."""
     return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
 
 

@@ -14,7 +14,7 @@ from prophet_moe.units import MIB
 
 
 def unique_experts(routing: Routing, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
-    """u(B): distinct routed experts that `batch` tokens activate in one layer."""
+    """Return u(B), the number of distinct routed experts that `batch` tokens activate in one layer."""
     if routing.law == "power_law":
         return min(experts, top_k * batch**routing.exponent)
     share = top_k / experts
@@ -28,12 +28,12 @@ def unique_experts(routing: Routing, experts: Number, top_k: Number, popularity_
 
 
 def correlation(share: float, popularity_cv: Number) -> float:
-    """rho of two tokens of a batch."""
+    """Return the correlation rho of the choices of two tokens of a batch."""
     return min(1.0, popularity_cv**2 * share / (1 - share)) if share < 1 else 0.0
 
 
 def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique: float) -> Number:
-    """Experts per layer that Prophet keeps."""
+    """Return how many experts of each layer Prophet keeps resident under the scenario's rule."""
     most = min(model.experts, model.top_k * batch)
     if scenario.resident == "fractional":
         return unique
@@ -48,7 +48,7 @@ def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique:
 
 
 def deviation(unique: float, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
-    """Standard deviation of the distinct experts of a layer over steps."""
+    """Return the standard deviation of the distinct experts of a layer over steps."""
     share = top_k / experts
     rho = correlation(share, popularity_cv)
     both = (top_k - 1) / top_k * experts / max(experts - 1, 1)
@@ -71,7 +71,7 @@ def evaluate(
     staging_kept: bool = True,
     predictor_kept: bool = True,
 ) -> dict[str, Number]:
-    """All metrics of one configuration, in bytes, tokens and percent.
+    """Return all metrics of one configuration, in bytes, tokens and percent.
 
     `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say whether a staging
     buffer and a predictor are kept beside them.
@@ -131,7 +131,7 @@ def evaluate(
 
 
 def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:
-    """Longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
+    """Return longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
     per_token = batch * model.kv_bytes_per_token
     if model.forced_not_fitting:
         return 0

@@ -50,7 +50,7 @@ def evaluate(
     staging_kept: NDArray | bool = True,
     predictor_kept: NDArray | bool = True,
 ) -> dict[str, NDArray]:
-    """All metrics of one block, the same names, units and meaning as reference.evaluate.
+    """Return all metrics of one block, the same names, units and meaning as reference.evaluate.
 
     `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say where a staging
     buffer and a predictor are kept beside them.
@@ -118,7 +118,7 @@ def evaluate(
 
 
 def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray:
-    """Experts per layer that Prophet keeps by the scenario's rule, where a batch activates `unique` in the mean."""
+    """Return the experts per layer that Prophet keeps where a batch activates `unique`, by the scenario's rule."""
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
     if scenario.resident == "fractional":
         return unique
@@ -130,5 +130,5 @@ def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray
 
 
 def law_popularity_cv(c: Columns, scenario: Scenario) -> NDArray:
-    """Popularity CV under the scenario's law: none where routing is uniform."""
+    """Return the popularity CV under the scenario's law, which is 0 where routing is uniform."""
     return c["popularity_cv"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["popularity_cv"])

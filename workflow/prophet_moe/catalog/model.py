@@ -20,12 +20,12 @@ class Placement(StrictModel):
     step: int = Field(default=1, ge=1)
 
     def layers(self, count: int) -> range:
-        """Layer indices out of a stack of `count` layers."""
+        """Return the indices of the placed layers in a stack of `count` layers."""
         return range(self.first, count, self.step)
 
 
 class Moe(StrictModel):
-    """The mixture-of-experts block."""
+    """The mixture-of-experts block: routed and shared experts and their widths."""
 
     experts: int = Positive
     """Routed experts per MoE layer, E."""
@@ -54,7 +54,7 @@ class Moe(StrictModel):
 
 
 class Attention(StrictModel):
-    """Attention of one layer."""
+    """The attention of one layer: its kind, heads, head widths and ranks."""
 
     kind: Literal["MHA", "GQA", "MLA"]
     heads: int = Positive
@@ -92,7 +92,7 @@ class Attention(StrictModel):
 
 
 class Mamba(StrictModel):
-    """Mamba-1 block of a hybrid model."""
+    """The Mamba-1 block of a hybrid model, by its four sizes."""
 
     state: int = Positive
     conv: int = Positive
@@ -153,7 +153,7 @@ class Constant(StrictModel):
 
 
 class Reported(StrictModel):
-    """The report's constants for one model."""
+    """The constants that the report prints or implies for one model."""
 
     experts: Constant
     top_k: Constant
@@ -172,7 +172,7 @@ class Reported(StrictModel):
 
 
 class ModelSpec(StrictModel):
-    """One model of the catalogue in both forms."""
+    """One model of the catalogue: its published architecture and the report's constants."""
 
     name: str
     published_name: str
@@ -191,7 +191,7 @@ class ModelSpec(StrictModel):
 
 
 def model_names(folder: Path) -> list[str]:
-    """Names of the models in `folder`, sorted: one YAML file each."""
+    """Return the names of the models in `folder`, sorted: one YAML file each."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
