@@ -8,7 +8,7 @@ from prophet_moe.errors import UserError
 
 
 def mistake(kind: str, problem: str) -> UserError:
-    """The error that tells of a mistake in the plan of `kind`."""
+    """Return the error that tells of a mistake in the plan of `kind`."""
     return UserError(f"{kind} plan", problem, "Correct it.")
 
 

@@ -79,12 +79,10 @@ def _stand_in(folder: Path) -> None:
 
 
 def _times(batch: int) -> Times:
-    """Some device."""
     return Times(np.ones(4), np.ones(batch + 1), (1.0,), 0.25)
 
 
 def _network(router: Router) -> Network:
-    """A predictor that knows nothing."""
     width, before = 2, (len(LOOKAHEADS), len(router.layers))
     shapes = ((SOURCES * router.experts, width), (width,), (width, router.experts), (router.experts,))
     return Network(*(np.zeros((*before, *shape), np.float32) for shape in shapes), trained_on="", learned_from="")
