@@ -61,7 +61,22 @@ def expert_parameters(arch: Architecture) -> int:
 
 
 def parameter_counts(arch: Architecture) -> ParameterCounts:
-    """Count every parameter of `arch` by component, from its published shapes."""
+    """Count every parameter of `arch` by component, from its published shapes.
+
+    Parameters
+    ----------
+    arch : Architecture
+        The published architecture of a model.
+
+    Returns
+    -------
+    ParameterCounts
+        Exact whole numbers; shared experts and gates are counted apart from routed experts.
+
+    References
+    ----------
+    The class of each architecture in Hugging Face Transformers, and the papers at the head of this module.
+    """
     moe, layers = moe_layers(arch), sum(_stacks(arch))
     return ParameterCounts(
         routed_experts=moe * arch.moe.experts * expert_parameters(arch),
@@ -163,10 +178,28 @@ def _norms(arch: Architecture) -> int:
 def kv_bytes_per_token(arch: Architecture, precision: Precision = BF16) -> int:
     """Return KV-cache bytes per token of context and sequence.
 
+    Parameters
+    ----------
+    arch : Architecture
+        The published architecture of a model.
+    precision : Precision
+        Bits per value of the cache, and what MLA caches.
+
+    Returns
+    -------
+    int
+        Bytes over all layers that keep a cache.
+
+    Notes
+    -----
     MHA and GQA keep K and V of every KV head; MLA keeps the shared latent and one rotary key ("latent", as vLLM, SGLang
     and Transformers 5 do) or the expanded heads ("decompressed", Transformers 4). In an encoder-decoder a target token
     costs self-attention K and V and a source token costs cross-attention K and V, which have the same size: context is
     source plus target tokens.
+
+    References
+    ----------
+    DeepSeek-V2 (arXiv 2405.04434), section 2.1, for MLA.
     """
     attention = arch.attention
     if attention.kind != "MLA":

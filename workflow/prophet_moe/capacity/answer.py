@@ -66,9 +66,21 @@ class Step:
 
 
 def step(question: Question, unique: float, resident: Number) -> Step | None:
-    """Time a decode step with `resident` experts per layer where a batch uses `unique`; None where time is not known.
+    """Time a decode step of a configuration with some experts resident.
 
-    The report gives no time that follows from a model and a GPU, so that its constants have none.
+    Parameters
+    ----------
+    question : Question
+        The configuration, with the profile of its GPU.
+    unique : float
+        Distinct experts of a layer that the batch uses, u(B).
+    resident : number
+        Resident experts of every MoE layer.
+
+    Returns
+    -------
+    Step or None
+        Milliseconds; None where the GPU's bandwidths are unknown, and for the report's constants, which tell no time.
     """
     profile, arch = question.profile, question.architecture
     if profile is None or question.scenario.architecture == "reported":
@@ -100,7 +112,19 @@ def most_resident(question: Question, context: int) -> int | None:
 
 
 def answer(question: Question) -> dict[str, Any]:
-    """All that is known of a configuration, JSON-like: times in ms, sizes in GB of 10^9 bytes, NaN where undefined."""
+    """Answer what is known of a configuration: memory, contexts, and the time of a decode step.
+
+    Parameters
+    ----------
+    question : Question
+        One model on one GPU at one batch size, with all that the answer rests on.
+
+    Returns
+    -------
+    dict
+        JSON-like: times in ms, sizes in GB of 10^9 bytes, NaN where undefined; `metrics` are those of
+        `reference.evaluate`.
+    """
     metrics = evaluate(question.memory, question.device_bytes, question.batch, question.scenario)
     native, experts = question.memory.native_context, question.memory.experts
     result = {

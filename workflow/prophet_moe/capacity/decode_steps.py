@@ -25,9 +25,27 @@ def decode_steps(
     popularity_cvs: Mapping[str, PopularityCV],
     step: DecodeStep,
 ) -> pd.DataFrame:
-    """Return one row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
+    """Time the decode steps of every model on every GPU at every batch size.
 
-    `popularity_cvs` by model, or empty where the scenario's routing is not fitted.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    profiles : mapping from str to Profile
+        Measured or datasheet performance by GPU.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        Routing law and precision.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; empty where the scenario's routing is not fitted.
+    step : DecodeStep
+        The context, and the slowdown that the report claims.
+
+    Returns
+    -------
+    DataFrame
+        One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
     """
     rows = []
     for model, spec in models.items():

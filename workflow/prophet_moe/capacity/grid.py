@@ -25,12 +25,28 @@ def capacity_grid(
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per case, model, GPU and batch size, in that order: the constants, then sweep.evaluate's metrics.
+    """Evaluate every model on every GPU at every batch size under one scenario.
 
-    `popularity_cvs` by model, where the scenario's routing is fitted: then there are three cases, else ESTIMATE alone.
-    `reserves` holds the measured runtime reserve in bytes, by GPU; of other GPUs the scenario's assumption counts.
-    Bytes and tokens as float64, exact where whole; constants that the report leaves unknown are NaN. Models that the
-    report does not cover are absent from a scenario with reported architectures.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name; those that the report does not cover are left out of a scenario with reported architectures.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        The parameters that all rows share.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted, which makes three cases of each row instead of ESTIMATE.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts.
+
+    Returns
+    -------
+    DataFrame
+        One row per case, model, GPU and batch size, in that order: the constants, then the metrics of `sweep.evaluate`.
+        Bytes and tokens are float64, exact where whole; constants that the report leaves unknown are NaN.
     """
     memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
     memories = {name: memory for name, memory in memories.items() if memory is not None}

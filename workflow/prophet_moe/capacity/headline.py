@@ -28,7 +28,29 @@ def resident_rules(
 ) -> pd.DataFrame:
     """Return the headline under each rule of RULES, and how often a layer-step needs more experts than are resident.
 
-    Shares of layer-steps follow from the routing law: their mean over the rows whose baseline fits, and the largest.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        All parameters but the rule for resident experts.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU.
+
+    Returns
+    -------
+    DataFrame
+        One row per rule: the columns of `extension_summary`, and the mean and the largest share of layer-steps over the
+        rows whose baseline fits.
+
+    Notes
+    -----
     A power law has no distribution: then there is no row for a quantile, and the shares are NaN.
     """
     rows = []
@@ -60,10 +82,30 @@ def headline_sensitivity(
     sensitivity: Sensitivity,
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per changed assumption: the headline with that one value and all others as in `scenario`.
+    """Return the headline under each changed assumption, one at a time.
 
-    `reserves` as in `capacity_grid`; a runtime reserve that is changed takes the place of every measured one.
-    `as_given` marks the values that `scenario` has itself.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        The values that are not changed.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted.
+    sensitivity : Sensitivity
+        The assumptions and their values.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU; a reserve that is changed takes the place of every measured one.
+
+    Returns
+    -------
+    DataFrame
+        One row per assumption and value: the columns of `extension_summary`; `as_given` marks the scenario's own
+        values.
     """
     rows = []
     for key, value, changed in _changes(scenario, sensitivity):

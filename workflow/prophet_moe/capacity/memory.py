@@ -52,7 +52,20 @@ def covers(scenario: Scenario, spec: ModelSpec) -> bool:
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
-    """Return the constants of `spec` under `scenario`; None when the scenario does not cover the model."""
+    """Return the memory constants of a model under a scenario.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model of the catalogue.
+    scenario : Scenario
+        Its `architecture` says whether constants are counted from the published architecture or taken from the report.
+
+    Returns
+    -------
+    ModelMemory or None
+        Constants in bytes; None where the report, and so the scenario, does not cover the model.
+    """
     if not covers(scenario, spec):
         return None
     return _reported(spec, scenario) if scenario.architecture == "reported" else _published(spec, scenario)

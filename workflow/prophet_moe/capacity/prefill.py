@@ -46,11 +46,36 @@ class PrefillTime:
 def prefill_time(
     arch: Architecture, profile: Profile, batch: int, context: int, resident: float, chunk: int, precision: Precision
 ) -> PrefillTime:
-    """Return the time to prefill `batch` sequences of `context` tokens, packed into chunks of `chunk` tokens.
+    """Return the time to prefill a batch of prompts in chunks.
 
-    `resident` of the experts of every MoE layer are on the GPU. A chunk of t tokens needs min(E, k t) experts of a
-    layer, and copies those that are not resident. Compute is the roofline of `profile`: per chunk all weights are read
-    once, and attention is causal. MLA attends over expanded keys and values, as its authors prefill (arXiv 2405.04434).
+    Parameters
+    ----------
+    arch : Architecture
+        The model.
+    profile : Profile
+        The GPU, whose roofline gives the compute.
+    batch, context : int
+        Sequences, and tokens of each, packed into chunks.
+    resident : float
+        Experts of every MoE layer that are on the GPU.
+    chunk : int
+        Tokens of a full chunk.
+    precision : Precision
+        Bits of weights and cache.
+
+    Returns
+    -------
+    PrefillTime
+        Seconds of compute and of copies, and the bytes that a full chunk copies.
+
+    Notes
+    -----
+    A chunk of t tokens needs min(E, k t) experts of a layer, and copies those that are not resident. Per chunk all
+    weights are read once, and attention is causal. MLA attends over expanded keys and values, as its authors prefill.
+
+    References
+    ----------
+    DeepSeek-V2 (arXiv 2405.04434), section 2.1.
     """
     tokens, moe = batch * context, params.moe_layers(arch)
     full, rest = divmod(tokens, chunk)
@@ -93,10 +118,29 @@ def prefill_times(
     scenario: Scenario,
     settings: Prefill,
 ) -> pd.DataFrame:
-    """Return one row per model, GPU, batch size and context of LIMITS that holds a token.
+    """Return the times to prefill the longest contexts of a capacity grid.
 
-    `grid` is the capacity grid at its estimate. Matrix products reach `settings.compute_share` of the GPU's peak. An
-    encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    profiles : mapping from str to Profile
+        Measured or datasheet performance by GPU.
+    grid : DataFrame
+        The capacity grid at its estimate.
+    scenario : Scenario
+        Precision and tokens of a prefill chunk.
+    settings : Prefill
+        The share of the GPU's peak that matrix products reach.
+
+    Returns
+    -------
+    DataFrame
+        One row per model, GPU, batch size and context of LIMITS that holds a token: seconds, and GB of 10^9 bytes.
+
+    Notes
+    -----
+    An encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
     """
     chunk, rows = scenario.activation.prefill_chunk_tokens, []
     slowed = {

@@ -157,7 +157,22 @@ def fit_state(rows: pd.DataFrame) -> pd.Series:
 
 
 def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, case: str = ESTIMATE) -> pd.DataFrame:
-    """Take `columns` of one case from the capacity grid, in their units, numbers rounded to 6 significant digits."""
+    """Take columns of one case from the capacity grid, in their published units.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        What `capacity_grid` returns.
+    columns : tuple of Column
+        Name, source column, unit and type of each column.
+    case : str
+        ESTIMATE, or an end of the interval of the routing law.
+
+    Returns
+    -------
+    DataFrame
+        The columns by their published names, numbers rounded to 6 significant digits.
+    """
     rows = grid[grid["case"] == case].reset_index(drop=True)
     return pd.DataFrame({column.name: _convert(rows[column.source], column) for column in columns})
 

@@ -71,10 +71,31 @@ def evaluate(
     staging_kept: bool = True,
     predictor_kept: bool = True,
 ) -> dict[str, Number]:
-    """Return all metrics of one configuration, in bytes, tokens and percent.
+    """Return all metrics of one configuration.
 
-    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say whether a staging
-    buffer and a predictor are kept beside them.
+    Parameters
+    ----------
+    model : ModelMemory
+        The memory constants of the model.
+    device_bytes : number
+        Bytes of the device that an engine may use.
+    batch : int
+        Sequences decoded together, B.
+    scenario : Scenario
+        Routing law, rule for resident experts, activations and reserves.
+    resident : number, optional
+        Resident experts per MoE layer, instead of those of the scenario's rule.
+    staging_kept, predictor_kept : bool
+        Whether a staging buffer, and a predictor, are kept beside the resident experts.
+
+    Returns
+    -------
+    dict from str to number
+        Sizes in bytes (`_bytes`), contexts in tokens (`_context`, `_tokens`), shares in percent (`_pct`), and factors.
+
+    Notes
+    -----
+    docs/model.md derives each formula.
     """
     m = model
     unique = unique_experts(scenario.routing, m.experts, m.top_k, m.popularity_cv, batch)

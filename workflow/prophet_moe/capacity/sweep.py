@@ -33,8 +33,26 @@ BLOCK_ROWS = 4096
 def sweep(
     configurations: Columns, scenario: Scenario, block_rows: int = BLOCK_ROWS
 ) -> Iterator[tuple[slice, dict[str, NDArray]]]:
-    """Yield (rows, metrics) for block after block of `configurations` (columns INPUTS, equal lengths).
+    """Yield (rows, metrics) for block after block of configurations.
 
+    Parameters
+    ----------
+    configurations : mapping from str to array
+        The columns INPUTS, all of one length; memory in bytes, context and batch in tokens and sequences.
+    scenario : Scenario
+        The parameters that all configurations share.
+    block_rows : int
+        Rows evaluated together.
+
+    Yields
+    ------
+    rows : slice
+        The rows of the block.
+    metrics : dict from str to array
+        What `evaluate` returns for them.
+
+    Notes
+    -----
     Memory in use is that of one block, whatever the number of configurations.
     """
     count = len(configurations["batch"])
@@ -50,10 +68,27 @@ def evaluate(
     staging_kept: NDArray | bool = True,
     predictor_kept: NDArray | bool = True,
 ) -> dict[str, NDArray]:
-    """Return all metrics of one block, the same names, units and meaning as reference.evaluate.
+    """Return all metrics of one block of configurations.
 
-    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say where a staging
-    buffer and a predictor are kept beside them.
+    Parameters
+    ----------
+    c : mapping from str to array
+        The columns INPUTS, all of one length n.
+    scenario : Scenario
+        The parameters that all configurations share.
+    resident : array (n,), optional
+        Resident experts per MoE layer, instead of those of the scenario's rule.
+    staging_kept, predictor_kept : array (n,) of bool, or bool
+        Where a staging buffer, and a predictor, are kept beside the resident experts.
+
+    Returns
+    -------
+    dict from str to array (n,)
+        The metrics of `reference.evaluate`, under the same names and in the same units.
+
+    Notes
+    -----
+    docs/model.md derives the formulas; tests hold the two implementations against each other.
     """
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
     unique = unique_experts(scenario.routing, experts, top_k, c["popularity_cv"], batch)

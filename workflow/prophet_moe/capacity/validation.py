@@ -44,12 +44,32 @@ def read_memory(folder: Path) -> pd.DataFrame:
 
 
 def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], scenario: Scenario) -> pd.DataFrame:
-    """Return one row of COLUMNS for every measured number that `scenario` predicts, in the order of `measured`.
+    """Compare measured memory with what the capacity model predicts.
 
-    `measured` as read_memory returns it. `architectures` by the model's name in it, of all layers; predictions are for
-    the layers that were measured, and for the measured type of weights and caches instead of the scenario's. Models in
-    `left_out` have no rows. The longest context is predicted for the memory and the CUDA context of the device that
-    measured, beside the scenario's prefill chunk. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+    Parameters
+    ----------
+    measured : DataFrame
+        Rows of memory.csv as `read_memory` returns them.
+    architectures : mapping from str to Architecture
+        Whole models by the name that `measured` uses.
+    scenario : Scenario
+        A scenario with published architectures; bits come from the measured type, layers from the measured ones.
+
+    Returns
+    -------
+    DataFrame
+        One row of COLUMNS per measured number that is predicted, in the order of `measured`; none for models in
+        `left_out`. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+
+    Raises
+    ------
+    UserError
+        Where the scenario has reported architectures, or more layers were measured than the model has.
+
+    Notes
+    -----
+    The longest context is predicted for the memory and the CUDA context of the device that measured, beside the
+    scenario's prefill chunk.
     """
     if scenario.architecture != "published":
         raise UserError("scenario", f"architecture: got {scenario.architecture!r}, expected published", "Name another.")

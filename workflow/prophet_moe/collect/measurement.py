@@ -55,10 +55,23 @@ def spread(samples: Sequence[float], unit: str = "seconds") -> dict[str, float]:
 
 
 def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
-    """Make every part that is not there yet, then write `folder`: <kind>.csv, metadata.json and SHA256SUMS.
+    """Measure every part that is not there yet, then write <kind>.csv, metadata.json and SHA256SUMS.
 
-    `plan` is a dataclass, what is measured. A UserError refuses a folder with parts of another plan or machine, and
-    names a part that does not fit in memory; the parts before it are kept.
+    Parameters
+    ----------
+    folder : Path
+        Where parts and results go; parts that are there are kept.
+    kind : str
+        hardware, memory or prefetch.
+    plan : dataclass
+        What is measured, recorded in the metadata.
+    parts : mapping from str to callable
+        Functions that return rows, by the name of their part.
+
+    Raises
+    ------
+    UserError
+        Where the folder is complete, or holds parts of another plan or machine, or a part does not fit in memory.
     """
     refuse_complete(folder, "measurement")
     described = {"kind": kind, "plan": canonical_hash(asdict(plan)), "machine": machine.described()}

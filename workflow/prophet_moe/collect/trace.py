@@ -39,9 +39,25 @@ class Job:
 
 
 def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder: Path) -> None:
-    """Collect the trace of `job` into `folder`; called again after an interruption, it goes on.
+    """Collect a routing trace; called again after an interruption, it goes on.
 
-    A disk that fills or a device that runs out of memory ends it in a UserError; finished batches stay.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A Transformers model, ready for inference on its device.
+    name : str
+        What the trace calls the model.
+    job : Job
+        Prompts, batch size and how they are continued.
+    origin : Origin
+        Source and licence to record.
+    folder : Path
+        Where the trace goes; finished batches are kept under parts/.
+
+    Raises
+    ------
+    UserError
+        Where the folder is of another job or complete, the disk is full, or the device runs out of memory.
     """
     layers = moe_layers(model)
     router, ranked = probe(model, layers, name)

@@ -200,10 +200,26 @@ def datasheet_profile(gpu: str, spec: GpuSpec) -> Profile:
 
 
 def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
-    """Return the profile of `gpu`: measured where `folder`/<gpu>/ exists, else of the datasheet.
+    """Read what a GPU does per second: measured where `folder`/<gpu>/ exists, else by its datasheet.
 
-    A folder that is unfinished, changed, of another device, or that holds a time or size which is no number above 0
-    is a UserError.
+    Parameters
+    ----------
+    folder : Path
+        The folder of measurements, one folder per GPU.
+    gpu : str
+        Name of the GPU.
+    spec : GpuSpec
+        Its datasheet, which a measured device must agree with in name and memory.
+
+    Returns
+    -------
+    Profile
+        Bandwidths in bytes/s, operations per second, and curves of measured seconds.
+
+    Raises
+    ------
+    UserError
+        Where the folder is unfinished, changed, of another device, or holds a time or size that is no number above 0.
     """
     if not (folder / gpu).exists():
         return datasheet_profile(gpu, spec)

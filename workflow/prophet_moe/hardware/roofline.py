@@ -60,10 +60,36 @@ def layer_times(
     unique_experts: float | Sequence[float],
     precision: Precision = BF16,
 ) -> LayerTimes:
-    """Return the times of a step that decodes one token in each of `batch` sequences of `context` cached tokens.
+    """Time the layers of a step that decodes one token in each sequence of a batch.
 
-    `unique_experts` is u(B), one number or one per MoE layer of the decoder. Each of them is handed batch * k / u(B)
-    tokens, the average. An impossible number is a UserError.
+    Parameters
+    ----------
+    arch : Architecture
+        The model; of an encoder-decoder the decoder decodes.
+    profile : Profile
+        The GPU, measured or by its datasheet.
+    batch, context : int
+        Sequences, and cached tokens of each.
+    unique_experts : float or sequence of float
+        u(B), one number or one per MoE layer of the decoder; each expert is handed batch * k / u(B) tokens, the
+        average.
+    precision : Precision
+        Bits of weights, cache and state.
+
+    Returns
+    -------
+    LayerTimes
+        Seconds by layer with all experts at hand, and the seconds to fetch one expert.
+
+    Raises
+    ------
+    UserError
+        Where a number is impossible, such as more distinct experts than the batch can choose.
+
+    Notes
+    -----
+    The head of this module has the model: each operator takes max(bytes / HBM bandwidth, FLOPs / peak), or its measured
+    time.
     """
     layers = decoder_layers(arch, precision)
     moe = np.array([layer.moe for layer in layers])

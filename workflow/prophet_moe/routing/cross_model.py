@@ -44,8 +44,24 @@ def pooled(values: Sequence[float], least: float = 0.0) -> tuple[float, float, f
 
 
 def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], batching: str) -> list[PopularityCV]:
-    """Return for each of `models`, name to (E, k), its own trace's fit where there is one, else the pooled value.
+    """Return the popularity CV of each model: fitted to its own traces, else pooled from other models.
 
+    Parameters
+    ----------
+    fits : DataFrame
+        Rows of `law_schema.Fit` of all traces.
+    models : mapping from str to (int, int)
+        E and k by model.
+    batching : str
+        The way of batching whose fits count.
+
+    Returns
+    -------
+    list of PopularityCV
+        One per model, with a 95 % interval: of the fit, or of one model more (Student's t).
+
+    Notes
+    -----
     No popularity can vary more than when every token chooses the same k experts: sqrt(E/k - 1).
     """
     own = _fitted(fits, batching, CROSS_MODEL_LAW)
@@ -64,7 +80,20 @@ def popularity_cvs(fits: pd.DataFrame, models: Mapping[str, tuple[int, int]], ba
 
 
 def leave_one_out(fits: pd.DataFrame, residuals: pd.DataFrame, batching: str) -> list[LeaveOneOut]:
-    """Predict each trace from those of other models, by the cross-model law, the power law and uniform occupancy."""
+    """Predict u(B) of each trace from traces of other models alone.
+
+    Parameters
+    ----------
+    fits, residuals : DataFrame
+        Rows of `law_schema.Fit` and `law_schema.Residual` of all traces.
+    batching : str
+        The way of batching whose rows count.
+
+    Returns
+    -------
+    list of LeaveOneOut
+        One row per trace for the cross-model law, the power law and uniform occupancy.
+    """
     predictions = []
     for law in (CROSS_MODEL_LAW, "power_law", "uniform_occupancy"):
         rows = _fitted(fits, batching, law)

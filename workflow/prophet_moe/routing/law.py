@@ -25,7 +25,20 @@ rest = njit(cache=True)(urn.rest)
 
 
 def unique_experts(routing: Routing, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
-    """u(B) for arrays of experts E, choices per token k, `popularity_cv` and tokens B; not rounded."""
+    """Return u(B), the distinct routed experts that a batch activates in one layer, by the law of a scenario.
+
+    Parameters
+    ----------
+    routing : Routing
+        The law and, for the power law, its exponent.
+    experts, top_k, popularity_cv, batch : array (n,)
+        E, k, the popularity CV and the tokens B of each case.
+
+    Returns
+    -------
+    array (n,)
+        Expected values, not rounded.
+    """
     if routing.law == "power_law":
         return power_law(experts, top_k, routing.exponent, batch)
     if routing.law == "uniform_occupancy":
@@ -47,10 +60,29 @@ def uniform_occupancy(experts: Floats, top_k: Floats, batch: Floats) -> Floats:
 
 
 def dirichlet_occupancy(experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
-    """u(B) when only the spread of the experts' popularity is known: a symmetric Dirichlet-multinomial.
+    """Return u(B) where only the spread of the experts' popularity is known: a symmetric Dirichlet-multinomial.
 
-    `popularity_cv` is the standard deviation of p_e over its mean k/E. Skew over all tokens and clustering within a
-    batch have the same effect here, so one number holds both; 0 is uniform occupancy. Arrays of one shape, B whole.
+    Parameters
+    ----------
+    experts, top_k : array (n,)
+        Routed experts E and choices per token k.
+    popularity_cv : array (n,)
+        Standard deviation of the popularity p_e over its mean k/E; 0 is uniform occupancy.
+    batch : array (n,)
+        Tokens B, whole numbers.
+
+    Returns
+    -------
+    array (n,)
+        Expected distinct experts, between k and E.
+
+    Notes
+    -----
+    Skew over all tokens and clustering within a batch have the same effect here, so one number holds both.
+
+    References
+    ----------
+    Johnson, Kotz and Balakrishnan, Discrete Multivariate Distributions, 1997, chapter 35.
     """
     share = top_k / experts
     return experts * (1.0 - _missed(share, correlation_of(share, popularity_cv), batch.astype(np.int64)))

@@ -142,7 +142,22 @@ LAWS = (
 
 
 def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
-    """Fit every law under every way of batching: parameters to all sequences, errors from halves of them."""
+    """Fit every law for u(B) to a trace, under every way of batching.
+
+    Parameters
+    ----------
+    name : str
+        What the rows call the trace.
+    trace : Trace
+        Described tokens without repetition, of two sequences or more.
+
+    Returns
+    -------
+    fits : list of Fit
+        Parameters from all sequences with 95 % bootstrap intervals, errors on the half that was not fitted.
+    residuals : list of Residual
+        Prediction and measurement at each batch size.
+    """
     fits, residuals = [], []
     halves = sequences.split_by_sequence(trace, sequences.TRAINING_SHARE, SEED)
     for batching in BATCHINGS:

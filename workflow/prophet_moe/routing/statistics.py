@@ -204,13 +204,34 @@ def distinct_by_batch(
     seed: int = 0,
     copies: NDArray[np.int64] | None = None,
 ) -> Floats:
-    """(number of batches, L): u(B), the distinct experts that B tokens choose in a layer, mean over random batches.
+    """Estimate u(B), the distinct experts that B tokens choose in a layer, from random batches of a trace.
 
+    Parameters
+    ----------
+    trace : Trace
+        The tokens that count, of any phase.
+    batches : sequence of int
+        Tokens B of a batch.
+    batching : {"decode_step", "staggered", "prefill"}
+        How batches are drawn, see Notes.
+    samples : int
+        Random batches.
+    seed : int
+        Seed of the draw.
+    copies : array (S,) of int, optional
+        How often each sequence counts, once by default; one batch never holds a sequence twice.
+
+    Returns
+    -------
+    array (number of batches, L)
+        Means over the batches; NaN where no draw has B tokens.
+
+    Notes
+    -----
     `decode_step`: step t is the place of a random token in its sequence, so that a step weighs as many as run at it;
     then B sequences are drawn without replacement among those with a token t. `staggered`: B sequences, each at a
     random token of its own, as in continuous batching. `prefill`: B consecutive tokens from a random token on. A draw
-    with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
-    sequence counts, once by default; one batch never holds a sequence twice.
+    with fewer tokens than B counts for the smaller B only.
     """
     return _mean_distinct(distinct_counts(trace, batches, batching, samples, seed, copies))
 

@@ -39,7 +39,20 @@ AGAIN = "Collect or import it again."
 
 
 def write_trace(folder: Path, trace: Trace) -> None:
-    """Check `trace`, then write trace.parquet, metadata.json and SHA256SUMS to `folder`."""
+    """Check a trace, then write trace.parquet, metadata.json and SHA256SUMS to a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go; SHA256SUMS is written last and marks the folder as whole.
+    trace : Trace
+        The tokens, sequences one after another.
+
+    Raises
+    ------
+    UserError
+        Where the trace is unsound, or the files cannot be written.
+    """
     check(trace, folder)
     metadata = describe(trace.router, trace.origin) | {
         "kind": "trace",
@@ -117,7 +130,25 @@ def write_counts(folder: Path, counts: Counts) -> None:
 
 
 def read_trace(folder: Path, model: str | None = None) -> Trace:
-    """Read and check the trace in `folder`, which must be of `model` where one is named."""
+    """Read and check the trace in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder with trace.parquet, metadata.json and SHA256SUMS.
+    model : str, optional
+        The model that the trace must be of.
+
+    Returns
+    -------
+    Trace
+        The tokens, with logical expert ids in the range of the model.
+
+    Raises
+    ------
+    UserError
+        Where the folder is unfinished or changed, of another model, or holds an impossible choice.
+    """
     metadata = read_metadata(folder, "trace", model)
     path = folder / TRACE
     with _reading(path):

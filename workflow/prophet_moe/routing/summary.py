@@ -44,7 +44,20 @@ def totals_of(trace: Trace) -> Totals:
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
-    """Compute all statistics of the described tokens of `trace`, called `name`, without repetition."""
+    """Compute all statistics of the described tokens of a trace, without repetition.
+
+    Parameters
+    ----------
+    name : str
+        What the rows call the trace.
+    trace : Trace
+        The whole trace, prompts included.
+
+    Returns
+    -------
+    list of Row
+        Means over layers, then rows by layer, with the shuffled control and what uniform routing would give.
+    """
     trace = sequences.without_repetition(trace).described()
     return summarise_described(name, trace, totals_of(trace))
 

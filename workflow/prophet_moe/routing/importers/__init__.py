@@ -39,9 +39,30 @@ def _module(name: str) -> ModuleType:
 
 
 def import_source(name: str, source: Path, router: Router | str, origin: Origin, **options: Any) -> Trace | Counts:
-    """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`.
+    """Import routing that somebody else recorded.
 
-    `router` may be the name of a model that nothing is known of, for the formats in SELF_DESCRIBED.
+    Parameters
+    ----------
+    name : str
+        One of FORMATS.
+    source : Path
+        A file or a folder in that format.
+    router : Router or str
+        The router of the model; its name alone where nothing else is known, for the formats in SELF_DESCRIBED.
+    origin : Origin
+        Source, licence and checksum to record.
+    **options
+        Options of the format, the keyword arguments of its module's `read`.
+
+    Returns
+    -------
+    Trace or Counts
+        What the source holds: routing token by token, or how often each expert was chosen.
+
+    Raises
+    ------
+    UserError
+        Where the format or an option is unknown, or the source is unsound or in another format.
     """
     if name not in FORMATS:
         raise UserError(str(source), f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")

@@ -71,7 +71,22 @@ class Parameters:
 
 
 def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, seed: int) -> Trace:
-    """Generate `sequences` sequences of `tokens_per_sequence` decode tokens each; more sequences change none before."""
+    """Generate a synthetic routing trace of decode tokens.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Load, coupling, persistence and affinity by layer.
+    sequences, tokens_per_sequence : int
+        The size of the trace.
+    seed : int
+        A sequence depends on this and on its number alone, not on how many follow.
+
+    Returns
+    -------
+    Trace
+        Unranked choices of `sequences` x `tokens_per_sequence` tokens.
+    """
     router, tokens = parameters.router, sequences * tokens_per_sequence
     layers = len(router.layers)
     partner, ratio = partners(parameters.load)
