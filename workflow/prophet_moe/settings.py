@@ -45,7 +45,7 @@ class Quantile(StrictModel):
 
 
 class Activation(StrictModel):
-    """Peak activation memory."""
+    """Peak activation memory, by a rule and its numbers."""
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
     """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""
@@ -500,7 +500,7 @@ KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-o
 
 
 class FigureStyle(StrictModel):
-    """Looks of one figure."""
+    """Looks of one figure: its size as printed."""
 
     width_in: float = Field(gt=0)
     """Width as printed, inches: 3.33 is one column, 7 is two."""
@@ -509,7 +509,7 @@ class FigureStyle(StrictModel):
 
 
 class FigureStyles(StrictModel):
-    """Looks of each figure."""
+    """Looks of each figure, by its name."""
 
     figure1_memory_breakdown: FigureStyle = FigureStyle(width_in=7.0, height_in=3.2)
     figure2_kv_extension_by_model: FigureStyle = FigureStyle(width_in=3.33, height_in=3.4)
@@ -551,7 +551,7 @@ class Style(StrictModel):
 
 
 class StyleFile(StrictModel):
-    """The whole of config/style.yaml."""
+    """The whole of config/style.yaml: one key, `style`."""
 
     style: Style = Style()
 

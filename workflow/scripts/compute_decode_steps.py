@@ -16,7 +16,7 @@ from prophet_moe.settings import DecodeStep, Scenario
 
 
 def build(files, parameters):
-    """Write table 7."""
+    """Write table 7, the decode steps of every model on every GPU."""
     models = {path.stem: load_model(path) for path in files.models}
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)

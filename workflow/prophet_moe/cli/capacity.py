@@ -68,7 +68,7 @@ NUMBERS = {
 
 
 def add_command(commands: Any) -> None:
-    """Add `capacity`."""
+    """Add the command `capacity` to the parser."""
     capacity = commands.add_parser(
         "capacity",
         help="does a model fit a GPU, how long a context, and what a decode step takes",

@@ -1,4 +1,4 @@
-"""Commands about expert caches."""
+"""Commands that simulate caches of experts on routing traces."""
 
 import argparse
 import json
@@ -45,7 +45,7 @@ MB are 10^6 bytes, times are in ms. docs/simulation.md tells what is simulated a
 
 
 def add_commands(commands: Any) -> None:
-    """Add `sim`."""
+    """Add the command `sim` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     sim = commands.add_parser("sim", help="expert caches on recorded routing", **shown).add_subparsers(
         required=True, metavar="ACTION"
@@ -236,7 +236,6 @@ def _described(
     outcome: "Outcome",
     resident: float,
 ) -> dict[str, Any]:
-    """The outcome, JSON-like."""
     from prophet_moe.cachesim.experiments import layer_rows, metrics
 
     return {

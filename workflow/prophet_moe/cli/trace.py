@@ -30,7 +30,7 @@ docs/routing.md tells what each format holds."""
 
 
 def add_commands(commands: Any) -> None:
-    """Add `trace` and `data`."""
+    """Add the commands `trace` and `data` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     trace = commands.add_parser("trace", help="read, describe routing traces", **shown).add_subparsers(
         required=True, metavar="ACTION"
@@ -86,7 +86,7 @@ class FormatHelp(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Print and exit."""
+        """Print the help of the parser and exit."""
         parser.print_help()
         named = getattr(namespace, "format", None)
         if named in FORMATS:
@@ -164,7 +164,7 @@ def fit_curve(arguments: argparse.Namespace) -> None:
 
 
 def list_data(arguments: argparse.Namespace) -> None:
-    """Print the list."""
+    """Print the list of data sets, and which of them are here."""
     table = Table("id", "kind", "licence", "MB", "here")
     for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
         paths = datasets.located(name, dataset)
@@ -175,7 +175,7 @@ def list_data(arguments: argparse.Namespace) -> None:
 
 
 def fetch_data(arguments: argparse.Namespace) -> None:
-    """Download one dataset."""
+    """Download the files of one data set and check them."""
     known = datasets.load_datasets(DATASETS).datasets
     if arguments.id not in known:
         raise UserError("id", f"unknown dataset {arguments.id!r}, expected one of {', '.join(known)}", "Correct it.")

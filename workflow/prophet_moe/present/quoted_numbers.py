@@ -11,7 +11,7 @@ from prophet_moe.present.tables import average_extension, native_extension
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
-    """Size of the grid."""
+    """Count the models, GPUs, batch sizes and rows of the grid."""
     return {
         "GridModels": str(record["model"].nunique()),
         "GridGpus": str(record["gpu"].nunique()),
