@@ -31,9 +31,9 @@ class Question:
     """The memory constants of the model, with its popularity CV."""
     device_bytes: int
     scenario: Scenario
-    """With the runtime reserve of this GPU."""
+    """The scenario, with the runtime reserve of this GPU."""
     profile: Profile | None
-    """None where the GPU's bandwidths are not known."""
+    """What the GPU does per second; None where its bandwidths are not known."""
     step_context: int
     """Tokens in each sequence's cache at the decode step that is timed."""
     context: int | None = None

@@ -36,7 +36,7 @@ class ModelMemory:
     popularity_cv: Number = 0
     """Coefficient of variation of the popularity of the experts; 0 is uniform routing."""
     encoder_moe_layers: Number = 0
-    """Of the MoE layers those of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
+    """MoE layers of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
     predictor_bytes: Number = 0
     """Prophet's predictor, which predicts the other MoE layers."""
 

@@ -32,7 +32,7 @@ class PrefillTime:
 
     chunks: int
     compute_seconds: float
-    """With every expert resident, which is also all that a prefill takes then."""
+    """Seconds of compute, which is all that a prefill takes where every expert is resident."""
     streamed_bytes: int
     """Bytes of experts that each full chunk copies from host memory."""
     streaming_seconds: float

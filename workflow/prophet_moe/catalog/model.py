@@ -143,7 +143,7 @@ class Constant(StrictModel):
     interval: list[float] | None = None
     """Values that reproduce the report, other constants as given here."""
     interval_free_activation: list[float] | None = None
-    """The same with the activation rule left free."""
+    """Values that reproduce the report with the activation rule left free."""
 
     @model_validator(mode="after")
     def _unknown_or_valued(self) -> "Constant":

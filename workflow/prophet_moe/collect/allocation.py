@@ -12,7 +12,7 @@ from prophet_moe.errors import UserError
 SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "size calculation overflowed")
 """What errors say when memory cannot be had: PyTorch's allocators, the CUDA driver, cuBLAS and cuDNN."""
 DEVICE_SIGNS = ("ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Those that only tell of the device's memory."""
+"""Signs that tell of the memory of the device, not of the host."""
 
 Made = TypeVar("Made")
 

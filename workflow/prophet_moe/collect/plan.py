@@ -60,7 +60,7 @@ class TrainingPlan:
     warmup_steps: int
     weight_decay: float
     balance_coefficient: float
-    """Of the load-balancing loss, added for every layer (alpha of Switch, arXiv 2101.03961)."""
+    """Weight of the load-balancing loss, added for every layer (alpha of Switch, arXiv 2101.03961)."""
     seed: int
 
 

@@ -129,7 +129,7 @@ class Profile:
     experts: Mapping[ExpertShape, Curve] = field(default_factory=dict)
     """Tokens to seconds of one expert."""
     attention: Mapping[AttentionShape, Mapping[int, Curve]] = field(default_factory=dict)
-    """By batch: context in tokens to seconds."""
+    """Seconds of attention over context in tokens, by shape and batch."""
 
     @property
     def optimistic(self) -> bool:

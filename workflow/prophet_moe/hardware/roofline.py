@@ -31,7 +31,7 @@ class DecoderLayer:
     weights: int
     """Parameters but for the routed experts; the final norm counts with the first layer."""
     state_bytes: int
-    """Recurrent state per sequence."""
+    """Bytes of recurrent state per sequence."""
     attends: bool
     moe: bool
 

@@ -14,7 +14,7 @@ from prophet_moe.routing.trace import Trace
 SOURCES = 4
 """Layers l-d, l-d-1, l-d-2 of the same token, and layer l of the token before."""
 LAYERS_BEFORE = 3
-"""The report's context (000:69)."""
+"""Layers whose choices a predictor sees: the report's context (000:69)."""
 LOOKAHEADS = (1, 2, 3)
 """Layers d between the last that is known and the one that is predicted."""
 LIKELY = np.float32(0.5)

@@ -43,7 +43,7 @@ class Discrimination:
     """How often each score was given, by lookahead, recency, and whether the expert was chosen."""
 
     counts: Counts
-    """(D, RECENCIES, 2, LEVELS)."""
+    """(D, RECENCIES, 2, LEVELS): number of scores given."""
 
 
 def recency(trace: Trace) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ RANKS = (8, 16)
 """Ranks K reported besides k and 2k (003:183)."""
 RESAMPLES = 1000
 BINS = 10
-"""Of equal width in probability, for the calibration."""
+"""Bins of equal width in probability, for the calibration."""
 BASELINES = ("popularity", "previous_token", "naive_bayes", "transitions_1", "transitions_2", "transitions_3")
 """Among these the best one is what Prophet is held against; naive Bayes on all inputs is shown besides."""
 PROPHET, CONTROL, GATE, ORACLE = "prophet", "prophet_shuffled", "gate_input", "oracle"
@@ -138,7 +138,7 @@ class Sequences:
     """Which sequence each predicted token is of, and sequences drawn anew with replacement: the same for everyone."""
 
     owner: NDArray[np.int64]
-    """(n,)."""
+    """(n,): number of the sequence of each predicted token."""
     drawn: NDArray[np.int64]
     """(R, S): how often each resample holds each sequence."""
 

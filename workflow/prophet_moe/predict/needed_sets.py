@@ -17,7 +17,7 @@ from prophet_moe.routing.trace import Trace
 
 BATCHES = (1, 4, 16)
 SHARES = (0.5, 0.9, 0.99)
-"""Of the layer-steps, those whose experts are all among the predicted."""
+"""Shares of the layer-steps whose experts are all among the predicted."""
 LOOKAHEAD, SAMPLES, SEED = 1, 2000, 0
 
 

@@ -32,7 +32,7 @@ class PredictorScore:
     """95 % interval over sequences (bootstrap)."""
     high: float | None = None
     against: str = ""
-    """What a gain is over."""
+    """The predictor that a gain is over; empty for other statistics."""
 
 
 def read_predictor_scores(path: Path) -> pd.DataFrame:

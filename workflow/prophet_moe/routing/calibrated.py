@@ -46,7 +46,7 @@ class Observation(StrictModel):
     resident_share: float = Field(gt=0, le=1)
     """Experts that the cache of a layer holds, over E."""
     policy: str
-    """How the cache decides."""
+    """Replacement policy of the cache."""
     batch: int = Field(ge=1, le=1)
     """Sequences decoded together: only one is comparable."""
     hit_rate: float = Field(ge=0, le=1)
@@ -60,11 +60,11 @@ class Observation(StrictModel):
     start: Literal["cold", "warm"]
     """Whether the cache was empty at the first of them."""
     prompt_kind: str
-    """What was decoded."""
+    """Kind of text that was decoded."""
     source: str = Field(min_length=1)
     """Where it was published: owner/repository#number, or a file at a commit."""
     notes: str
-    """What a reader has to know besides."""
+    """Remarks on how the hit rate was measured."""
 
     @property
     def setting(self) -> Setting:
@@ -83,9 +83,9 @@ class Point(StrictModel):
     resident_share: float
     """Experts that the cache of a layer holds, over E."""
     hit_rate: float
-    """As published."""
+    """The hit rate as it was published."""
     error: float
-    """Of the generated traces, less the published hit rate."""
+    """Hit rate of the generated traces less the published one."""
     tokens: int
     """Decode tokens of each sequence."""
     start: Literal["cold", "warm"]
@@ -131,11 +131,11 @@ class Calibrated(StrictModel):
     source: list[str] = Field(min_length=1)
     """Where the points fitted were published."""
     scalars: FittedScalars
-    """What was fitted."""
+    """The fitted numbers of the generator."""
     fitted: list[Point] = Field(min_length=1)
-    """The points fitted."""
+    """Points that the numbers were fitted to."""
     left_out: list[Point]
-    """The points that were not."""
+    """Points that the numbers were not fitted to."""
 
     def parameters(self, router: Router) -> Parameters:
         """Return generator parameters for any router: its sizes, and the fitted numbers carried over."""

@@ -21,7 +21,7 @@ BATCHING = "staggered"
 FEWEST_WINDOWS = 20
 """Fewer windows give no interval."""
 BLOCKS, RESAMPLES = 200, 200
-"""Of the bootstrap: consecutive windows are joined to at most so many blocks, and drawn so often."""
+"""Blocks of consecutive windows that the bootstrap draws at most, and how often it draws."""
 SEED = 0
 
 

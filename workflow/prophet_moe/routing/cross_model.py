@@ -20,15 +20,15 @@ class LeaveOneOut:
     """A law fitted to traces of other models alone, beside the trace that was left out."""
 
     trace: str
-    """The one left out."""
+    """The trace that was left out."""
     batching: str
     law: str
     parameter: float
-    """Pooled from the others."""
+    """The parameter of the law, pooled from the other models."""
     low: float
     high: float
     own: float
-    """Fitted to the trace itself."""
+    """The parameter as fitted to the trace itself."""
     error_pct: float
     """Root mean square relative error of u(B), B > 1, percent."""
     worst_residual_pct: float

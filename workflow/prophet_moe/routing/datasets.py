@@ -62,7 +62,7 @@ class Dataset(StrictModel):
     licence: str
     citation: str
     use: str
-    """What it may be used for here."""
+    """What this project may use the data for."""
     files: list[DataFile] = Field(min_length=1)
     """The first is what is imported; the others go with it."""
     model: str = ""

@@ -9,12 +9,12 @@ from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings import Routing
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Tokens decoded together."""
+"""Batch sizes, in tokens, at which u(B) is measured."""
 BATCHINGS = ("staggered", "decode_step", "prefill")
 SATURATION_SHARE = 0.75
 """Share of the experts below which a power law is fitted: above, the limit E bends every curve."""
 REPORTED_EXPONENT = Routing().exponent
-"""Of the report's power law."""
+"""Exponent of the report's power law."""
 
 
 @dataclass(frozen=True)

@@ -96,11 +96,11 @@ class Sums:
     tokens: int = 0
     sequences: int = 0
     pairs: int = 0
-    """Tokens that follow one."""
+    """Tokens that follow another one of their sequence."""
     place: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """(tokens of the last block,): how many tokens of its sequence came before each."""
     last: Trace | None = None
-    """The last token."""
+    """The last token of what was added."""
 
     def __post_init__(self) -> None:
         """Begin with sums of 0 over no token."""

@@ -21,7 +21,7 @@ class PopularityCV:
 
     model: str
     batching: str
-    """Which batches it holds for."""
+    """The way of batching that it holds for."""
     value: float
     low: float
     """Ends of its 95 % interval; NaN, both, where there is none."""

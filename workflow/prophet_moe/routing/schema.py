@@ -24,7 +24,7 @@ class Row:
     """95 % interval over sequences (bootstrap), where there is one."""
     high: float | None = None
     control: float | None = None
-    """The same on the trace shuffled: each layer's choices permuted over all tokens."""
+    """The value on the shuffled trace: each layer's choices permuted over all tokens."""
     uniform: float | None = None
     """What independent uniform choices would give."""
 

@@ -89,13 +89,13 @@ class Recall:
     """Share of the true choices inside the top K of a ranking: (number of K, L - 1), layers from the second on."""
 
     ranks: tuple[int, ...]
-    """The K."""
+    """The ranks K of the recalls."""
     naive_bayes: Floats
-    """By log P(e) + sum over j of log P(j|e)."""
+    """Recall of the ranking by log P(e) + sum over j of log P(j|e)."""
     posterior: Floats
-    """By sum over j of log P(e|j), which counts P(e) k times; some publish this as naive Bayes."""
+    """Recall of the ranking by the sum over j of log P(e|j), which counts P(e) k times; some call it naive Bayes."""
     popularity: Floats
-    """By P(e)."""
+    """Recall of the ranking by P(e)."""
 
 
 def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
@@ -167,7 +167,7 @@ class Information:
 
     bits: Floats
     control: Floats
-    """The same after the token ids were shuffled over all tokens: the bias of counting few samples."""
+    """Bits after the token ids were shuffled over all tokens: the bias of counting few samples."""
 
 
 def token_information(trace: Trace, choice: Literal["first", "any"] = "any", seed: int = 0) -> Information:

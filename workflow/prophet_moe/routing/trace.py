@@ -39,7 +39,7 @@ class Origin:
     """Project, file or command."""
     licence: str
     source_sha256: str = ""
-    """Of the file that was read; empty where the trace was recorded here."""
+    """SHA-256 of the file that was read; empty where the trace was recorded here."""
     collector: str = ""
     """Name and version of the code that made it."""
     notes: dict = field(default_factory=dict)

@@ -10,7 +10,7 @@ from prophet_moe.collect import machine
 from prophet_moe.collect.measurement import spread
 
 DTYPE = torch.bfloat16
-"""Of weights, activations and KV caches."""
+"""Type of weights, activations and KV caches."""
 WARMUP = 3
 """Samples before the first one that counts."""
 

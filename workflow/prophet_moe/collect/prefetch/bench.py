@@ -43,9 +43,9 @@ class Replayed:
     """The times and outputs of one replay of S measured steps."""
 
     layers: dict[str, NDArray[np.float64]]
-    """Each (S, L)."""
+    """Times and counts by name, each (S, L)."""
     steps: dict[str, NDArray[np.float64]]
-    """Each (S,)."""
+    """Times by name, each (S,)."""
     outputs: torch.Tensor
     """(S, B, hidden)"""
 

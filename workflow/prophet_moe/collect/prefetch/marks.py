@@ -16,15 +16,15 @@ class Marks:
 
     begin: Any
     started: list[Any] = field(default_factory=list)
-    """Per layer, before its attention."""
+    """Moment before the attention of each layer."""
     asked: list[Any] = field(default_factory=list)
-    """Per layer, after its attention."""
+    """Moment after the attention of each layer, when its router asks."""
     waits: list[tuple[int, Any, Any]] = field(default_factory=list)
     """Layer, before and after the compute stream waited for a copy."""
     awaited: list[tuple[int, Any]] = field(default_factory=list)
     """Layer, and the end of the copy of a prefetched expert that it uses."""
     copies: list[tuple[str, int, Any, Any]] = field(default_factory=list)
-    """Kind, layer, begin and end."""
+    """Kind, layer, begin and end of each copy."""
     layers_host_late: int = 0
     """Layers that the device had started before the host had queued them whole."""
     computed: Any = None

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 COMPUTE, PREFETCH, DEMAND = "compute", "prefetch", "demand"
-"""The streams."""
+"""Names of the streams: compute, prefetches and demand copies."""
 CALIBRATION_CYCLES = 20_000_000
-"""Of the kernel that holds the device back: some 10 ms, long beside the time of a launch."""
+"""Cycles of the kernel that holds the device back: some 10 ms, long beside the time of a launch."""
 
 
 class HostQueues:

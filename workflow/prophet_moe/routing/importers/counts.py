@@ -40,7 +40,7 @@ from prophet_moe.validation import read_json, read_text
 
 COLUMNS = ("layer", "expert", "count")
 NAMES = ("counts", "logical_count")
-"""Of the array in an .npz file or a JSON object."""
+"""Names of the array of counts in an .npz file or a JSON object."""
 LARGEST_COUNT_DIGITS = 16
 LAYERS = 10_000
 """Ids of layers are below this."""

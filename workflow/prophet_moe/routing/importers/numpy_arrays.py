@@ -46,7 +46,7 @@ COLUMNS = [
     "n_decode_steps",
     "prompt_len_tokens",
 ]
-"""Of <name>_sequences.csv."""
+"""Columns of <name>_sequences.csv."""
 
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:

@@ -29,7 +29,7 @@ Lookup = Literal["ask", "request"]
 POPULARITY_CV = 0.484
 """Pooled popularity CV of the four recorded traces: staggered, tables/data/routing_variation.csv."""
 SMALLEST_WEIGHT = 1e-6
-"""Of an expert, over the largest: keeps every expert possible where the gamma distribution is very skewed."""
+"""Least weight of an expert over the largest: keeps every expert possible where the distribution is very skewed."""
 POPULARITY_CV_WEIGHT = 0.01
 """Squared error of the popularity CV, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
 PRIOR_WEIGHT = 1e-6

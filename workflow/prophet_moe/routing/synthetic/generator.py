@@ -47,7 +47,7 @@ class Parameters:
     coupling: Floats
     """(L,): log odds; the first means nothing."""
     persistence: Floats
-    """(L,): probabilities."""
+    """(L,): probability that a choice of the token before is kept."""
     affinity: Floats
     """(L,): standard deviation of the logarithm of a sequence's favours, the part that stays."""
     drift: Floats = field(default_factory=lambda: np.zeros(1))

@@ -27,9 +27,9 @@ class Moments:
     """The statistics of a trace that a generator is fitted to."""
 
     load: Floats
-    """(L, E)."""
+    """(L, E): share of each expert in all choices."""
     overlap: Floats
-    """(L,): of consecutive tokens."""
+    """(L,): overlap of the choices of consecutive tokens."""
     recall: Floats
     """(L - 1,): recall@k of naive Bayes on the layer before."""
     distinct: Floats

@@ -17,7 +17,7 @@ from prophet_moe.routing.importers.reading import fault
 from prophet_moe.routing.trace import DECODE, PREFILL
 
 ATLAS = "routing-trace-export"
-"""In the schema of a routing atlas."""
+"""What the schema of a routing atlas contains."""
 LISTS = ("trace", "entries", "data")
 DOCUMENT = {*LISTS, "schema"}
 """Keys of a document, as opposed to a JSON line."""
