@@ -1,6 +1,6 @@
 """Prompts as JSON lines: `text`, or `tokens` with the `continuation` that may be replayed; a `label` and a `piece`.
 
-`label` is the domain; prompts of one `piece` (a file, a chapter, a dialogue) are never learned from and judged by both.
+`label` is the domain; prompts of one `piece` (a file, a chapter, a dialogue) are never in both halves.
 """
 
 import hashlib

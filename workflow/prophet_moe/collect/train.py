@@ -200,11 +200,11 @@ def _measured(model: torch.nn.Module, plan: ModelPlan, corpus: EncodedCorpus, de
             batch = torch.from_numpy(window[None]).to(device)
             output = model(input_ids=batch, labels=batch, use_cache=False)
             losses.append(output.loss.item())
-        judged = np.concatenate(windows)
+        scored = np.concatenate(windows)
         domains[name] = {
             "loss": round(float(np.mean(losses)), 4),
-            "unigram_entropy": round(tokens.unigram_entropy(train, judged, corpus.vocabulary), 4),
-            "bigram_entropy": round(tokens.bigram_entropy(train, judged, corpus.vocabulary), 4),
+            "unigram_entropy": round(tokens.unigram_entropy(train, scored, corpus.vocabulary), 4),
+            "bigram_entropy": round(tokens.bigram_entropy(train, scored, corpus.vocabulary), 4),
         }
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
