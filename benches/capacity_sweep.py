@@ -42,7 +42,7 @@ def random_configurations(count: int, seed: int) -> dict[str, np.ndarray]:
         "batch": (1, 65),
     }
     columns = {name: rng.integers(*bounds, count).astype(float) for name, bounds in whole.items()}
-    return columns | {"forced_not_fitting": np.zeros(count, dtype=bool), "variation": rng.uniform(0, 2, count)}
+    return columns | {"forced_not_fitting": np.zeros(count, dtype=bool), "popularity_cv": rng.uniform(0, 2, count)}
 
 
 def chunks(count: int) -> Iterator[dict[str, np.ndarray]]:

@@ -26,10 +26,10 @@ WHOLE = """
 import sys
 from pathlib import Path
 from prophet_moe.routing import long_traces, store
-from prophet_moe.routing.summary import summarise_cleaned
+from prophet_moe.routing.summary import summarise_described
 folder = Path(sys.argv[1])
 found = long_traces.describe(folder, store.read_metadata(folder), whole=2**62)
-summarise_cleaned("bench", found.trace, found.totals)
+summarise_described("bench", found.trace, found.totals)
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
-from prophet_moe.routing.variation import Variation, read_variations
+from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment
 from tests import fuzzing
 
@@ -66,16 +66,16 @@ def gpus(experiment: Experiment) -> dict[str, GpuSpec]:
 
 
 @pytest.fixture(scope="session")
-def variations() -> dict[str, Variation]:
+def popularity_cvs() -> dict[str, PopularityCV]:
     """What the committed outputs say of each model's routing."""
-    return read_variations(ROOT / "tables/data/routing_variation.csv", "staggered")
+    return read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", "staggered")
 
 
 @pytest.fixture(scope="session")
-def grids(experiment, models, gpus, variations) -> dict[str, pd.DataFrame]:
+def grids(experiment, models, gpus, popularity_cvs) -> dict[str, pd.DataFrame]:
     """The capacity grid of each scenario."""
     return {
-        name: capacity_grid(models, gpus, experiment.batch_sizes, scenario, variations)
+        name: capacity_grid(models, gpus, experiment.batch_sizes, scenario, popularity_cvs)
         for name, scenario in experiment.scenarios.items()
     }
 

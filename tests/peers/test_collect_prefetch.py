@@ -22,7 +22,7 @@ from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.collect.prefetch.bench import Bench
 from prophet_moe.collect.prefetch.plan import check_workload
 from prophet_moe.collect.prefetch.queues import COMPUTE, DEMAND, PREFETCH, HostQueues
-from prophet_moe.collect.prefetch.rows import policy_rows
+from prophet_moe.collect.prefetch.schema import policy_rows
 from prophet_moe.collect.scoring import Predictor
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile

@@ -156,7 +156,7 @@ def replace_fields(scenario: Scenario, **values) -> Scenario:
 def test_properties(models, scenario, device_gb, batch, data):
     """More memory never shortens a context, a larger batch never lengthens it, experts kept are between k and E."""
     memory = model_memory(models[data.draw(st.sampled_from(sorted(models)))], scenario)
-    memory = replace(memory, variation=data.draw(st.floats(0, 3)))
+    memory = replace(memory, popularity_cv=data.draw(st.floats(0, 3)))
     here = evaluate(memory, device_gb * GB, batch, scenario)
     larger = evaluate(memory, (device_gb + 8) * GB, batch, scenario)
     more = evaluate(memory, device_gb * GB, batch + 1, scenario)
@@ -217,11 +217,11 @@ def test_encoder_of_switch_keeps_all_experts(models):
     )
 
 
-def test_extension_of_switch_with_its_encoder_resident(models, gpus, variations, experiment):
+def test_extension_of_switch_with_its_encoder_resident(models, gpus, popularity_cvs, experiment):
     """An audit by hand, at ceil(u) experts: 1.71, not 2.42, for Switch-Large, and 1.19, not 1.38, for Switch-Base."""
     mean_rule = CALIBRATED.model_copy(update={"resident": "mean"})
     chosen = {name: models[name] for name in ("Switch-Large-128", "Switch-Base-128")}
-    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, variations)
+    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, popularity_cvs)
     mean = grid[grid["case"] == ESTIMATE].groupby("model")["kv_extension_factor"].mean()
     assert mean["Switch-Large-128"] == pytest.approx(1.71, abs=0.01)
     assert mean["Switch-Base-128"] == pytest.approx(1.19, abs=0.01)

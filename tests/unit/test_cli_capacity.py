@@ -22,8 +22,8 @@ from prophet_moe.capacity.reference import evaluate
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.routing.pooling import variations as pool
-from prophet_moe.routing.variation import pooled_for, read_variations
+from prophet_moe.routing.cross_model import popularity_cvs as pool
+from prophet_moe.routing.popularity_cv import pooled_for, read_popularity_cvs
 from prophet_moe.settings.scenario import CALIBRATED
 from tests.conftest import ROOT, own_models
 from tests.fuzzing import fuzz
@@ -90,7 +90,7 @@ def test_capacity_of_a_model_that_no_build_has_seen_is_pooled(ask, project):
     shown, error = ask("capacity", "--model", "Qwen3-30B-A3B", "--gpu", "A100-80GB", "--json", folder=project)
     assert not error
     (found,) = of(shown)
-    pooled = read_variations(TABLES / "routing_variation.csv", "staggered")["Qwen3-235B"]
+    pooled = read_popularity_cvs(TABLES / "routing_variation.csv", "staggered")["Qwen3-235B"]
     assert f"varies by {pooled.value:.3g}" in found["rests_on"]["routing"]
     assert "pooled from" in found["rests_on"]["routing"]
     assert found["numbers"]["resident_experts"] == 8
@@ -114,7 +114,7 @@ def test_capacity_without_its_tables_pools_or_says_what_to_do(ask, project):
 @pytest.mark.parametrize("router", [(128, 8), (8, 2), (512, 10), (4, 3), (8, 8)])
 @pytest.mark.parametrize("batching", ["staggered", "decode_step", "prefill"])
 def test_pooled_for_is_what_a_build_would_write(router, batching):
-    known = read_variations(TABLES / "routing_variation.csv", batching)
+    known = read_popularity_cvs(TABLES / "routing_variation.csv", batching)
     (built,) = pool(pd.read_csv(TABLES / "routing_law_fits.csv"), {"new": router}, batching)
     found = pooled_for("new", *router, known)
     assert (found.model, found.source, found.pooled) == (built.model, built.source, True)
@@ -315,17 +315,17 @@ def test_hit_rates_of_a_file_that_is_no_frontier(tmp_path, content):
         read_hit_rates(path, 1)
 
 
-def question(models, gpus, variations, model: str, gpu: str, batch: int, rates: HitRates | None) -> Question:
+def question(models, gpus, popularity_cvs, model: str, gpu: str, batch: int, rates: HitRates | None) -> Question:
     """A question under the default scenario."""
     from dataclasses import replace
 
-    memory = replace(model_memory(models[model], CALIBRATED), variation=variations[model].value)
+    memory = replace(model_memory(models[model], CALIBRATED), popularity_cv=popularity_cvs[model].value)
     device, profile = device_bytes(gpus[gpu], CALIBRATED), datasheet_profile(gpu, gpus[gpu])
     arch = models[model].architecture
     return Question(model, gpu, batch, arch, memory, device, CALIBRATED, profile, 4096, None, rates)
 
 
-def test_step_takes_what_the_frontier_simulated(models, gpus, variations):
+def test_step_takes_what_the_frontier_simulated(models, gpus, popularity_cvs):
     """Both fetch on demand, so that the hit rate decides; the routing that stands in needs somewhat fewer experts."""
     frontier = pd.read_csv(TABLES / "frontier.csv").query(
         "strategy == 'on_demand' and resident_share < 1 and not waves"
@@ -334,7 +334,7 @@ def test_step_takes_what_the_frontier_simulated(models, gpus, variations):
         apart = []
         known = read_hit_rates(TABLES / "frontier.csv", batch)
         for row in frontier[frontier["batch_size"] == batch].itertuples():
-            asked = question(models, gpus, variations, row.model, row.gpu, batch, known[row.model])
+            asked = question(models, gpus, popularity_cvs, row.model, row.gpu, batch, known[row.model])
             unique = evaluate(asked.memory, asked.device_bytes, batch, CALIBRATED)["unique_experts"]
             apart.append(step(asked, unique, row.resident_experts).slowdown / row.slowdown - 1)
         assert len(apart) > 50
@@ -343,8 +343,8 @@ def test_step_takes_what_the_frontier_simulated(models, gpus, variations):
 
 
 @pytest.mark.parametrize("context", [1, 4096, 10**9])
-def test_most_resident_is_what_trying_each_count_finds(models, gpus, variations, context):
-    asked = question(models, gpus, variations, "DeepSeek-MoE-16B", "V100-32GB", 4, None)
+def test_most_resident_is_what_trying_each_count_finds(models, gpus, popularity_cvs, context):
+    asked = question(models, gpus, popularity_cvs, "DeepSeek-MoE-16B", "V100-32GB", 4, None)
     needed = 4 * context * asked.memory.kv_bytes_per_token
     tried = [
         count

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import counted, law, store
-from prophet_moe.routing.counted_law import beside_law, variation_of
+from prophet_moe.routing.counted_law import beside_law, popularity_cv_of
 from prophet_moe.routing.importers import import_source, import_trace
 from prophet_moe.routing.importers.reading import REMARKS
-from prophet_moe.routing.law_rows import BATCHES
+from prophet_moe.routing.law_schema import BATCHES
 from prophet_moe.routing.trace import PREFILL, Counts, Origin, Router, check_counts
 from tests.conftest import published
 from tests.fuzzing import fuzz
@@ -256,16 +256,16 @@ def test_impossible_counts_on_disk_are_refused(tmp_path):
         store.write_counts(tmp_path, counts)
 
 
-def test_variation_of_by_hand():
+def test_popularity_cv_of_is_that_by_hand():
     shares = counted.popularity(Counts(Router("Tiny", 4, 2, (0,)), np.array([[[3, 1, 4, 0]]]), ORIGIN))
     np.testing.assert_allclose(shares, [[0.75, 0.25, 1.0, 0.0]])
-    np.testing.assert_allclose(counted.variation(shares), np.std([3, 1, 4, 0]) / 2)
+    np.testing.assert_allclose(counted.popularity_cv(shares), np.std([3, 1, 4, 0]) / 2)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_beside_law_is_exact_at_one_and_two(seed):
-    """At the root mean square of the layers' variation the law has the right second moment."""
+    """At the root mean square of the layers' popularity CV the law has the right second moment."""
     counts = Counts(ROUTER, drawn(seed), ORIGIN)
     found = beside_law(counts)
     assert abs(found.rows[0].measured_error) < 1e-9 and abs(found.rows[1].measured_error) < 1e-9
@@ -280,22 +280,22 @@ def test_beside_law_fits_better_than_the_plain_spread():
     assert worst[1] < worst[0]
 
 
-def test_variation_of_a_total_has_no_interval():
-    found = variation_of(Counts(ROUTER, drawn(9), ORIGIN), "mine")
+def test_popularity_cv_of_a_total_has_no_interval():
+    found = popularity_cv_of(Counts(ROUTER, drawn(9), ORIGIN), "mine")
     assert np.isnan([found.low, found.high]).all()
     assert found.source == "counts of mine, no interval: it takes counts of 20 windows or more, here are 1"
 
 
-def test_variation_of_windows_has_an_interval():
+def test_popularity_cv_of_windows_has_an_interval():
     counts = drawn(9, windows=300, tokens=20)
-    found = variation_of(Counts(ROUTER, counts, ORIGIN), "mine")
+    found = popularity_cv_of(Counts(ROUTER, counts, ORIGIN), "mine")
     assert found.low < found.value < found.high < 1.5 * found.low
     assert (found.model, found.batching, found.source) == ("Tiny", "staggered", "counts of mine")
-    wide = variation_of(Counts(ROUTER, counts[:30], ORIGIN), "mine")
+    wide = popularity_cv_of(Counts(ROUTER, counts[:30], ORIGIN), "mine")
     assert wide.high - wide.low > found.high - found.low
 
 
-def test_variation_of_uniform_counts_is_none():
+def test_popularity_cv_of_uniform_counts_is_zero():
     found = beside_law(Counts(ROUTER, np.full((1, 3, 8), 100), ORIGIN))
     assert found.measured == 0 and found.effective < 0.01
     np.testing.assert_allclose(

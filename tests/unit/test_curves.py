@@ -33,7 +33,7 @@ def points(curve: str, use: str) -> list[calibrated.Observation]:
 def test_a_fitted_curve_meets_its_published_points(curve):
     scalars = Scalars(**ROUTINGS[curve].scalars.model_dump())
     for use, tolerance in (("fit", 0.02), ("left_out", 0.04)):
-        found = calibrated.judged(scalars, points(curve, use), Chains(sequences=48))
+        found = calibrated.evaluated(scalars, points(curve, use), Chains(sequences=48))
         for point in found:
             assert abs(point.error) <= tolerance, point
 
@@ -82,13 +82,13 @@ def test_gamma_weights_have_the_mean_and_the_spread():
         assert (np.diff(weights) <= 0).all()
 
 
-def test_popularity_variation_ignores_what_one_chain_prefers():
+def test_popularity_cv_ignores_what_one_chain_prefers():
     """Of sequences with favours of their own but one popularity, only the popularity counts."""
     even = curve_fit.chain_choices(replace(TOPICAL, spread=0), SMALL, 40, 0, Chains(200, 4))
     skewed = curve_fit.chain_choices(replace(TOPICAL, spread=0.9), SMALL, 40, 0, Chains(200, 4))
-    assert curve_fit.popularity_variation(even, 16) < 0.06
+    assert curve_fit.chain_popularity_cv(even, 16) < 0.06
     shares = np.bincount(skewed.ravel(), minlength=16) / skewed.size
-    measured = curve_fit.popularity_variation(skewed, 16)
+    measured = curve_fit.chain_popularity_cv(skewed, 16)
     assert measured == pytest.approx(shares.std() / shares.mean(), rel=0.03)
 
 
@@ -129,7 +129,7 @@ def test_sequences_share_experts_as_the_law_says(curve):
     router, batches = Router("test", 128, 8, (0, 1, 2, 3)), np.array([1, 8, 64])
     trace = generate(ROUTINGS[curve].parameters(router), 600, 4, seed=3)
     found = statistics.distinct_by_batch(trace, tuple(batches), "decode_step", samples=200).mean(axis=1)
-    law = dirichlet_occupancy(np.full(3, 128.0), np.full(3, 8.0), np.full(3, curve_fit.VARIATION), batches)
+    law = dirichlet_occupancy(np.full(3, 128.0), np.full(3, 8.0), np.full(3, curve_fit.POPULARITY_CV), batches)
     np.testing.assert_allclose(found, law, rtol=0.03)
 
 

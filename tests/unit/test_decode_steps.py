@@ -11,10 +11,10 @@ from studies.decode_steps.compute import decode_steps, with_fit
 
 
 @pytest.fixture(scope="module")
-def table(models, gpus, variations, experiment) -> pd.DataFrame:
+def table(models, gpus, popularity_cvs, experiment) -> pd.DataFrame:
     """Table 7 of the default scenario, by datasheets."""
     profiles = {name: datasheet_profile(name, spec) for name, spec in gpus.items()}
-    return decode_steps(models, profiles, experiment.batch_sizes, CALIBRATED, variations, DecodeStep())
+    return decode_steps(models, profiles, experiment.batch_sizes, CALIBRATED, popularity_cvs, DecodeStep())
 
 
 def test_with_fit_marks_hypothetical_times(table, grids):

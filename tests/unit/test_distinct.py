@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe.routing import distinct, statistics, store, summary
+from prophet_moe.routing import distinct, sequences, statistics, store
 from prophet_moe.routing.law import dirichlet_occupancy
 from tests.conftest import ROOT
 from tests.unit.test_statistics import make_trace, uniform_trace
 
 DRAWS = 4000
 ROUTERS = st.sampled_from([(4, 2), (8, 2), (16, 1), (60, 4), (64, 6), (64, 8), (128, 1), (128, 8), (256, 8)])
-VARIATIONS = st.sampled_from([0.0, 0.3, 0.484, 0.685, 1.0, 1.6])
+POPULARITY_CVS = st.sampled_from([0.0, 0.3, 0.484, 0.685, 1.0, 1.6])
 
 
 def columns(*numbers) -> list[np.ndarray]:
@@ -28,20 +28,20 @@ def quantile(share: float, *router_and_batch) -> int:
 
 
 @settings(max_examples=60, deadline=None)
-@given(ROUTERS, VARIATIONS, st.integers(2, 40), st.sampled_from([0.5, 0.9, 0.99]), st.integers(0, 2**32))
-def test_quantile_is_at_most_one_off_the_simulated(router, variation, batch, share, seed):
+@given(ROUTERS, POPULARITY_CVS, st.integers(2, 40), st.sampled_from([0.5, 0.9, 0.99]), st.integers(0, 2**32))
+def test_quantile_is_at_most_one_off_the_simulated(router, popularity_cv, batch, share, seed):
     """Simulated quantiles of the share -+ three standard errors leave room for the simulation's own error."""
-    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
+    drawn = distinct.simulate(*router, popularity_cv, batch, DRAWS, seed)
     error = 3 * np.sqrt(share * (1 - share) / DRAWS)
     low, high = np.quantile(drawn, (share - error, min(1, share + error)), method="inverted_cdf")
-    assert low - 1 <= quantile(share, *router, variation, batch) <= high + 1
+    assert low - 1 <= quantile(share, *router, popularity_cv, batch) <= high + 1
 
 
 @settings(max_examples=40, deadline=None)
-@given(ROUTERS, VARIATIONS, st.integers(1, 40), st.integers(0, 2**32))
-def test_mean_and_deviation_are_those_simulated(router, variation, batch, seed):
-    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
-    row = columns(*router, variation, batch)
+@given(ROUTERS, POPULARITY_CVS, st.integers(1, 40), st.integers(0, 2**32))
+def test_mean_and_deviation_are_those_simulated(router, popularity_cv, batch, seed):
+    drawn = distinct.simulate(*router, popularity_cv, batch, DRAWS, seed)
+    row = columns(*router, popularity_cv, batch)
     unique = dirichlet_occupancy(*row)
     spread = distinct.deviation(unique, *row)[0]
     assert drawn.mean() == pytest.approx(unique[0], abs=5 * max(drawn.std(), spread) / np.sqrt(DRAWS) + 1e-9)
@@ -50,10 +50,10 @@ def test_mean_and_deviation_are_those_simulated(router, variation, batch, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(ROUTERS, VARIATIONS, st.integers(1, 40), st.integers(-2, 3), st.integers(0, 2**32))
-def test_overflow_share_is_the_simulated_one(router, variation, batch, apart, seed):
-    drawn = distinct.simulate(*router, variation, batch, DRAWS, seed)
-    row = columns(*router, variation, batch)
+@given(ROUTERS, POPULARITY_CVS, st.integers(1, 40), st.integers(-2, 3), st.integers(0, 2**32))
+def test_overflow_share_is_the_simulated_one(router, popularity_cv, batch, apart, seed):
+    drawn = distinct.simulate(*router, popularity_cv, batch, DRAWS, seed)
+    row = columns(*router, popularity_cv, batch)
     unique = dirichlet_occupancy(*row)
     resident = np.ceil(unique - 1e-9) + apart
     share = distinct.overflow_share(unique, *row, resident)[0]
@@ -95,22 +95,24 @@ def test_quantile_of_a_trace_is_that_of_its_law(experts, top_k):
 def test_quantile_of_a_skewed_trace_is_that_of_its_law():
     """One popularity a layer, drawn as the law supposes; many layers, so that their mean is the law's."""
     rng = np.random.default_rng(0)
-    experts, variation = 64, 0.7
-    concentration = ((experts - 1) / variation**2 - 1) / experts
+    experts, popularity_cv = 64, 0.7
+    concentration = ((experts - 1) / popularity_cv**2 - 1) / experts
     layers = [rng.choice(experts, 2400, p=rng.dirichlet(np.full(experts, concentration))) for _ in range(200)]
     trace = make_trace(np.stack(layers, axis=1)[:, :, None], [40] * 60, experts)
     found = statistics.distinct_quantile(trace, (4, 16, 32), 0.99)
-    np.testing.assert_allclose(found, [quantile(0.99, experts, 1, variation, batch) for batch in (4, 16, 32)], atol=1)
+    np.testing.assert_allclose(
+        found, [quantile(0.99, experts, 1, popularity_cv, batch) for batch in (4, 16, 32)], atol=1
+    )
 
 
 @pytest.mark.parametrize("name", ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"])
 def test_quantile_of_recorded_traces_is_nearly_their_laws(name):
     """Experts of top-8 are chosen together more often than the law knows: one expert more, never fewer."""
-    trace = summary.cleaned(store.read_trace(ROOT / "resources/traces" / name))
+    trace = sequences.without_repetition(store.read_trace(ROOT / "resources/traces" / name)).described()
     fits = pd.read_csv(ROOT / "tables/data/routing_law_fits.csv").set_index(["trace", "batching", "law"])["value"]
-    variation = fits[name, "staggered", "dirichlet_occupancy"]
+    popularity_cv = fits[name, "staggered", "dirichlet_occupancy"]
     batches = (1, 4, 8, 16, 32, 64)
-    router = (trace.router.experts, trace.router.top_k, variation)
+    router = (trace.router.experts, trace.router.top_k, popularity_cv)
     found = statistics.distinct_quantile(trace, batches, 0.99)
     apart = found - [quantile(0.99, *router, batch) for batch in batches]
     assert set(apart) <= {0, 1}

@@ -12,7 +12,7 @@ from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.errors import UserError
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings.style import Style
 from studies.frontier import figure as frontier
 from studies.frontier.figure import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
@@ -233,7 +233,7 @@ def test_the_frontier_is_read_with_more_columns_not_fewer(points, tmp_path):
 
 
 def test_the_figure_needs_neither_numba_nor_scipy():
-    code = "import sys, studies.frontier.figure, prophet_moe.routing.rows, prophet_moe.present.save\n"
+    code = "import sys, studies.frontier.figure, prophet_moe.routing.schema, prophet_moe.present.save\n"
     code += "print({'numba', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -82,10 +82,10 @@ def test_slowdowns_have_each_point_once_a_sample(replayed):
     assert len(replayed) == 2 * 2 * len(STRATEGIES) * 2 * PLAN.samples
 
 
-def test_batches_too_large_to_replay_are_left_out(models, gpus, variations):
+def test_batches_too_large_to_replay_are_left_out(models, gpus, popularity_cvs):
     """A grid may have batches of 10^6, whose replay would not end."""
     chosen = {name: models[name] for name in ("Switch-Base-128", "Jamba-1.5-Large")}
-    grid = capacity_grid(chosen, gpus, (1, 64, 65, 10**6), Experiment().scenarios["calibrated"], variations)
+    grid = capacity_grid(chosen, gpus, (1, 64, 65, 10**6), Experiment().scenarios["calibrated"], popularity_cvs)
     rows = to_replay(grid, FrontierSettings())
     assert set(rows["batch_size"]) == {1, 64}
     assert set(rows["case"]) == {ESTIMATE}

@@ -593,10 +593,13 @@ def test_an_impossible_step_is_refused(change, told):
 EFFICIENCY, CONTEXT = 0.85, 4096
 PEER_INPUTS = {"V100": (0.90, 112, 12.3), "A100": (2.039, 312, 24.8), "H100": (3.35, 989, 55.6)}
 """HBM in TB/s and TFLOP/s, of which EFFICIENCY is reached, and the link in GB/s."""
+# Model | MiB of one expert | ms to copy it over the link of V100 | A100 | H100
 PEER_EXPERTS = """\
 | Mixtral bf16 | 336 | 28.64 | 14.21 | 6.34 |
 | OLMoE bf16 | 12 | 1.023 | .507 | .226 |
 | DeepSeek-V3 bf16 (fp8: half) | 84 | 7.16 | 3.55 | 1.58 |"""
+# Model | t_c, us a layer, A100 / H100 | t_x, us a layer | t_x / t_c | hit rate that hides all copies
+# | TPOT in ms, on demand and with perfect prefetch, at hit rate 0 | the same at 0.9
 PEER_STEPS = """\
 | Mixtral | 465 / 283 | 28413 / 12673 | 61.1 / 44.8 | .984 / .978 | 924/909; 415/406 | 106/91; 50/41 |
 | OLMoE | 97 / 59 | 4059 / 1810 | 41.9 / 30.7 | .976 / .967 | 66.5/64.9; 29.9/29.0 | 8.0/6.5; 3.8/2.9 |

@@ -29,16 +29,16 @@ def encoders_as_decoders(monkeypatch):
 
 
 @pytest.fixture
-def rules(models, gpus, experiment, variations, encoders_as_decoders) -> pd.DataFrame:
+def rules(models, gpus, experiment, popularity_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The table of rules for the resident experts, by rule, as audited."""
-    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, variations)
+    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, popularity_cvs)
     return table.set_index("resident")
 
 
 @pytest.fixture
-def by_mean(models, gpus, experiment, variations, encoders_as_decoders) -> pd.DataFrame:
+def by_mean(models, gpus, experiment, popularity_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The record where the resident experts are those of the mean layer-step, as audited."""
-    grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, variations)
+    grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs)
     return record(grid[grid["case"] == ESTIMATE])
 
 
@@ -122,8 +122,8 @@ def test_rules_of_a_power_law_leave_the_quantile_out(models, gpus):
     assert found["mean_overflow_share"].isna().all()
 
 
-def test_sensitivity_is_the_audits(models, gpus, experiment, variations, encoders_as_decoders):
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, variations, experiment.sensitivity)
+def test_sensitivity_is_the_audits(models, gpus, experiment, popularity_cvs, encoders_as_decoders):
+    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs, experiment.sensitivity)
     expected = {
         ("runtime_reserve_mib", 0): (108, 2.19, 1.28, 27.0, 52),
         ("runtime_reserve_mib", 1024): (102, 1.64, 1.28, 6.6, 55),
@@ -141,9 +141,9 @@ def test_sensitivity_is_the_audits(models, gpus, experiment, variations, encoder
     assert not expected
 
 
-def test_sensitivity_marks_the_scenarios_own_values(models, gpus, variations, records, experiment):
+def test_sensitivity_marks_the_scenarios_own_values(models, gpus, popularity_cvs, records, experiment):
     few = HeadlineSettings(runtime_reserve_mib=[1024], usable_memory_share=[0.5], prefill_chunk_tokens=[2048])
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, CALIBRATED, variations, few)
+    found = headline_sensitivity(models, gpus, experiment.batch_sizes, CALIBRATED, popularity_cvs, few)
     assert found["as_given"].tolist() == [True, False, True]
     own = extension_summary(records["calibrated"])
     for row in found[found["as_given"]].to_dict("records"):

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from prophet_moe.documents import merged, read_yaml
 
 from prophet_moe import cli
 from prophet_moe.catalog import load_gpus, load_models, model_names
@@ -27,7 +26,9 @@ from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing import store
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.trace import Origin, Router, Trace
-from prophet_moe.settings import FigureModels, resolve
+from prophet_moe.settings.experiment import resolve
+from prophet_moe.study import load_studies
+from prophet_moe.validation import merged, read_yaml
 from tests.conftest import ROOT
 from tests.fuzzing import VALUES, assert_sound, changed, fuzz
 
@@ -184,6 +185,7 @@ def test_any_number_of_hidden_layers_is_one_line(fresh_folder, layers, routed, t
     is_sound_or_one_line("sglang_routed_experts", path, hidden_layers=layers)
 
 
+STUDIES = {name: study.settings for name, study in load_studies(ROOT / "workflow/studies").items()}
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
 BASE = read_yaml(ROOT / "config/experiment.yaml")
 NAMES = st.lists(st.sampled_from([*MODELS[:4], "none", "", "a/b"]), max_size=3)
@@ -196,14 +198,21 @@ KEYS = {
         st.fixed_dictionaries({}, optional={"title": st.text(max_size=3), "routing": VALUES, "weight_bits": VALUES}),
         max_size=2,
     ),
-    "figure_models": st.dictionaries(st.sampled_from([*FigureModels.model_fields, "figure9"]), NAMES, max_size=2),
+    "studies": st.fixed_dictionaries(
+        {},
+        optional={
+            "kv_extension": st.dictionaries(st.sampled_from(["figure1_models", "figure9_models"]), NAMES, max_size=2),
+            "comparison": st.fixed_dictionaries({}, optional={"sequences": VALUES, "tokens": VALUES}),
+            "none": VALUES,
+        },
+    ),
     "models": st.just("all") | NAMES,
     "gpus": st.lists(st.sampled_from([*GPUS, "none"]), max_size=3),
     "counts": st.lists(st.sampled_from(["esft", "mine", "none"]), max_size=3),
     "traces": st.lists(st.sampled_from(["small-6x8-top2", "esft", "none"]), max_size=3),
     "batch_sizes": st.lists(st.integers(-1, 99) | st.integers(), max_size=4),
     "reference": st.fixed_dictionaries({}, optional={"gpu": st.sampled_from([*GPUS, "none"]), "batch_size": VALUES}),
-    "simulation": st.fixed_dictionaries({}, optional={"sequences": VALUES, "tokens": VALUES, "timed_as": VALUES}),
+    "replay": st.fixed_dictionaries({}, optional={"copy_chunk_mb": VALUES, "timed_as": VALUES}),
     "style": st.fixed_dictionaries({}, optional={"png_dpi": VALUES, "traces": VALUES, "heatmap": VALUES}),
 }
 OVERLAYS = st.fixed_dictionaries({}, optional={key: likely | VALUES for key, likely in KEYS.items()})
@@ -218,7 +227,9 @@ def test_overlays_are_resolved_or_one_line(fresh_folder, overlay, other):
     try:
         read = read_yaml(path)
         config = merged(BASE, read)
-        found = resolve(config, [path], MODELS, GPUS, lambda _: ["small-6x8-top2"], ["esft", "mine"]).experiment
+        found = resolve(
+            config, [path], MODELS, GPUS, STUDIES, lambda _: ["small-6x8-top2"], ["esft", "mine"]
+        ).experiment
     except UserError as error:
         assert len(str(error).splitlines()) == 1
         return
@@ -227,8 +238,8 @@ def test_overlays_are_resolved_or_one_line(fresh_folder, overlay, other):
     assert set(found.counts) <= {"esft", "mine"} and set(found.traces) <= {"small-6x8-top2"}
     assert set(found.selected_models() or ()) <= set(MODELS) and set(found.gpus) <= set(GPUS)
     assert all(0 < batch <= 10**6 for batch in found.batch_sizes)
-    assert all(set(names) <= set(MODELS) for _, names in found.figure_models)
-    assert found.simulation.sequences * found.simulation.tokens <= 10**6
+    assert set(found.studies.kv_extension.figure1_models) <= set(MODELS)
+    assert found.studies.comparison.sequences * found.studies.comparison.tokens <= 10**6
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

@@ -26,9 +26,9 @@ from tests.unit.test_statistics import make_trace, uniform_trace
 LAWS = ("dirichlet_occupancy", "uniform_occupancy", "power_law")
 
 
-def dirichlet(experts: int, top_k: int, variation: float, batches) -> np.ndarray:
+def dirichlet(experts: int, top_k: int, popularity_cv: float, batches) -> np.ndarray:
     """Dirichlet occupancy of one router at several batch sizes."""
-    columns = (np.full(len(batches), value, float) for value in (experts, top_k, variation))
+    columns = (np.full(len(batches), value, float) for value in (experts, top_k, popularity_cv))
     return dirichlet_occupancy(*columns, np.array(batches, float))
 
 
@@ -37,7 +37,7 @@ def uniform(experts: int, top_k: int, batches) -> np.ndarray:
     return uniform_occupancy(*(np.full(len(batches), value, float) for value in (experts, top_k)), np.array(batches))
 
 
-def variation_of(share: float, correlation: float) -> float:
+def popularity_cv_of(share: float, correlation: float) -> float:
     """Standard deviation over mean of a beta distribution with mean `share` and sum of parameters 1 / rho - 1."""
     return sqrt(correlation * (1 - share) / share)
 
@@ -57,8 +57,8 @@ def test_dirichlet_occupancy_is_the_mean_over_all_outcomes_of_polyas_urn(experts
     for tokens in product(range(experts), repeat=batch):
         counts = np.bincount(tokens, minlength=experts)
         expected += np.prod(poch(concentration, counts)) / poch(experts * concentration, batch) * len(set(tokens))
-    variation = variation_of(1 / experts, 1 / (experts * concentration + 1))
-    assert dirichlet(experts, 1, variation, [batch])[0] == pytest.approx(expected, rel=1e-12)
+    popularity_cv = popularity_cv_of(1 / experts, 1 / (experts * concentration + 1))
+    assert dirichlet(experts, 1, popularity_cv, [batch])[0] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("experts", "top_k"), [(8, 1), (8, 2), (64, 6), (128, 1), (5, 4)])
@@ -66,7 +66,7 @@ def test_dirichlet_occupancy_is_the_mean_over_all_outcomes_of_polyas_urn(experts
 def test_dirichlet_occupancy_is_a_beta_binomial_by_expert(experts, top_k, correlation):
     share, batches = top_k / experts, np.array([1, 2, 3, 17, 64, 500])
     a, b = (part * (1 - correlation) / correlation for part in (share, 1 - share))
-    found = dirichlet(experts, top_k, variation_of(share, correlation), batches)
+    found = dirichlet(experts, top_k, popularity_cv_of(share, correlation), batches)
     missed = 1 - found / experts
     np.testing.assert_allclose(missed, betabinom.pmf(0, batches, a, b), rtol=1e-8, atol=1e-11)
     np.testing.assert_allclose(missed, np.exp(betaln(a, b + batches) - betaln(a, b)), rtol=1e-8, atol=1e-11)
@@ -74,7 +74,7 @@ def test_dirichlet_occupancy_is_a_beta_binomial_by_expert(experts, top_k, correl
 
 @st.composite
 def routers(draw) -> tuple[int, int, float]:
-    """E, k, and a variation between 0 and the largest possible."""
+    """E, k, and a popularity CV between 0 and the largest possible."""
     experts = draw(st.integers(1, 300))
     top_k = draw(st.integers(1, experts))
     return experts, top_k, draw(st.floats(0, 1)) * sqrt(experts / top_k - 1)
@@ -82,7 +82,7 @@ def routers(draw) -> tuple[int, int, float]:
 
 @settings(deadline=None, max_examples=50)
 @given(router=routers(), batch=st.integers(1, 600))
-def test_without_variation_it_is_uniform_occupancy(router, batch):
+def test_dirichlet_at_popularity_cv_zero_is_uniform(router, batch):
     experts, top_k, _ = router
     np.testing.assert_allclose(
         dirichlet(experts, top_k, 0, [batch]), uniform(experts, top_k, [batch]), rtol=1e-12, atol=0
@@ -92,33 +92,33 @@ def test_without_variation_it_is_uniform_occupancy(router, batch):
 @settings(deadline=None, max_examples=50)
 @given(router=routers(), share=st.floats(0, 1), batch=st.integers(1, 300))
 def test_dirichlet_occupancy_is_bounded_and_monotone(router, share, batch):
-    """Between k and E; more variation, no more experts; more tokens, no fewer; rounding of 1e-12 allowed."""
-    experts, top_k, variation = router
-    (here, more_tokens), less_variation = (
-        dirichlet(experts, top_k, variation, [batch, batch + 1]),
-        dirichlet(experts, top_k, share * variation, [batch])[0],
+    """Between k and E; a larger popularity CV, no more experts; more tokens, no fewer; rounding of 1e-12 allowed."""
+    experts, top_k, popularity_cv = router
+    (here, more_tokens), less_popularity_cv = (
+        dirichlet(experts, top_k, popularity_cv, [batch, batch + 1]),
+        dirichlet(experts, top_k, share * popularity_cv, [batch])[0],
     )
     slack = 1e-12 * experts
     assert top_k - slack <= here <= more_tokens + slack
-    assert here <= less_variation + slack <= experts + 2 * slack
-    assert less_variation <= uniform(experts, top_k, [batch])[0] + slack
+    assert here <= less_popularity_cv + slack <= experts + 2 * slack
+    assert less_popularity_cv <= uniform(experts, top_k, [batch])[0] + slack
 
 
-def test_as_much_variation_as_there_can_be_leaves_k_experts_and_more_changes_nothing():
-    for variation in (sqrt(64 / 6 - 1), 10.0, 1e6):
-        np.testing.assert_allclose(dirichlet(64, 6, variation, [1, 2, 1000]), 6, rtol=1e-12)
+def test_dirichlet_at_the_largest_popularity_cv_leaves_k():
+    for popularity_cv in (sqrt(64 / 6 - 1), 10.0, 1e6):
+        np.testing.assert_allclose(dirichlet(64, 6, popularity_cv, [1, 2, 1000]), 6, rtol=1e-12)
     assert dirichlet(8, 8, 3.0, [1, 5]).tolist() == [8, 8]
 
 
 @settings(deadline=None, max_examples=50)
 @given(router=routers(), batches=st.lists(st.integers(1, 200), min_size=1, max_size=5).map(sorted))
 def test_clustered_occupancy_of_equal_experts_is_dirichlet_occupancy(router, batches):
-    experts, top_k, variation = router
+    experts, top_k, popularity_cv = router
     share = top_k / experts
-    correlation = variation**2 * share / (1 - share) if share < 1 else 0.0
+    correlation = popularity_cv**2 * share / (1 - share) if share < 1 else 0.0
     popularity = np.full((3, experts), share)
     found = clustered_occupancy(popularity, correlation, batches)
-    np.testing.assert_allclose(found, dirichlet(experts, top_k, variation, batches), rtol=1e-10)
+    np.testing.assert_allclose(found, dirichlet(experts, top_k, popularity_cv, batches), rtol=1e-10)
 
 
 @settings(deadline=None, max_examples=50)
@@ -193,26 +193,30 @@ def test_staggered_batches_of_one_token_sequences_follow_skewed_occupancy():
     exponent=st.floats(0.01, 1),
 )
 def test_the_scalar_reference_is_the_law(rows, law, exponent):
-    """Variations of up to twice the largest possible, for a given one may be too large for a model."""
+    """Popularity CVs of up to twice the largest possible, for a given one may be too large for a model."""
     routing = Routing(law=law, exponent=exponent)
     columns = [
         np.array(column, float)
-        for column in zip(*((e, k, excess * variation, b) for (e, k, variation), b, excess in rows), strict=True)
+        for column in zip(
+            *((e, k, excess * popularity_cv, b) for (e, k, popularity_cv), b, excess in rows), strict=True
+        )
     ]
     expected = [
-        reference.unique_experts(routing, int(e), int(k), variation, int(batch))
-        for e, k, variation, batch in zip(*columns, strict=True)
+        reference.unique_experts(routing, int(e), int(k), popularity_cv, int(batch))
+        for e, k, popularity_cv, batch in zip(*columns, strict=True)
     ]
     np.testing.assert_allclose(unique_experts(routing, *columns), expected, rtol=1e-12)
 
 
 def test_each_name_is_its_law():
-    experts, top_k, variation, batch = (np.array([value]) for value in (64.0, 6.0, 0.8, 8.0))
-    found = {law: unique_experts(Routing(law=law, exponent=0.7), experts, top_k, variation, batch)[0] for law in LAWS}
+    experts, top_k, popularity_cv, batch = (np.array([value]) for value in (64.0, 6.0, 0.8, 8.0))
+    found = {
+        law: unique_experts(Routing(law=law, exponent=0.7), experts, top_k, popularity_cv, batch)[0] for law in LAWS
+    }
     assert found == {
         "power_law": power_law(experts, top_k, 0.7, batch)[0],
         "uniform_occupancy": uniform_occupancy(experts, top_k, batch)[0],
-        "dirichlet_occupancy": dirichlet_occupancy(experts, top_k, variation, batch)[0],
+        "dirichlet_occupancy": dirichlet_occupancy(experts, top_k, popularity_cv, batch)[0],
     }
     assert len(set(found.values())) == 3
 

@@ -13,12 +13,12 @@ from scipy import stats
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law, law_fit
 from prophet_moe.routing.law_fit import BATCHES, BATCHINGS, LAWS, SATURATION_SHARE, Observed
-from prophet_moe.routing.sequences import divisible, popularity, split_by_sequence
+from prophet_moe.routing.sequences import TRAINING_SHARE, divisible, popularity, split_by_sequence
 from prophet_moe.routing.trace import Trace, sequence_starts
 from tests.unit.test_statistics import make_trace, traces, uniform_trace
 
 EXPERTS = 32
-VARIATION, CORRELATION = 0.8, 0.03
+POPULARITY_CV, CORRELATION = 0.8, 0.03
 """What the two traces below are drawn with."""
 RESAMPLES = 60
 FITTED = {"power_law", "clustered_occupancy", "dirichlet_occupancy"}
@@ -30,13 +30,13 @@ def beta_of(share: float, correlation: float) -> tuple[float, float]:
 
 
 def skewed_trace(layers: int = 8, lengths=(20,) * 200) -> Trace:
-    """Independent tokens, k = 1; experts differ in popularity by VARIATION.
+    """Independent tokens, k = 1; experts differ in popularity by POPULARITY_CV.
 
     The popularities of all layers together are evenly spaced quantiles of the beta distribution.
     """
     share, rng = 1 / EXPERTS, np.random.default_rng(1)
     places = (np.arange(EXPERTS * layers) + 0.5) / (EXPERTS * layers)
-    quantiles = stats.beta.ppf(places, *beta_of(share, VARIATION**2 * share / (1 - share)))
+    quantiles = stats.beta.ppf(places, *beta_of(share, POPULARITY_CV**2 * share / (1 - share)))
     popularity = rng.permuted(quantiles.reshape(EXPERTS, layers).T, axis=1)
     popularity /= popularity.sum(axis=1, keepdims=True)
     choices = np.stack([rng.choice(EXPERTS, sum(lengths), p=shares) for shares in popularity], axis=1)
@@ -120,17 +120,17 @@ def test_parameters_of_exact_laws_are_found(correlation, experts, top_k):
     given_unique = law.clustered_occupancy(np.full((1, experts), share), correlation, BATCHES)
     seen = observed(given_unique, experts, top_k)
     assert law_fit.fit_correlation(seen) == pytest.approx(correlation, abs=1e-5)
-    assert law_fit.fit_variation(seen) ** 2 * share / (1 - share) == pytest.approx(correlation, abs=1e-5)
-    variation = sqrt(correlation * (1 - share) / share)
-    np.testing.assert_allclose(law_fit.dirichlet(seen, variation), given_unique, rtol=1e-9)
+    assert law_fit.fit_popularity_cv(seen) ** 2 * share / (1 - share) == pytest.approx(correlation, abs=1e-5)
+    popularity_cv = sqrt(correlation * (1 - share) / share)
+    np.testing.assert_allclose(law_fit.dirichlet(seen, popularity_cv), given_unique, rtol=1e-9)
 
 
-def test_the_variation_of_a_trace_is_found(skewed):
+def test_fit_popularity_cv_finds_that_of_a_trace(skewed):
     """Of its popularity, whatever the batches: tokens are independent. 95 % intervals: a seed in twenty misses it."""
     fits, _ = skewed
     for batching in BATCHINGS:
         fit = fits.loc[batching, "dirichlet_occupancy"]
-        assert fit["low"] <= VARIATION <= fit["high"]
+        assert fit["low"] <= POPULARITY_CV <= fit["high"]
         assert fit["low"] <= fit["value"] <= fit["high"]
         assert fit["high"] - fit["low"] < 0.15
         assert fits.loc[batching, "clustered_occupancy"]["low"] < 1e-3
@@ -195,7 +195,7 @@ def test_fits_are_what_their_residuals_say(drawn, request):
 
 def test_predictions_come_from_one_half_and_are_judged_on_the_other(clustered):
     _, residuals = clustered
-    learned, held_out = split_by_sequence(clustered_trace(), law_fit.TRAINING_SHARE, law_fit.SEED)
+    learned, held_out = split_by_sequence(clustered_trace(), TRAINING_SHARE, law_fit.SEED)
     rows = residuals[residuals["batching"] == "prefill"].set_index("law")
     for part, column, name in ((learned, "predicted", "empirical"), (held_out, "held_out", "uniform_occupancy")):
         seen = law_fit.observe(part, "prefill", popularity(part), 4 * law_fit.SAMPLES, law_fit.SEED)

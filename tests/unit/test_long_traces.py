@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from prophet_moe.cli import trace as command
 from prophet_moe.errors import UserError
 from prophet_moe.routing import long_traces, store
-from prophet_moe.routing.summary import Totals, cleaned, summarise, summarise_cleaned, totals_of
+from prophet_moe.routing.sequences import without_repetition
+from prophet_moe.routing.summary import Totals, summarise, summarise_described, totals_of
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, joined
 
 ENOUGH = 2**40
@@ -60,7 +61,7 @@ def described(folder: Path, tokens: int, sample: int = ENOUGH) -> long_traces.De
 @settings(max_examples=100, deadline=None)
 @given(trace=traces(), tokens=st.integers(1, 7))
 def test_blocks_add_up_to_what_memory_holds(tmp_path_factory, trace, tokens):
-    counted = cleaned(trace)
+    counted = without_repetition(trace).described()
     folder = tmp_path_factory.mktemp("trace")
     store.write_trace(folder, trace)
     with np.errstate(invalid="ignore"):
@@ -74,7 +75,7 @@ def test_blocks_add_up_to_what_memory_holds(tmp_path_factory, trace, tokens):
 @settings(max_examples=100, deadline=None)
 @given(trace=traces(), tokens=st.integers(1, 7), sample=st.integers(1, 40))
 def test_a_sample_is_whole_sequences_or_beginnings(tmp_path_factory, trace, tokens, sample):
-    counted = cleaned(trace)
+    counted = without_repetition(trace).described()
     folder = tmp_path_factory.mktemp("trace")
     store.write_trace(folder, trace)
     width = len(trace.router.layers) * trace.router.top_k
@@ -129,7 +130,7 @@ def test_a_sample_keeps_the_totals_of_the_whole(tmp_path):
 
 
 def rows_of(found: long_traces.Described) -> pd.DataFrame:
-    return pd.DataFrame(summarise_cleaned("long", found.trace, found.totals))
+    return pd.DataFrame(summarise_described("long", found.trace, found.totals))
 
 
 def test_long_sequences_are_cut_and_the_note_says_so(tmp_path):

@@ -22,7 +22,6 @@ from prophet_moe.predict.evaluate import BASELINES, BINS, CONTROL, GATE, ORACLE,
 from prophet_moe.predict.gate import RouterInputs, read_router_inputs
 from prophet_moe.predict.network import WEIGHTS, Network, read_network, read_trained
 from prophet_moe.routing import sequences, store
-from prophet_moe.routing.summary import cleaned
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Trace, sequence_starts
 from studies.prediction.compute import prediction_by_domain, prediction_summary
 from tests.conftest import ROOT
@@ -93,13 +92,13 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 
     if all(flags[: len(starts) - 1]):
         with pytest.raises(UserError, match="flags every sequence as repetitive, expected at least 1"):
-            sequences.unrepeated(trace)
+            sequences.without_repetition(trace)
         return
     stays: dict[bytes, int] = {}
     for number in range(len(starts) - 1):
         if not flags[number]:
             stays.setdefault(trace.experts[starts[number] : starts[number + 1]].tobytes(), number)
-    kept = sequences.unrepeated(trace)
+    kept = sequences.without_repetition(trace)
     assert sorted(stays.values()) == np.unique(kept.sequence).tolist()
     np.testing.assert_array_equal(kept.phase, trace.phase[np.isin(trace.sequence, list(stays.values()))])
 
@@ -113,7 +112,7 @@ def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, fla
 
 def test_nothing_is_flagged_where_the_source_says_nothing():
     trace = uniform_trace([3, 3, 3], 2, 8, 2)
-    assert len(sequences.unrepeated(trace)) == len(trace)
+    assert len(sequences.without_repetition(trace)) == len(trace)
 
 
 def test_statistics_and_predictors_leave_out_the_same_sequences():
@@ -124,7 +123,7 @@ def test_statistics_and_predictors_leave_out_the_same_sequences():
     trace.phase[:] = np.tile([PREFILL, PREFILL, DECODE, DECODE], 4)
     notes = {"sequences": [{"has_repetition": number == 3} for number in range(4)]}
     trace = replace(trace, origin=Origin("test", "", notes=notes))
-    described = set(cleaned(trace).sequence.tolist())
+    described = set(sequences.without_repetition(trace).described().sequence.tolist())
     assert described == {0, 1} == set().union(*(part.sequence.tolist() for part in split(trace)))
 
 
@@ -441,51 +440,51 @@ def rule_network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def judgements(determined) -> pd.DataFrame:
+def table(determined) -> pd.DataFrame:
     """Of a network that knows the rule, and of every third token's router inputs, which only tell the next layer."""
     sample = np.arange(len(determined)) % 3 == 0
     inputs = np.zeros((sample.sum(), len(LAYERS), EXPERTS), np.float32)
     np.put_along_axis(inputs, determined.experts[sample].astype(int), 1, axis=2)
     routers = np.stack([moved(1, 1.0).T] * len(LAYERS))
     recorded = RouterInputs(determined.sequence[sample], determined.position[sample], inputs, routers)
-    return pd.DataFrame(evaluate.evaluate("made", determined, rule_network(), recorded))
+    return pd.DataFrame(evaluate.evaluate_predictors("made", determined, rule_network(), recorded))
 
 
-def recall(judgements: pd.DataFrame, predictor: str, lookahead: int, rank: int, tokens: str = "held_out") -> pd.Series:
+def recall(table: pd.DataFrame, predictor: str, lookahead: int, rank: int, tokens: str = "held_out") -> pd.Series:
     """The mean over layers and its interval."""
     wanted = {"statistic": "recall", "predictor": predictor, "lookahead": lookahead, "x": rank, "tokens": tokens}
-    rows = judgements[judgements["layer"].isna() & (judgements[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    rows = table[table["layer"].isna() & (table[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     assert len(rows) == 1
     return rows.iloc[0]
 
 
 @pytest.mark.parametrize("lookahead", LOOKAHEADS)
-def test_recall_where_each_layer_decides_the_next(judgements, lookahead):
+def test_recall_where_each_layer_decides_the_next(table, lookahead):
     """Uniform choices: whoever does not see the layer before finds K of E, whoever does finds all."""
     for rank in (TOP_K, 2 * TOP_K, 8):
         for predictor in (PROPHET, ORACLE, "naive_bayes", "naive_bayes_all_inputs"):
-            found = recall(judgements, predictor, lookahead, rank)
+            found = recall(table, predictor, lookahead, rank)
             assert found["value"] == found["low"] == found["high"] == 1, predictor
         for predictor in ("popularity", "previous_token", CONTROL):
-            found = recall(judgements, predictor, lookahead, rank)
+            found = recall(table, predictor, lookahead, rank)
             assert found["value"] == pytest.approx(rank / EXPERTS, abs=0.05), predictor
             assert 0 < found["low"] < found["value"] < found["high"] < 1
 
 
-def test_recall_of_the_gate_is_whole_one_layer_ahead(judgements):
+def test_recall_of_the_gate_is_whole_one_layer_ahead(table):
     """Its rule is that of one layer; further ahead the experts that it finds are others."""
-    assert recall(judgements, GATE, 1, TOP_K, "router_inputs")["value"] == 1
-    assert recall(judgements, GATE, 2, TOP_K, "router_inputs")["value"] < 0.5
-    assert recall(judgements, PROPHET, 2, TOP_K, "router_inputs")["value"] == 1
-    assert not len(judgements.query("predictor == @GATE and tokens == 'held_out'"))
+    assert recall(table, GATE, 1, TOP_K, "router_inputs")["value"] == 1
+    assert recall(table, GATE, 2, TOP_K, "router_inputs")["value"] < 0.5
+    assert recall(table, PROPHET, 2, TOP_K, "router_inputs")["value"] == 1
+    assert not len(table.query("predictor == @GATE and tokens == 'held_out'"))
 
 
-def test_recall_by_layer_is_that_of_decoded_tokens_of_the_other_half(judgements, determined):
+def test_recall_by_layer_is_that_of_decoded_tokens_of_the_other_half(table, determined):
     """Popularity counted by hand, prompts included, and judged by hand, without them."""
     learned, test = split(determined)
     asked = test.described().experts
     for lookahead in LOOKAHEADS:
-        rows = judgements.query("predictor == 'popularity' and lookahead == @lookahead and tokens == 'held_out'")
+        rows = table.query("predictor == 'popularity' and lookahead == @lookahead and tokens == 'held_out'")
         for rank in (TOP_K, 8):
             by_layer = rows[(rows["x"] == rank) & rows["layer"].notna()].set_index("layer")["value"]
             assert tuple(by_layer.index) == LAYERS[lookahead:]
@@ -493,12 +492,12 @@ def test_recall_by_layer_is_that_of_decoded_tokens_of_the_other_half(judgements,
                 often = Counter(learned.experts[:, place].ravel().tolist())
                 best = sorted(range(EXPERTS), key=lambda e, often=often: (-often[e], e))[:rank]
                 assert by_layer[layer] == pytest.approx(np.isin(asked[:, place], best).mean())
-            assert recall(judgements, "popularity", lookahead, rank)["value"] == pytest.approx(by_layer.mean())
+            assert recall(table, "popularity", lookahead, rank)["value"] == pytest.approx(by_layer.mean())
     sampled = determined.select(np.arange(len(determined)) % 3 == 0)
     asked = sampled.select((sampled.phase == DECODE) & np.isin(sampled.sequence, test.sequence)).experts
     often = Counter(learned.experts[:, 1].ravel().tolist())
     best = sorted(range(EXPERTS), key=lambda e: (-often[e], e))[:TOP_K]
-    rows = judgements.query("predictor == 'popularity' and lookahead == 1 and layer == 3 and x == @TOP_K")
+    rows = table.query("predictor == 'popularity' and lookahead == 1 and layer == 3 and x == @TOP_K")
     of_sample = rows[rows["tokens"] == "router_inputs"]["value"].item()
     assert of_sample == pytest.approx(np.isin(asked[:, 1], best).mean())
 
@@ -513,7 +512,7 @@ def test_recall_by_domain_is_that_of_its_sequences(determined):
         experts=np.where(noise[:, None, None], mixed, determined.experts),
         origin=Origin("made", "", notes={"sequences": notes}),
     )
-    found = pd.DataFrame(evaluate.evaluate("made", trace, rule_network()))
+    found = pd.DataFrame(evaluate.evaluate_predictors("made", trace, rule_network()))
     of = {domain: recall(found, PROPHET, 1, TOP_K, f"domain:{domain}") for domain in ("rule", "noise")}
     assert of["rule"]["value"] == of["rule"]["low"] == 1
     assert of["noise"]["value"] == pytest.approx(TOP_K / EXPERTS, abs=0.05)
@@ -532,29 +531,29 @@ def test_recall_by_domain_is_that_of_its_sequences(determined):
     assert prediction_by_domain(found[~found["tokens"].str.startswith("domain")], summary).empty
 
 
-def test_gains_are_differences_of_recalls(judgements):
-    gains = judgements[judgements["statistic"] == "recall_gain"]
+def test_gains_are_differences_of_recalls(table):
+    gains = table[table["statistic"] == "recall_gain"]
     assert len(gains) == len(LOOKAHEADS) * 3 * 2
     for _, gain in gains.iterrows():
         lookahead, rank = gain["lookahead"], gain["x"]
-        of = {name: recall(judgements, name, lookahead, rank)["value"] for name in (PROPHET, *COUNTING)}
+        of = {name: recall(table, name, lookahead, rank)["value"] for name in (PROPHET, *COUNTING)}
         assert gain["against"] in (max(BASELINES, key=of.get), "naive_bayes_all_inputs")
         assert gain["value"] == pytest.approx(of[PROPHET] - of[gain["against"]], abs=1e-12)
         assert gain["low"] <= gain["value"] <= gain["high"]
 
 
-def test_a_network_that_knows_is_calibrated(judgements):
-    error = judgements[judgements["statistic"] == "calibration_error"]
+def test_a_network_that_knows_is_calibrated(table):
+    error = table[table["statistic"] == "calibration_error"]
     assert error["value"].max() < 1e-6
-    for said, came in judgements[judgements["statistic"] == "reliability"][["x", "value"]].to_numpy():
+    for said, came in table[table["statistic"] == "reliability"][["x", "value"]].to_numpy():
         assert said == pytest.approx(came, abs=1e-6)
-    for _, rows in judgements[judgements["statistic"] == "reliability_share"].groupby("lookahead"):
+    for _, rows in table[table["statistic"] == "reliability_share"].groupby("lookahead"):
         assert rows["value"].tolist() == pytest.approx([1 - TOP_K / EXPERTS, TOP_K / EXPERTS])
 
 
 def test_a_network_that_guesses_gains_nothing_and_says_how_wrong_it_is(determined):
     """Random weights: gains over the best that counts are below zero; the error follows from the reliability."""
-    found = pd.DataFrame(evaluate.evaluate("made", determined, random_network(EXPERTS, len(LAYERS), 4)))
+    found = pd.DataFrame(evaluate.evaluate_predictors("made", determined, random_network(EXPERTS, len(LAYERS), 4)))
     gains = found[found["statistic"] == "recall_gain"]
     assert gains["high"].max() < 0
     for gain in gains.query("x == @TOP_K").itertuples():
@@ -631,7 +630,7 @@ def test_lookaheads_beyond_the_layers_and_tokens_without_router_inputs_are_left_
         np.zeros((1, 2, 4), np.float32),
         np.zeros((2, 8, 4), np.float32),
     )
-    found = evaluate.evaluate("x", trace, random_network(8, 2, 4), recorded)
+    found = evaluate.evaluate_predictors("x", trace, random_network(8, 2, 4), recorded)
     assert {row.lookahead for row in found} == {1}
     assert {row.tokens for row in found} == {"held_out"}
 

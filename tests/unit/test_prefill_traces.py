@@ -22,7 +22,7 @@ from prophet_moe.predict.context import split
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
 from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
-from prophet_moe.routing.rows import read_statistics
+from prophet_moe.routing.schema import read_statistics
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
 from prophet_moe.settings.style import Style
 from studies.routing_statistics import figure as routing_statistics
@@ -78,14 +78,14 @@ def test_described_is_decode_or_else_prefill(prompts, expected):
     assert trace.described_phase == (DECODE if (trace.phase == DECODE).any() else PREFILL)
 
 
-def test_unrepeated_drops_what_decodes_nothing():
+def test_without_repetition_drops_what_decodes_nothing():
     """Else the held-out half might hold nothing that is replayed."""
     trace = mixed_phases([4, 4, 4, 4], [1, 4, 4, 2])
-    assert np.unique(sequences.unrepeated(trace).sequence).tolist() == [0, 3]
+    assert np.unique(sequences.without_repetition(trace).sequence).tolist() == [0, 3]
     for part in split(trace):
         assert (part.described().phase == DECODE).all()
     prompts = mixed_phases([4, 4], [4, 4])
-    assert len(sequences.unrepeated(prompts)) == 8
+    assert len(sequences.without_repetition(prompts)) == 8
 
 
 def of_one_text(sequences_of_it: int, copies: int) -> Trace:
@@ -121,7 +121,7 @@ def test_halves_of_one_text_are_of_its_described_tokens(lengths, data):
     assert len(judged.described()) == described - described // 2
     if len(lengths) == 1:
         assert sequences.of_one_text(trace)
-        assert len(sequences.split_to_judge(trace, 0.5, 0)[1]) == len(judged)
+        assert len(sequences.split_to_evaluate(trace, 0.5, 0)[1]) == len(judged)
 
 
 @settings(deadline=None, max_examples=60)

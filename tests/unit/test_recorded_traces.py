@@ -7,7 +7,7 @@ import pytest
 
 from prophet_moe.collect.plan import read_plan
 from prophet_moe.predict.context import split
-from prophet_moe.routing import sequences, statistics, store, summary
+from prophet_moe.routing import sequences, statistics, store
 from prophet_moe.routing.trace import sequence_starts
 from tests.conftest import ROOT
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folde
 
 
 def decoded(folder):
-    return summary.cleaned(store.read_trace(folder))
+    return sequences.without_repetition(store.read_trace(folder)).described()
 
 
 def test_it_is_the_geometry_of_the_plan(folder):

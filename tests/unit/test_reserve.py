@@ -38,10 +38,10 @@ def test_measured_reserve_is_largest_overhead_of_gpu(tmp_path, gpus):
     assert measured_reserves(tmp_path / "none", gpus) == {}
 
 
-def test_measured_reserve_replaces_assumption_on_that_gpu(tmp_path, models, gpus, variations, grids):
+def test_measured_reserve_replaces_assumption_on_that_gpu(tmp_path, models, gpus, popularity_cvs, grids):
     """424 MiB less are reserved on the A100-80GB, and all of them go to the KV cache; other GPUs stay as they are."""
     reserves = measured_reserves(recorded(tmp_path, gpus), gpus)
-    grid = capacity_grid(models, gpus, [1, 16], CALIBRATED, variations, reserves)
+    grid = capacity_grid(models, gpus, [1, 16], CALIBRATED, popularity_cvs, reserves)
     before = grids["calibrated"]
     before = before[before["batch_size"].isin([1, 16])].reset_index(drop=True)
     pd.testing.assert_series_equal(grid["model"] + grid["gpu"], before["model"] + before["gpu"])
@@ -55,9 +55,9 @@ def test_measured_reserve_replaces_assumption_on_that_gpu(tmp_path, models, gpus
     assert set(extended.drop(index=GPU)["runtime_reserve_basis"]) == {"assumed"}
 
 
-def test_assumed_reserve_ignores_measurement(models, gpus, variations, grids):
+def test_assumed_reserve_ignores_measurement(models, gpus, popularity_cvs, grids):
     """Scenario `reported` reserves nothing, whatever was measured."""
-    grid = capacity_grid(models, gpus, [1], REPORTED, variations, {GPU: MEASURED})
+    grid = capacity_grid(models, gpus, [1], REPORTED, popularity_cvs, {GPU: MEASURED})
     assert (grid["runtime_reserve_bytes"] == 0).all()
     assert set(grid["runtime_reserve_basis"]) == {"assumed"}
     assert set(grid["case"]) == {ESTIMATE}

@@ -12,7 +12,7 @@ from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
-from prophet_moe.routing.variation import read_variations
+from prophet_moe.routing.popularity_cv import read_popularity_cvs
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED, Scenario
 from prophet_moe.units import MIB
@@ -85,9 +85,9 @@ def outputs_of(models, gpus):
     profile = datasheet_profile(GPU, spec)
 
     def outputs(scenario: Scenario) -> dict[str, pd.DataFrame]:
-        variations = {}
+        popularity_cvs = {}
         if scenario.fits_routing:
-            variations = read_variations(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
+            popularity_cvs = read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
         times = {
             name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision, 4.0)
             for name, model in chosen.items()
@@ -97,8 +97,8 @@ def outputs_of(models, gpus):
             for name, took in times.items()
         }
         return {
-            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, variations, {GPU: 600 * MIB}),
-            STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, variations, DecodeStep()),
+            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, popularity_cvs, {GPU: 600 * MIB}),
+            STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, popularity_cvs, DecodeStep()),
             SIMULATION: pd.DataFrame(simulated),
         }
 

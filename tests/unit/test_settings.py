@@ -12,7 +12,6 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.font_manager import get_font
-from prophet_moe.settings.TODO import FigureModels
 from snakemake.utils import update_config
 
 from prophet_moe.catalog import load_gpus, load_models, model_names
@@ -20,11 +19,24 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
-from prophet_moe.settings.experiment import Experiment, resolve
+from prophet_moe.settings.experiment import Experiment, resolve, with_studies
 from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
+from prophet_moe.study import load_studies, shown
 from prophet_moe.validation import StrictModel, merged, read_json, read_yaml, validate
 from tests.conftest import ROOT
 from tests.fuzzing import fuzz
+
+STUDIES = {name: study.settings for name, study in load_studies(ROOT / "workflow/studies").items()}
+FIGURES = [figure.name for study in load_studies(ROOT / "workflow/studies").values() for figure in study.figures]
+WHOLE = with_studies(STUDIES)
+
+
+class Settings(StrictModel):
+    """All that `snakemake --configfile` may change."""
+
+    experiment: WHOLE = WHOLE()
+    style: Style = Style()
+
 
 MODELS, GPUS = model_names(ROOT / "config/models"), load_gpus(ROOT / "config/gpus.yaml")
 EXPERIMENT, STYLE = ROOT / "config/experiment.yaml", ROOT / "config/style.yaml"
@@ -32,8 +44,11 @@ DEFAULTS = {"experiment": read_yaml(EXPERIMENT), **read_yaml(STYLE)}
 
 
 def test_the_files_hold_the_defaults():
-    assert resolve(read_yaml(EXPERIMENT), [EXPERIMENT], MODELS, GPUS).experiment == Experiment()
-    assert resolve(read_yaml(STYLE), [STYLE], MODELS, GPUS).style == Style()
+    assert (
+        resolve(read_yaml(EXPERIMENT), [EXPERIMENT], MODELS, GPUS, STUDIES).experiment.model_dump()
+        == WHOLE().model_dump()
+    )
+    assert resolve(read_yaml(STYLE), [STYLE], MODELS, GPUS, STUDIES, figures=FIGURES).style == Style()
 
 
 @pytest.mark.parametrize("path", documents(), ids=str)
@@ -49,7 +64,9 @@ def test_every_key_is_documented():
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=lambda p: p.stem)
 def test_overlays_are_valid(overlay):
-    resolve(merged(read_yaml(EXPERIMENT), read_yaml(overlay)), [EXPERIMENT, overlay], MODELS, GPUS)
+    resolve(
+        merged(read_yaml(EXPERIMENT), read_yaml(overlay)), [EXPERIMENT, overlay], MODELS, GPUS, STUDIES, figures=FIGURES
+    )
 
 
 NESTED = st.recursive(
@@ -103,8 +120,8 @@ BAD_SETTINGS = {
         "gpus[1]: unknown name 'B200'; expected one of V100-32GB, A100-40GB, A100-80GB, H100-80GB, H200-141GB",
     ),
     "figure of a model that is none": (
-        {"figure_models": {"figure1_memory_breakdown": ["DBRX-132B", "Grok-1-315B"]}},
-        "figure_models.figure1_memory_breakdown[1]: unknown name 'Grok-1-315B'; did you mean 'Grok-1-314B'",
+        {"studies": {"kv_extension": {"figure1_models": ["DBRX-132B", "Grok-1-315B"]}}},
+        "studies.kv_extension.figure1_models[1]: unknown name 'Grok-1-315B'; did you mean 'Grok-1-314B'",
     ),
     "unknown scenario to build": (
         {"build_scenarios": ["calibrated", "calibratd"]},
@@ -130,12 +147,12 @@ BAD_SETTINGS = {
     ),
     "scenarios without the default": ({"scenario": "mine"}, "scenario: got 'mine', expected one of"),
     "fewer sequences than a batch": (
-        {"simulation": {"sweep_batch_sizes": [128]}},
-        "simulation.sequences: got 64, expected at least the largest batch, 128",
+        {"studies": {"comparison": {"sweep_batch_sizes": [128]}}},
+        "studies.comparison.sequences: got 64, expected at least the largest batch, 128",
     ),
     "unknown model to time a trace with": (
-        {"simulation": {"timed_as": {"small-6x8-top2": "Mixtral-8x7b"}}},
-        "simulation.timed_as.small-6x8-top2: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
+        {"replay": {"timed_as": {"small-6x8-top2": "Mixtral-8x7b"}}},
+        "replay.timed_as.small-6x8-top2: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
     ),
     "neither of two words": (
         {"scenarios": {"calibrated": {"title": "x", "resident": "whole"}}},
@@ -162,6 +179,15 @@ BAD_SETTINGS = {
         {"style": {"font": "Comic Sans"}},
         "style.font: got 'Comic Sans', expected 'DejaVu Sans', 'DejaVu Sans Mono', 'DejaVu Serif' or 'STIXGeneral'",
     ),
+    "unknown study": ({"studies": {"frontir": {}}}, "studies.frontir: unknown key; did you mean 'frontier'"),
+    "unknown key of a study": (
+        {"studies": {"frontier": {"share": [0.5]}}},
+        "studies.frontier.share: unknown key; did you mean 'shares'",
+    ),
+    "size of a figure that is none": (
+        {"style": {"figures": {"frontir": {"width_in": 7, "height_in": 3}}}},
+        "style.figures.frontir: unknown name 'frontir'; did you mean 'frontier'",
+    ),
     "unknown colour map": ({"style": {"heatmap": "RdYlGrn"}}, "style.heatmap: got 'RdYlGrn'; did you mean 'RdYlGn'"),
 }
 
@@ -173,7 +199,7 @@ def test_bad_settings_are_one_line(case, tmp_path):
     overlay.write_text(yaml.safe_dump(content))
     config = merged(merged(read_yaml(EXPERIMENT), read_yaml(STYLE)), content)
     with pytest.raises(UserError) as raised:
-        resolve(config, [EXPERIMENT, STYLE, overlay], MODELS, GPUS)
+        resolve(config, [EXPERIMENT, STYLE, overlay], MODELS, GPUS, STUDIES, figures=FIGURES)
     line = str(raised.value)
     assert problem in line
     assert "\n" not in line
@@ -184,27 +210,27 @@ def test_bad_settings_are_one_line(case, tmp_path):
 def test_a_wrong_value_of_the_command_line_names_it():
     config = merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
     with pytest.raises(UserError, match=r"^--config: batch_sizes\[0\]: got 'one'"):
-        resolve(config, [EXPERIMENT], MODELS, GPUS)
+        resolve(config, [EXPERIMENT], MODELS, GPUS, STUDIES, figures=FIGURES)
 
 
 def test_the_last_overlay_of_two_is_named(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("batch_sizes: [16, -1]\n")
-    second.write_text("simulation: {seeds: 0}\n")
+    second.write_text("studies: {comparison: {seeds: 0}}\n")
     for files in ([first, second], [second, first]):
         config = read_yaml(EXPERIMENT)
         for file in files:
             config = merged(config, read_yaml(file))
         with pytest.raises(UserError, match=f"^{first}: batch_sizes"):
-            resolve(config, [EXPERIMENT, *files], MODELS, GPUS)
+            resolve(config, [EXPERIMENT, *files], MODELS, GPUS, STUDIES, figures=FIGURES)
 
 
 def test_a_figure_draws_those_of_its_models_that_are_there():
-    shown = FigureModels(figure3_context_scaling=["DBRX-132B", "Mixtral-8x7B"])
-    assert shown.drawn("figure3_context_scaling", ["Mixtral-8x7B", "Grok-1-314B"]) == ["Mixtral-8x7B"]
-    assert shown.drawn("figure3_context_scaling", ["Grok-1-314B", "OLMoE-1B-7B"]) == ["OLMoE-1B-7B"]
-    assert shown.drawn("figure3_context_scaling", ["Grok-1-314B"]) == ["Grok-1-314B"]
-    assert shown.drawn("figure1_memory_breakdown", MODELS) == FigureModels().figure1_memory_breakdown
+    default = ["Switch-Base-128", "OLMoE-1B-7B"]
+    assert shown(["DBRX-132B", "Mixtral-8x7B"], default, ["Mixtral-8x7B", "Grok-1-314B"]) == ["Mixtral-8x7B"]
+    assert shown(["DBRX-132B"], default, ["Grok-1-314B", "OLMoE-1B-7B"]) == ["OLMoE-1B-7B"]
+    assert shown(["DBRX-132B"], default, ["Grok-1-314B"]) == ["Grok-1-314B"]
+    assert shown(default, default, MODELS) == default
 
 
 def test_built_scenarios_are_all_or_those_chosen():
@@ -378,7 +404,7 @@ def test_any_value_anywhere_is_taken_or_one_line(choices, value, key):
         place, name = place[name], next(iter(place[name]))
     place[key if key is not None else name] = value
     try:
-        validate(Experiment, content["experiment"], "overlay.yaml", "Mend that key.")
+        validate(WHOLE, content["experiment"], "overlay.yaml", "Mend that key.")
         validate(StyleFile, {"style": content["style"]}, "overlay.yaml", "Mend that key.")
     except UserError as error:
         line = str(error)
@@ -428,11 +454,15 @@ def refused(content: dict) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
+    ("study", "changes", "problem"),
     [
-        ({"sequences": 10_000, "tokens": 10_000}, "got 10,000 sequences of 10,000 tokens, expected at most 1,000,000"),
-        ({"frontier_tokens": 10_000, "frontier_largest_batch": 1024}, "got 1,024 sequences of 10,000 tokens"),
+        (
+            "comparison",
+            {"sequences": 10_000, "tokens": 10_000},
+            "got 10,000 sequences of 10,000 tokens, expected at most 1,000,000",
+        ),
+        ("frontier", {"tokens": 10_000, "largest_batch": 1024}, "got 1,024 sequences of 10,000 tokens"),
     ],
 )
-def test_samples_together_are_bounded(changes, problem):
-    assert problem in refused({"experiment": {"simulation": changes}})
+def test_samples_together_are_bounded(study, changes, problem):
+    assert problem in refused({"experiment": {"studies": {study: changes}}})

@@ -46,7 +46,7 @@ def test_hit_rate_at_a_quarter_is_that_of_real_models(samples):
 
 @pytest.mark.parametrize("batch", [4, 16, 64])
 def test_batches_need_the_experts_of_the_pooled_law(samples, batch):
-    """u(B) at the pooled variation, which the spread of popularity was fitted to, within 8 %."""
+    """u(B) at the pooled popularity CV, which the spread of popularity was fitted to, within 8 %."""
     found = []
     for sample in samples:
         for batches, _ in sample.parts(batch):

@@ -63,22 +63,22 @@ def test_rest_of_a_batch_that_is_multiplied_out_is_one(batch):
     assert urn.rest(0.3, 0.2, batch) == urn.rest_of_both(0.3, 0.2, 0.9, batch) == 1.0
 
 
-@pytest.mark.parametrize("variation", [0.0, 1e-9, 0.5, 3.0, 1e6])
-def test_largest_batch_is_counted_at_once_in_both_ways(variation):
+@pytest.mark.parametrize("popularity_cv", [0.0, 1e-9, 0.5, 3.0, 1e6])
+def test_largest_batch_is_counted_at_once_in_both_ways(popularity_cv):
     """The loops took seconds in Python, and did not end for 10^12."""
-    row = [np.array([number]) for number in (128.0, 8.0, variation, float(LARGEST_BATCH))]
+    row = [np.array([number]) for number in (128.0, 8.0, popularity_cv, float(LARGEST_BATCH))]
     unique = dirichlet_occupancy(*row)
     spread = distinct.deviation(unique, *row)
     started = time.process_time()
-    scalar = reference.unique_experts(Routing(), 128, 8, variation, LARGEST_BATCH)
-    assert reference.deviation(scalar, 128, 8, variation, LARGEST_BATCH) == pytest.approx(spread[0], abs=1e-6)
+    scalar = reference.unique_experts(Routing(), 128, 8, popularity_cv, LARGEST_BATCH)
+    assert reference.deviation(scalar, 128, 8, popularity_cv, LARGEST_BATCH) == pytest.approx(spread[0], abs=1e-6)
     assert time.process_time() - started < 2
     assert scalar == pytest.approx(unique[0], rel=1e-12)
     assert 8 <= scalar <= 128
 
 
 def test_reference_of_a_batch_of_any_size_ends():
-    memory = ModelMemory(128, 8, 48, 10**7, 10**9, 10**5, 0, 10**4, 10**5, 40960, 0, 0, variation=0.5)
+    memory = ModelMemory(128, 8, 48, 10**7, 10**9, 10**5, 0, 10**4, 10**5, 40960, 0, 0, popularity_cv=0.5)
     started = time.process_time()
     assert reference.evaluate(memory, 80 * 10**9, 10**12, CALIBRATED)["prophet_max_context"] == 0
     assert time.process_time() - started < 2

@@ -261,7 +261,7 @@ def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
         assert built.jobs() == set()
     with edited(library / "params.py", '"""', '"""Edited. '):
         assert built.jobs() == FROM_THE_GRID | {"catalog"} | FROM_THE_REPLAYS
-    with edited(library / "routing/pooling.py", '"""', '"""Edited. '):
+    with edited(library / "routing/cross_model.py", '"""', '"""Edited. '):
         assert built.jobs() == {"routing_law", LAW_FIGURE} | FROM_THE_ROUTING
     with edited(library / "capacity/headline.py", '"""', '"""Edited. '):
         assert built.jobs() == HEADLINE | {"numbers"}

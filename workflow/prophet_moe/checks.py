@@ -8,7 +8,7 @@ from prophet_moe.errors import UserError
 
 
 def mistake(kind: str, problem: str) -> UserError:
-    """The error that tells of a mistake in the plan of `kind`."""
+    """Return the error that tells of a mistake in the plan of `kind`."""
     return UserError(f"{kind} plan", problem, "Correct it.")
 
 
@@ -38,8 +38,8 @@ def _refuse_twice(kind: str, key: str, names: list[Any]) -> None:
         raise mistake(kind, f"{key}: holds {twice!r} twice")
 
 
-def check_names(kind: str, key: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Refuse names that are not among the `known`."""
-    unknown = next((name for name in names if name not in known), None)
+def check_names(kind: str, key: str, names: Iterable[str], allowed: Collection[str]) -> None:
+    """Refuse names that are not among the `allowed` ones."""
+    unknown = next((name for name in names if name not in allowed), None)
     if unknown is not None:
-        raise mistake(kind, f"{key}: got {unknown!r}, expected some of {', '.join(known)}")
+        raise mistake(kind, f"{key}: got {unknown!r}, expected some of {', '.join(allowed)}")

@@ -15,12 +15,13 @@ from prophet_moe.offload.policies import POLICIES, misses
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
-from prophet_moe.predict.evaluate import evaluate
+from prophet_moe.predict.evaluate import evaluate_predictors
 from prophet_moe.predict.network import Network
 from prophet_moe.routing.distinct import deviation
 from prophet_moe.routing.law_fit import fit_laws
+from prophet_moe.routing.sequences import without_repetition
 from prophet_moe.routing.store import read_trace, write_trace
-from prophet_moe.routing.summary import cleaned, summarise
+from prophet_moe.routing.summary import summarise
 from prophet_moe.routing.synthetic import Scalars, generate
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
 
@@ -42,7 +43,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _judge, _fit, _describe, _stand_in)]:
+        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _evaluate, _fit, _describe, _stand_in)]:
             compiled.result()
 
 
@@ -55,13 +56,13 @@ def _serve(folder: Path) -> None:
                 run(sample.parts(2), sample.predictions.training, variant, Hierarchy((2,)), _times(2))
 
 
-def _judge(folder: Path) -> None:
+def _evaluate(folder: Path) -> None:
     trace = read_trace(folder)
-    evaluate("none", trace, _network(trace.router))
+    evaluate_predictors("none", trace, _network(trace.router))
 
 
 def _fit(folder: Path) -> None:
-    fit_laws("none", cleaned(read_trace(folder)))
+    fit_laws("none", without_repetition(read_trace(folder)).described())
     one = np.ones(1)
     deviation(one, 4 * one, one, one, one)
 
@@ -81,12 +82,10 @@ def _stand_in(folder: Path) -> None:
 
 
 def _times(batch: int) -> Times:
-    """Some device."""
     return Times(np.ones(4), np.ones(batch + 1), (1.0,), 0.25)
 
 
 def _network(router: Router) -> Network:
-    """A predictor that knows nothing."""
     width, before = 2, (len(LOOKAHEADS), len(router.layers))
     shapes = ((SOURCES * router.experts, width), (width,), (width, router.experts), (router.experts,))
     return Network(*(np.zeros((*before, *shape), np.float32) for shape in shapes), trained_on="", learned_from="")

@@ -33,11 +33,12 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         sys.exit(f"error: {error}")
     except Fault as fault:
-        sys.exit(f"error: {fault}. This is a mistake in prophet-moe, not yours: please report this line. {_told()}")
+        sys.exit(
+            f"error: {fault}. This is a mistake in prophet-moe, not yours: please report this line. {_report_context()}"
+        )
 
 
-def _told() -> str:
-    """What a report of a fault has to tell: the command, and the versions that ran it."""
+def _report_context() -> str:
     versions = [f"Python {platform.python_version()}"]
     for name in REPORTED:
         try:

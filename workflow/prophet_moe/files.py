@@ -34,12 +34,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where `path` is written before it is whole."""
+    """Return the path under which `path` is written before it is whole."""
     return path.with_name(f".partial.{path.name}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, whole or not at all, in UTF-8."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -56,13 +56,13 @@ def write_csv(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Write a frame as Parquet, exact numbers, no index."""
+    """Write a frame as Parquet with exact numbers and no index."""
     with atomic_write(path) as partial:
         frame.to_parquet(partial, index=False)
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of the bytes of a file."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -71,6 +71,6 @@ def sha256(path: Path) -> str:
 
 
 def canonical_hash(content: Any) -> str:
-    """Hexadecimal SHA-256 of a JSON-like value, independent of the order of keys."""
+    """Return the hexadecimal SHA-256 of a JSON-like value, independent of the order of keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

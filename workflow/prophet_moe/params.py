@@ -31,37 +31,52 @@ class ParameterCounts:
 
     @property
     def total(self) -> int:
-        """All parameters."""
+        """Return the number of all parameters of the model."""
         return sum(getattr(self, field.name) for field in fields(self))
 
     @property
     def non_expert(self) -> int:
-        """Everything that is not a routed expert."""
+        """Return the number of parameters that are not in a routed expert."""
         return self.total - self.routed_experts
 
 
 def moe_layers(arch: Architecture) -> int:
-    """Layers that hold an MoE block, over all stacks."""
+    """Return the layers that hold an MoE block, over all stacks."""
     return sum(len(arch.moe.placement.layers(depth)) for depth in _stacks(arch))
 
 
 def encoder_moe_layers(arch: Architecture) -> int:
-    """Layers of the encoder that hold an MoE block; 0 without an encoder."""
+    """Return the layers of the encoder that hold an MoE block; 0 without an encoder."""
     return len(arch.moe.placement.layers(arch.encoder_layers))
 
 
 def attention_layers(arch: Architecture) -> int:
-    """Decoder layers that keep a KV cache."""
+    """Return the decoder layers that keep a KV cache."""
     return len(arch.attention.placement.layers(arch.layers))
 
 
 def expert_parameters(arch: Architecture) -> int:
-    """Parameters of one routed expert."""
+    """Return the number of parameters of one routed expert."""
     return _ffn(arch, arch.moe.ffn)
 
 
 def parameter_counts(arch: Architecture) -> ParameterCounts:
-    """Count every parameter of `arch`."""
+    """Count every parameter of `arch` by component, from its published shapes.
+
+    Parameters
+    ----------
+    arch : Architecture
+        The published architecture of a model.
+
+    Returns
+    -------
+    ParameterCounts
+        Exact whole numbers; shared experts and gates are counted apart from routed experts.
+
+    References
+    ----------
+    The class of each architecture in Hugging Face Transformers, and the papers at the head of this module.
+    """
     moe, layers = moe_layers(arch), sum(_stacks(arch))
     return ParameterCounts(
         routed_experts=moe * arch.moe.experts * expert_parameters(arch),
@@ -76,7 +91,7 @@ def parameter_counts(arch: Architecture) -> ParameterCounts:
 
 
 def deviation_from_published(spec: ModelSpec) -> float:
-    """By what share the counted parameters differ from the stated total, beyond the rounding of its printed digits.
+    """Return by what share counted parameters differ from the stated total, beyond the rounding of its digits.
 
     Negative where fewer are counted; 0 where the two agree within half a unit of the last digit that is stated.
     """
@@ -88,7 +103,7 @@ def deviation_from_published(spec: ModelSpec) -> float:
 
 
 def active_parameters(arch: Architecture) -> int:
-    """Parameters that one token uses: everything but the routed experts it does not choose."""
+    """Return the parameters that one token uses: everything but the routed experts it does not choose."""
     return parameter_counts(arch).non_expert + moe_layers(arch) * arch.moe.top_k * expert_parameters(arch)
 
 
@@ -161,12 +176,30 @@ def _norms(arch: Architecture) -> int:
 
 
 def kv_bytes_per_token(arch: Architecture, precision: Precision = BF16) -> int:
-    """KV-cache bytes per token of context and sequence.
+    """Return KV-cache bytes per token of context and sequence.
 
+    Parameters
+    ----------
+    arch : Architecture
+        The published architecture of a model.
+    precision : Precision
+        Bits per value of the cache, and what MLA caches.
+
+    Returns
+    -------
+    int
+        Bytes over all layers that keep a cache.
+
+    Notes
+    -----
     MHA and GQA keep K and V of every KV head; MLA keeps the shared latent and one rotary key ("latent", as vLLM, SGLang
     and Transformers 5 do) or the expanded heads ("decompressed", Transformers 4). In an encoder-decoder a target token
     costs self-attention K and V and a source token costs cross-attention K and V, which have the same size: context is
     source plus target tokens.
+
+    References
+    ----------
+    DeepSeek-V2 (arXiv 2405.04434), section 2.1, for MLA.
     """
     attention = arch.attention
     if attention.kind != "MLA":
@@ -179,7 +212,7 @@ def kv_bytes_per_token(arch: Architecture, precision: Precision = BF16) -> int:
 
 
 def state_bytes_per_sequence(arch: Architecture, precision: Precision = BF16) -> int:
-    """Bytes of recurrent state per sequence, whatever its length: convolution window and SSM state of Mamba layers."""
+    """Return the bytes of recurrent state per sequence: convolution window and SSM state of Mamba layers."""
     if arch.mamba is None:
         return 0
     bits = arch.mamba.conv * precision.kv_bits + arch.mamba.state * precision.ssm_state_bits
@@ -187,7 +220,7 @@ def state_bytes_per_sequence(arch: Architecture, precision: Precision = BF16) ->
 
 
 def activation_bytes_per_token(arch: Architecture, bits: int = 16) -> int:
-    """Peak activation bytes per token in flight, the widest of the blocks that run one after another.
+    """Return the peak activation bytes per token in flight, the widest of the blocks that run one after another.
 
     Every block keeps the residual and its normalised copy; then attention holds Q, K, V and its output (fused kernels,
     no score matrix); an MoE block holds the router logits in FP32 and, for each of the k chosen experts, the gathered
@@ -217,5 +250,5 @@ def activation_bytes_per_token(arch: Architecture, bits: int = 16) -> int:
 
 
 def logits_bytes_per_sequence(arch: Architecture, bits: int = 16) -> int:
-    """Bytes of the last position's logits, kept as computed and in FP32 for sampling."""
+    """Return the bytes of the last position's logits, kept as computed and in FP32 for sampling."""
     return arch.vocab * (bits + 32) // 8

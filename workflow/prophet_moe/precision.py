@@ -22,12 +22,12 @@ class Precision:
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes per weight, 0.5 for four bits."""
+        """Return the bytes per weight, 0.5 for four bits."""
         return self.weight_bits / 8
 
     @property
     def kv_bytes(self) -> float:
-        """Bytes per value of the KV cache."""
+        """Return the bytes per value of the KV cache."""
         return self.kv_bits / 8
 
 

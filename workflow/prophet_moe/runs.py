@@ -21,7 +21,7 @@ NOT_TAKEN = ("runs", "notebooks", "headlines.txt*", "*.html", ".partial.*")
 
 
 def folder_of(name: str) -> Path:
-    """The folder of a run, relative to the project's root; figures/, tables/ and paper/ lie below it."""
+    """Return the folder of a run, relative to the project's root; figures/, tables/ and paper/ lie below it."""
     return RUNS / name
 
 
@@ -53,9 +53,9 @@ def _prepared(folder: Path) -> Path:
 
 
 def built_by(name: str) -> list[Path]:
-    """The figures and tables that a run has built, not taken over, relative to its folder and sorted."""
+    """Return the figures and tables that a run has built, not taken over, relative to its folder and sorted."""
     folder = folder_of(name)
     begun = (folder / BEGUN).stat().st_mtime_ns
-    found = [path for part in ("figures", "tables") for path in (folder / part).rglob("*")]
-    kept = [path for path in found if path.suffix in (".csv", ".png") and path.stat().st_mtime_ns >= begun]
+    outputs = [path for part in ("figures", "tables") for path in (folder / part).rglob("*")]
+    kept = [path for path in outputs if path.suffix in (".csv", ".png") and path.stat().st_mtime_ns >= begun]
     return sorted(path.relative_to(folder) for path in kept)

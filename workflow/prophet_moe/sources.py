@@ -39,7 +39,7 @@ class Sources:
 
 
 def _shown(path: Path) -> str:
-    """The path as its user writes it: from the folder of the project where it lies there."""
+    """Return the path as its user writes it: from the folder of the project where it lies there."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
@@ -55,5 +55,5 @@ def _value(content: Any, key: tuple) -> Any:
 
 
 def _agree(held: Any, merged: Any) -> bool:
-    """Whether a value of a file is the merged one; mappings were merged, and may have grown."""
+    """Return whether a value of a file is the merged one; mappings were merged, and may have grown."""
     return isinstance(held, Mapping) == isinstance(merged, Mapping) and (isinstance(held, Mapping) or held == merged)

@@ -1,4 +1,4 @@
-"""Typeset tables 1-4."""
+"""Typeset tables 1 to 4 in LaTeX."""
 
 import pandas as pd
 

@@ -7,7 +7,7 @@ from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
-from prophet_moe.routing.variation import variations_of
+from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 
 
@@ -16,7 +16,7 @@ def build(files, parameters):
     models = {path.stem: load_model(path) for path in files.models}
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
-    variations = variations_of(files.variations, scenario.routing.batching)
+    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
     grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
     write_parquet(files.grid, grid)

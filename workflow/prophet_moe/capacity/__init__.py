@@ -1,1 +1,1 @@
-"""Capacity: what fits on a device, and how long a context."""
+"""Capacity: what fits on a device, and how long a context it holds."""

@@ -28,12 +28,12 @@ class Question:
     batch: int
     architecture: Architecture
     memory: ModelMemory
-    """With the variation of the experts' popularity."""
+    """The memory constants of the model, with its popularity CV."""
     device_bytes: int
     scenario: Scenario
-    """With the runtime reserve of this GPU."""
+    """The scenario, with the runtime reserve of this GPU."""
     profile: Profile | None
-    """None where the GPU's bandwidths are not known."""
+    """What the GPU does per second; None where its bandwidths are not known."""
     step_context: int
     """Tokens in each sequence's cache at the decode step that is timed."""
     context: int | None = None
@@ -61,14 +61,26 @@ class Step:
 
     @property
     def slowdown(self) -> float:
-        """On demand over all experts resident."""
+        """Return the time of a step on demand over that with all experts resident."""
         return self.on_demand_ms / self.all_resident_ms
 
 
 def step(question: Question, unique: float, resident: Number) -> Step | None:
-    """A decode step with `resident` experts per layer where a batch uses `unique`; None where time is not known.
+    """Time a decode step of a configuration with some experts resident.
 
-    The report gives no time that follows from a model and a GPU, so that its constants have none.
+    Parameters
+    ----------
+    question : Question
+        The configuration, with the profile of its GPU.
+    unique : float
+        Distinct experts of a layer that the batch uses, u(B).
+    resident : number
+        Resident experts of every MoE layer.
+
+    Returns
+    -------
+    Step or None
+        Milliseconds; None where the GPU's bandwidths are unknown, and for the report's constants, which tell no time.
     """
     profile, arch = question.profile, question.architecture
     if profile is None or question.scenario.architecture == "reported":
@@ -88,22 +100,34 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
 
 
 def most_resident(question: Question, context: int) -> int | None:
-    """The most experts per layer that leave room for `context` tokens of every sequence; None where not one does."""
+    """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
     memory, needed = question.memory, question.batch * context * question.memory.kv_bytes_per_token
 
     def too_many(resident: int) -> bool:
-        found = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
-        return not found["prophet_free_bytes"] >= needed
+        metrics = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
+        return not metrics["prophet_free_bytes"] >= needed
 
     counts = range(1, int(memory.experts) + 1)
     return bisect_left(counts, True, key=too_many) or None
 
 
 def answer(question: Question) -> dict[str, Any]:
-    """All that is known of a configuration, JSON-like: times in ms, sizes in GB of 10^9 bytes, NaN where undefined."""
+    """Answer what is known of a configuration: memory, contexts, and the time of a decode step.
+
+    Parameters
+    ----------
+    question : Question
+        One model on one GPU at one batch size, with all that the answer rests on.
+
+    Returns
+    -------
+    dict
+        JSON-like: times in ms, sizes in GB of 10^9 bytes, NaN where undefined; `metrics` are those of
+        `reference.evaluate`.
+    """
     metrics = evaluate(question.memory, question.device_bytes, question.batch, question.scenario)
     native, experts = question.memory.native_context, question.memory.experts
-    found = {
+    result = {
         "model": question.model,
         "gpu": question.gpu,
         "batch": question.batch,
@@ -117,58 +141,57 @@ def answer(question: Question) -> dict[str, Any]:
     timed_at = question.context or min(question.step_context, native)
     if question.scenario.architecture == "published" and not question.memory.forced_not_fitting:
         most = most_resident(question, timed_at)
-        found["most"] = {"context": timed_at, "resident_experts": most}
-        found["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
+        result["most"] = {"context": timed_at, "resident_experts": most}
+        result["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
     if question.context is not None:
         cache = question.batch * question.context * question.memory.kv_bytes_per_token
-        found["context"] = {
+        result["context"] = {
             "tokens": question.context,
             "beyond_native": question.context > native,
             "kv_cache_gb": cache / GB,
             "baseline_left_gb": (metrics["baseline_free_bytes"] - cache) / GB,
             "prophet_left_gb": (metrics["prophet_free_bytes"] - cache) / GB,
         }
-    return found
+    return result
 
 
-def verdict(found: Mapping[str, Any]) -> list[str]:
+def verdict(result: Mapping[str, Any]) -> list[str]:
     """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes.
 
-    `found` as `answer` returns it. Times are told of what fits.
+    `result` is what `answer` returns. Times are given for what fits.
     """
-    metrics, experts = found["metrics"], found["experts"]
-    told = [_baseline(found), _prophet(found)]
-    if "context" in found:
-        told.append(_context(found))
-    if found["step"] and metrics["prophet_fits"]:
-        told.append(f"With Prophet's set a {_time(found['step'], experts)}")
-    most = found.get("most", {}).get("resident_experts")
+    metrics, experts = result["metrics"], result["experts"]
+    sentences = [_baseline(result), _prophet(result)]
+    if "context" in result:
+        sentences.append(_context(result))
+    if result["step"] and metrics["prophet_fits"]:
+        sentences.append(f"With Prophet's set a {_time(result['step'], experts)}")
+    most = result.get("most", {}).get("resident_experts")
     if most and (most > metrics["resident_experts"] or not metrics["prophet_fits"]):
         kept = f"all {_number(experts)} experts" if most == experts else _of(most, experts)
-        told.append(f"Beside a context of {found['most']['context']:,} tokens there is room for {kept}.")
-        if found["most_step"]:
-            told[-1] += f" With them a {_time(found['most_step'], experts)}"
-    return told
+        sentences.append(f"Beside a context of {result['most']['context']:,} tokens there is room for {kept}.")
+        if result["most_step"]:
+            sentences[-1] += f" With them a {_time(result['most_step'], experts)}"
+    return sentences
 
 
-def _baseline(found: Mapping[str, Any]) -> str:
-    metrics, head = found["metrics"], f"With all {_number(found['experts'])} experts of every MoE layer on the GPU it"
+def _baseline(result: Mapping[str, Any]) -> str:
+    metrics, head = result["metrics"], f"With all {_number(result['experts'])} experts of every MoE layer on the GPU it"
     if metrics["baseline_fits"]:
-        return f"{head} fits, {_contexts(metrics, 'baseline', found['native_context'])}."
-    return f"{head} does not fit{_short(metrics['baseline_free_bytes'], found['device_gb'])}."
+        return f"{head} fits, {_contexts(metrics, 'baseline', result['native_context'])}."
+    return f"{head} does not fit{_short(metrics['baseline_free_bytes'], result['device_gb'])}."
 
 
-def _prophet(found: Mapping[str, Any]) -> str:
-    metrics = found["metrics"]
-    kept = _of(metrics["resident_experts"], found["experts"])
+def _prophet(result: Mapping[str, Any]) -> str:
+    metrics = result["metrics"]
+    kept = _of(metrics["resident_experts"], result["experts"])
     head = f"With Prophet's resident set, {kept}, it"
     if metrics["prophet_fits"]:
-        return f"{head} fits, {_contexts(metrics, 'prophet', found['native_context'])}; the others lie in host memory."
-    return f"{head} does not fit{_short(metrics['prophet_free_bytes'], found['device_gb'])}."
+        return f"{head} fits, {_contexts(metrics, 'prophet', result['native_context'])}; the others lie in host memory."
+    return f"{head} does not fit{_short(metrics['prophet_free_bytes'], result['device_gb'])}."
 
 
 def _short(free: Number, device_gb: float) -> str:
-    """By how many GB it does not fit, where that is a number."""
     if not free < 0:
         return ""
     return f": it takes {device_gb - free / GB:,.1f} GB without any KV cache, the GPU offers {device_gb:,.1f} GB"
@@ -181,12 +204,12 @@ def _contexts(metrics: Mapping[str, Number], who: str, native: Number) -> str:
     return f"with a context of up to {longest:,} tokens (native: {_number(native)})"
 
 
-def _context(found: Mapping[str, Any]) -> str:
-    asked = found["context"]
+def _context(result: Mapping[str, Any]) -> str:
+    asked = result["context"]
     parts = []
     for who, name in (("baseline", "all experts resident"), ("prophet", "Prophet's set")):
         left = asked[f"{who}_left_gb"]
-        if asked["tokens"] <= found["metrics"][f"{who}_max_context"]:
+        if asked["tokens"] <= result["metrics"][f"{who}_max_context"]:
             parts.append(f"fits with {name} ({left:,.1f} GB are left)")
         else:
             parts.append(f"does not fit with {name}" + (f" ({-left:,.1f} GB are missing)" if left < 0 else ""))
@@ -195,7 +218,6 @@ def _context(found: Mapping[str, Any]) -> str:
 
 
 def _time(timed: Step, experts: Number) -> str:
-    """What a decode step takes, and what that rests on."""
     whole = f"decode step at {timed.context:,} tokens takes"
     if timed.resident >= experts:
         return f"{whole} {_ms(timed.all_resident_ms)}: nothing is fetched."

@@ -12,7 +12,7 @@ from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
@@ -22,40 +22,54 @@ def capacity_grid(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per case, model, GPU and batch size, in that order: the constants, then sweep.evaluate's metrics.
+    """Evaluate every model on every GPU at every batch size under one scenario.
 
-    `variations` by model, where the scenario's routing is fitted: then there are three cases, else ESTIMATE alone.
-    `reserves` holds the measured runtime reserve in bytes, by GPU; of other GPUs the scenario's assumption counts.
-    Bytes and tokens as float64, exact where whole; constants that the report leaves unknown are NaN. Models that the
-    report does not cover are absent from a scenario with reported architectures.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name; those that the report does not cover are left out of a scenario with reported architectures.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        The parameters that all rows share.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted, which makes three cases of each row instead of ESTIMATE.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts.
+
+    Returns
+    -------
+    DataFrame
+        One row per case, model, GPU and batch size, in that order: the constants, then the metrics of `sweep.evaluate`.
+        Bytes and tokens are float64, exact where whole; constants that the report leaves unknown are NaN.
     """
     memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
     memories = {name: memory for name, memory in memories.items() if memory is not None}
     grids = []
-    for case, variation in _cases(scenario, variations).items():
-        routed = {name: replace(memory, variation=variation(name)) for name, memory in memories.items()}
+    for case, popularity_cv in _cases(scenario, popularity_cvs).items():
+        routed = {name: replace(memory, popularity_cv=popularity_cv(name)) for name, memory in memories.items()}
         grids.append(_grid(routed, gpus, batch_sizes, scenario, reserves or {}).assign(case=case))
     return pd.concat(grids, ignore_index=True)
 
 
-def _cases(scenario: Scenario, variations: Mapping[str, Variation]) -> dict[str, Callable[[str], float]]:
-    """By case, the variation of a model."""
+def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> dict[str, Callable[[str], float]]:
     if not scenario.fits_routing:
         given = scenario.routing.variation
         return {ESTIMATE: lambda _: 0 if isinstance(given, str) else given}
     return {
-        ESTIMATE: lambda name: variations[name].value,
-        FEWEST: lambda name: _end(variations[name], variations[name].high),
-        MOST: lambda name: _end(variations[name], variations[name].low),
+        ESTIMATE: lambda name: popularity_cvs[name].value,
+        FEWEST: lambda name: _end(popularity_cvs[name], popularity_cvs[name].high),
+        MOST: lambda name: _end(popularity_cvs[name], popularity_cvs[name].low),
     }
 
 
-def _end(variation: Variation, end: float) -> float:
-    """An end of the interval; without interval the estimate, from which `with_intervals` tells that there is none."""
-    return variation.value if isnan(end) else end
+def _end(popularity_cv: PopularityCV, end: float) -> float:
+    return popularity_cv.value if isnan(end) else end
 
 
 def _grid(
@@ -84,7 +98,7 @@ def _grid(
 
 
 def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> pd.DataFrame:
-    """The configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
+    """Return the configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
     here = with_reserve(scenario, reserve)
     return rows.assign(
         runtime_reserve_bytes=float(here.runtime_reserve_mib * MIB),
@@ -94,7 +108,7 @@ def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> p
 
 
 def _evidence(memory: ModelMemory, scenario: Scenario) -> str:
-    """What a row's fit and extension rest on: see docs/model.md, 'Evidence'."""
+    """Return what a row's fit and extension rest on: computed, or what the report forced or was fitted to."""
     if scenario.architecture == "published":
         return "computed"
     return "forced" if memory.forced_not_fitting else "fitted"

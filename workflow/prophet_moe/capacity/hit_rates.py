@@ -26,7 +26,7 @@ class HitRates:
     """Resident experts of a layer and the hit rate, ascending, from the fewest that were simulated to all."""
 
     def at(self, resident: float) -> float | None:
-        """The hit rate with `resident` experts, linear between points; None below the fewest that were simulated."""
+        """Return the hit rate with `resident` experts, linear between points; None below the fewest simulated."""
         if resident < self.points[0][0]:
             return None
         for (low, before), (high, after) in zip(self.points, self.points[1:], strict=False):
@@ -36,7 +36,7 @@ class HitRates:
 
 
 def read_hit_rates(path: Path, batch: int) -> dict[str, HitRates]:
-    """The hit rates of a written frontier at one batch size, by model; empty where there is no such file.
+    """Return the hit rates of a written frontier at one batch size, by model; empty where there is no such file.
 
     A file that is no frontier is a UserError.
     """
@@ -61,13 +61,13 @@ def read_hit_rates(path: Path, batch: int) -> dict[str, HitRates]:
 
 
 def hit_rates_for(
-    model: str, experts: int, top_k: int, known: Mapping[str, HitRates], top_k_of: Mapping[str, int]
+    model: str, experts: int, top_k: int, available: Mapping[str, HitRates], top_k_of: Mapping[str, int]
 ) -> HitRates | None:
-    """Those of `model`, else of one with its E and k: the frontier replays the same routing for both; None of neither.
+    """Return the hit rates of `model`, else of one with its E and k, whose routing is the same; None without either.
 
     `top_k_of` names k of the models whose architecture is known.
     """
-    if model in known and known[model].experts == experts:
-        return known[model]
-    alike = (rates for name, rates in known.items() if rates.experts == experts and top_k_of.get(name) == top_k)
+    if model in available and available[model].experts == experts:
+        return available[model]
+    alike = (rates for name, rates in available.items() if rates.experts == experts and top_k_of.get(name) == top_k)
     return next(alike, None)

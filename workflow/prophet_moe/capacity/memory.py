@@ -33,26 +33,39 @@ class ModelMemory:
     total_params: Number
     active_params: Number
     forced_not_fitting: bool = False
-    variation: Number = 0
-    """Standard deviation of the experts' popularity over its mean; 0 is uniform routing."""
+    popularity_cv: Number = 0
+    """Coefficient of variation of the popularity of the experts; 0 is uniform routing."""
     encoder_moe_layers: Number = 0
-    """Of the MoE layers those of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
+    """MoE layers of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
     predictor_bytes: Number = 0
     """Prophet's predictor, which predicts the other MoE layers."""
 
 
 def device_bytes(gpu: GpuSpec, scenario: Scenario) -> int:
-    """Bytes of `gpu` that the scenario lets an engine use, rounded down to whole ones."""
+    """Return the bytes of `gpu` that the scenario lets an engine use, rounded down to whole ones."""
     return math.floor(gpu.memory_bytes(scenario.device_memory) * scenario.usable_memory_share)
 
 
 def covers(scenario: Scenario, spec: ModelSpec) -> bool:
-    """Whether a scenario has a model: those with reported architectures lack what the report does not cover."""
+    """Return whether a scenario has a model: those with reported architectures lack what the report does not cover."""
     return scenario.architecture == "published" or spec.reported is not None
 
 
 def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
-    """Constants of `spec` under `scenario`; None when the scenario does not cover the model."""
+    """Return the memory constants of a model under a scenario.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model of the catalogue.
+    scenario : Scenario
+        Its `architecture` says whether constants are counted from the published architecture or taken from the report.
+
+    Returns
+    -------
+    ModelMemory or None
+        Constants in bytes; None where the report, and so the scenario, does not cover the model.
+    """
     if not covers(scenario, spec):
         return None
     return _reported(spec, scenario) if scenario.architecture == "reported" else _published(spec, scenario)
@@ -83,7 +96,7 @@ def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
 
 
 def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenario) -> Number:
-    """Bytes of the predictor of a model with E `experts` in each of the MoE layers that are predicted.
+    """Return the bytes of the predictor of a model with E `experts` in each of the MoE layers that are predicted.
 
     A number that the scenario gives, or the model's own: the formula of table 6, at the scenario's hidden units.
     """
@@ -93,28 +106,28 @@ def predictor_bytes(experts: Number, predicted_layers: Number, scenario: Scenari
 
 
 def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
-    # The report divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with 10^9
-    # (facts: "mixed units"). Bytes here are its GB times 10^9.
-    told = {
+    # The report mixes units: it divides an expert's MB by 1024, calls the result GB, and turns GB into tokens with
+    # 10^9. Bytes here are its GB times 10^9.
+    reported = {
         name: _value(getattr(spec.reported, name).value)
         for name in type(spec.reported).model_fields
         if name != "forced_not_fitting"
     }
     return ModelMemory(
-        experts=told["experts"],
-        top_k=told["top_k"],
-        moe_layers=told["layers"],
-        expert_bytes=told["expert_mb"] / 1024 * GB,
-        non_expert_bytes=told["non_expert_gb"] * GB,
-        kv_bytes_per_token=told["kv_bytes_per_token"],
+        experts=reported["experts"],
+        top_k=reported["top_k"],
+        moe_layers=reported["layers"],
+        expert_bytes=reported["expert_mb"] / 1024 * GB,
+        non_expert_bytes=reported["non_expert_gb"] * GB,
+        kv_bytes_per_token=reported["kv_bytes_per_token"],
         state_bytes_per_sequence=0,
         activation_bytes_per_token=0,
-        activation_bytes_per_sequence=scenario.activation.gb_per_billion_parameters * told["total_params_b"] * GB,
-        native_context=told["native_context"],
-        total_params=told["total_params_b"] * 1e9,
-        active_params=told["active_params_b"] * 1e9,
+        activation_bytes_per_sequence=scenario.activation.gb_per_billion_parameters * reported["total_params_b"] * GB,
+        native_context=reported["native_context"],
+        total_params=reported["total_params_b"] * 1e9,
+        active_params=reported["active_params_b"] * 1e9,
         forced_not_fitting=spec.reported.forced_not_fitting,
-        predictor_bytes=predictor_bytes(told["experts"], told["layers"], scenario),
+        predictor_bytes=predictor_bytes(reported["experts"], reported["layers"], scenario),
     )
 
 

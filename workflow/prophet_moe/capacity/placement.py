@@ -9,7 +9,7 @@ from prophet_moe.units import GB
 
 
 def unplaceable(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], scenario: Scenario) -> dict[str, str]:
-    """Models whose non-expert weights alone exceed every GPU, each with the sentence that says so."""
+    """Return the models whose non-expert weights alone exceed every GPU, each with the sentence that says so."""
     usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
     largest = max(usable, key=usable.__getitem__)
     limit = usable[largest]

@@ -32,25 +32,50 @@ class PrefillTime:
 
     chunks: int
     compute_seconds: float
-    """With every expert resident, which is also all that a prefill takes then."""
+    """Seconds of compute, which is all that a prefill takes where every expert is resident."""
     streamed_bytes: int
     """Bytes of experts that each full chunk copies from host memory."""
     streaming_seconds: float
 
     @property
     def seconds(self) -> float:
-        """The least time with experts streamed beside the compute."""
+        """Return the least time with experts streamed beside the compute."""
         return max(self.compute_seconds, self.streaming_seconds)
 
 
 def prefill_time(
     arch: Architecture, profile: Profile, batch: int, context: int, resident: float, chunk: int, precision: Precision
 ) -> PrefillTime:
-    """Time to prefill `batch` sequences of `context` tokens, packed into chunks of `chunk` tokens.
+    """Return the time to prefill a batch of prompts in chunks.
 
-    `resident` of the experts of every MoE layer are on the GPU. A chunk of t tokens needs min(E, k t) experts of a
-    layer, and copies those that are not resident. Compute is the roofline of `profile`: per chunk all weights are read
-    once, and attention is causal. MLA attends over expanded keys and values, as its authors prefill (arXiv 2405.04434).
+    Parameters
+    ----------
+    arch : Architecture
+        The model.
+    profile : Profile
+        The GPU, whose roofline gives the compute.
+    batch, context : int
+        Sequences, and tokens of each, packed into chunks.
+    resident : float
+        Experts of every MoE layer that are on the GPU.
+    chunk : int
+        Tokens of a full chunk.
+    precision : Precision
+        Bits of weights and cache.
+
+    Returns
+    -------
+    PrefillTime
+        Seconds of compute and of copies, and the bytes that a full chunk copies.
+
+    Notes
+    -----
+    A chunk of t tokens needs min(E, k t) experts of a layer, and copies those that are not resident. Per chunk all
+    weights are read once, and attention is causal. MLA attends over expanded keys and values, as its authors prefill.
+
+    References
+    ----------
+    DeepSeek-V2 (arXiv 2405.04434), section 2.1.
     """
     tokens, moe = batch * context, params.moe_layers(arch)
     full, rest = divmod(tokens, chunk)
@@ -79,7 +104,7 @@ def prefill_time(
 
 
 def attention_seconds(arch: Architecture, profile: Profile, batch: int, context: int, precision: Precision) -> float:
-    """Seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
+    """Return the seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
     shape = attention_shape(arch, replace(precision, mla_cache="decompressed"))
     pairs = batch * context * (context + 1) / 2
     read = batch * context * shape.cached_values * precision.kv_bytes
@@ -93,10 +118,29 @@ def prefill_times(
     scenario: Scenario,
     compute_share: float,
 ) -> pd.DataFrame:
-    """One row per model, GPU, batch size and context of LIMITS that holds a token.
+    """Return the times to prefill the longest contexts of a capacity grid.
 
-    `grid` is the capacity grid at its estimate. Matrix products reach `compute_share` of the GPU's peak. An
-    encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    profiles : mapping from str to Profile
+        Measured or datasheet performance by GPU.
+    grid : DataFrame
+        The capacity grid at its estimate.
+    scenario : Scenario
+        Precision and tokens of a prefill chunk.
+    compute_share : float
+        The share of the GPU's peak that matrix products reach.
+
+    Returns
+    -------
+    DataFrame
+        One row per model, GPU, batch size and context of LIMITS that holds a token: seconds, and GB of 10^9 bytes.
+
+    Notes
+    -----
+    An encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
     """
     chunk, rows = scenario.activation.prefill_chunk_tokens, []
     slowed = {

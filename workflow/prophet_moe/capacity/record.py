@@ -108,43 +108,58 @@ RECORDS = (RECORD, EXTENDED_RECORD)
 
 
 def fit_state(rows: pd.DataFrame) -> pd.Series:
-    """both, prophet_only, baseline_only or neither: which of the two fits, per row."""
+    """Return which of the two fits, per row: both, prophet_only, baseline_only or neither."""
     baseline, prophet = rows["baseline_fits"].astype(bool), rows["prophet_fits"].astype(bool)
     names = ["both", "prophet_only", "baseline_only"]
     return pd.Series(np.select([baseline & prophet, prophet, baseline], names, "neither"), rows.index)
 
 
 def record(grid: pd.DataFrame, columns: tuple[Column, ...] = RECORD_COLUMNS, case: str = ESTIMATE) -> pd.DataFrame:
-    """Take `columns` of one case from the capacity grid, in their units, numbers rounded to 6 significant digits."""
+    """Take columns of one case from the capacity grid, in their published units.
+
+    Parameters
+    ----------
+    grid : DataFrame
+        What `capacity_grid` returns.
+    columns : tuple of Column
+        Name, source column, unit and type of each column.
+    case : str
+        ESTIMATE, or an end of the interval of the routing law.
+
+    Returns
+    -------
+    DataFrame
+        The columns by their published names, numbers rounded to 6 significant digits.
+    """
     rows = grid[grid["case"] == case].reset_index(drop=True)
     return pd.DataFrame({column.name: _convert(rows[column.source], column) for column in columns})
 
 
 def without_interval(grid: pd.DataFrame) -> set[str]:
-    """The models whose routing is the same in all cases of the grid: that of the scenario, or of a total of counts."""
-    variation = grid.groupby("model")["variation"]
-    same = variation.min() == variation.max()
+    """Return the models whose routing is the same in all cases of a grid, so that they have no interval."""
+    popularity_cv = grid.groupby("model")["popularity_cv"]
+    same = popularity_cv.min() == popularity_cv.max()
     return set(same.index[same])
 
 
 def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
-    """The grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
+    """Return the grid with <metric>_low and _high beside every metric of INTERVALS: the ends over the grid's cases.
 
     They are empty for models without interval.
     """
     cases = grid["case"].unique()
-    told = ~grid.loc[grid["case"] == cases[0], "model"].isin(without_interval(grid)).to_numpy()
+    has_interval = ~grid.loc[grid["case"] == cases[0], "model"].isin(without_interval(grid)).to_numpy()
     ends = {}
     for metric in INTERVALS:
         values = np.array([grid.loc[grid["case"] == case, metric].to_numpy(float) for case in cases])
-        fitted = np.where(told, values, np.nan)
+        fitted = np.where(has_interval, values, np.nan)
         ends[f"{metric}_low"], ends[f"{metric}_high"] = np.fmin.reduce(fitted), np.fmax.reduce(fitted)
     rows = {name: np.tile(end, len(cases)) for name, end in ends.items()}
     return grid.assign(**rows)
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict]:
-    """The rows of a record as JSON-like mappings, missing values as None."""
+    """Return the rows of a record as JSON-like mappings, missing values as None."""
     return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
 
 

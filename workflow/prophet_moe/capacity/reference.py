@@ -13,27 +13,27 @@ from prophet_moe.settings.scenario import Routing, Scenario
 from prophet_moe.units import MIB
 
 
-def unique_experts(routing: Routing, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
-    """u(B): distinct routed experts that `batch` tokens activate in one layer."""
+def unique_experts(routing: Routing, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
+    """Return u(B), the number of distinct routed experts that `batch` tokens activate in one layer."""
     if routing.law == "power_law":
         return min(experts, top_k * batch**routing.exponent)
     share = top_k / experts
     if routing.law == "uniform_occupancy":
         return experts * (1 - (1 - share) ** batch)
-    rho = correlation(share, variation)
+    rho = correlation(share, popularity_cv)
     missed = 1 - share
     for i in range(1, min(batch, urn.MULTIPLIED)):
         missed *= ((1 - rho) * (1 - share) + i * rho) / (1 - rho + i * rho)
     return experts * (1 - missed * urn.rest(share, rho, batch))
 
 
-def correlation(share: float, variation: Number) -> float:
-    """rho of two tokens of a batch."""
-    return min(1.0, variation**2 * share / (1 - share)) if share < 1 else 0.0
+def correlation(share: float, popularity_cv: Number) -> float:
+    """Return the correlation rho of the choices of two tokens of a batch."""
+    return min(1.0, popularity_cv**2 * share / (1 - share)) if share < 1 else 0.0
 
 
 def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique: float) -> Number:
-    """Experts per layer that Prophet keeps."""
+    """Return how many experts of each layer Prophet keeps resident under the scenario's rule."""
     most = min(model.experts, model.top_k * batch)
     if scenario.resident == "fractional":
         return unique
@@ -41,16 +41,16 @@ def resident_experts(scenario: Scenario, model: ModelMemory, batch: int, unique:
         return min(model.experts, math.ceil(unique - ROUNDING_GUARD))
     if scenario.resident == "never_overflows":
         return most
-    variation = model.variation if scenario.routing.law == "dirichlet_occupancy" else 0.0
+    popularity_cv = model.popularity_cv if scenario.routing.law == "dirichlet_occupancy" else 0.0
     deviations = NormalDist().inv_cdf(scenario.resident.quantile)
-    bound = unique + deviations * deviation(unique, model.experts, model.top_k, variation, batch) - 0.5
+    bound = unique + deviations * deviation(unique, model.experts, model.top_k, popularity_cv, batch) - 0.5
     return min(max(math.ceil(bound - ROUNDING_GUARD), model.top_k), most)
 
 
-def deviation(unique: float, experts: Number, top_k: Number, variation: Number, batch: int) -> float:
-    """Standard deviation of the distinct experts of a layer over steps."""
+def deviation(unique: float, experts: Number, top_k: Number, popularity_cv: Number, batch: int) -> float:
+    """Return the standard deviation of the distinct experts of a layer over steps."""
     share = top_k / experts
-    rho = correlation(share, variation)
+    rho = correlation(share, popularity_cv)
     both = (top_k - 1) / top_k * experts / max(experts - 1, 1)
     missed_both = 1 - 2 * share + share * share * both
     for i in range(1, min(batch, urn.MULTIPLIED)):
@@ -71,13 +71,34 @@ def evaluate(
     staging_kept: bool = True,
     predictor_kept: bool = True,
 ) -> dict[str, Number]:
-    """All metrics of one configuration, in bytes, tokens and percent.
+    """Return all metrics of one configuration.
 
-    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say whether a staging
-    buffer and a predictor are kept beside them.
+    Parameters
+    ----------
+    model : ModelMemory
+        The memory constants of the model.
+    device_bytes : number
+        Bytes of the device that an engine may use.
+    batch : int
+        Sequences decoded together, B.
+    scenario : Scenario
+        Routing law, rule for resident experts, activations and reserves.
+    resident : number, optional
+        Resident experts per MoE layer, instead of those of the scenario's rule.
+    staging_kept, predictor_kept : bool
+        Whether a staging buffer, and a predictor, are kept beside the resident experts.
+
+    Returns
+    -------
+    dict from str to number
+        Sizes in bytes (`_bytes`), contexts in tokens (`_context`, `_tokens`), shares in percent (`_pct`), and factors.
+
+    Notes
+    -----
+    docs/model.md derives each formula.
     """
     m = model
-    unique = unique_experts(scenario.routing, m.experts, m.top_k, m.variation, batch)
+    unique = unique_experts(scenario.routing, m.experts, m.top_k, m.popularity_cv, batch)
     resident = resident_experts(scenario, m, batch, unique) if resident is None else resident
 
     offloading_layers = m.moe_layers - m.encoder_moe_layers
@@ -131,7 +152,7 @@ def evaluate(
 
 
 def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:
-    """Longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
+    """Return longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
     per_token = batch * model.kv_bytes_per_token
     if model.forced_not_fitting:
         return 0

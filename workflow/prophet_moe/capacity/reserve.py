@@ -13,7 +13,7 @@ OVERHEAD = "context_overhead_bytes"
 
 
 def measured_reserves(folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, int]:
-    """Bytes of device memory that the CUDA context takes, of every GPU with a finished measurement in `folder`/<gpu>/.
+    """Read the bytes that the CUDA context takes on every GPU with a finished measurement in `folder`/<gpu>/.
 
     The largest that `python -m prophet_moe.collect memory` saw. A changed measurement, or one of another device, is a
     UserError.
@@ -27,7 +27,7 @@ def measured_reserves(folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, in
 
 
 def reserves_for(scenario: Scenario, folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, int]:
-    """The measured reserves of `folder` where the scenario takes its runtime reserve from them, else none."""
+    """Return the measured reserves of `folder` where the scenario takes its runtime reserve from them, else none."""
     return measured_reserves(folder, gpus) if scenario.runtime_reserve == "measured" else {}
 
 
@@ -42,12 +42,12 @@ def _largest(folder: Path, gpu: str, spec: GpuSpec) -> int:
 
 
 def reserve_basis(scenario: Scenario, measured: int | None) -> str:
-    """What the reserve of a GPU rests on: measured or assumed."""
+    """Return what the reserve of a GPU rests on: measured or assumed."""
     return "assumed" if measured is None or scenario.runtime_reserve == "assumed" else "measured"
 
 
 def with_reserve(scenario: Scenario, measured: int | None) -> Scenario:
-    """The scenario on a GPU: its reserve is the `measured` bytes where there are any and it wants them."""
+    """Return the scenario on a GPU: its reserve is the `measured` bytes where there are any and it wants them."""
     if measured is None or reserve_basis(scenario, measured) == "assumed":
         return scenario
     return scenario.model_copy(update={"runtime_reserve_mib": measured / MIB})

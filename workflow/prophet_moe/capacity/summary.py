@@ -5,7 +5,7 @@ import pandas as pd
 
 
 def extension_summary(rows: pd.DataFrame) -> dict[str, float]:
-    """Counts, means and sums of the KV extension over the rows of a record whose baseline fits.
+    """Summarise the KV extension over the rows of a record whose baseline fits: counts, means and sums.
 
     kv_bytes_ratio is the sum of the KV bytes that Prophet leaves room for over that of the baseline: rows weigh by
     their memory, so that a baseline that hardly fits cannot decide it. All but counts are NaN where no baseline fits.
@@ -24,13 +24,13 @@ def extension_summary(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def geometric_mean(factors: pd.Series) -> float:
-    """Geometric mean of factors of at least 0, missing ones left out; NaN of none."""
+    """Return the geometric mean of factors of at least 0, missing ones left out; NaN of none."""
     with np.errstate(divide="ignore"):
         return float(np.exp(np.log(factors.dropna().astype(float)).mean()))
 
 
 def kv_bytes_ratio(fitting: pd.DataFrame) -> float:
-    """Sum of the KV bytes at Prophet's longest context over that at the baseline's; NaN without rows that fit."""
+    """Divide the KV bytes at Prophet's longest contexts by those at the baseline's; NaN without rows that fit."""
     per_token = fitting["kv_cache_gb"] / fitting["seq_len"].astype(float)
     baseline = (per_token * fitting["baseline_max_context"].astype(float)).sum()
     prophet = (per_token * fitting["prophet_max_context"].astype(float)).sum()

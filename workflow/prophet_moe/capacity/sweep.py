@@ -33,8 +33,26 @@ BLOCK_ROWS = 4096
 def sweep(
     configurations: Columns, scenario: Scenario, block_rows: int = BLOCK_ROWS
 ) -> Iterator[tuple[slice, dict[str, NDArray]]]:
-    """Yield (rows, metrics) for block after block of `configurations` (columns INPUTS, equal lengths).
+    """Yield (rows, metrics) for block after block of configurations.
 
+    Parameters
+    ----------
+    configurations : mapping from str to array
+        The columns INPUTS, all of one length; memory in bytes, context and batch in tokens and sequences.
+    scenario : Scenario
+        The parameters that all configurations share.
+    block_rows : int
+        Rows evaluated together.
+
+    Yields
+    ------
+    rows : slice
+        The rows of the block.
+    metrics : dict from str to array
+        What `evaluate` returns for them.
+
+    Notes
+    -----
     Memory in use is that of one block, whatever the number of configurations.
     """
     count = len(configurations["batch"])
@@ -50,13 +68,30 @@ def evaluate(
     staging_kept: NDArray | bool = True,
     predictor_kept: NDArray | bool = True,
 ) -> dict[str, NDArray]:
-    """All metrics of one block, the same names, units and meaning as reference.evaluate.
+    """Return all metrics of one block of configurations.
 
-    `resident` experts per MoE layer take the place of those of the scenario's rule; the flags say where a staging
-    buffer and a predictor are kept beside them.
+    Parameters
+    ----------
+    c : mapping from str to array
+        The columns INPUTS, all of one length n.
+    scenario : Scenario
+        The parameters that all configurations share.
+    resident : array (n,), optional
+        Resident experts per MoE layer, instead of those of the scenario's rule.
+    staging_kept, predictor_kept : array (n,) of bool, or bool
+        Where a staging buffer, and a predictor, are kept beside the resident experts.
+
+    Returns
+    -------
+    dict from str to array (n,)
+        The metrics of `reference.evaluate`, under the same names and in the same units.
+
+    Notes
+    -----
+    docs/model.md derives the formulas; tests hold the two implementations against each other.
     """
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
-    unique = unique_experts(scenario.routing, experts, top_k, c["variation"], batch)
+    unique = unique_experts(scenario.routing, experts, top_k, c["popularity_cv"], batch)
     resident = resident_experts(c, unique, scenario) if resident is None else resident
 
     encoder_layers = c["encoder_moe_layers"]
@@ -118,7 +153,7 @@ def evaluate(
 
 
 def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray:
-    """Experts per layer that Prophet keeps by the scenario's rule, where a batch activates `unique` in the mean."""
+    """Return the experts per layer that Prophet keeps where a batch activates `unique`, by the scenario's rule."""
     experts, top_k, batch = c["experts"], c["top_k"], c["batch"]
     if scenario.resident == "fractional":
         return unique
@@ -126,11 +161,9 @@ def resident_experts(c: Columns, unique: NDArray, scenario: Scenario) -> NDArray
         return np.minimum(experts, np.ceil(unique - ROUNDING_GUARD))
     if scenario.resident == "never_overflows":
         return np.minimum(experts, top_k * batch)
-    return distinct.quantile(
-        unique, experts, top_k, popularity_variation(c, scenario), batch, scenario.resident.quantile
-    )
+    return distinct.quantile(unique, experts, top_k, law_popularity_cv(c, scenario), batch, scenario.resident.quantile)
 
 
-def popularity_variation(c: Columns, scenario: Scenario) -> NDArray:
-    """Variation of the experts' popularity under the scenario's law: none where routing is uniform."""
-    return c["variation"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["variation"])
+def law_popularity_cv(c: Columns, scenario: Scenario) -> NDArray:
+    """Return the popularity CV under the scenario's law, which is 0 where routing is uniform."""
+    return c["popularity_cv"] if scenario.routing.law == "dirichlet_occupancy" else np.zeros_like(c["popularity_cv"])

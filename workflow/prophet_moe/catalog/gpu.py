@@ -39,12 +39,12 @@ class GpuSpec(StrictModel):
         return self
 
     def memory_bytes(self, which: str) -> int:
-        """Device memory in bytes: 'nominal' counts the product's GB as 10^9, 'visible' is what CUDA reports."""
+        """Return device memory in bytes: 'nominal' counts the product's GB as 10^9, 'visible' is what CUDA reports."""
         return round(self.memory_nominal_gb * GB) if which == "nominal" else round(self.memory_visible_gib * GIB)
 
 
 class GpuFile(RootModel[dict[str, GpuSpec]]):
-    """The whole of config/gpus.yaml: GPUs by name."""
+    """The whole of config/gpus.yaml, a mapping from the name of a GPU to its specification."""
 
 
 def load_gpus(path: Path, names: Sequence[str] | None = None, otherwise: str = "") -> dict[str, GpuSpec]:

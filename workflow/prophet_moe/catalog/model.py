@@ -22,12 +22,12 @@ class Placement(StrictModel):
     """Distance to the next such layer: 1 is every layer from the first on, 2 every second."""
 
     def layers(self, count: int) -> range:
-        """Layer indices out of a stack of `count` layers."""
+        """Return the indices of the placed layers in a stack of `count` layers."""
         return range(self.first, count, self.step)
 
 
 class Moe(StrictModel):
-    """The mixture-of-experts block."""
+    """The mixture-of-experts block: routed and shared experts and their widths."""
 
     experts: int = Positive
     """Routed experts per MoE layer, E."""
@@ -56,7 +56,7 @@ class Moe(StrictModel):
 
 
 class Attention(StrictModel):
-    """Attention of one layer."""
+    """The attention of one layer: its kind, heads, head widths and ranks."""
 
     kind: Literal["MHA", "GQA", "MLA"]
     """Multi-head (MHA), grouped-query (GQA, with MQA as its smallest) or multi-head latent attention (MLA)."""
@@ -105,7 +105,7 @@ class Attention(StrictModel):
 
 
 class Mamba(StrictModel):
-    """Mamba-1 block of a hybrid model."""
+    """The Mamba-1 block of a hybrid model, by its four sizes."""
 
     state: int = Positive
     """SSM state values that a channel keeps for each sequence."""
@@ -181,7 +181,7 @@ class Constant(StrictModel):
 
 
 class Reported(StrictModel):
-    """The report's constants for one model."""
+    """The constants that the report prints or implies for one model."""
 
     experts: Constant
     """Routed experts per MoE layer."""
@@ -210,7 +210,7 @@ class Reported(StrictModel):
 
 
 class ModelSpec(StrictModel):
-    """One model of the catalogue in both forms."""
+    """One model of the catalogue: its published architecture and the report's constants."""
 
     name: str
     """Name of the model in this project, equal to the file's name."""
@@ -239,21 +239,21 @@ class ModelSpec(StrictModel):
 
 
 def model_names(folder: Path) -> list[str]:
-    """Names of the models in `folder`, sorted: one YAML file each."""
+    """Return the names of the models in `folder`, sorted: one YAML file each."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def load_models(folder: Path, names: Sequence[str] | None = None) -> dict[str, ModelSpec]:
     """Read the models of `folder`; with `names`, just those. An unknown name is a UserError."""
-    known = model_names(folder)
+    available = model_names(folder)
     for name in names or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(known)}"
+        if name not in available:
+            near = difflib.get_close_matches(name, available, n=1)
+            hint = f"did you mean {near[0]!r}" if near else f"known: {', '.join(available)}"
             raise UserError(
                 "models", f"unknown model {name!r}; {hint}", f"Add {folder / name}.yaml or correct the name."
             )
-    return {name: load_model(folder / f"{name}.yaml") for name in names or known}
+    return {name: load_model(folder / f"{name}.yaml") for name in names or available}
 
 
 def load_model(path: Path) -> ModelSpec:

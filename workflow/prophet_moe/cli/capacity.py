@@ -22,7 +22,7 @@ from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
-from prophet_moe.routing.variation import Variation, pooled_for, read_variations
+from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment, resolve
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_SPEED
 from prophet_moe.settings.scenario import Scenario
@@ -31,7 +31,7 @@ from prophet_moe.units import GB, GIB
 from prophet_moe.validation import merged, read_yaml
 
 STYLE, MEMORY = Path("config/style.yaml"), Path("resources/memory")
-VARIATIONS, FITS = Path("tables/data/routing_variation.csv"), Path("tables/data/routing_law_fits.csv")
+POPULARITY_CVS, FITS = Path("tables/data/routing_variation.csv"), Path("tables/data/routing_law_fits.csv")
 FRONTIER, TRACES = Path("tables/data/frontier.csv"), Path("resources/traces")
 EXAMPLES = """\
 examples:
@@ -73,7 +73,7 @@ NUMBERS = {
 
 
 def add_command(commands: Any) -> None:
-    """Add `capacity`."""
+    """Add the command `capacity` to the parser."""
     capacity = commands.add_parser(
         "capacity",
         help="does a model fit a GPU, how long a context, and what a decode step takes",
@@ -132,8 +132,8 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
     memory = model_memory(spec, scenario)
     if memory is None:
         raise UserError(arguments.model, "the report does not cover it", "Use --scenario calibrated.")
-    variation = _variation(spec, scenario, experiment.counts)
-    memory = replace(memory, variation=variation.value if variation else _given_variation(scenario))
+    popularity_cv = _popularity_cv(spec, scenario, experiment.counts)
+    memory = replace(memory, popularity_cv=popularity_cv.value if popularity_cv else _given_popularity_cv(scenario))
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     reserves = reserves_for(scenario, MEMORY, listed)
     batches = dict.fromkeys(arguments.batch or [1])
@@ -155,7 +155,7 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 rates[batch],
             )
             reserve = f"{here.runtime_reserve_mib:,.0f} MiB {reserve_basis(scenario, reserves.get(gpu))}"
-            yield answer(question) | {"scenario": name}, _rests_on(spec, question, variation, reserve)
+            yield answer(question) | {"scenario": name}, _rests_on(spec, question, popularity_cv, reserve)
 
 
 def _experiment(overlays: list[Path]) -> Experiment:
@@ -200,50 +200,50 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
     return gpus, profiles | {name: speed}
 
 
-def _variation(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> Variation | None:
-    """The variation of the model's popularity where the scenario's routing is fitted: its own, else the pooled one.
+def _popularity_cv(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> PopularityCV | None:
+    """The popularity CV of the model where the scenario's routing is fitted: its own, else the pooled one.
 
-    `counts` names the folders of counts that come first where the scenario's variation is `counts`.
+    `counts` names the folders of counts that come first where the scenario's popularity CV is `counts`.
     """
     if not scenario.fits_routing:
         return None
     moe, batching = spec.architecture.moe, scenario.routing.batching
     if scenario.fits_counts and (own := _counted(spec, counts)):
         return own
-    known = read_variations(VARIATIONS, batching) if VARIATIONS.exists() else {}
+    known = read_popularity_cvs(POPULARITY_CVS, batching) if POPULARITY_CVS.exists() else {}
     if spec.name in known:
         return known[spec.name].bounded(moe.experts, moe.top_k)
     return pooled_for(spec.name, moe.experts, moe.top_k, known) or _pooled_afresh(spec, batching)
 
 
-def _counted(spec: ModelSpec, counts: list[str]) -> Variation | None:
-    """The variation fitted to the model's own counts; None where none of the folders has any."""
+def _counted(spec: ModelSpec, counts: list[str]) -> PopularityCV | None:
+    """The popularity CV fitted to the model's own counts; None where none of the folders has any."""
     # Only counts need Numba and SciPy, whose imports take half a second.
-    from prophet_moe.routing.counted_law import own_variations
+    from prophet_moe.routing.counted_law import own_popularity_cvs
     from prophet_moe.routing.datasets import router_in
 
-    own = own_variations([TRACES / name for name in counts], {spec.name: router_in(spec.name, spec)})
-    return next((variation for variation in own if variation.model == spec.name), None)
+    own = own_popularity_cvs([TRACES / name for name in counts], {spec.name: router_in(spec.name, spec)})
+    return next((popularity_cv for popularity_cv in own if popularity_cv.model == spec.name), None)
 
 
-def _pooled_afresh(spec: ModelSpec, batching: str) -> Variation:
-    """The pooled variation from the fits to all traces."""
+def _pooled_afresh(spec: ModelSpec, batching: str) -> PopularityCV:
+    """The pooled popularity CV from the fits to all traces."""
     # Only a table that is missing needs pandas and Numba, whose imports take half a second.
-    from prophet_moe.routing.law_rows import Fit
-    from prophet_moe.routing.pooling import variations
-    from prophet_moe.routing.rows import read_rows
+    from prophet_moe.routing.cross_model import popularity_cvs
+    from prophet_moe.routing.law_schema import Fit
+    from prophet_moe.routing.schema import read_rows
 
     if not FITS.exists():
         raise UserError(str(FITS), "no such file", "Get it back: git checkout tables/data, or build it: snakemake")
     moe = spec.architecture.moe
     fits = read_rows(FITS, [field.name for field in fields(Fit)])
-    (found,) = variations(fits, {spec.name: (moe.experts, moe.top_k)}, batching)
+    (found,) = popularity_cvs(fits, {spec.name: (moe.experts, moe.top_k)}, batching)
     if not math.isfinite(found.value):
         raise UserError(str(FITS), "holds no fit to pool", "Rebuild it: rm that file, then snakemake --cores 8")
     return found
 
 
-def _given_variation(scenario: Scenario) -> float:
+def _given_popularity_cv(scenario: Scenario) -> float:
     return 0.0 if scenario.fits_routing else scenario.routing.variation
 
 
@@ -256,16 +256,16 @@ def _rates(spec: ModelSpec, batch: int) -> HitRates | None:
     return hit_rates_for(spec.name, moe.experts, moe.top_k, known, top_k_of)
 
 
-def _rests_on(spec: ModelSpec, question: Question, variation: Variation | None, reserve: str) -> dict[str, str]:
+def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV | None, reserve: str) -> dict[str, str]:
     """What the answer rests on, a sentence each."""
     scenario, rests = question.scenario, {}
     if scenario.architecture == "reported":
         return {"memory": "constants that the report prints or that were fitted to its results; it gives no times"}
     bits = f"weights of {scenario.weight_bits} bits, KV cache of {scenario.kv_bits} bits"
     rests["memory"] = f"counted from {MODELS / spec.name}.yaml, {bits}; runtime reserve {reserve}"
-    if variation:
-        whose = f"{variation.source}{'; the model has no trace of its own' if variation.pooled else ''}"
-        rests["routing"] = f"popularity of experts varies by {variation.value:.3g} of its mean, {whose}"
+    if popularity_cv:
+        whose = f"{popularity_cv.source}{'; the model has no trace of its own' if popularity_cv.pooled else ''}"
+        rests["routing"] = f"popularity of experts varies by {popularity_cv.value:.3g} of its mean, {whose}"
     else:
         rests["routing"] = f"{scenario.routing.law} as scenario gives it"
     if question.profile is None:

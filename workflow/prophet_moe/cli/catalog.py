@@ -18,7 +18,7 @@ HARDWARE = Path("resources/hardware")
 
 
 def add_commands(commands: Any) -> None:
-    """Add `models` and `config`."""
+    """Add the commands `models` and `config` to the parser."""
     models = commands.add_parser(
         "models",
         help="list the catalogue with exact counts",

@@ -9,7 +9,7 @@ from prophet_moe.cli.terminal import console
 
 
 def add_commands(commands: Any) -> None:
-    """Add `compare`."""
+    """Add the command `compare` to the parser."""
     compare = commands.add_parser(
         "compare",
         help="what a run by name changes, beside the committed outputs",

@@ -1,4 +1,4 @@
-"""Commands about expert caches."""
+"""Commands that simulate caches of experts on routing traces."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from prophet_moe.cli.values import between
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
 from prophet_moe.routing.datasets import architecture_named, load_datasets
-from prophet_moe.routing.sequences import caveats, unrepeated
+from prophet_moe.routing.sequences import caveats, without_repetition
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings.experiment import SEE_KEYS, Experiment
 from prophet_moe.settings.fields import SequenceOrder
@@ -48,7 +48,7 @@ MB are 10^6 bytes, times are in ms. docs/simulation.md tells what is simulated a
 
 
 def add_commands(commands: Any) -> None:
-    """Add `sim`."""
+    """Add the command `sim` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     sim = commands.add_parser("sim", help="expert caches on recorded routing", **shown).add_subparsers(
         required=True, metavar="ACTION"
@@ -107,7 +107,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     strategy = _strategy(arguments)
     capacities = None if arguments.capacity is None else _capacities(arguments.capacity)
     trace = store.read_trace(arguments.trace)
-    counted = unrepeated(trace)
+    counted = without_repetition(trace)
     learned_from, held_out = split(counted)
     tokens = held_out.described()
     sequences = len(sequence_starts(tokens)) - 1
@@ -243,7 +243,6 @@ def _described(
     outcome: "Outcome",
     resident: float,
 ) -> dict[str, Any]:
-    """The outcome, JSON-like."""
     from prophet_moe.offload.experiments import layer_rows, metrics
 
     return {

@@ -30,7 +30,7 @@ docs/routing.md tells what each format holds."""
 
 
 def add_commands(commands: Any) -> None:
-    """Add `trace` and `data`."""
+    """Add the commands `trace` and `data` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
     trace = commands.add_parser("trace", help="read, describe routing traces", **shown).add_subparsers(
         required=True, metavar="ACTION"
@@ -86,7 +86,7 @@ class FormatHelp(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """Print and exit."""
+        """Print the help of the parser and exit."""
         parser.print_help()
         named = getattr(namespace, "format", None)
         if named in FORMATS:
@@ -164,7 +164,7 @@ def fit_curve(arguments: argparse.Namespace) -> None:
 
 
 def list_data(arguments: argparse.Namespace) -> None:
-    """Print the list."""
+    """Print the list of data sets, and which of them are here."""
     table = Table("id", "kind", "licence", "MB", "here")
     folders = datasets.data_folders()
     for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
@@ -176,7 +176,7 @@ def list_data(arguments: argparse.Namespace) -> None:
 
 
 def fetch_data(arguments: argparse.Namespace) -> None:
-    """Download one dataset."""
+    """Download the files of one data set and check them."""
     known = datasets.load_datasets(DATASETS).datasets
     if arguments.id not in known:
         raise UserError("id", f"unknown dataset {arguments.id!r}, expected one of {', '.join(known)}", "Correct it.")
@@ -193,12 +193,12 @@ def describe_trace(arguments: argparse.Namespace) -> None:
         return
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.routing import long_traces
-    from prophet_moe.routing.summary import summarise_cleaned
+    from prophet_moe.routing.summary import summarise_described
 
     found = long_traces.describe(arguments.folder, metadata)
     for note in filter(None, [*sequences.caveats(found.trace), found.note]):
         console().print(f"note: {note}", highlight=False, soft_wrap=True)
-    rows = [row for row in summarise_cleaned(metadata["model"], found.trace, found.totals) if row.layer is None]
+    rows = [row for row in summarise_described(metadata["model"], found.trace, found.totals) if row.layer is None]
     simple = Table("statistic (mean over layers)", "value", "shuffled", "uniform")
     curves = Table("statistic (mean over layers)", "at", "value", "95 % interval", "shuffled", "uniform")
     for row in rows:
@@ -233,19 +233,19 @@ def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
 
 
 def _describe_counts(counts: Counts) -> None:
-    """Print load and variation by layer, and u(B) by the measured popularity beside the law that needs one number."""
+    """Print load and popularity CV by layer, and u(B) by the measured popularity beside the law's."""
     # Only describing needs Numba, whose import takes half a second.
     from prophet_moe.routing import counted
     from prophet_moe.routing.counted_law import beside_law
 
     shares = counted.popularity(counts)
-    variation, chance = counted.variation(shares), counted.variation_by_chance(counts)
+    popularity_cv, chance = counted.popularity_cv(shares), counted.popularity_cv_by_chance(counts)
     table = Table("layer", "load max/mean", "experts never chosen", "variation (std/mean)", "by chance")
     for row, layer in enumerate(counts.router.layers):
         load = f"{shares[row].max() / shares[row].mean():.2f}"
         never = str(int((shares[row] == 0).sum()))
-        table.add_row(str(layer), load, never, f"{variation[row]:.3f}", f"{chance[row]:.3f}")
-    table.add_row("all", "", "", f"{counted.overall(variation):.3f}", f"{counted.overall(chance):.3f}")
+        table.add_row(str(layer), load, never, f"{popularity_cv[row]:.3f}", f"{chance[row]:.3f}")
+    table.add_row("all", "", "", f"{counted.overall(popularity_cv):.3f}", f"{counted.overall(chance):.3f}")
     console().print(table)
     law = beside_law(counts)
     curves = Table(

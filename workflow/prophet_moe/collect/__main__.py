@@ -64,8 +64,8 @@ def main() -> None:
     predictor.add_argument("--out", type=Path, required=True, metavar="DIR")
     predictor.set_defaults(run=train_predictor)
 
-    for name, told in MEASUREMENTS.items():
-        measurement = commands.add_parser(name, help=f"{told}; goes on where it was stopped")
+    for name, summary in MEASUREMENTS.items():
+        measurement = commands.add_parser(name, help=f"{summary}; goes on where it was stopped")
         plan = Path(f"config/measurements/{name}.yaml")
         measurement.add_argument("--plan", type=Path, default=plan, metavar="FILE", help=f"default: {plan}")
         measurement.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -98,7 +98,7 @@ def _positive(text: str) -> int:
 
 
 def fetch_corpus(arguments: argparse.Namespace) -> None:
-    """Download the packages of the corpus."""
+    """Download the packages that the texts of the corpus are taken from."""
     from prophet_moe.collect import corpus
 
     corpus.fetch(read_plan(arguments.plan).corpus, arguments.work / "corpus")
@@ -124,7 +124,7 @@ def train_model(arguments: argparse.Namespace) -> None:
 
 
 def collect_trace(arguments: argparse.Namespace) -> None:
-    """Collect the trace of one model."""
+    """Collect the trace of one model as the command line asks."""
     from transformers import AutoTokenizer
 
     from prophet_moe.collect import machine, overhead, prompts, trace
@@ -159,14 +159,14 @@ def collect_trace(arguments: argparse.Namespace) -> None:
 
 
 def train_predictor(arguments: argparse.Namespace) -> None:
-    """Train the predictor of one trace."""
+    """Train the predictor of one trace as the command line asks."""
     from prophet_moe.collect import predictor
 
     predictor.train(arguments.trace, read_as(predictor.Plan, arguments.plan), arguments.out)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Make one of the MEASUREMENTS."""
+    """Make the one of the MEASUREMENTS that the command line names."""
     module = importlib.import_module(f"prophet_moe.collect.{arguments.measurement}")
     module.collect(read_as(module.Plan, arguments.plan), arguments.out)
 

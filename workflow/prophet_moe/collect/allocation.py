@@ -12,19 +12,19 @@ from prophet_moe.errors import UserError
 SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "size calculation overflowed")
 """What errors say when memory cannot be had: PyTorch's allocators, the CUDA driver, cuBLAS and cuDNN."""
 DEVICE_SIGNS = ("ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Those that only tell of the device's memory."""
+"""Signs that tell of the memory of the device, not of the host."""
 
 Made = TypeVar("Made")
 
 
 def is_lack_of_memory(error: BaseException, also: tuple[str, ...] = ()) -> bool:
-    """Whether `error` says that memory could not be had, in words of SIGNS or `also`."""
-    told = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS + also)
-    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    """Return whether `error` says that memory could not be had, in words of SIGNS or `also`."""
+    by_message = isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS + also)
+    return by_message or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def within_memory(where: str, name: str, make: Callable[[], Made]) -> Made:
-    """What `make` makes; a lack of memory is a UserError that names `where` and what did not fit."""
+    """Return what `make` makes; a lack of memory is a UserError that names `where` and what did not fit."""
     try:
         return make()
     except (RuntimeError, MemoryError) as error:
@@ -36,7 +36,7 @@ def within_memory(where: str, name: str, make: Callable[[], Made]) -> Made:
 
 
 def allocated() -> int:
-    """Bytes of the GPU that PyTorch has handed out; 0 without a GPU."""
+    """Return the bytes of the GPU that PyTorch has handed out; 0 without a GPU."""
     return torch.cuda.memory_allocated() if machine.on_gpu() else 0
 
 

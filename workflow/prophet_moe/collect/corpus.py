@@ -91,7 +91,7 @@ def _check_wheel(name: str, package: Package, folder: Path) -> None:
 
 
 def _drawn(piece: str, share: float) -> bool:
-    """Whether the piece belongs to the held-out share, decided by its hash."""
+    """Return whether the piece belongs to the held-out share, decided by its hash."""
     return int.from_bytes(hashlib.sha256(piece.encode()).digest()[:8], "big") < share * 2**64
 
 
@@ -114,7 +114,7 @@ def _pieces(domain: Domain, wheel: Path, characters: int) -> Iterator[str]:
 
 
 def _cut(text: str) -> Iterator[str]:
-    """The text in pieces of at least PIECE_CHARACTERS, cut at line ends; the last may be shorter."""
+    """Yield the text in pieces of at least PIECE_CHARACTERS, cut at line ends; the last may be shorter."""
     lines, size = [], 0
     for line in text.splitlines(keepends=True):
         lines.append(line)
@@ -131,14 +131,13 @@ def _whole(source: str) -> str:
 
 
 def _docstrings(source: str) -> str:
-    """All docstrings of a Python file, in order."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
-    return "\n\n".join(text for text in found if text)
+    texts = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return "\n\n".join(text for text in texts if text)
 
 
 def _longest_string(source: str) -> str:
-    """The longest string literal of a Python file: packages that ship a book do it so."""
+    """Return the longest string literal of a Python file: packages that ship a book do it so."""
     strings = [n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return max(strings, key=len, default="")
 
@@ -150,7 +149,7 @@ def _conversations(source: str) -> str:
 
 
 def _translations(source: str) -> str:
-    """Pairs of a gettext catalogue, original and translation, set apart by an empty line."""
+    """Return the pairs of a gettext catalogue, original and translation, set apart by an empty line."""
     pairs = []
     for entry in source.split("\n\n"):
         original, translated = (_quoted(entry, keyword) for keyword in ("msgid", r"msgstr(?:\[0\])?"))
@@ -160,7 +159,7 @@ def _translations(source: str) -> str:
 
 
 def _quoted(entry: str, keyword: str) -> str:
-    """The string after a gettext keyword, which may run over several quoted lines."""
+    """Return the string after a gettext keyword, which may run over several quoted lines."""
     match = re.search(rf'^{keyword} ((?:".*"\n?)+)', entry, re.MULTILINE)
     return "".join(json.loads(line) for line in match[1].splitlines()) if match else ""
 

@@ -33,7 +33,7 @@ class Decoding:
     seed: int
 
     def length(self, prompt: Prompt) -> int:
-        """Tokens decoded after `prompt` at most."""
+        """Return the tokens decoded after `prompt` at most."""
         return min(self.tokens, len(prompt.continuation)) if self.mode == "text" else self.tokens
 
 
@@ -56,7 +56,7 @@ class Pass:
 def passes(
     model: torch.nn.Module, batch: Sequence[Prompt], decoding: Decoding, seed: int
 ) -> Iterator[tuple[Pass, Callable[[], None]]]:
-    """Every pass of a batch, each with the function that runs it; run it before asking for the next.
+    """Yield every pass of a batch, each with the function that runs it; run it before asking for the next.
 
     An encoder-decoder model has decode passes alone: its encoder reads the prompt, its decoder starts at position 0.
     """
@@ -133,7 +133,6 @@ def _next_token(
     batch: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """(batch,) the tokens that the next pass reads."""
     if "logits" not in state:
         return torch.full((batch,), model.config.decoder_start_token_id, device=device)
     if decoding.mode == "text":
@@ -145,7 +144,6 @@ def _next_token(
 
 
 def _padded(rows: list[list[int]], width: int, *, left: bool) -> torch.Tensor:
-    """(rows, width) int64, zeros where a row is shorter."""
     padded = np.zeros((len(rows), width), np.int64)
     for number, row in enumerate(rows):
         if row:
@@ -154,11 +152,10 @@ def _padded(rows: list[list[int]], width: int, *, left: bool) -> torch.Tensor:
 
 
 def _last_logits_only(model: torch.nn.Module) -> dict[str, int]:
-    """The option that spares the logits of all prompt tokens, where the class has it."""
+    """Return the option that spares the logits of all prompt tokens, where the class has it."""
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
 
 
 def _end_tokens(model: torch.nn.Module, device: torch.device) -> torch.Tensor:
-    """Ids that end a sequence."""
     ids = getattr(model.generation_config, "eos_token_id", None)
     return torch.tensor([] if ids is None else np.atleast_1d(ids), dtype=torch.long, device=device)

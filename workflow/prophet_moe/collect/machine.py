@@ -10,17 +10,17 @@ import torch
 
 
 def device() -> torch.device:
-    """The first CUDA device where there is one, else the CPU."""
+    """Return the first CUDA device where there is one, else the CPU."""
     return torch.device("cuda", 0) if on_gpu() else torch.device("cpu")
 
 
 def on_gpu() -> bool:
-    """Whether there is a CUDA device, on which everything runs."""
+    """Return whether there is a CUDA device, on which everything runs."""
     return torch.cuda.is_available()
 
 
 def described() -> dict[str, Any]:
-    """Hardware and versions behind a measurement."""
+    """Return hardware and versions behind a measurement."""
     versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "tokenizers", "torch", "transformers")}
     host = {"cpu": _cpu_name(), "cpus": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     host |= {**versions, "cpu_threads": torch.get_num_threads()}
@@ -39,14 +39,14 @@ def described() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """Clocks, temperature and power of the GPU just now, or the load of the CPU."""
+    """Return clocks, temperature and power of the GPU just now, or the load of the CPU."""
     if not on_gpu():
         return {"load": os.getloadavg()[0]}
     return _ask_driver("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
 
 
 def _ask_driver(*names: str) -> dict[str, str]:
-    """What nvidia-smi says of the first GPU, by name, with the units."""
+    """Return what nvidia-smi says of the first GPU, by name, with the units."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
     line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return dict(zip(names, line.split(", "), strict=True))
@@ -61,7 +61,7 @@ def _cpu_name() -> str:
 
 
 def collector() -> str:
-    """Name and version of this project, for the metadata of what it records."""
+    """Return the name and version of this project, for the metadata of what it records."""
     try:
         return f"prophet-moe {metadata.version('prophet-moe')}"
     except metadata.PackageNotFoundError:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from prophet_moe.collect import machine
 from prophet_moe.collect.allocation import within_memory
-from prophet_moe.errors import UserError
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.files import atomic_write, canonical_hash, write_json
-from prophet_moe.routing.store import SUMS, seal
+from prophet_moe.routing.store import seal
 
 PARTS, PLAN = "parts", "plan.json"
 
@@ -28,7 +28,7 @@ Parts = dict[str, Callable[[], Rows]]
 
 
 def seconds(run: Callable[[], object], repeats: int, warmup: int = 3) -> list[float]:
-    """Seconds of each of `repeats` calls of `run`: by CUDA events on a GPU, else by the wall clock."""
+    """Return the seconds of each of `repeats` calls of `run`: by CUDA events on a GPU, else by the wall clock."""
     for _ in range(warmup):
         run()
     if not machine.on_gpu():
@@ -49,27 +49,39 @@ def seconds(run: Callable[[], object], repeats: int, warmup: int = 3) -> list[fl
 
 
 def spread(samples: Sequence[float], unit: str = "seconds") -> dict[str, float]:
-    """The median of at least two samples, their quartiles and number, as the columns of a row."""
+    """Return the median of at least two samples, their quartiles and number, as the columns of a row."""
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return {unit: middle, f"{unit}_low": low, f"{unit}_high": high, "repeats": len(samples)}
 
 
 def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
-    """Make every part that is not there yet, then write `folder`: <kind>.csv, metadata.json and SHA256SUMS.
+    """Measure every part that is not there yet, then write <kind>.csv, metadata.json and SHA256SUMS.
 
-    `plan` is a dataclass, what is measured. A UserError refuses a folder with parts of another plan or machine, and
-    names a part that does not fit in memory; the parts before it are kept.
+    Parameters
+    ----------
+    folder : Path
+        Where parts and results go; parts that are there are kept.
+    kind : str
+        hardware, memory or prefetch.
+    plan : dataclass
+        What is measured, recorded in the metadata.
+    parts : mapping from str to callable
+        Functions that return rows, by the name of their part.
+
+    Raises
+    ------
+    UserError
+        Where the folder is complete, or holds parts of another plan or machine, or a part does not fit in memory.
     """
-    if (folder / SUMS).exists():
-        raise UserError(str(folder), "holds a complete measurement", "Name another folder, or delete this one.")
+    refuse_complete(folder, "measurement")
     described = {"kind": kind, "plan": canonical_hash(asdict(plan)), "machine": machine.described()}
-    _start(folder / PLAN, described)
+    start_or_resume(folder / PLAN, described, "another plan, or of another machine")
     rows: Rows = []
     for name, make in tqdm(parts.items(), desc=kind, unit="part"):
         path = folder / PARTS / f"{name}.json"
         if not path.exists():
-            made = within_memory(f"{kind} plan", name, make)
-            write_json(path, {"rows": made, "state": machine.state()})
+            measured = within_memory(f"{kind} plan", name, make)
+            write_json(path, {"rows": measured, "state": machine.state()})
         rows += json.loads(path.read_text())["rows"]
     states = {name: json.loads((folder / PARTS / f"{name}.json").read_text())["state"] for name in parts}
     with atomic_write(folder / f"{kind}.csv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:
@@ -86,11 +98,3 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
     seal(folder, metadata, f"{kind}.csv")
     shutil.rmtree(folder / PARTS)
     (folder / PLAN).unlink()
-
-
-def _start(path: Path, described: dict[str, Any]) -> None:
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        problem = "holds parts of another plan, or of another machine"
-        raise UserError(str(path.parent), problem, "Name another folder, or delete this one.")

@@ -15,7 +15,7 @@ PROMPT_TOKENS = 64
 
 @torch.no_grad()
 def measure(model: torch.nn.Module, batches: tuple[int, ...], *, rounds: int, steps: int) -> list[dict[str, Any]]:
-    """Per batch size: seconds of `steps` decode steps with and without hooks, and their ratio over `rounds` pairs.
+    """Time `steps` decode steps with and without hooks, by batch size, and their ratio over `rounds` pairs.
 
     The order within a pair alternates; `ratio` is the median of the pairs' ratios, low and high their quartiles.
     """
@@ -45,7 +45,6 @@ def measure(model: torch.nn.Module, batches: tuple[int, ...], *, rounds: int, st
 
 
 def _timed(model: torch.nn.Module, layers: list, batch: int, steps: int, *, hooked: bool) -> float:
-    """Seconds of the decode steps alone."""
     vocabulary = model.config.get_text_config().vocab_size
     random = np.random.default_rng(0)
     prompts = [

@@ -20,7 +20,7 @@ AnyPlan = TypeVar("AnyPlan")
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of the Python package index."""
+    """A wheel of the Python package index, by version, file name and checksum."""
 
     version: str
     file: str
@@ -49,7 +49,7 @@ class CorpusPlan:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How one model is trained."""
+    """How one model is trained: steps, sequences, tokens and learning rate."""
 
     steps: int
     sequences: int
@@ -60,7 +60,7 @@ class TrainingPlan:
     warmup_steps: int
     weight_decay: float
     balance_coefficient: float
-    """Of the load-balancing loss, added for every layer (alpha of Switch, arXiv 2101.03961)."""
+    """Weight of the load-balancing loss, added for every layer (alpha of Switch, arXiv 2101.03961)."""
     seed: int
 
 
@@ -88,7 +88,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of config/collect.yaml."""
+    """The whole plan of config/collect.yaml: the corpus, its vocabulary and the models."""
 
     corpus: CorpusPlan
     vocabulary: int
@@ -96,7 +96,7 @@ class Plan:
 
 
 def read_plan(path: Path = PLAN_FILE) -> Plan:
-    """Read and check the plan of the traces."""
+    """Read and check the plan of the corpus, the models and their traces."""
     return read_as(Plan, path)
 
 
@@ -112,7 +112,7 @@ def read_as(kind: type[AnyPlan], path: Path) -> AnyPlan:
 
 
 def read_recorded(kind: type[AnyPlan], metadata: Any, path: Path) -> AnyPlan:
-    """The plan that a measurement followed, by its metadata, which lie in `path`."""
+    """Return the plan that a measurement followed, by its metadata, which lie in `path`."""
     return _build(kind, metadata.get("plan") if isinstance(metadata, dict) else None, str(path), "plan")
 
 
@@ -120,7 +120,7 @@ SIMPLE = MappingProxyType({int: "a whole number", float: "a number", str: "text"
 
 
 def _build(kind: Any, value: Any, file: str, key: str) -> Any:
-    """`value` as `kind`: a dataclass, a mapping, a list or a simple value."""
+    """Convert `value` to `kind`: a dataclass, a mapping, a list or a simple value."""
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):

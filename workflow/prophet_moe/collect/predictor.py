@@ -13,19 +13,19 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from prophet_moe.collect import machine
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.collect.scoring import WEIGHTS, score
-from prophet_moe.errors import UserError
 from prophet_moe.files import atomic_write, canonical_hash, write_json
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES, Context, context_of, split
-from prophet_moe.routing.sequences import divisible, fingerprint, unrepeated
-from prophet_moe.routing.store import SUMS, read_trace, seal
+from prophet_moe.routing.sequences import divisible, fingerprint, without_repetition
+from prophet_moe.routing.store import read_trace, seal
 
 PARTS, JOB = "parts", "job.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a predictor is trained."""
+    """How a predictor is trained: its width, epochs, batches, schedule and dropout."""
 
     hidden: int
     """Hidden units of each layer's network."""
@@ -56,7 +56,7 @@ class Networks(torch.nn.Module):
         return score(ids, self.embedding, self.hidden_bias, self.output, self.output_bias, nothing=0)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The weights by name, in bf16, the embedding as (L, SOURCES E, H)."""
+        """Return the weights by name, in bf16, the embedding as (L, SOURCES E, H)."""
         layers, hidden = self.hidden_bias.shape
         named = {"embedding": self.embedding[1:].reshape(layers, -1, hidden), "hidden_bias": self.hidden_bias}
         named |= {"output": self.output, "output_bias": self.output_bias}
@@ -65,12 +65,12 @@ class Networks(torch.nn.Module):
 
 def train(folder: Path, plan: Plan, out: Path) -> None:
     """Train on the trace in `folder`; called again after an interruption, it goes on with the next lookahead."""
-    if (out / SUMS).exists():
-        raise UserError(str(out), "holds a complete predictor", "Name another folder, or delete this one.")
+    refuse_complete(out, "predictor")
     trace = read_trace(folder)
-    half = split(divisible(unrepeated(trace), folder))[0]
+    half = split(divisible(without_repetition(trace), folder))[0]
     fingerprints = {"trained_on": fingerprint(trace), "learned_from": fingerprint(half)}
-    _start(out / JOB, {**fingerprints, "plan": canonical_hash(asdict(plan))})
+    job = {**fingerprints, "plan": canonical_hash(asdict(plan))}
+    start_or_resume(out / JOB, job, "a predictor of another trace or plan")
     learned = context_of(half)
     begun = time.perf_counter()
     losses = {}
@@ -106,16 +106,8 @@ def train(folder: Path, plan: Plan, out: Path) -> None:
     (out / JOB).unlink()
 
 
-def _start(path: Path, described: dict[str, str]) -> None:
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        problem = "holds parts of a predictor of another trace or plan"
-        raise UserError(str(path.parent), problem, "Name another folder, or delete this one.")
-
-
 def _train(learned: Context, plan: Plan, lookahead: int) -> tuple[Networks, float]:
-    """The networks of one lookahead, and the mean loss of the last epoch, nats per layer and token."""
+    """Return the networks of one lookahead, and the mean loss of the last epoch, nats per layer and token."""
     torch.manual_seed(plan.seed)
     device = machine.device()
     ids, chosen = (tensor.to(device) for tensor in _tensors(learned, lookahead))

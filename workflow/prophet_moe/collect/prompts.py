@@ -1,6 +1,6 @@
 """Prompts as JSON lines: `text`, or `tokens` with the `continuation` that may be replayed; a `label` and a `piece`.
 
-`label` is the domain; prompts of one `piece` (a file, a chapter, a dialogue) are never learned from and judged by both.
+`label` is the domain; prompts of one `piece` (a file, a chapter, a dialogue) are never in both halves.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from prophet_moe.files import write_text
 def read_prompts(
     path: Path, tokenize: Callable[[str], list[int]], *, most_tokens: int, limit: int | None
 ) -> tuple[list[Prompt], list[dict[str, str]]]:
-    """The first `limit` prompts of a file, cut to `most_tokens`, and each one's `label` and, if known, `piece`."""
+    """Read the first `limit` prompts of a file, cut to `most_tokens`, with `label` and, where known, `piece`."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -72,5 +72,5 @@ def _held_out(held_out: dict[str, list], plan: TracePlan, path: Path) -> Iterato
 
 
 def piece_name(domain: str, tokens: np.ndarray) -> str:
-    """The domain and the start of the SHA-256 of the piece's token ids: the same for the same text and tokenizer."""
+    """Name a piece by its domain and the SHA-256 of its token ids: the same for the same text and tokenizer."""
     return f"{domain}-{hashlib.sha256(np.asarray(tokens, '<i8').tobytes()).hexdigest()[:12]}"

@@ -33,12 +33,12 @@ class MoeLayer:
 
 
 def moe_layers(model: torch.nn.Module) -> list[MoeLayer]:
-    """The MoE layers that decode: of an encoder-decoder model, the decoder's.
+    """Return the MoE layers that decode: of an encoder-decoder model, the decoder's.
 
     In every Transformers MoE class the block holds `experts` beside a `gate` or `router`.
     """
     stack = model.get_decoder() if model.config.is_encoder_decoder else model
-    found = []
+    layers = []
     for name, block in stack.named_modules():
         router = getattr(block, "gate", None) or getattr(block, "router", None)
         if isinstance(router, torch.nn.Module) and isinstance(getattr(block, "experts", None), torch.nn.Module):
@@ -46,10 +46,10 @@ def moe_layers(model: torch.nn.Module) -> list[MoeLayer]:
             # Switch drops what exceeds an expert's capacity; without the limit every token has its expert.
             if hasattr(router, "expert_capacity"):
                 router.expert_capacity = sys.maxsize
-            found.append(MoeLayer(number, block.experts, next(w for w in router.parameters() if w.ndim == 2)))
-    if not found:
+            layers.append(MoeLayer(number, block.experts, next(w for w in router.parameters() if w.ndim == 2)))
+    if not layers:
         raise UserError(type(model).__name__, "has no MoE layer", "Name a mixture-of-experts model.")
-    return sorted(found, key=lambda layer: layer.number)
+    return sorted(layers, key=lambda layer: layer.number)
 
 
 class Recorder:
@@ -59,7 +59,7 @@ class Recorder:
     """
 
     def __init__(self, model: torch.nn.Module, layers: list[MoeLayer], sink: Callable[[np.ndarray, Any], None]) -> None:
-        """Hook the experts of `layers`; undone by `close`."""
+        """Hook the experts of `layers` until `close` is called."""
         self.device = next(model.parameters()).device
         self.chosen: list[torch.Tensor] = []
         self.inputs: list[torch.Tensor] = []
@@ -92,17 +92,17 @@ class Recorder:
             self._land()
 
     def take_inputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Router inputs of the pass (rows, L, hidden) in bf16, on the host; forgets the others."""
+        """Return router inputs of the pass (rows, L, hidden) in bf16, on the host; forgets the others."""
         inputs, self.inputs = self.inputs, []
         return torch.stack([part[rows] for part in inputs], dim=1).to("cpu", torch.bfloat16)
 
     def flush(self) -> None:
-        """Hand everything still in flight to the sink."""
+        """Hand every choice that is still on the device to the sink."""
         while self._flying:
             self._land()
 
     def close(self) -> None:
-        """Take the hooks away."""
+        """Remove the hooks from the experts of the model."""
         for hook in self._hooks:
             hook.remove()
 
@@ -144,7 +144,7 @@ def _numbers(chosen: torch.Tensor) -> torch.Tensor:
 
 
 def probe(model: torch.nn.Module, layers: list[MoeLayer], name: str) -> tuple[Router, bool]:
-    """E, k and layer numbers of a model, and whether its choices are ranked, from some tokens that go through it."""
+    """Return E, k and layer numbers of a model, and whether its choices are ranked, from tokens that go through it."""
     widths, ranked = [], []
 
     def look(_module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:

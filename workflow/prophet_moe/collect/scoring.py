@@ -68,7 +68,6 @@ class Predictor:
         return torch.from_numpy(self._context.inputs(layer, ahead)[rows][:, None]).to(machine.device())
 
     def _score(self, ahead: int, layer: int, ids: torch.Tensor) -> torch.Tensor:
-        """(n, E) of ids (n, 1, ids seen)."""
         return score(ids, *self._networks[ahead, layer], nothing=self._context.absent).squeeze(1)
 
     @torch.no_grad()
@@ -85,7 +84,7 @@ class Predictor:
 
     @torch.no_grad()
     def step_seconds(self, batch: int) -> float:
-        """Seconds, the median, of scoring `batch` tokens layer by layer, their ids on the device, and nothing else."""
+        """Measure the median seconds of scoring `batch` tokens layer by layer, with their ids on the device."""
         ids = {place: self._ids(*place, np.arange(batch)) for place in self._networks}
 
         def step() -> None:

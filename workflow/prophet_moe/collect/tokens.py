@@ -1,4 +1,4 @@
-"""Tokens of the corpus: the tokenizer, and the arrays that models train and are judged on."""
+"""Tokens of the corpus: the tokenizer, and the arrays that models train and are evaluated on."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ END = "<|end|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of `vocabulary` tokens; every text can be encoded."""
+    """Return a byte-level BPE tokenizer of `vocabulary` tokens; every text can be encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -24,24 +24,24 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer.json."""
+    """Read the tokenizer that was saved as the tokenizer.json at `path`."""
     return Tokenizer.from_file(str(path))
 
 
 def encode(tokenizer: Tokenizer, pieces: list[str]) -> list[np.ndarray]:
-    """Token ids of every piece, int64, each with the END token last."""
+    """Return token ids of every piece, int64, each with the END token last."""
     end = tokenizer.token_to_id(END)
     return [np.array([*encoding.ids, end], np.int64) for encoding in tokenizer.encode_batch(pieces)]
 
 
 def unigram_entropy(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> float:
-    """Nats per token of `held_out` under the token frequencies of `train` (one added to each count)."""
+    """Return nats per token of `held_out` under the token frequencies of `train` (one added to each count)."""
     counts = np.bincount(train, minlength=vocabulary) + 1.0
     return float(-np.log(counts / counts.sum())[held_out].mean())
 
 
 def bigram_entropy(train: np.ndarray, held_out: np.ndarray, vocabulary: int) -> float:
-    """Nats per token of `held_out` under the pair counts of `train`, smoothed by absolute discounting.
+    """Return nats per token of `held_out` under the pair counts of `train`, smoothed by absolute discounting.
 
     p(b|a) = max(n(a,b) - d, 0) / n(a) + d distinct(a) / n(a) p(b), d = 0.75 (Ney, Essen and Kneser 1994).
     """

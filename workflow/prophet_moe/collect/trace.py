@@ -3,7 +3,6 @@
 Every finished batch is a file of its own under <folder>/parts/; at the end the trace is put together, counted, sealed.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,8 +16,9 @@ from tqdm import tqdm
 from prophet_moe.collect import machine
 from prophet_moe.collect.decoding import Decoding, Pass, Prompt, passes
 from prophet_moe.collect.recorder import MoeLayer, Recorder, moe_layers, probe
+from prophet_moe.collect.resume import refuse_complete, start_or_resume
 from prophet_moe.errors import UserError
-from prophet_moe.files import atomic_write, canonical_hash, write_json
+from prophet_moe.files import atomic_write, canonical_hash
 from prophet_moe.routing import store
 from prophet_moe.routing.trace import Origin, Router, Trace, check
 
@@ -39,13 +39,31 @@ class Job:
 
 
 def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder: Path) -> None:
-    """Collect the trace of `job` into `folder`; called again after an interruption, it goes on.
+    """Collect a routing trace; called again after an interruption, it goes on.
 
-    A disk that fills or a device that runs out of memory ends it in a UserError; finished batches stay.
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A Transformers model, ready for inference on its device.
+    name : str
+        What the trace calls the model.
+    job : Job
+        Prompts, batch size and how they are continued.
+    origin : Origin
+        Source and licence to record.
+    folder : Path
+        Where the trace goes; finished batches are kept under parts/.
+
+    Raises
+    ------
+    UserError
+        Where the folder is of another job or complete, the disk is full, or the device runs out of memory.
     """
     layers = moe_layers(model)
     router, ranked = probe(model, layers, name)
-    _start(folder, name, job)
+    described = {"model": name, "job": canonical_hash(asdict(replace(job, prompts=[asdict(p) for p in job.prompts])))}
+    refuse_complete(folder, "trace")
+    start_or_resume(folder / JOB, described, "another job")
     batches = [job.prompts[start : start + job.batch] for start in range(0, len(job.prompts), job.batch)]
     parts = [folder / PARTS / f"{number:05d}.parquet" for number in range(len(batches))]
     wanted = _tokens_with_inputs(job)
@@ -64,7 +82,7 @@ def collect(model: torch.nn.Module, name: str, job: Job, origin: Origin, folder:
 
 
 def load_model(source: str, dtype: str) -> torch.nn.Module:
-    """A Transformers model from a folder or a hub id, on this machine's device, ready for inference."""
+    """Return a Transformers model from a folder or a hub id, on this machine's device, ready for inference."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     try:
@@ -84,20 +102,8 @@ def load_model(source: str, dtype: str) -> torch.nn.Module:
         raise UserError(source, problem, "Use a larger GPU.") from None
 
 
-def _start(folder: Path, name: str, job: Job) -> None:
-    """Begin the job in a new folder, or make sure that what lies there is of the same job."""
-    described = {"model": name, "job": canonical_hash(asdict(replace(job, prompts=[asdict(p) for p in job.prompts])))}
-    path = folder / JOB
-    if (folder / store.SUMS).exists():
-        raise UserError(str(folder), "holds a complete trace", "Name another folder, or delete this one.")
-    if not path.exists():
-        write_json(path, described)
-    elif json.loads(path.read_text()) != described:
-        raise UserError(str(folder), "holds parts of another job", "Name another folder, or delete this one.")
-
-
 def _tokens_with_inputs(job: Job) -> set[tuple[int, int]]:
-    """The (sequence, position) pairs whose router inputs are kept: a seeded draw from all that are planned."""
+    """Return the (sequence, position) pairs whose router inputs are kept: a seeded draw from all that are planned."""
     lengths = np.array([len(p.tokens) + job.decoding.length(p) for p in job.prompts])
     ends = np.cumsum(lengths)
     random = np.random.default_rng(job.decoding.seed)
@@ -117,7 +123,7 @@ def _collect_batch(
     wanted: set[tuple[int, int]],
     progress: tqdm,
 ) -> tuple[list[tuple[np.ndarray, Pass]], Inputs]:
-    """The choices of every pass over one batch, and the router inputs of its wanted tokens."""
+    """Return the choices of every pass over one batch, and the router inputs of its wanted tokens."""
     recorded: list[tuple[np.ndarray, Pass]] = []
     kept: list[tuple[int, int, torch.Tensor]] = []
     recorder = Recorder(model, layers, lambda ids, of: recorded.append((ids, of)))

@@ -35,7 +35,7 @@ class EncodedCorpus:
 
 
 def prepared_corpus(plan: Plan, work: Path) -> EncodedCorpus:
-    """The corpus under `work`, encoded by the tokenizer trained on it; both are kept there for the next call."""
+    """Return the corpus under `work`, encoded by the tokenizer trained on it; both are kept there for the next call."""
     path = work / "corpus" / "tokenizer.json"
     texts = read_texts(plan.corpus, work / "corpus")
     if path.exists():
@@ -52,7 +52,7 @@ def prepared_corpus(plan: Plan, work: Path) -> EncodedCorpus:
 
 
 def new_model(plan: ModelPlan, vocabulary: int) -> torch.nn.Module:
-    """A model of the planned class with random weights.
+    """Return a model of the planned class with random weights of a seed.
 
     The class's own load-balancing loss is off: it pools all layers, and so lets each layer use few of its experts.
     """
@@ -87,7 +87,7 @@ def load_imbalance(router_logits: tuple[torch.Tensor, ...], top_k: int) -> torch
 
 
 def fingerprint(plan: Plan, name: str) -> str:
-    """Names everything that the trained model depends on."""
+    """Return a hash of everything that the trained model depends on."""
     model = asdict(plan.models[name])
     del model["trace"]
     return canonical_hash({"corpus": asdict(plan.corpus), "vocabulary": plan.vocabulary, "model": model})
@@ -155,13 +155,13 @@ def train(plan: ModelPlan, corpus: EncodedCorpus, folder: Path, name: str, made_
 
 
 def is_trained(folder: Path, made_from: str) -> bool:
-    """Whether `folder` holds a complete model, made from exactly this."""
+    """Return whether `folder` holds a complete model, made from exactly this."""
     path = folder / TRAINING
     return path.exists() and json.loads(path.read_text())["made_from"] == made_from
 
 
 def _batch(train: dict[str, np.ndarray], plan: TrainingPlan, step: int) -> np.ndarray:
-    """Random windows of the corpus, int64 (sequences, tokens); a domain's share grows with the root of its size.
+    """Return random windows of the corpus, int64 (sequences, tokens); a domain's share grows with the root of its size.
 
     The windows depend on seed and step alone, so that a resumed training sees what an uninterrupted one sees.
     """
@@ -200,11 +200,11 @@ def _measured(model: torch.nn.Module, plan: ModelPlan, corpus: EncodedCorpus, de
             batch = torch.from_numpy(window[None]).to(device)
             output = model(input_ids=batch, labels=batch, use_cache=False)
             losses.append(output.loss.item())
-        judged = np.concatenate(windows)
+        scored = np.concatenate(windows)
         domains[name] = {
             "loss": round(float(np.mean(losses)), 4),
-            "unigram_entropy": round(tokens.unigram_entropy(train, judged, corpus.vocabulary), 4),
-            "bigram_entropy": round(tokens.bigram_entropy(train, judged, corpus.vocabulary), 4),
+            "unigram_entropy": round(tokens.unigram_entropy(train, scored, corpus.vocabulary), 4),
+            "bigram_entropy": round(tokens.bigram_entropy(train, scored, corpus.vocabulary), 4),
         }
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -219,7 +219,7 @@ def _windows(ids: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _resume(folder: Path, made_from: str, device: torch.device) -> dict[str, Any] | None:
-    """The last checkpoint of exactly this plan, if there is one."""
+    """Return the last checkpoint of exactly this plan, if there is one."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None

@@ -59,7 +59,7 @@ class ExpertShape(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """Weights of one expert."""
+        """Return the number of weights of one expert."""
         return (3 if self.gated else 2) * self.hidden * self.inner
 
 
@@ -76,7 +76,7 @@ class AttentionShape(NamedTuple):
 
     @property
     def cached_values(self) -> int:
-        """Numbers that the cache keeps per token."""
+        """Return how many numbers the cache keeps per token and layer."""
         return self.head_dim if self.latent_values else self.kv_heads * (self.head_dim + self._value)
 
     @property
@@ -94,7 +94,7 @@ MEASURED_SHAPE = AttentionShape._fields[:4]
 
 
 def proportional(x: float) -> float:
-    """The law of what grows in proportion."""
+    """Return `x`: the time beyond the last point of a curve grows in proportion to it."""
     return x
 
 
@@ -106,7 +106,7 @@ class Curve:
     seconds: tuple[float, ...]
 
     def at(self, x: float, law: Callable[[float], float] = proportional) -> float:
-        """Seconds at `x`: linear between points, flat below the first, growing as `law` beyond the last."""
+        """Return the seconds at `x`: linear between points, flat below the first, growing as `law` beyond the last."""
         if x > self.x[-1]:
             return self.seconds[-1] * law(x) / law(self.x[-1])
         return float(np.interp(x, self.x, self.seconds))
@@ -129,16 +129,16 @@ class Profile:
     experts: Mapping[ExpertShape, Curve] = field(default_factory=dict)
     """Tokens to seconds of one expert."""
     attention: Mapping[AttentionShape, Mapping[int, Curve]] = field(default_factory=dict)
-    """By batch: context in tokens to seconds."""
+    """Seconds of attention over context in tokens, by shape and batch."""
 
     @property
     def optimistic(self) -> bool:
-        """Whether times are lower bounds: peak bandwidths, no latency, no launches."""
+        """Return whether times are lower bounds: peak bandwidths, no latency, no launches."""
         return self.source == "datasheet"
 
     @property
     def roofline_basis(self) -> Basis:
-        """What times by the roofline rest on."""
+        """Return what times by the roofline rest on: measured bandwidths or those of the datasheet."""
         return "datasheet" if self.optimistic else "measured bandwidth"
 
     def roofline_seconds(self, size: float, flops: float) -> float:
@@ -146,7 +146,7 @@ class Profile:
         return max(size / self.hbm_bytes_per_second, flops / self.flops_per_second)
 
     def transfer_seconds(self, size: float, copies: float = 1) -> float:
-        """Seconds of `copies` copies of `size` bytes each from the host, one after another."""
+        """Return the seconds of `copies` copies of `size` bytes each from the host, one after another."""
         if not size:
             return 0.0
         one = self.copies.at(size) if self.copies else size / self.link_bytes_per_second
@@ -155,7 +155,7 @@ class Profile:
     def expert_seconds(
         self, hidden: int, inner: int, gated: bool, tokens: float, dtype_bytes: float = MEASURED_DTYPE_BYTES
     ) -> float:
-        """Seconds of one expert that is handed `tokens` tokens (an average may be fractional); see expert_basis."""
+        """Return the seconds of one expert that is handed `tokens` tokens; an average may be fractional."""
         shape = ExpertShape(hidden, inner, gated)
 
         def roofline(count: float) -> float:
@@ -166,13 +166,13 @@ class Profile:
         return roofline(tokens)
 
     def expert_basis(self, shape: ExpertShape, dtype_bytes: float = MEASURED_DTYPE_BYTES) -> Basis:
-        """What expert_seconds rests on."""
+        """Return what `expert_seconds` rests on for this shape and type: measurements or the roofline's basis."""
         return self._basis(shape in self.experts, dtype_bytes)
 
     def attention_seconds(
         self, shape: AttentionShape, batch: int, context: int, dtype_bytes: float = MEASURED_DTYPE_BYTES
     ) -> float:
-        """Seconds of one layer's attention of one new token in each of `batch` sequences of `context` cached tokens.
+        """Return the seconds of one layer's attention of a new token in each of `batch` sequences of `context` tokens.
 
         Projections are weights and not counted here. See attention_basis.
         """
@@ -183,11 +183,11 @@ class Profile:
         return self.roofline_seconds(cached * shape.cached_values * dtype_bytes, cached * shape.flops)
 
     def attention_basis(self, shape: AttentionShape, dtype_bytes: float = MEASURED_DTYPE_BYTES) -> Basis:
-        """What attention_seconds rests on."""
+        """Return what `attention_seconds` rests on for this shape and type: measurements or the roofline's basis."""
         return self._basis(shape in self.attention, dtype_bytes)
 
     def weights_seconds(self, parameters: float, tokens: float, dtype_bytes: float = MEASURED_DTYPE_BYTES) -> float:
-        """Seconds of matrix products of `tokens` tokens with `parameters` weights, each read once: the roofline."""
+        """Return the roofline seconds of products of `tokens` tokens with `parameters` weights, each read once."""
         return self.roofline_seconds(parameters * dtype_bytes, 2 * parameters * tokens)
 
     def _basis(self, measured: bool, dtype_bytes: float) -> Basis:
@@ -195,15 +195,31 @@ class Profile:
 
 
 def datasheet_profile(gpu: str, spec: GpuSpec) -> Profile:
-    """The peaks of a GPU's datasheet; no latency."""
+    """Return the profile of a GPU by the peaks of its datasheet, without latency."""
     return Profile(gpu, "datasheet", spec.hbm_gb_per_s * GB, spec.link_gb_per_s * GB, spec.peak_tflops * TFLOP)
 
 
 def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
-    """The profile of `gpu`: measured where `folder`/<gpu>/ exists, else of the datasheet.
+    """Read what a GPU does per second: measured where `folder`/<gpu>/ exists, else by its datasheet.
 
-    A folder that is unfinished, changed, of another device, or that holds a time or size which is no number above 0
-    is a UserError.
+    Parameters
+    ----------
+    folder : Path
+        The folder of measurements, one folder per GPU.
+    gpu : str
+        Name of the GPU.
+    spec : GpuSpec
+        Its datasheet, which a measured device must agree with in name and memory.
+
+    Returns
+    -------
+    Profile
+        Bandwidths in bytes/s, operations per second, and curves of measured seconds.
+
+    Raises
+    ------
+    UserError
+        Where the folder is unfinished, changed, of another device, or holds a time or size that is no number above 0.
     """
     if not (folder / gpu).exists():
         return datasheet_profile(gpu, spec)
@@ -244,7 +260,7 @@ def check_device(recording: "Recording", gpu: str, spec: GpuSpec) -> None:
 
 
 def _check_seconds(recording: "Recording") -> None:
-    """Every row's median is a time above 0 that lies between its quartiles."""
+    """Refuse a row whose median is not a time above 0 between its quartiles."""
     times = recording.numbers(recording.rows, "seconds_low", "seconds", "seconds_high")
     disordered = ~times["seconds"].between(times["seconds_low"], times["seconds_high"])
     if disordered.any():
@@ -263,14 +279,14 @@ def _copies(recording: "Recording") -> Curve:
 
 
 def _device_bandwidth(recording: "Recording") -> float:
-    """Bytes/s of the largest copy on the device, which reads and writes each of its bytes."""
+    """Return the bytes/s of the largest copy on the device, which reads and writes each of its bytes."""
     sizes = recording.numbers(recording.where(measurement="d2d"), "bytes", "seconds")
     largest = sizes.loc[sizes["bytes"].idxmax()]
     return float(2 * largest["bytes"] / largest["seconds"])
 
 
 def _experts(recording: "Recording") -> dict[ExpertShape, Curve]:
-    """Curves by shape; models that share a shape are samples of one time, whose median counts."""
+    """Return the curves by shape; models that share a shape are samples of one time, whose median counts."""
     rows = _kernels(recording, "expert_ffn")
     numbers = recording.numbers(rows, "hidden", "inner", "tokens", "seconds").assign(
         gated=recording.flags(rows, "gated")
@@ -282,7 +298,7 @@ def _experts(recording: "Recording") -> dict[ExpertShape, Curve]:
 
 
 def _attention(recording: "Recording") -> dict[AttentionShape, dict[int, Curve]]:
-    """Curves by shape and batch, batches ascending; where several kernels were timed, of the fastest."""
+    """Return the curves by shape and batch, batches ascending; where several kernels were timed, of the fastest."""
     rows = _kernels(recording, "attention_decode")
     numbers = recording.numbers(rows, "heads", "kv_heads", "head_dim", "batch", "context", "seconds")
     numbers = numbers.join(recording.numbers(rows, "latent_values", zero=True))
@@ -294,12 +310,11 @@ def _attention(recording: "Recording") -> dict[AttentionShape, dict[int, Curve]]
 
 
 def _kernels(recording: "Recording", measurement: str) -> "pd.DataFrame":
-    """Rows of a kernel: launched as a CUDA graph where any was, as serving engines do, else one by one."""
+    """Return the rows of a kernel: launched as a CUDA graph where any was, as serving engines do, else one by one."""
     rows = recording.where(measurement=measurement, dtype=MEASURED_DTYPE)
     graph = rows[rows["launch"] == "graph"]
     return rows if graph.empty else graph
 
 
 def _curve(seconds: "pd.Series") -> Curve:
-    """A curve of seconds by ascending x, the index."""
     return Curve(tuple(map(float, seconds.index)), tuple(map(float, seconds)))

@@ -16,7 +16,7 @@ from prophet_moe.validation import read_json
 
 @dataclass(frozen=True)
 class Recording:
-    """A complete measurement as it lies on disk."""
+    """A complete measurement of a GPU as it lies on disk."""
 
     folder: Path
     kind: str
@@ -26,13 +26,13 @@ class Recording:
     """Every cell as the text it is, "" where empty; the index counts from the first row below the header."""
 
     def require(self, columns: Iterable[str]) -> None:
-        """Refuse a file that lacks one of `columns`."""
+        """Refuse a measurement whose CSV lacks one of `columns`."""
         missing = next((name for name in columns if name not in self.rows), None)
         if missing is not None:
             raise self.mistake(self.path, f"has no column {missing!r}")
 
     def where(self, **cells: str) -> pd.DataFrame:
-        """The rows with these cells; that there are none is a UserError."""
+        """Return the rows with these cells; that there are none is a UserError."""
         chosen = self.rows[np.logical_and.reduce([self.rows[name] == cell for name, cell in cells.items()])]
         if chosen.empty:
             wanted = ", ".join(f"{name} {cell}" for name, cell in cells.items())
@@ -44,19 +44,19 @@ class Recording:
         return pd.DataFrame({name: self._column(rows[name], zero) for name in columns}, index=rows.index)
 
     def flags(self, rows: pd.DataFrame, column: str) -> pd.Series:
-        """A column of True and False as bool; anything else is a UserError."""
+        """Read a column of True and False as bool; anything else is a UserError."""
         values = rows[column].map({"True": True, "False": False})
         if values.isna().any():
             raise self._wrong(rows[column], values.isna().to_numpy(), "True or False")
         return values.astype(bool)
 
     def mistake(self, where: object, problem: str) -> UserError:
-        """The line for a file that cannot be used."""
+        """Return the UserError about a file that cannot be used, with the command that measures again."""
         return UserError(str(where), problem, again(self.folder, self.kind))
 
     @property
     def path(self) -> Path:
-        """The CSV."""
+        """Return the path of the CSV."""
         return self.folder / f"{self.kind}.csv"
 
     def _column(self, cells: pd.Series, zero: bool) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ class Recording:
         return values
 
     def _wrong(self, cells: pd.Series, wrong: NDArray[np.bool_], expected: str) -> UserError:
-        """The line for the first of the `wrong` cells of a column."""
+        """Return the line for the first of the `wrong` cells of a column."""
         line, cell = cells.index[wrong][0] + 2, cells[wrong].iloc[0]
         return self.mistake(f"{self.path}: line {line}", f"{cells.name}: got {cell!r}, expected {expected}")
 
@@ -89,7 +89,7 @@ def read_recording(folder: Path, kind: str) -> Recording:
 
 
 def again(folder: Path, kind: str) -> str:
-    """What to do about a measurement that cannot be used."""
+    """Return the next step for a measurement that cannot be used."""
     return f"Measure it again: rm -r {folder}, then {_command(folder, kind)}"
 
 

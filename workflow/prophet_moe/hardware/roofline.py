@@ -31,7 +31,7 @@ class DecoderLayer:
     weights: int
     """Parameters but for the routed experts; the final norm counts with the first layer."""
     state_bytes: int
-    """Recurrent state per sequence."""
+    """Bytes of recurrent state per sequence."""
     attends: bool
     moe: bool
 
@@ -60,10 +60,36 @@ def layer_times(
     unique_experts: float | Sequence[float],
     precision: Precision = BF16,
 ) -> LayerTimes:
-    """Times of a step that decodes one token in each of `batch` sequences of `context` cached tokens.
+    """Time the layers of a step that decodes one token in each sequence of a batch.
 
-    `unique_experts` is u(B), one number or one per MoE layer of the decoder. Each of them is handed batch * k / u(B)
-    tokens, the average. An impossible number is a UserError.
+    Parameters
+    ----------
+    arch : Architecture
+        The model; of an encoder-decoder the decoder decodes.
+    profile : Profile
+        The GPU, measured or by its datasheet.
+    batch, context : int
+        Sequences, and cached tokens of each.
+    unique_experts : float or sequence of float
+        u(B), one number or one per MoE layer of the decoder; each expert is handed batch * k / u(B) tokens, the
+        average.
+    precision : Precision
+        Bits of weights, cache and state.
+
+    Returns
+    -------
+    LayerTimes
+        Seconds by layer with all experts at hand, and the seconds to fetch one expert.
+
+    Raises
+    ------
+    UserError
+        Where a number is impossible, such as more distinct experts than the batch can choose.
+
+    Notes
+    -----
+    The head of this module has the model: each operator takes max(bytes / HBM bandwidth, FLOPs / peak), or its measured
+    time.
     """
     layers = decoder_layers(arch, precision)
     moe = np.array([layer.moe for layer in layers])
@@ -99,7 +125,7 @@ def layer_times(
 
 
 def decoder_layers(arch: Architecture, precision: Precision = BF16) -> list[DecoderLayer]:
-    """Every layer of the decoder: what a stack that ends with it has more than the stack that ends before it.
+    """Describe every layer of the decoder by what the stack that ends with it has more than the one before.
 
     The projections of cross-attention keys and values are left out: they run once per source, not in a decode step.
     """
@@ -115,12 +141,12 @@ def decoder_layers(arch: Architecture, precision: Precision = BF16) -> list[Deco
 
 
 def expert_shape(arch: Architecture) -> ExpertShape:
-    """The shape of a routed expert."""
+    """Return the shape of one routed expert of `arch`."""
     return ExpertShape(arch.hidden, arch.moe.ffn, arch.moe.gated)
 
 
 def attention_shape(arch: Architecture, precision: Precision = BF16) -> AttentionShape:
-    """The shape of attention over the cache.
+    """Return the shape of attention over the KV cache of `arch`.
 
     MLA attends in the latent (arXiv 2405.04434, section 2.1.2), or over the expanded keys and values of every head
     where the cache is decompressed.
@@ -142,17 +168,17 @@ def fetch_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -
 
 
 def all_resident_seconds(times: LayerTimes) -> float:
-    """A step without fetches: sum of t_c."""
+    """Return the seconds of a step without fetches: the sum of t_c."""
     return float(times.compute_seconds.sum() + times.head_seconds)
 
 
 def on_demand_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
-    """A step that fetches when the router asks, beside no compute: sum of t_c + x."""
+    """Return the seconds of a step that fetches when the router asks, beside no compute: the sum of t_c + x."""
     return all_resident_seconds(times) + float(fetch_seconds(times, missing_experts).sum())
 
 
 def perfect_prefetch_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
-    """A step in which every layer's fetches run beside one layer's compute: sum of max(t_c, x).
+    """Return the seconds of a step whose layers each fetch beside one layer's compute: the sum of max(t_c, x).
 
     The least that a prefetch one layer ahead can take for these bytes, where layers are alike.
     """
@@ -161,12 +187,12 @@ def perfect_prefetch_seconds(times: LayerTimes, missing_experts: float | Sequenc
 
 
 def link_bound_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> float:
-    """The least that any prefetch of these bytes can take, however far ahead: all compute, or the link always busy."""
+    """Return the least seconds that any prefetch of these bytes takes: all compute, or the link always busy."""
     return max(all_resident_seconds(times), float(fetch_seconds(times, missing_experts).sum()))
 
 
 def gain_bound(compute_seconds: Any, transfer_seconds: Any) -> Any:
-    """(t_c + x) / max(t_c, x): what prefetch at equal bytes gains over on demand at most; 2 where they are equal.
+    """Return (t_c + x) / max(t_c, x), the most that prefetch of equal bytes gains over on demand: 2 where equal.
 
     Numbers or arrays, t_c > 0.
     """

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.sequences import follows, split_to_judge, unrepeated
+from prophet_moe.routing.sequences import TRAINING_SHARE, follows, split_to_evaluate, without_repetition
 from prophet_moe.routing.trace import Trace
 
 SOURCES = 4
 """Layers l-d, l-d-1, l-d-2 of the same token, and layer l of the token before."""
 LAYERS_BEFORE = 3
-"""The report's context (000:69)."""
+"""Layers whose choices a predictor sees: the report's context (000:69)."""
 LOOKAHEADS = (1, 2, 3)
 """Layers d between the last that is known and the one that is predicted."""
 LIKELY = np.float32(0.5)
 """A prefetch less likely to be used than not wastes more bytes than it saves."""
-TRAINING_SHARE, SPLIT_SEED = 0.5, 0
-"""Share of the sequences that predictors learn from, and the seed of the draw."""
+SPLIT_SEED = 0
+"""Seed of the draw of the sequences that predictors learn from."""
 
 Ids = NDArray[np.int32]
 
@@ -37,7 +37,7 @@ class Context:
 
     @property
     def absent(self) -> int:
-        """The id that stands for nothing."""
+        """Return the id that stands for no expert."""
         return SOURCES * self.experts
 
     def inputs(self, layer: int, lookahead: int) -> Ids:
@@ -47,26 +47,26 @@ class Context:
         for source in range(LAYERS_BEFORE):
             if layer - lookahead - source >= 0:
                 ids[:, source] = self.choices[:, layer - lookahead - source] + np.int32(source * self.experts)
-        known = np.flatnonzero(self.follows)
-        ids[known, LAYERS_BEFORE] = self.choices[known - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
+        following = np.flatnonzero(self.follows)
+        ids[following, LAYERS_BEFORE] = self.choices[following - 1, layer] + np.int32(LAYERS_BEFORE * self.experts)
         return ids.reshape(tokens, SOURCES * top_k)
 
 
 def context_of(trace: Trace) -> Context:
-    """The context of every token of `trace`."""
+    """Return the context of every token of `trace`, which a predictor may see."""
     return Context(trace.router.experts, trace.experts, follows(trace))
 
 
 def split(trace: Trace) -> tuple[Trace, Trace]:
-    """The sequences to learn from and those to be predicted, which share no text; of one text, halves of its tokens.
+    """Split a trace into sequences to learn from and others to predict, which share no text; one text, by tokens.
 
     Repetitive sequences and duplicates are in neither. Both halves have about as many sequences of each domain, see
     sequences.split_by_sequence and split_by_token.
     """
-    return split_to_judge(unrepeated(trace), TRAINING_SHARE, SPLIT_SEED)
+    return split_to_evaluate(without_repetition(trace), TRAINING_SHARE, SPLIT_SEED)
 
 
 def network_bytes(experts: int, moe_layers: int, hidden: int, lookaheads: int) -> int:
-    """Bytes in bf16 of the predictor of any model."""
+    """Return the bytes in bf16 of the predictor of a model with these sizes."""
     weights = SOURCES * experts * hidden + hidden + hidden * experts + experts
     return 2 * lookaheads * moe_layers * weights

@@ -23,13 +23,13 @@ BACKING = np.float32(4.0)
 
 
 def popularity(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
-    """Rank by how often each expert is chosen."""
+    """Fit a ranking by how often each expert is chosen."""
     often = chosen_share(chosen, experts)
     return lambda seen: np.broadcast_to(often, (len(seen), experts)).astype(np.float32)
 
 
 def previous_token(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Scores:
-    """First what the token before chose at this layer, then by popularity."""
+    """Fit a ranking that puts first what the token before chose at this layer, then goes by popularity."""
     often = chosen_share(chosen, experts)
 
     def scores(seen: Ids) -> Floats:
@@ -43,7 +43,7 @@ def previous_token(inputs: Ids, chosen: NDArray[np.uint16], experts: int) -> Sco
 
 
 def naive_bayes(inputs: Ids, chosen: NDArray[np.uint16], experts: int, sources: Sequence[int] = (0,)) -> Scores:
-    """log P(e) + sum of log P(j | e) over the ids j seen at `sources`, as `routing.statistics.naive_bayes` counts."""
+    """Fit log P(e) + sum of log P(j | e) over the ids j seen at `sources`, as `statistics.naive_bayes` counts them."""
     prior, evidence = np.zeros(experts), np.zeros((SOURCES * experts, experts), np.float32)
     for source in sources:
         joint = statistics.joint_counts(_source(inputs, source, experts), chosen, experts)
@@ -52,7 +52,7 @@ def naive_bayes(inputs: Ids, chosen: NDArray[np.uint16], experts: int, sources: 
 
 
 def transitions(inputs: Ids, chosen: NDArray[np.uint16], experts: int, order: int = 1) -> Scores:
-    """P(e | first choices of the `order` layers before), each context backed by the one shorter by a layer.
+    """Fit P(e | first choices of the `order` layers before), each context backed by the one shorter by a layer.
 
     P_n(e | c) = (n_ce + BACKING P_{n-1}(e | c')) / (n_c + BACKING), P_0 the popularity. Choices in rank order.
     """
@@ -64,7 +64,7 @@ def transitions(inputs: Ids, chosen: NDArray[np.uint16], experts: int, order: in
 def conditional(
     contexts: Sequence[NDArray[np.integer]], chosen: NDArray[np.uint16], experts: int
 ) -> Callable[[Sequence[NDArray[np.integer]]], Floats]:
-    """P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it.
+    """Fit P(e | context) for tokens of several contexts (n,), the most telling last, each backed by those before it.
 
     Where no token is learned from, every expert is as likely as any other.
     """
@@ -73,11 +73,11 @@ def conditional(
 
     def scores(seen: Sequence[NDArray[np.integer]]) -> Floats:
         probability = np.tile(often, (len(seen[0]), 1))
-        for (known, counts, tokens), context in zip(tables, seen, strict=True):
-            if not len(known):
+        for (contexts_seen, counts, tokens), context in zip(tables, seen, strict=True):
+            if not len(contexts_seen):
                 continue
-            place = np.minimum(np.searchsorted(known, context), len(known) - 1)
-            _back(probability, np.where(known[place] == context, place, -1), counts, tokens)
+            place = np.minimum(np.searchsorted(contexts_seen, context), len(contexts_seen) - 1)
+            _back(probability, np.where(contexts_seen[place] == context, place, -1), counts, tokens)
         return probability
 
     return scores
@@ -121,11 +121,11 @@ def _contexts(inputs: Ids, length: int, experts: int) -> NDArray[np.int64]:
 
 
 def _transition_counts(contexts: NDArray[np.int64], chosen: NDArray[np.uint16], experts: int) -> tuple:
-    """The contexts there are (c,), how often each expert follows (c, E), and tokens by context (c,)."""
-    known, place = np.unique(contexts, return_inverse=True)
+    """Return the contexts there are (c,), how often each expert follows (c, E), and tokens by context (c,)."""
+    distinct, place = np.unique(contexts, return_inverse=True)
     pairs = place[:, None] * experts + chosen
-    counts = np.bincount(pairs.ravel(), minlength=len(known) * experts).reshape(-1, experts)
-    return known, counts.astype(np.float32), np.bincount(place).astype(np.float32)
+    counts = np.bincount(pairs.ravel(), minlength=len(distinct) * experts).reshape(-1, experts)
+    return distinct, counts.astype(np.float32), np.bincount(place).astype(np.float32)
 
 
 @njit(cache=True)

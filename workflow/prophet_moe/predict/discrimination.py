@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LOOKAHEADS, context_of
 from prophet_moe.predict.network import Network
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.routing.trace import Trace, sequence_starts
 from prophet_moe.validation import REBUILD
 
@@ -43,7 +43,7 @@ class Discrimination:
     """How often each score was given, by lookahead, recency, and whether the expert was chosen."""
 
     counts: Counts
-    """(D, RECENCIES, 2, LEVELS)."""
+    """(D, RECENCIES, 2, LEVELS): number of scores given."""
 
 
 def recency(trace: Trace) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ def recency(trace: Trace) -> NDArray[np.uint8]:
 @njit(cache=True)
 def _recency(experts, starts, count, longest):
     tokens, layers, top_k = experts.shape
-    found = np.full((tokens, layers, count), NEVER, np.uint8)
+    ages = np.full((tokens, layers, count), NEVER, np.uint8)
     last = np.empty((layers, count), np.int64)
     for sequence in range(len(starts) - 1):
         last[:] = -1
@@ -65,10 +65,10 @@ def _recency(experts, starts, count, longest):
                         gap, place = row - last[layer, expert], 0
                         while place < len(longest) and gap > longest[place]:
                             place += 1
-                        found[row, layer, expert] = place
+                        ages[row, layer, expert] = place
                 for rank in range(top_k):
                     last[layer, experts[row, layer, rank]] = row
-    return found
+    return ages
 
 
 def measure(trace: Trace, network: Network) -> Discrimination:
@@ -133,22 +133,22 @@ def transferred(power: Discrimination, prior: Counts, trace: Trace, seed: int) -
     An expert's score is drawn from those of its recency and truth. The same random number decides at every lookahead:
     what is missed three layers ahead tends to be missed one layer ahead.
     """
-    said = posterior(power, prior)
+    probability = posterior(power, prior)
     share = np.cumsum(power.counts + 0.5, axis=3) / (power.counts + 0.5).sum(axis=3, keepdims=True)
     chance = (np.arange(QUANTILES) + 0.5) / QUANTILES
     levels = (share[..., None, :] < chance[:, None]).sum(axis=-1)
-    drawn = np.take_along_axis(np.broadcast_to(said[:, :, None], power.counts.shape), levels, axis=3)
+    drawn = np.take_along_axis(np.broadcast_to(probability[:, :, None], power.counts.shape), levels, axis=3)
     shape = (*trace.experts.shape[:2], trace.router.experts)
     random = np.random.default_rng(seed).integers(QUANTILES, size=shape, dtype=np.uint16)
-    found = np.empty((len(LOOKAHEADS), *shape), np.float32)
-    _look_up(trace.experts, recency(trace), random, drawn.astype(np.float32), found)
+    predicted = np.empty((len(LOOKAHEADS), *shape), np.float32)
+    _look_up(trace.experts, recency(trace), random, drawn.astype(np.float32), predicted)
     for place, lookahead in enumerate(LOOKAHEADS):
-        found[place, :, :lookahead] = 0
-    return found
+        predicted[place, :, :lookahead] = 0
+    return predicted
 
 
 @njit(cache=True)
-def _look_up(experts, ages, random, drawn, found):
+def _look_up(experts, ages, random, drawn, predicted):
     tokens, layers, count = ages.shape
     truth = np.zeros(count, np.int64)
     for row in range(tokens):
@@ -157,14 +157,14 @@ def _look_up(experts, ages, random, drawn, found):
                 truth[expert] = 1
             for expert in range(count):
                 age, chance = ages[row, layer, expert], random[row, layer, expert]
-                for place in range(len(found)):
-                    found[place, row, layer, expert] = drawn[place, age, truth[expert], chance]
+                for place in range(len(predicted)):
+                    predicted[place, row, layer, expert] = drawn[place, age, truth[expert], chance]
             for expert in experts[row, layer]:
                 truth[expert] = 0
 
 
 def as_rows(power: Discrimination) -> pd.DataFrame:
-    """One row of COLUMNS per lookahead, recency and level."""
+    """Return the counts as a table of COLUMNS, one row per lookahead, recency and level."""
     index = np.indices(power.counts.shape[:2] + power.counts.shape[3:]).reshape(3, -1)
     others, chosen = (power.counts[:, :, truth].ravel() for truth in (0, 1))
     columns = (np.array(LOOKAHEADS)[index[0]], index[1], index[2], chosen, others)

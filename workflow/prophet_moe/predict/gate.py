@@ -35,13 +35,15 @@ class RouterInputs:
     """(L, E, hidden)."""
 
     def of_tokens(self, trace: Trace, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-        """Those of `rows` of `trace` whose router inputs there are, ascending (n,), and these inputs (n, L, hidden)."""
+        """Return those of `rows` of `trace` with router inputs, ascending (n,), and these inputs (n, L, hidden)."""
         place = {
             pair: number for number, pair in enumerate(zip(self.sequence.tolist(), self.position.tolist(), strict=True))
         }
         pairs = zip(rows.tolist(), trace.sequence[rows].tolist(), trace.position[rows].tolist(), strict=True)
-        found = [(row, place[sequence, position]) for row, sequence, position in pairs if (sequence, position) in place]
-        kept = np.array(found, np.int64).reshape(-1, 2)
+        recorded = [
+            (row, place[sequence, position]) for row, sequence, position in pairs if (sequence, position) in place
+        ]
+        kept = np.array(recorded, np.int64).reshape(-1, 2)
         return kept[:, 0], self.inputs[kept[:, 1]]
 
     def scores(self, inputs: Floats, layer: int, lookahead: int) -> Floats:
@@ -50,7 +52,7 @@ class RouterInputs:
 
 
 def read_router_inputs(folder: Path) -> RouterInputs | None:
-    """The router inputs in a trace's folder, None where none were recorded."""
+    """Return the router inputs in a trace's folder, None where none were recorded."""
     path = folder / FILE
     if not path.exists():
         return None

@@ -17,15 +17,29 @@ from prophet_moe.routing.trace import Trace
 
 BATCHES = (1, 4, 16)
 SHARES = (0.5, 0.9, 0.99)
-"""Of the layer-steps, those whose experts are all among the predicted."""
+"""Shares of the layer-steps whose experts are all among the predicted."""
 LOOKAHEAD, SAMPLES, SEED = 1, 2000, 0
 
 
 def predicted_sets(name: str, trace: Trace, network: Network, batches: Sequence[int] = BATCHES) -> pd.DataFrame:
-    """One row per batch size: distinct experts of a layer-step, and the size of the predicted set that holds them all.
+    """Measure how many experts a predictor must name so that all experts of a layer-step are among them.
 
-    Columns predicted_set_p50, _p90 and _p99 hold the size that suffices for that share of layer-steps; layers without
-    a layer before them are left out. Batch sizes above the number of sequences have no row.
+    Parameters
+    ----------
+    name : str
+        What the rows call the trace.
+    trace : Trace
+        Its held-out half is predicted.
+    network : Network
+        Prophet's predictor, which learned from the other half.
+    batches : sequence of int
+        Tokens decoded together; sizes above the number of sequences have no row.
+
+    Returns
+    -------
+    DataFrame
+        One row per batch size: distinct experts of a layer-step, and in predicted_set_p50, _p90 and _p99 the size that
+        suffices for that share of layer-steps. Layers without a layer before them are left out.
     """
     test = split(trace)[1]
     seen, rows = context_of(test), np.flatnonzero(test.described_tokens())

@@ -50,7 +50,7 @@ class Network:
 
     @property
     def bytes_bf16(self) -> int:
-        """Bytes of all weights in bf16."""
+        """Return the bytes of all weights of the network in bf16."""
         return 2 * sum(part.size for part in (self.embedding, self.hidden_bias, self.output, self.output_bias))
 
 
@@ -68,7 +68,27 @@ def read_network(folder: Path) -> Network:
 
 
 def read_trained(folder: Path, trace: Trace, trace_folder: Path) -> Network:
-    """The predictor in `folder`; one trained on another trace than `trace`, or on another half, is a UserError."""
+    """Read the predictor that was trained on a trace.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the predictor.
+    trace : Trace
+        The trace that it must have been trained on.
+    trace_folder : Path
+        Where that trace lies, for messages.
+
+    Returns
+    -------
+    Network
+        Its weights, float32.
+
+    Raises
+    ------
+    UserError
+        Where the folder is unfinished or changed, or the predictor is of another trace or of another half.
+    """
     network = read_network(folder)
     advice = f"Train it anew: python -m prophet_moe.collect predictor {trace_folder} --out {folder}"
     if network.trained_on != fingerprint(trace):

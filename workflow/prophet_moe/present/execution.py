@@ -19,7 +19,7 @@ class Parameters(PythonTranslator):
 
     @classmethod
     def codify(cls, parameters: dict[str, Any], comment: str = "Parameters") -> str:
-        """A line for each."""
+        """Return the assignments of `parameters`, one line each, under a comment."""
         return super(PythonTranslator, cls).codify(parameters, comment)
 
 

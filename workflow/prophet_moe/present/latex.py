@@ -138,7 +138,7 @@ def header(config_hash: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX."""
+    """Return plain text with the characters escaped that LaTeX reads as commands."""
     return "".join(SPECIAL.get(character, character) for character in text)
 
 

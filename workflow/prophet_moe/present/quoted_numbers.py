@@ -11,7 +11,7 @@ from prophet_moe.present.price import STRATEGIES, limits_of, native_gain_rows, s
 
 
 def grid_numbers(record: pd.DataFrame) -> dict[str, str]:
-    """Size of the grid."""
+    """Count the models, GPUs, batch sizes and rows of the grid."""
     return {
         "GridModels": str(record["model"].nunique()),
         "GridGpus": str(record["gpu"].nunique()),

@@ -41,7 +41,7 @@ def small_pt(style: Style) -> float:
 
 
 def parameters(style: Style) -> dict[str, Any]:
-    """Matplotlib's rcParams for `style`."""
+    """Return Matplotlib's rcParams for a style."""
     colours = style.colours
     return {
         "font.family": style.font,

@@ -17,9 +17,9 @@ from prophet_moe.routing.synthetic import Chains, Parameters, Scalars, Setting, 
 from prophet_moe.routing.trace import Router
 from prophet_moe.validation import StrictModel, read_csv, read_json, validate
 
-FIT_SEED, JUDGE_SEED = 0, 1
-JUDGES = Chains(sequences=96)
-"""What a fitted curve is judged on: more than it is fitted to, so that little of an error is chance."""
+FIT_SEED, EVALUATION_SEED = 0, 1
+EVALUATION_CHAINS = Chains(sequences=96)
+"""Chains that a fitted curve is evaluated on: more than it is fitted to, so that little of an error is chance."""
 DIGITS = 4
 """Significant digits of a fitted number: more than the points decide."""
 
@@ -30,7 +30,7 @@ class Observation(StrictModel):
     curve: str = Field(min_length=1)
     """Name of the curve that it belongs to."""
     use: Literal["fit", "left_out"]
-    """Whether the curve is fitted to it or only judged by it."""
+    """Whether the curve is fitted to it or only evaluated at it."""
     engine: str
     """The program that ran or replayed."""
     model: str = Field(min_length=1)
@@ -46,7 +46,7 @@ class Observation(StrictModel):
     resident_share: float = Field(gt=0, le=1)
     """Experts that the cache of a layer holds, over E."""
     policy: str
-    """How the cache decides."""
+    """Replacement policy of the cache."""
     batch: int = Field(ge=1, le=1)
     """Sequences decoded together: only one is comparable."""
     hit_rate: float = Field(ge=0, le=1)
@@ -60,20 +60,20 @@ class Observation(StrictModel):
     start: Literal["cold", "warm"]
     """Whether the cache was empty at the first of them."""
     prompt_kind: str
-    """What was decoded."""
+    """Kind of text that was decoded."""
     source: str = Field(min_length=1)
     """Where it was published: owner/repository#number, or a file at a commit."""
     notes: str
-    """What a reader has to know besides."""
+    """Remarks on how the hit rate was measured."""
 
     @property
     def setting(self) -> Setting:
-        """How a curve is generated to be compared with it."""
+        """Return how a curve is generated to be compared with it."""
         return Setting(self.tokens, self.start, self.lookup)
 
     @property
     def slots(self) -> float:
-        """Experts that the cache of a layer holds; not whole where an engine counts parts of experts."""
+        """Return the experts that the cache of a layer holds; not whole where an engine counts parts of experts."""
         return self.resident_share * self.experts_per_layer
 
 
@@ -83,9 +83,9 @@ class Point(StrictModel):
     resident_share: float
     """Experts that the cache of a layer holds, over E."""
     hit_rate: float
-    """As published."""
+    """The hit rate as it was published."""
     error: float
-    """Of the generated traces, less the published hit rate."""
+    """Hit rate of the generated traces less the published one."""
     tokens: int
     """Decode tokens of each sequence."""
     start: Literal["cold", "warm"]
@@ -97,7 +97,7 @@ class Point(StrictModel):
 
 
 class FittedScalars(StrictModel):
-    """The fields of `synthetic.Scalars`, as a file holds them."""
+    """The numbers of `synthetic.Scalars` as a calibrated file holds them."""
 
     persistence: float = Field(ge=0, le=1)
     """Probability that a choice repeats the choice of the token before."""
@@ -112,7 +112,7 @@ class FittedScalars(StrictModel):
 
 
 class Calibrated(StrictModel):
-    """A routing fitted to a curve, with how far it is from every point, judged with another seed than it was fitted."""
+    """A routing fitted to a curve, and how far it is from every point with another seed than it was fitted with."""
 
     curve: str
     """Name of the curve, and of the file."""
@@ -131,19 +131,19 @@ class Calibrated(StrictModel):
     source: list[str] = Field(min_length=1)
     """Where the points fitted were published."""
     scalars: FittedScalars
-    """What was fitted."""
+    """The fitted numbers of the generator."""
     fitted: list[Point] = Field(min_length=1)
-    """The points fitted."""
+    """Points that the numbers were fitted to."""
     left_out: list[Point]
-    """The points that were not."""
+    """Points that the numbers were not fitted to."""
 
     def parameters(self, router: Router) -> Parameters:
-        """Generator parameters for any router: its experts, choices and layers, the fitted numbers carried over."""
+        """Return generator parameters for any router: its sizes, and the fitted numbers carried over."""
         return Scalars(**self.scalars.model_dump()).parameters(router)
 
 
 def read_observations(path: Path) -> list[Observation]:
-    """The rows of the file of hit rates; a cell that is missing or out of its range is a UserError with its line."""
+    """Read the file of hit rates; a cell that is missing or out of its range is a UserError with its line."""
     columns = list(Observation.model_fields)
     rows = [dict(zip(columns, row, strict=True)) for row in read_csv(path, columns)]
     return [
@@ -153,7 +153,7 @@ def read_observations(path: Path) -> list[Observation]:
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:
-    """The row with its numbers read; a cell that is none stays text, for the validator to tell of."""
+    """Return the row with its numbers read; a cell that is none stays text, for the validator to tell of."""
     read = {}
     for name, text in row.items():
         kind = Observation.model_fields[name].annotation
@@ -165,7 +165,7 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
 
 
 def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
-    """Fit the routing of a named curve to its points of use `fit`, and judge it at all of its points.
+    """Fit the routing of a named curve to its points of use `fit`, and evaluate it at all of its points.
 
     A name without points, and points to fit that were measured in different ways, are a UserError.
     """
@@ -173,16 +173,16 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
     points = [each for each in observations if each.curve == curve]
     fitted = [each for each in points if each.use == "fit"]
     if not fitted:
-        known = ", ".join(sorted({each.curve for each in observations if each.use == "fit"}))
-        raise UserError("curve", f"got {curve!r}, expected one of {known}", "Correct it, or add its points.")
+        available = ", ".join(sorted({each.curve for each in observations if each.use == "fit"}))
+        raise UserError("curve", f"got {curve!r}, expected one of {available}", "Correct it, or add its points.")
     measured = {(each.model, each.experts_per_layer, each.top_k, each.setting) for each in fitted}
     if len(measured) > 1:
         raise UserError(curve, "points to fit differ in model, experts, top_k, tokens, start or lookup", "Mend a row.")
     first, setting = fitted[0], fitted[0].setting
     router = Router(first.model, first.experts_per_layer, first.top_k, tuple(range(first.moe_layers)))
     shares = [(each.slots, each.hit_rate) for each in fitted]
-    found = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
-    scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(found).items()})
+    searched = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
+    scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(searched).items()})
     return Calibrated(
         curve=curve,
         model=first.model,
@@ -193,16 +193,16 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
         lookup=setting.lookup,
         source=sorted({each.source for each in fitted}),
         scalars=FittedScalars(**asdict(scalars)),
-        fitted=judged(scalars, fitted),
-        left_out=judged(scalars, [each for each in points if each.use == "left_out"]),
+        fitted=evaluated(scalars, fitted),
+        left_out=evaluated(scalars, [each for each in points if each.use == "left_out"]),
     )
 
 
-def judged(scalars: Scalars, points: Sequence[Observation], chains: Chains = JUDGES) -> list[Point]:
-    """The points beside the errors of traces generated as each was measured, from JUDGE_SEED."""
+def evaluated(scalars: Scalars, points: Sequence[Observation], chains: Chains = EVALUATION_CHAINS) -> list[Point]:
+    """Return the points beside the errors of traces generated as each was measured, from EVALUATION_SEED."""
     curves = {
         (each.setting, each.experts_per_layer, each.top_k): hit_curve(
-            scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, JUDGE_SEED, chains
+            scalars, Router(each.model, each.experts_per_layer, each.top_k, ()), each.setting, EVALUATION_SEED, chains
         )
         for each in {(each.setting, each.experts_per_layer, each.top_k): each for each in points}.values()
     }
@@ -225,14 +225,14 @@ def _rate(curve: Any, point: Observation) -> float:
 
 
 def write_calibrated(calibrated: Calibrated, folder: Path) -> Path:
-    """Write a routing to `<folder>/<curve>.json`; the path."""
+    """Write a calibrated routing to `<folder>/<curve>.json` and return that path."""
     path = folder / f"{calibrated.curve}.json"
     write_json(path, calibrated.model_dump())
     return path
 
 
 def calibrated_routings(folder: Path) -> list[Calibrated]:
-    """All routings of a folder, by name; a folder without one and a file that is none are a UserError."""
+    """Read all calibrated routings of a folder, by name; none at all, or a file that is none, is a UserError."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise UserError(str(folder), "holds no calibrated routing", "prophet-moe trace fit-curve CURVE makes one.")
@@ -240,5 +240,5 @@ def calibrated_routings(folder: Path) -> list[Calibrated]:
 
 
 def read_calibrated(path: Path) -> Calibrated:
-    """One routing from its file; a file that holds none is a UserError."""
+    """Read one calibrated routing; a file that holds none is a UserError."""
     return validate(Calibrated, read_json(path), str(path), "Fit it again: prophet-moe trace fit-curve CURVE")

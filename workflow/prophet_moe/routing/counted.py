@@ -11,36 +11,43 @@ from numpy.typing import NDArray
 from prophet_moe.routing.trace import Counts
 
 COLLAPSED = 0.9
-"""A router has collapsed in a layer whose variation is this share of the most that there can be."""
+"""A router has collapsed in a layer whose popularity CV is this share of the most that there can be."""
 BY_CHANCE = 0.5
 """Tokens are few where choices of a uniform router would vary by this share of what the counts vary by."""
 
 
 def popularity(counts: Counts) -> NDArray[np.float64]:
     """(L, E): share of the tokens that choose each expert, over all windows; each layer sums to k."""
-    chosen = counts.counts.sum(axis=0)
-    return counts.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
+    return popularity_of_counts(counts.counts.sum(axis=0), counts.router.top_k)
 
 
-def variation(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def popularity_of_counts(chosen: NDArray, top_k: int) -> NDArray[np.float64]:
+    """(L, E): share of the tokens that choose each expert, from how often each was chosen (L, E); a layer sums to k."""
+    return top_k * chosen / chosen.sum(axis=1, keepdims=True)
+
+
+def popularity_cv(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """(L,): standard deviation of the experts' popularity (L, E) over its mean."""
     return shares.std(axis=1) / shares.mean(axis=1)
 
 
 def overall(values: NDArray[np.float64]) -> float:
-    """One variation for all layers, from (L,): the root mean square, at which the law for u(B) is exact at B = 2."""
+    """Return one popularity CV for all layers: the root mean square of `values` (L,).
+
+    At it the law for u(B) is exact at B = 2.
+    """
     return float(np.sqrt(np.mean(values**2)))
 
 
-def variation_by_chance(counts: Counts) -> NDArray[np.float64]:
-    """(L,): what the variation would be, about, if all experts were as popular: the tokens are a sample."""
+def popularity_cv_by_chance(counts: Counts) -> NDArray[np.float64]:
+    """(L,): what the popularity CV would be, about, if all experts were as popular: the tokens are a sample."""
     tokens = counts.counts.sum(axis=(0, 2)) / counts.router.top_k
     share = counts.router.top_k / counts.router.experts
     return np.sqrt((1 - share) / share / tokens)
 
 
 def doubts(counts: Counts) -> Iterator[str]:
-    """A sentence for each thing that is possible, but seldom right."""
+    """Yield a sentence for each thing that is possible, but seldom right."""
     router, choices = counts.router, counts.counts.sum(axis=2)
     broken = np.argwhere(choices % router.top_k)
     if len(broken):
@@ -55,16 +62,16 @@ def doubts(counts: Counts) -> Iterator[str]:
         yield f"layers of window {unequal[0]} have {low} to {high} choices: not every layer counted every token"
     if router.experts == router.top_k:
         return
-    found, chance = variation(popularity(counts)), variation_by_chance(counts)
+    measured, chance = popularity_cv(popularity(counts)), popularity_cv_by_chance(counts)
     most = np.sqrt(router.experts / router.top_k - 1)
-    collapsed = [str(router.layers[layer]) for layer in np.flatnonzero(found >= COLLAPSED * most)]
+    collapsed = [str(router.layers[layer]) for layer in np.flatnonzero(measured >= COLLAPSED * most)]
     if collapsed:
         yield (
             f"the router has collapsed in layers {', '.join(collapsed)}: nearly all tokens choose the same "
             f"{router.top_k} experts"
         )
-    if overall(chance) >= BY_CHANCE * overall(found):
+    if overall(chance) >= BY_CHANCE * overall(measured):
         yield (
             f"the tokens are few: by chance alone popularity would vary by {overall(chance):.2f} of its mean, "
-            f"counted is {overall(found):.2f}"
+            f"counted is {overall(measured):.2f}"
         )

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law
-from prophet_moe.routing.counted import overall, popularity, variation
-from prophet_moe.routing.law_fit import Observed, dirichlet, fit_variation
-from prophet_moe.routing.law_rows import BATCHES
+from prophet_moe.routing.counted import overall, popularity, popularity_cv, popularity_of_counts
+from prophet_moe.routing.law_fit import Observed, dirichlet, fit_popularity_cv
+from prophet_moe.routing.law_schema import BATCHES
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.routing.store import read_counts
 from prophet_moe.routing.trace import Counts, Router
-from prophet_moe.routing.variation import Variation
 
 BATCHING = "staggered"
 """The batches that counts speak for: tokens of different sequences, which choose independently."""
 FEWEST_WINDOWS = 20
 """Fewer windows give no interval."""
 BLOCKS, RESAMPLES = 200, 200
-"""Of the bootstrap: consecutive windows are joined to at most so many blocks, and drawn so often."""
+"""Blocks of consecutive windows that the bootstrap draws at most, and how often it draws."""
 SEED = 0
 
 
@@ -40,12 +40,12 @@ class Row:
 
 @dataclass(frozen=True)
 class BesideLaw:
-    """What counts say about the variation of popularity, and the law for u(B) at it."""
+    """What counts say about the popularity CV, and the law for u(B) at it."""
 
     measured: float
     """Standard deviation over mean, root mean square over layers."""
     effective: float
-    """The variation at which the law is nearest to u(B), as it is fitted to traces."""
+    """The popularity CV at which the law is nearest to u(B), as it is fitted to traces."""
     interval: tuple[float, float] | None
     """95 % interval of `effective` over windows (bootstrap)."""
     no_interval: str
@@ -54,14 +54,14 @@ class BesideLaw:
 
 
 def beside_law(counts: Counts) -> BesideLaw:
-    """Hold the law for u(B) against the measured popularity of all windows together."""
+    """Compare the law for u(B) with the measured popularity of all windows together."""
     shares = popularity(counts)
     observed = _observed(shares, counts.router.top_k)
-    measured, effective = overall(variation(shares)), fit_variation(observed)
-    found = [dirichlet(observed, value) for value in (measured, effective, 0.0)]
+    measured, effective = overall(popularity_cv(shares)), fit_popularity_cv(observed)
+    curves = [dirichlet(observed, value) for value in (measured, effective, 0.0)]
     rows = [
         Row(batch, skewed, first, first / skewed - 1, second, second / skewed - 1, uniform)
-        for batch, skewed, first, second, uniform in zip(BATCHES, observed.unique, *found, strict=True)
+        for batch, skewed, first, second, uniform in zip(BATCHES, observed.unique, *curves, strict=True)
     ]
     windows = len(counts.counts)
     if windows < FEWEST_WINDOWS:
@@ -70,36 +70,36 @@ def beside_law(counts: Counts) -> BesideLaw:
     return BesideLaw(measured, effective, _interval(counts), "", rows)
 
 
-def variation_of(counts: Counts, name: str) -> Variation:
-    """The effective variation of the model that `counts`, called `name`, are of; its ends are NaN without interval."""
-    found = beside_law(counts)
-    low, high = found.interval or (np.nan, np.nan)
-    source = f"counts of {name}" + (f", no interval: {found.no_interval}" if found.no_interval else "")
-    return Variation(counts.router.model, BATCHING, found.effective, low, high, source)
+def popularity_cv_of(counts: Counts, name: str) -> PopularityCV:
+    """Return the effective popularity CV of the model of `counts`, called `name`; its ends are NaN without interval."""
+    comparison = beside_law(counts)
+    low, high = comparison.interval or (np.nan, np.nan)
+    source = f"counts of {name}" + (f", no interval: {comparison.no_interval}" if comparison.no_interval else "")
+    return PopularityCV(counts.router.model, BATCHING, comparison.effective, low, high, source)
 
 
-def own_variations(folders: Sequence[Path], models: Mapping[str, Router]) -> list[Variation]:
-    """The variations of the models that counts in `folders` are of, each of which must have the router of its model.
+def own_popularity_cvs(folders: Sequence[Path], models: Mapping[str, Router]) -> list[PopularityCV]:
+    """Return the popularity CVs of those of `models`, name to router, whose counts lie in `folders`.
 
-    Counts of other models are left out; two folders of one model are a UserError.
+    Counts of other models are left out; another router than the model's, or two folders of one model, are a UserError.
     """
-    found: dict[str, Variation] = {}
+    rows: dict[str, PopularityCV] = {}
     for folder in folders:
         counts = read_counts(folder)
         router = counts.router
         if router.model not in models:
             continue
         if router != models[router.model]:
-            problem = f"is of {router.model} with {_told(router)}, expected {_told(models[router.model])}"
+            problem = f"is of {router.model} with {_described(router)}, expected {_described(models[router.model])}"
             raise UserError(str(folder), problem, "Import it again.")
-        if router.model in found:
-            problem = f"is of {router.model}, as another folder is: {found[router.model].source}"
+        if router.model in rows:
+            problem = f"is of {router.model}, as another folder is: {rows[router.model].source}"
             raise UserError(str(folder), problem, "List one of them under counts, or import all from one folder.")
-        found[router.model] = variation_of(counts, folder.name)
-    return list(found.values())
+        rows[router.model] = popularity_cv_of(counts, folder.name)
+    return list(rows.values())
 
 
-def _told(router: Router) -> str:
+def _described(router: Router) -> str:
     return f"{router.experts} experts, top-{router.top_k}, {len(router.layers)} MoE layers"
 
 
@@ -109,7 +109,7 @@ def _observed(shares: NDArray[np.float64], top_k: int) -> Observed:
 
 
 def _interval(counts: Counts) -> tuple[float, float]:
-    """95 % interval of the effective variation: blocks of consecutive windows drawn anew with replacement."""
+    """95 % interval of the effective popularity CV: blocks of consecutive windows drawn anew with replacement."""
     windows = len(counts.counts)
     edges = np.unique(np.linspace(0, windows, BLOCKS + 1).astype(int))[:-1]
     blocks = np.add.reduceat(counts.counts, edges, axis=0).astype(float)
@@ -117,8 +117,7 @@ def _interval(counts: Counts) -> tuple[float, float]:
     copies = rng.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), RESAMPLES)
     top_k, values = counts.router.top_k, []
     for chosen in np.tensordot(copies, blocks, 1):
-        totals = chosen.sum(axis=1, keepdims=True)
-        if totals.all():
-            values.append(fit_variation(_observed(top_k * chosen / totals, top_k)))
+        if chosen.any(axis=1).all():
+            values.append(fit_popularity_cv(_observed(popularity_of_counts(chosen, top_k), top_k)))
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)

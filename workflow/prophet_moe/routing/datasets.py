@@ -40,7 +40,7 @@ class RouterSpec(StrictModel):
 
 
 class DataFile(StrictModel):
-    """One file of a dataset."""
+    """One file of a dataset, with its size, its checksum and its public address."""
 
     path: str
     """Below resources/external/<id>/ or a folder in PROPHET_DATA."""
@@ -51,7 +51,7 @@ class DataFile(StrictModel):
 
 
 class Dataset(StrictModel):
-    """Data of somebody else."""
+    """A published data set that this project reads but does not distribute."""
 
     kind: Literal["routing", "expert_cache", "serving"]
     """Which experts tokens chose; the same of one session with the hits of an engine's own cache, which no build takes
@@ -63,7 +63,7 @@ class Dataset(StrictModel):
     licence: str
     citation: str
     use: str
-    """What it may be used for here."""
+    """What this project may use the data for."""
     files: list[DataFile] = Field(min_length=1)
     """The first is what is imported; the others go with it."""
     model: str = ""
@@ -87,7 +87,7 @@ class Dataset(StrictModel):
 
 
 class DatasetFile(StrictModel):
-    """The whole of config/datasets.yaml."""
+    """The whole of config/datasets.yaml: data sets and the routers of models outside the catalogue."""
 
     routers: dict[str, RouterSpec]
     """Routers of models that are known by their traces only, by the model's name."""
@@ -96,12 +96,12 @@ class DatasetFile(StrictModel):
 
 
 def load_datasets(path: Path) -> DatasetFile:
-    """Read the list."""
+    """Read the list of data sets at `path`; a mistake in it is a UserError that names its key."""
     return validate(DatasetFile, read_yaml(path), str(path), "Mend that entry.")
 
 
 def known_router(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router | None:
-    """The router of a model of the catalogue or of the list, an encoder-decoder's decoder; None for other names."""
+    """Return the router of a model of the catalogue or of the list (of an encoder-decoder the decoder's), else None."""
     if name in models:
         return router_in(name, models[name])
     if name in listed.routers:
@@ -111,23 +111,23 @@ def known_router(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile
 
 
 def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile) -> Router:
-    """Like `known_router`, but an unknown name is a UserError that names the nearest."""
+    """Return the router of the model `name`; an unknown name is a UserError that suggests the nearest one."""
     if router := known_router(name, models, listed):
         return router
-    known = list(dict.fromkeys([*models, *listed.routers]))
-    near = difflib.get_close_matches(name, known, n=1)
-    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+    available = list(dict.fromkeys([*models, *listed.routers]))
+    near = difflib.get_close_matches(name, available, n=1)
+    expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(available)}"
     raise UserError("--model", f"unknown model {name!r}; {expected}", "Or add it to routers in config/datasets.yaml.")
 
 
 def router_in(name: str, model: ModelSpec) -> Router:
-    """The router of a model of the catalogue; of an encoder-decoder, the decoder's."""
+    """Return the router of a model of the catalogue; of an encoder-decoder, the decoder's."""
     arch = model.architecture
     return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
 
 
 def architecture_named(name: str, folder: Path, listed: DatasetFile) -> dict[str, Any] | None:
-    """The architecture, JSON-like, of a model of the list or of the catalogue in `folder`; None of any other."""
+    """Return the architecture, JSON-like, of a model of the list or of the catalogue in `folder`; None of any other."""
     if name in listed.routers and listed.routers[name].architecture:
         return listed.routers[name].architecture.model_dump(mode="json")
     if name not in model_names(folder):
@@ -136,12 +136,12 @@ def architecture_named(name: str, folder: Path, listed: DatasetFile) -> dict[str
 
 
 def data_folders() -> list[Path]:
-    """The folders that PROPHET_DATA names, absolute: relative ones are meant from where the command was started."""
+    """Return the folders that PROPHET_DATA names, absolute: relative ones start from where the command was started."""
     return [Path(folder).absolute() for folder in os.environ.get(VARIABLE, "").split(":") if folder]
 
 
 def located(name: str, dataset: Dataset, folders: Sequence[Path]) -> list[Path] | None:
-    """Where the files of a dataset lie, all below resources/external/<id>/ or one of `folders`; None where nowhere."""
+    """Return where the files of a dataset lie, all below resources/external/<id>/ or one of `folders`, else None."""
     for folder in (EXTERNAL / name, *folders):
         paths = [folder / file.path for file in dataset.files]
         if all(path.exists() for path in paths):
@@ -150,7 +150,7 @@ def located(name: str, dataset: Dataset, folders: Sequence[Path]) -> list[Path] 
 
 
 def check_files(dataset: Dataset, paths: list[Path]) -> None:
-    """Hold files against their registered size and checksum."""
+    """Refuse files that differ from the size and the SHA-256 registered for `dataset`."""
     for file, path in zip(dataset.files, paths, strict=True):
         if path.stat().st_size != file.bytes or sha256(path) != file.sha256:
             raise UserError(str(path), "is not the registered file: its size or SHA-256 differs", "Get it again.")
@@ -167,7 +167,7 @@ def check_phase(name: str, dataset: Dataset, trace: Trace) -> Trace:
 
 
 def how_to_get(name: str, dataset: Dataset) -> str:
-    """One line for the user who lacks a dataset."""
+    """Return one line that says how a user who lacks the dataset `name` gets it."""
     if dataset.without_address:
         return " ".join(dataset.without_address.split())
     return f"prophet-moe data fetch {name}"

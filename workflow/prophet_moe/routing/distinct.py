@@ -25,33 +25,35 @@ from prophet_moe.routing.urn import ROUNDING_GUARD
 Floats = NDArray[np.float64]
 
 
-def quantile(unique: Floats, experts: Floats, top_k: Floats, variation: Floats, batch: Floats, share: float) -> Floats:
-    """Distinct experts that at least `share` of layer-steps do not exceed; whole numbers from k to min(E, k B).
+def quantile(
+    unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats, share: float
+) -> Floats:
+    """Return the distinct experts that `share` of layer-steps do not exceed; whole numbers from k to min(E, k B).
 
     `unique` is u(B) of the same law; arrays of one shape. Half an expert is the correction for continuity.
     """
-    bound = unique + NormalDist().inv_cdf(share) * deviation(unique, experts, top_k, variation, batch) - 0.5
+    bound = unique + NormalDist().inv_cdf(share) * deviation(unique, experts, top_k, popularity_cv, batch) - 0.5
     return np.clip(np.ceil(bound - ROUNDING_GUARD), top_k, np.minimum(experts, top_k * batch))
 
 
 def overflow_share(
-    unique: Floats, experts: Floats, top_k: Floats, variation: Floats, batch: Floats, resident: Floats
+    unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats, resident: Floats
 ) -> Floats:
-    """Share of layer-steps that need more than `resident` experts; 0 where no batch can, at min(E, kB)."""
-    spread = deviation(unique, experts, top_k, variation, batch)
+    """Return the share of layer-steps that need more than `resident` experts; 0 where no batch can, at min(E, kB)."""
+    spread = deviation(unique, experts, top_k, popularity_cv, batch)
     above = np.floor(resident + ROUNDING_GUARD) + 0.5 - unique
     certain = np.where(above < 0, np.inf, -np.inf)
     share = ndtr(np.divide(-above, spread, out=certain, where=spread > ROUNDING_GUARD))
     return np.where(resident < np.minimum(experts, top_k * batch), share, 0.0)
 
 
-def deviation(unique: Floats, experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
-    """Standard deviation of the number of distinct experts over layer-steps: see the head of this module."""
+def deviation(unique: Floats, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
+    """Return the standard deviation of the number of distinct experts over layer-steps: see the head of this module."""
     share = top_k / experts
     pairs = np.maximum(experts - 1.0, 1.0)
     both = (top_k - 1.0) / top_k * experts / pairs
     missed = 1.0 - unique / experts
-    missed_both = _missed_both(share, correlation_of(share, variation), both, batch.astype(np.int64))
+    missed_both = _missed_both(share, correlation_of(share, popularity_cv), both, batch.astype(np.int64))
     variance = experts * missed * (1.0 - missed) + experts * (experts - 1.0) * (missed_both - missed * missed)
     return np.sqrt(np.maximum(variance, 0.0))
 
@@ -73,14 +75,14 @@ def _missed_both(share, correlation, both, batch):
     return missed
 
 
-def simulate(experts: int, top_k: int, variation: float, batch: int, draws: int, seed: int) -> NDArray[np.int64]:
+def simulate(experts: int, top_k: int, popularity_cv: float, batch: int, draws: int, seed: int) -> NDArray[np.int64]:
     """(draws,): distinct experts of batches drawn token by token as the module's head says; the plain reference.
 
     Each token's k experts are a systematic sample in random order, which chooses every expert with exactly the
     probability that it shall have (Madow 1949, On the theory of systematic sampling, II).
     """
     rng = np.random.default_rng(seed)
-    rho = correlation_of(np.array([top_k / experts]), np.array([variation]))[0]
+    rho = correlation_of(np.array([top_k / experts]), np.array([popularity_cv]))[0]
     counts = np.zeros((draws, experts), np.int64)
     for token in range(batch):
         if token:

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 def half_width(deviation: ArrayLike, count: ArrayLike, beyond: ArrayLike = 0.0) -> np.ndarray:
-    """Half of the 95 % interval of a mean over `count` values, by Student's t: t s sqrt(1 / count + `beyond`).
+    """Return half of the 95 % interval of a mean over `count` values, by Student's t: t s sqrt(1 / count + `beyond`).
 
     `deviation` s is the standard deviation of the values. `beyond` is 0 for independent values, `beyond_sample(share)`
     for samples that share sequences, and 1 for where one value more lies. A single value has no interval: NaN.
@@ -31,7 +31,7 @@ def half_width(deviation: ArrayLike, count: ArrayLike, beyond: ArrayLike = 0.0) 
 
 
 def beyond_sample(share: ArrayLike) -> np.ndarray:
-    """Variance f / (1 - f), in that between samples, of a mean over all sequences that a `share` f was drawn of.
+    """Return the variance f / (1 - f), in that between samples, of a mean where each holds a `share` f of all.
 
     Where samples hold all sequences, their spread says nothing of others: NaN.
     """
@@ -40,7 +40,7 @@ def beyond_sample(share: ArrayLike) -> np.ndarray:
 
 
 def mean_interval(values: ArrayLike, beyond: ArrayLike = 0.0) -> tuple[float, float, float]:
-    """The mean of `values` (n,) and the ends of its 95 % interval, as in `half_width`; NaN ends for a single value."""
+    """Return the mean of `values` (n,) and the ends of its 95 % interval, by `half_width`; NaN ends for one value."""
     values = np.asarray(values, float)
     mean = float(values.mean())
     if len(values) == 1:

@@ -24,42 +24,74 @@ rest = njit(cache=True)(urn.rest)
 """urn.rest, compiled."""
 
 
-def unique_experts(routing: Routing, experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
-    """u(B) for arrays of experts E, choices per token k, `variation` of the popularity and tokens B; not rounded."""
+def unique_experts(routing: Routing, experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
+    """Return u(B), the distinct routed experts that a batch activates in one layer, by the law of a scenario.
+
+    Parameters
+    ----------
+    routing : Routing
+        The law and, for the power law, its exponent.
+    experts, top_k, popularity_cv, batch : array (n,)
+        E, k, the popularity CV and the tokens B of each case.
+
+    Returns
+    -------
+    array (n,)
+        Expected values, not rounded.
+    """
     if routing.law == "power_law":
         return power_law(experts, top_k, routing.exponent, batch)
     if routing.law == "uniform_occupancy":
         return uniform_occupancy(experts, top_k, batch)
-    return dirichlet_occupancy(experts, top_k, variation, batch)
+    return dirichlet_occupancy(experts, top_k, popularity_cv, batch)
 
 
 def power_law(experts: Floats, top_k: Floats, exponent: float, batch: Floats) -> Floats:
-    """min(E, k B^exponent), the report's law (000:862)."""
+    """u(B) = min(E, k B^exponent), the law that the report uses (000:862)."""
     return np.minimum(experts, top_k * batch**exponent)
 
 
 def uniform_occupancy(experts: Floats, top_k: Floats, batch: Floats) -> Floats:
-    """Expected distinct experts when each token draws k of E uniformly: E (1 - (1 - k/E)^B).
+    """Return the expected distinct experts when each token draws k of E uniformly: E (1 - (1 - k/E)^B).
 
     Exact for independent tokens: one token misses a given expert with probability 1 - k/E.
     """
     return experts * (1.0 - (1.0 - top_k / experts) ** batch)
 
 
-def dirichlet_occupancy(experts: Floats, top_k: Floats, variation: Floats, batch: Floats) -> Floats:
-    """u(B) when only the spread of the experts' popularity is known: a symmetric Dirichlet-multinomial.
+def dirichlet_occupancy(experts: Floats, top_k: Floats, popularity_cv: Floats, batch: Floats) -> Floats:
+    """Return u(B) where only the spread of the experts' popularity is known: a symmetric Dirichlet-multinomial.
 
-    `variation` is the standard deviation of p_e over its mean k/E. Skew over all tokens and clustering within a batch
-    have the same effect here, so one number holds both; 0 is uniform occupancy. Arrays of one shape, B whole.
+    Parameters
+    ----------
+    experts, top_k : array (n,)
+        Routed experts E and choices per token k.
+    popularity_cv : array (n,)
+        Standard deviation of the popularity p_e over its mean k/E; 0 is uniform occupancy.
+    batch : array (n,)
+        Tokens B, whole numbers.
+
+    Returns
+    -------
+    array (n,)
+        Expected distinct experts, between k and E.
+
+    Notes
+    -----
+    Skew over all tokens and clustering within a batch have the same effect here, so one number holds both.
+
+    References
+    ----------
+    Johnson, Kotz and Balakrishnan, Discrete Multivariate Distributions, 1997, chapter 35.
     """
     share = top_k / experts
-    return experts * (1.0 - _missed(share, correlation_of(share, variation), batch.astype(np.int64)))
+    return experts * (1.0 - _missed(share, correlation_of(share, popularity_cv), batch.astype(np.int64)))
 
 
-def correlation_of(share: Floats, variation: Floats) -> Floats:
-    """Correlation rho of two tokens, from the `share` k/E and the `variation` of popularity; 0 to 1, arrays alike."""
+def correlation_of(share: Floats, popularity_cv: Floats) -> Floats:
+    """Return the correlation rho of two tokens, from the `share` k/E and the `popularity_cv`; 0 to 1, arrays alike."""
     correlation = np.zeros_like(share)
-    np.divide(variation**2 * share, 1.0 - share, out=correlation, where=share < 1.0)
+    np.divide(popularity_cv**2 * share, 1.0 - share, out=correlation, where=share < 1.0)
     return np.minimum(correlation, 1.0)
 
 

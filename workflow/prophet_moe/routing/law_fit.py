@@ -1,4 +1,4 @@
-"""Fits of the laws for u(B) to a trace, judged on sequences that they were not fitted to."""
+"""Fits of the laws for u(B) to a trace, evaluated on sequences that they were not fitted to."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from prophet_moe.routing import law, sequences, statistics
-from prophet_moe.routing.law_rows import BATCHES, BATCHINGS, REPORTED_EXPONENT, SATURATION_SHARE, Fit, Residual
+from prophet_moe.routing.counted import popularity_of_counts
+from prophet_moe.routing.law_schema import BATCHES, BATCHINGS, REPORTED_EXPONENT, SATURATION_SHARE, Fit, Residual
 from prophet_moe.routing.statistics import Batching
 from prophet_moe.routing.trace import Trace, sequence_starts
 
 Floats = NDArray[np.float64]
 
-TRAINING_SHARE = 0.5
 SEED = 0
 SAMPLES, RESAMPLES = 500, 100
 """Random batches of each bootstrap resample of the sequences, and the number of resamples."""
@@ -47,7 +47,7 @@ class Law:
 def observe(
     trace: Trace, batching: Batching, popularity: Floats, samples: int, seed: int, copies: NDArray | None = None
 ) -> Observed:
-    """u(B) of `trace`, each sequence counted `copies` times; batch sizes that no draw reaches are left out."""
+    """Return u(B) of `trace`, each sequence counted `copies` times; sizes that no draw reaches are left out."""
     unique = statistics.distinct_by_batch(trace, BATCHES, batching, samples, seed, copies).mean(axis=1)
     there = ~np.isnan(unique)
     batches = tuple(batch for batch, kept in zip(BATCHES, there, strict=True) if kept)
@@ -68,19 +68,19 @@ def _below_saturation(observed: Observed) -> NDArray[np.bool_]:
 
 
 def fit_exponent(observed: Observed) -> float:
-    """Least squares of log(u/k) = a log B below saturation; NaN where only B = 1 lies below."""
+    """Return least squares of log(u/k) = a log B below saturation; NaN where only B = 1 lies below."""
     kept = _below_saturation(observed)
     x, y = np.log(np.array(observed.batches))[kept], np.log(observed.unique / observed.top_k)[kept]
     return float(x @ y / (x @ x)) if x.any() else np.nan
 
 
 def fit_correlation(observed: Observed) -> float:
-    """Least squares of the relative error of clustered occupancy."""
+    """Return the correlation at which clustered occupancy has the least squared relative error."""
     return _least_squares(observed, lambda correlation: _clustered(observed, correlation))
 
 
-def fit_variation(observed: Observed) -> float:
-    """Least squares of the relative error of the symmetric Dirichlet-multinomial."""
+def fit_popularity_cv(observed: Observed) -> float:
+    """Return the popularity CV at which the Dirichlet law has the least squared relative error."""
     share = observed.top_k / observed.experts
     largest = np.sqrt((1 - share) / share)
     correlation = _least_squares(observed, lambda rho: dirichlet(observed, largest * np.sqrt(rho)))
@@ -88,13 +88,13 @@ def fit_variation(observed: Observed) -> float:
 
 
 def _least_squares(observed: Observed, predict: Callable[[float], Floats]) -> float:
-    """The correlation in [0, LARGEST_CORRELATION] at which `predict` is nearest to u(B)."""
+    """Return the correlation in [0, LARGEST_CORRELATION] at which `predict` is nearest to u(B)."""
 
     def error(correlation: float) -> float:
         return float(np.sum((predict(correlation) / observed.unique - 1) ** 2))
 
-    found = minimize_scalar(error, bounds=(0, LARGEST_CORRELATION), method="bounded", options={"xatol": 1e-6})
-    return float(found.x)
+    result = minimize_scalar(error, bounds=(0, LARGEST_CORRELATION), method="bounded", options={"xatol": 1e-6})
+    return float(result.x)
 
 
 def _columns(observed: Observed) -> tuple[Floats, Floats, Floats]:
@@ -111,10 +111,10 @@ def _uniform(observed: Observed, _parameter: float) -> Floats:
     return law.uniform_occupancy(*_columns(observed))
 
 
-def dirichlet(observed: Observed, variation: float) -> Floats:
-    """u(B) of the law that needs no trace but one number."""
+def dirichlet(observed: Observed, popularity_cv: float) -> Floats:
+    """Return u(B) of the Dirichlet law at `popularity_cv`, at the batch sizes of `observed`."""
     experts, top_k, batch = _columns(observed)
-    return law.dirichlet_occupancy(experts, top_k, np.full_like(batch, variation), batch)
+    return law.dirichlet_occupancy(experts, top_k, np.full_like(batch, popularity_cv), batch)
 
 
 def _clustered(observed: Observed, correlation: float) -> Floats:
@@ -135,16 +135,31 @@ LAWS = (
     Law("uniform_occupancy", "", _uniform, _nothing),
     Law("skewed_occupancy", "", lambda observed, _: _clustered(observed, 0.0), _nothing),
     Law("clustered_occupancy", "correlation", _clustered, fit_correlation),
-    Law("dirichlet_occupancy", "variation", dirichlet, fit_variation),
+    Law("dirichlet_occupancy", "variation", dirichlet, fit_popularity_cv),
     Law("empirical", "", _empirical, _nothing),
 )
 """From the report's to the measurement itself; `skewed` and `clustered` need the measured popularity."""
 
 
 def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
-    """Every law under every way of batching: parameters from all sequences, errors from halves of them."""
+    """Fit every law for u(B) to a trace, under every way of batching.
+
+    Parameters
+    ----------
+    name : str
+        What the rows call the trace.
+    trace : Trace
+        Described tokens without repetition, of two sequences or more.
+
+    Returns
+    -------
+    fits : list of Fit
+        Parameters from all sequences with 95 % bootstrap intervals, errors on the half that was not fitted.
+    residuals : list of Residual
+        Prediction and measurement at each batch size.
+    """
     fits, residuals = [], []
-    halves = sequences.split_by_sequence(trace, TRAINING_SHARE, SEED)
+    halves = sequences.split_by_sequence(trace, sequences.TRAINING_SHARE, SEED)
     for batching in BATCHINGS:
         everything, *split = (
             observe(part, batching, sequences.popularity(part), 4 * SAMPLES, SEED) for part in (trace, *halves)
@@ -153,7 +168,7 @@ def fit_laws(name: str, trace: Trace) -> tuple[list[Fit], list[Residual]]:
         anew = list(_resampled(trace, batching))
         for candidate in LAWS:
             predicted = candidate.predict(train, candidate.fit(train))
-            fits.append(_judged(name, trace.router.model, batching, candidate, everything, anew, predicted, test))
+            fits.append(_evaluated(name, trace.router.model, batching, candidate, everything, anew, predicted, test))
             relative = 100 * (predicted / test.unique - 1)
             residuals += [
                 Residual(name, train.experts, train.top_k, batching, candidate.name, *row)
@@ -170,16 +185,16 @@ def _to_common_batches(*halves: Observed) -> Iterator[Observed]:
 
 
 def _resampled(trace: Trace, batching: Batching) -> Iterator[Observed]:
-    """The observation on sequences drawn anew with replacement, RESAMPLES times."""
+    """Yield the observation on sequences drawn anew with replacement, RESAMPLES times."""
     rng = np.random.default_rng(SEED)
     choices = choices_by_sequence(trace)
     for copies in statistics.drawn_anew(len(choices), RESAMPLES, rng):
         chosen = np.tensordot(copies, choices, 1)
-        popularity = trace.router.top_k * chosen / chosen.sum(axis=1, keepdims=True)
+        popularity = popularity_of_counts(chosen, trace.router.top_k)
         yield observe(trace, batching, popularity, SAMPLES, int(rng.integers(2**63)), copies)
 
 
-def _judged(
+def _evaluated(
     name: str,
     model: str,
     batching: str,

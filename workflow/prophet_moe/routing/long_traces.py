@@ -1,7 +1,7 @@
 """What a trace of any length says, in bounded memory: totals over all its tokens, the rest from a sample of sequences.
 
 The folder is read twice, block by block. The first pass checks every token and finds the sequences that count (as
-`summary.cleaned` does); the second adds up the totals and gathers the sample.
+`sequences.without_repetition` does); the second adds up the totals and gathers the sample.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import sequences, statistics, store
-from prophet_moe.routing.summary import SEED, Totals, cleaned, totals_of
+from prophet_moe.routing.summary import SEED, Totals, totals_of
 from prophet_moe.routing.trace import DECODE, PREFILL, Router, Trace, joined, sequence_starts
 
 WHOLE_IDS = 2**25
@@ -31,7 +31,7 @@ LEAST_SEQUENCES = 2**4
 
 @dataclass(frozen=True)
 class Described:
-    """What is described: a cleaned trace, or a sample of it, the totals of the whole, and a note for the reader."""
+    """Described tokens without repetition, or a sample of them, the totals of the whole, and a note for the reader."""
 
     trace: Trace
     totals: Totals
@@ -50,7 +50,7 @@ def describe(folder: Path, metadata: dict[str, Any], whole: int = WHOLE_IDS, sam
     """Read the trace in `folder`, whose `metadata` was read: all of it, or a `sample` if it has above `whole` ids."""
     width = len(metadata["layers"]) * metadata["top_k"]
     if metadata["tokens"] * width <= whole:
-        trace = cleaned(store.read_trace(folder))
+        trace = sequences.without_repetition(store.read_trace(folder)).described()
         return Described(trace, totals_of(trace), "")
     phase = DECODE if metadata["tokens_by_phase"]["decode"] else PREFILL
     flagged = sequences.flagged(metadata["notes"])
@@ -69,18 +69,18 @@ def describe(folder: Path, metadata: dict[str, Any], whole: int = WHOLE_IDS, sam
 
 
 def take_survey(blocks: Iterable[Trace], phase: int, flagged: Iterable[int]) -> Survey:
-    """The sequences with tokens of `phase` that are neither `flagged` nor have the ids of an earlier one."""
-    left_out, seen, found = set(flagged), set(), []
+    """Return the sequences with tokens of `phase` that are neither `flagged` nor have the ids of an earlier one."""
+    left_out, seen, rows = set(flagged), set(), []
     for number, digest, tokens in _digests(blocks, phase):
         if tokens and number not in left_out and digest not in seen:
             seen.add(digest)
-            found.append((number, tokens))
-    table = np.array(found, np.int64).reshape(-1, 2)
+            rows.append((number, tokens))
+    table = np.array(rows, np.int64).reshape(-1, 2)
     return Survey(table[:, 0], table[:, 1])
 
 
 def choose(survey: Survey, tokens: int) -> tuple[NDArray[np.int64], int]:
-    """The numbers of the sequences of a random sample of at most `tokens` tokens, and the most it takes of each."""
+    """Draw sequences for a sample of at most `tokens` tokens: their numbers, and the most tokens it takes of each."""
     longest = max(1, tokens // LEAST_SEQUENCES)
     order = np.random.default_rng(SEED).permutation(len(survey.number))
     fitting = np.cumsum(np.minimum(survey.tokens[order], longest)) <= tokens
@@ -96,20 +96,20 @@ class Sums:
     tokens: int = 0
     sequences: int = 0
     pairs: int = 0
-    """Tokens that follow one."""
+    """Tokens that follow another one of their sequence."""
     place: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """(tokens of the last block,): how many tokens of its sequence came before each."""
     last: Trace | None = None
-    """The last token."""
+    """The last token of what was added."""
 
     def __post_init__(self) -> None:
-        """Begin with nothing."""
+        """Begin with sums of 0 over no token."""
         layers = len(self.router.layers)
         self.chosen = np.zeros((layers, self.router.experts), np.int64)
         self.common, self.repeated = np.zeros(layers, np.int64), np.zeros(layers, np.int64)
 
     def add(self, block: Trace) -> None:
-        """Add a block of at least one token."""
+        """Add the tokens of a block, which holds at least one."""
         starts = sequence_starts(block)
         place = np.arange(len(block)) - np.repeat(starts[:-1], np.diff(starts))
         goes_on = self.last is not None and self.last.sequence[0] == block.sequence[0]
@@ -126,7 +126,7 @@ class Sums:
         self.place, self.last = place, block.select(np.arange(len(block) - 1, len(block)))
 
     def totals(self) -> Totals:
-        """The totals of what was added."""
+        """Return the totals over all tokens that were added."""
         pairs, top_k = self.pairs or np.nan, self.router.top_k
         repetition = self.repeated / pairs if self.ranked else None
         load = self.chosen / self.tokens / top_k
@@ -134,7 +134,7 @@ class Sums:
 
 
 def _counting(blocks: Iterable[Trace], phase: int, survey: Survey) -> Iterator[Trace]:
-    """The described tokens of the sequences that count; no empty block."""
+    """Yield the described tokens of the sequences that count; no empty block."""
     for block in blocks:
         kept = (block.phase == phase) & np.isin(block.sequence, survey.number)
         if kept.any():
@@ -148,13 +148,13 @@ def _digests(blocks: Iterable[Trace], phase: int) -> Iterator[tuple[int, bytes, 
         starts = sequence_starts(block)
         counts = np.add.reduceat(block.phase == phase, starts[:-1], dtype=np.int64)
         numbers = block.sequence[starts[:-1]]
-        for found, count, (start, end) in zip(
+        for current, count, (start, end) in zip(
             numbers.tolist(), counts.tolist(), pairwise(starts.tolist()), strict=True
         ):
-            if found != number:
+            if current != number:
                 if number >= 0:
                     yield number, digest.digest(), tokens
-                number, digest, tokens = found, blake2b(digest_size=16), 0
+                number, digest, tokens = current, blake2b(digest_size=16), 0
             digest.update(np.ascontiguousarray(block.experts[start:end]))
             tokens += count
     if number >= 0:
@@ -162,7 +162,6 @@ def _digests(blocks: Iterable[Trace], phase: int) -> Iterator[tuple[int, bytes, 
 
 
 def _note(trace: Trace, totals: Totals, *, cut: bool) -> str:
-    """On which tokens the statistics rest."""
     drawn = len(sequence_starts(trace)) - 1
     beginnings = f", of long ones the first {int(np.bincount(trace.sequence).max()):,} tokens" if cut else ""
     return (

@@ -13,13 +13,13 @@ class Candidate(NamedTuple):
     experts: int
     top_k: int
     points: int
-    """Published hit rates that it was fitted to or judged by."""
+    """Published hit rates that it was fitted to or evaluated at."""
 
 
 def source_of(
     experts: int, top_k: int, traces: Mapping[str, tuple[int, int]], calibrated: Mapping[str, Candidate]
 ) -> str:
-    """Name of what stands in for a model: a trace of its E and k, else the nearest calibrated routing.
+    """Return the name of what stands in for a model: a trace of its E and k, else the nearest calibrated routing.
 
     `traces` hold E and k by name. Nearest is what is least powers of two away in E and k, in sum; of equally near ones
     that with more published points, then the first by name. Nothing to choose from is a UserError.
@@ -32,8 +32,8 @@ def source_of(
         raise UserError("resources/routing", problem, "Restore it: git checkout resources/routing")
 
     def rank(name: str) -> tuple[float, int, str]:
-        found = calibrated[name]
-        apart = abs(log2(found.experts / experts)) + abs(log2(found.top_k / top_k))
-        return round(apart, 9), -found.points, name
+        candidate = calibrated[name]
+        apart = abs(log2(candidate.experts / experts)) + abs(log2(candidate.top_k / top_k))
+        return round(apart, 9), -candidate.points, name
 
     return min(calibrated, key=rank)

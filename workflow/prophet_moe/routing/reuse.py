@@ -88,7 +88,7 @@ def _lru_distances(stream, experts):
     never = np.uint32(room)
     last = np.full(experts, never)
     owner = np.empty(room, np.uint32)
-    found = np.zeros(experts, np.int64)
+    distances = np.zeros(experts, np.int64)
     place = np.uint64(0)
     for expert in stream:
         if place == room:
@@ -99,20 +99,20 @@ def _lru_distances(stream, experts):
             blocks = (place >> BLOCK_BITS) - block
             for count in counts[block + ONE : block + ONE + (blocks + np.uint64(LANES - 1)) // LANES * LANES]:
                 behind += count
-            found[behind] += 1
+            distances[behind] += 1
             marks[block] &= ~(ONE << bit)
             counts[block] -= 1
         _mark(place, marks, counts)
         owner[place] = expert
         last[expert] = place
         place += ONE
-    return found
+    return distances
 
 
 @njit(cache=True)
 def _ask_distances(asks, experts, uncounted):
     """(E,): counted requests by their place, when the ask came, in the list of experts from the latest used on."""
-    found = np.zeros(experts, np.int64)
+    counts = np.zeros(experts, np.int64)
     recent = np.empty(experts, asks.dtype)
     places = np.empty(asks.shape[2], np.int64)
     for stream in range(asks.shape[0]):
@@ -126,12 +126,12 @@ def _ask_distances(asks, experts, uncounted):
                 places[i] = place
             before = size
             for i, expert in enumerate(ask):
-                known = places[i] < before
-                if known and number >= uncounted:
-                    found[places[i]] += 1
+                cached = places[i] < before
+                if cached and number >= uncounted:
+                    counts[places[i]] += 1
                 _to_front(recent, size, expert)
-                size += not known
-    return found
+                size += not cached
+    return counts
 
 
 @njit(cache=True)
@@ -183,7 +183,7 @@ def _belady_distances(stream, uses, experts):
     """
     stack = np.empty(experts, np.int64)
     use = np.empty(experts, np.int64)
-    found = np.zeros(experts, np.int64)
+    counts = np.zeros(experts, np.int64)
     size = 0
     for i, expert in enumerate(stream):
         moved, moved_use, place = expert, -1, 0
@@ -195,9 +195,9 @@ def _belady_distances(stream, uses, experts):
                     break
             place += 1
         if place < size:
-            found[place] += 1
+            counts[place] += 1
         else:
             stack[size], use[size] = moved, moved_use
             size += 1
         use[0] = uses[i]
-    return found
+    return counts

@@ -16,6 +16,8 @@ from prophet_moe.routing.trace import PREFILL, Trace, sequence_starts
 
 RUN_TOKENS = 32
 """Sequences with so many equal tokens in a row share text: some 100 characters, a power of two."""
+TRAINING_SHARE = 0.5
+"""Share of the sequences that laws and predictors learn from; they are evaluated on the others."""
 
 
 def follows(trace: Trace) -> NDArray[np.bool_]:
@@ -26,7 +28,7 @@ def follows(trace: Trace) -> NDArray[np.bool_]:
 
 
 def without_duplicates(trace: Trace) -> Trace:
-    """The trace less every sequence whose expert ids equal those of an earlier sequence."""
+    """Return the trace less every sequence whose expert ids equal those of an earlier sequence."""
     starts = sequence_starts(trace)
     seen: set[bytes] = set()
     keep = np.ones(len(trace), bool)
@@ -37,8 +39,8 @@ def without_duplicates(trace: Trace) -> Trace:
     return trace.select(keep)
 
 
-def unrepeated(trace: Trace) -> Trace:
-    """The trace without sequences that its source flags as repetitive and without duplicates; prompts stay.
+def without_repetition(trace: Trace) -> Trace:
+    """Return the trace without sequences that its source flags as repetitive and without duplicates; prompts stay.
 
     The one rule for statistics, laws, predictors and replays: what another prompt leads to is no duplicate. Where some
     sequences decode, those that do not are left out, so that either half of a trace holds tokens of the phase that is
@@ -61,22 +63,22 @@ def unrepeated_extent(trace: Trace) -> dict[str, int]:
     """How many sequences without repetition there are, and of how many texts: what a build can do with a trace."""
     if not _counted(trace).any():
         return {"sequences": 0, "texts": 0}
-    groups = text_groups(unrepeated(trace).described())
+    groups = text_groups(without_repetition(trace).described())
     return {"sequences": len(groups), "texts": int(groups.max()) + 1}
 
 
 def flagged(notes: dict) -> list[int]:
-    """The numbers of the sequences that their source flags as repetitive, from the origin's notes."""
+    """Return the numbers of the sequences that their source flags as repetitive, from the origin's notes."""
     return [number for number, note in enumerate(notes.get("sequences", [])) if note.get("has_repetition")]
 
 
 def of_one_text(trace: Trace) -> bool:
-    """Whether all sequences share text, as a single one does: none could be judged by what others teach."""
+    """Return whether all sequences share text, as a single one does: none could be predicted from what others teach."""
     return not text_groups(trace).any()
 
 
 def caveats(trace: Trace) -> list[str]:
-    """What whoever reads numbers about `trace`, without repetition, has to know of them: a line each, or none."""
+    """Return what readers of numbers about `trace`, without repetition, have to know of them: a line each, or none."""
     lines = []
     if trace.described_phase == PREFILL:
         lines.append("prefill tokens are used: the trace holds no decode token")
@@ -86,19 +88,19 @@ def caveats(trace: Trace) -> list[str]:
 
 
 def divisible(trace: Trace, where: str | Path) -> Trace:
-    """Return `trace` if it has two pieces of text, to learn from and to judge by; else a UserError names `where`."""
-    found, count = text_groups(trace), len(sequence_starts(trace)) - 1
+    """Return `trace` if it has two pieces of text, to learn from and to evaluate on; else a UserError names `where`."""
+    groups, count = text_groups(trace), len(sequence_starts(trace)) - 1
     if count < 2:
         problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
-    if not found.any():
+    if not groups.any():
         problem = f"its {count} sequences are of one text, expected at least 2: one is learned from, one judged"
         raise UserError(str(where), problem, "Collect or import others, or leave it out of `traces`.")
     return trace
 
 
 def window(trace: Trace, chosen: NDArray[np.int64], first: NDArray[np.int64], tokens: NDArray[np.int64]) -> Trace:
-    """`tokens` (n,) tokens from the `first` (n,) on of the sequences `chosen` (n,), in that order, renumbered from 0.
+    """Cut `tokens` (n,) tokens from the `first` (n,) on out of the sequences `chosen` (n,), renumbered from 0.
 
     A sequence is named by its place in `trace`, a token by its place in its sequence.
     """
@@ -113,7 +115,7 @@ def window(trace: Trace, chosen: NDArray[np.int64], first: NDArray[np.int64], to
 
 
 def mixed(trace: Trace, seed: int) -> Trace:
-    """The whole trace with its sequences in a random order, renumbered from 0.
+    """Return the whole trace with its sequences in a random order, renumbered from 0.
 
     A trace is recorded domain by domain: neighbouring sequences that decode together would be of one tenant.
     """
@@ -123,7 +125,7 @@ def mixed(trace: Trace, seed: int) -> Trace:
 
 
 def notes_of(trace: Trace, key: str) -> list[str | None]:
-    """What the trace's origin notes under `key` of each of its S sequences, in their order; None where it is silent."""
+    """Return what the origin notes under `key` of each of the S sequences, in order; None where it notes nothing."""
     notes = trace.origin.notes.get("sequences", [])
     numbers = np.unique(trace.sequence).tolist()
     return [notes[number].get(key) if number < len(notes) else None for number in numbers]
@@ -146,14 +148,14 @@ def text_groups(trace: Trace) -> NDArray[np.int64]:
 
 
 def repeated_share(learned: Trace, held_out: Trace) -> float:
-    """Share of the runs of RUN_TOKENS tokens in `held_out` that occur in `learned`; NaN without tokens or runs."""
+    """Return the share of runs of RUN_TOKENS tokens in `held_out` that occur in `learned`; NaN without any."""
     if learned.token is None or held_out.token is None:
         return float("nan")
     owner = np.concatenate([learned.sequence, held_out.sequence + learned.sequence.max() + 1])
     runs, owner = _runs(np.concatenate([learned.token, held_out.token]), owner)
     of_learned = owner <= learned.sequence.max()
-    judged = runs[~of_learned]
-    return float(np.isin(judged, runs[of_learned]).mean()) if len(judged) else float("nan")
+    tested = runs[~of_learned]
+    return float(np.isin(tested, runs[of_learned]).mean()) if len(tested) else float("nan")
 
 
 def _runs(token: NDArray[np.int32], owner: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -204,13 +206,13 @@ def chosen_share(chosen: NDArray[np.uint16], experts: int) -> NDArray[np.float64
     return np.bincount(chosen.ravel(), minlength=experts) / len(chosen)
 
 
-def split_to_judge(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
-    """What is learned from and what is judged: `split_by_sequence`, or `split_by_token` where all is one text."""
+def split_to_evaluate(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
+    """Split into what is learned from and what is evaluated on: by sequence, or by token where all is one text."""
     return split_by_token(trace, share) if of_one_text(trace) else split_by_sequence(trace, share, seed)
 
 
 def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Trace]:
-    """Two traces of whole sequences, the first of about `share` of them, that share no text: `text_groups` stay whole.
+    """Split into traces of whole sequences, the first of about `share` of them, without dividing `text_groups`.
 
     Groups are drawn at random, domain by domain (the origin's note `label`). Of groups of one sequence each,
     round(share * S) are drawn. Neither trace is empty if there are two groups and 0 < round(share * S) < S.
@@ -226,7 +228,7 @@ def split_by_sequence(trace: Trace, share: float, seed: int) -> tuple[Trace, Tra
 
 
 def split_by_token(trace: Trace, share: float) -> tuple[Trace, Trace]:
-    """Two traces: the tokens before about `share` of those that are described, and the tokens from there on.
+    """Return two traces: the tokens before about `share` of those that are described, and the tokens from there on.
 
     The second holds at least one token that is described; the first is empty where that is the only one.
     """
@@ -239,7 +241,7 @@ def split_by_token(trace: Trace, share: float) -> tuple[Trace, Trace]:
 def _drawn(
     sizes: NDArray[np.int64], domain: NDArray[np.int64], share: float, random: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Which groups are drawn, so that each domain has about `share` of its sequences among them.
+    """Return which groups are drawn, so that each domain has about `share` of its sequences among them.
 
     In a random order every group of a domain is drawn that fits; then the smallest that is left, if that comes nearer.
     """
@@ -265,7 +267,7 @@ def _drawn(
 
 
 def fingerprint(trace: Trace) -> str:
-    """SHA-256 of router, sequences, positions, phases and choices, whatever the file that holds them."""
+    """Return SHA-256 of router, sequences, positions, phases and choices, whatever the file that holds them."""
     router = trace.router
     digest = hashlib.sha256(repr((router.experts, router.top_k, router.layers)).encode())
     for values in (trace.sequence, trace.position, trace.phase, trace.experts):

@@ -58,13 +58,13 @@ def first_choice_repetition(trace: Trace) -> Floats:
 
 
 def choice_counts(trace: Trace) -> NDArray[np.int64]:
-    """(L, E): how many tokens choose each expert."""
+    """(L, E): number of tokens of a trace that choose each expert."""
     experts = trace.router.experts
     return np.array([np.bincount(chosen.ravel(), minlength=experts) for chosen in trace.experts.swapaxes(0, 1)])
 
 
 def shared_choices(trace: Trace) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of consecutive tokens; by layer, (L,), the choices they share, and the pairs with the same first choice."""
+    """Return the pairs of consecutive tokens and, by layer (L,), their shared choices and those with the same first."""
     following, first = follows(trace), trace.experts[:, :, 0]
     repeated = (first[1:] == first[:-1])[following[1:]].sum(axis=0)
     return int(following.sum()), _common_choices(trace.experts, following), repeated
@@ -89,17 +89,17 @@ class Recall:
     """Share of the true choices inside the top K of a ranking: (number of K, L - 1), layers from the second on."""
 
     ranks: tuple[int, ...]
-    """The K."""
+    """The ranks K of the recalls."""
     naive_bayes: Floats
-    """By log P(e) + sum over j of log P(j|e)."""
+    """Recall of the ranking by log P(e) + sum over j of log P(j|e)."""
     posterior: Floats
-    """By sum over j of log P(e|j), which counts P(e) k times; some publish this as naive Bayes."""
+    """Recall of the ranking by the sum over j of log P(e|j), which counts P(e) k times; some call it naive Bayes."""
     popularity: Floats
-    """By P(e)."""
+    """Recall of the ranking by P(e)."""
 
 
 def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = None) -> Recall:
-    """Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
+    """Return Recall@K (default k and 2k) on `test` of experts ranked by what `train` tells.
 
     j runs over the ids that the token chose in the layer before. P(e) and P(j|e) are those of `naive_bayes`;
     P(e|j) = (n_je + 1) / (sum_e n_je + E). Equal scores rank by id.
@@ -114,13 +114,13 @@ def next_layer_recall(train: Trace, test: Trace, ranks: Sequence[int] | None = N
         posterior, nothing = np.log((joint + 1.0) / (joint + 1.0).sum(axis=1, keepdims=True)), np.zeros_like(given)
         rankings = ((prior, given), (nothing[0], posterior), (prior, nothing))
         for ranking, scores in enumerate(rankings):
-            found = np.cumsum(_true_ranks(*scores, before, now))
-            recalls[ranking, :, layer - 1] = found[np.minimum(ranks, experts) - 1] / now.size
+            within_rank = np.cumsum(_true_ranks(*scores, before, now))
+            recalls[ranking, :, layer - 1] = within_rank[np.minimum(ranks, experts) - 1] / now.size
     return Recall(ranks, *recalls)
 
 
 def naive_bayes(joint: NDArray[np.int64], chosen: NDArray[np.uint16]) -> tuple[Floats, Floats]:
-    """log P(e), (E,), and log P(j|e), (E, E), from counts n_je, as `joint_counts` has them, and the choices (n, k).
+    """Return log P(e), (E,), and log P(j|e), (E, E), from counts n_je (`joint_counts`) and choices (n, k).
 
     P(e) = (n_e + 1) / (sum n + E), P(j|e) = (n_je + 1) / (sum_j n_je + E). An expert's score is the sum of its log P(e)
     and of log P(j|e) over the ids j seen, as if these were independent given e.
@@ -146,7 +146,7 @@ def _true_ranks(prior, evidence, before, now):
     """(E,): how often a true choice had each rank, from 0, in the scores prior[e] + sum of evidence[j, e]."""
     tokens, top_k = now.shape
     experts = len(prior)
-    found = np.zeros(experts, np.int64)
+    counts = np.zeros(experts, np.int64)
     scores = np.empty(experts)
     for row in range(tokens):
         scores[:] = prior
@@ -157,8 +157,8 @@ def _true_ranks(prior, evidence, before, now):
             rank = 0
             for other in range(experts):
                 rank += scores[other] > scores[chosen] or (scores[other] == scores[chosen] and other < chosen)
-            found[rank] += 1
-    return found
+            counts[rank] += 1
+    return counts
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ class Information:
 
     bits: Floats
     control: Floats
-    """The same after the token ids were shuffled over all tokens: the bias of counting few samples."""
+    """Bits after the token ids were shuffled over all tokens: the bias of counting few samples."""
 
 
 def token_information(trace: Trace, choice: Literal["first", "any"] = "any", seed: int = 0) -> Information:
-    """I(token; expert) = sum p(t, e) log2(p(t, e) / (p(t) p(e))), bits, by layer.
+    """Estimate I(token; expert) = sum p(t, e) log2(p(t, e) / (p(t) p(e))), in bits, by layer.
 
     The expert is the token's first choice (ranked traces), or any one of its k choices, each with probability 1/k.
     """
@@ -204,13 +204,34 @@ def distinct_by_batch(
     seed: int = 0,
     copies: NDArray[np.int64] | None = None,
 ) -> Floats:
-    """(number of batches, L): u(B), the distinct experts that B tokens choose in a layer, mean over random batches.
+    """Estimate u(B), the distinct experts that B tokens choose in a layer, from random batches of a trace.
 
+    Parameters
+    ----------
+    trace : Trace
+        The tokens that count, of any phase.
+    batches : sequence of int
+        Tokens B of a batch.
+    batching : {"decode_step", "staggered", "prefill"}
+        How batches are drawn, see Notes.
+    samples : int
+        Random batches.
+    seed : int
+        Seed of the draw.
+    copies : array (S,) of int, optional
+        How often each sequence counts, once by default; one batch never holds a sequence twice.
+
+    Returns
+    -------
+    array (number of batches, L)
+        Means over the batches; NaN where no draw has B tokens.
+
+    Notes
+    -----
     `decode_step`: step t is the place of a random token in its sequence, so that a step weighs as many as run at it;
     then B sequences are drawn without replacement among those with a token t. `staggered`: B sequences, each at a
     random token of its own, as in continuous batching. `prefill`: B consecutive tokens from a random token on. A draw
-    with fewer tokens than B counts for the smaller B only; NaN where none has B. `copies` (S,) is how often each
-    sequence counts, once by default; one batch never holds a sequence twice.
+    with fewer tokens than B counts for the smaller B only.
     """
     return _mean_distinct(distinct_counts(trace, batches, batching, samples, seed, copies))
 
@@ -456,7 +477,7 @@ def _choose(experts, row, chosen, distinct, single):
 
 
 def shuffled(trace: Trace, seed: int) -> Trace:
-    """The control: in each layer on its own, the tokens' choices permuted over the whole trace.
+    """Return the control of a trace: in each layer on its own, its choices permuted over all tokens.
 
     Keeps every layer's load; destroys persistence, dependence between layers, and on tokens and sequences.
     """

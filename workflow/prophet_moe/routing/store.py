@@ -58,7 +58,20 @@ AGAIN = "Collect or import it again."
 
 
 def write_trace(folder: Path, trace: Trace) -> None:
-    """Check `trace` and write it to `folder`."""
+    """Check a trace, then write trace.parquet, metadata.json and SHA256SUMS to a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files go; SHA256SUMS is written last and marks the folder as whole.
+    trace : Trace
+        The tokens, sequences one after another.
+
+    Raises
+    ------
+    UserError
+        Where the trace is unsound, or the files cannot be written.
+    """
     check(trace, folder)
     metadata = describe(trace.router, trace.origin) | {
         "kind": "trace",
@@ -123,17 +136,17 @@ def join_parts(folder: Path, parts: Sequence[Path]) -> dict[str, Any]:
 
 
 def phase_of(metadata: dict[str, Any]) -> str:
-    """The phase of the tokens that are described: prefill where none is decoded."""
+    """Return the phase of the tokens that are described: prefill where none is decoded."""
     return "decode" if metadata["tokens_by_phase"]["decode"] else "prefill"
 
 
 def title_of(name: str, phase: str) -> str:
-    """What tables and figures call the trace `name`: of one without decode tokens, that its numbers are of prefill."""
+    """Return what tables call the trace `name`: one without decode tokens is marked as prefill."""
     return name if phase == "decode" else f"{name}{PREFILL_TITLE}"
 
 
 def write_counts(folder: Path, counts: Counts) -> None:
-    """Check `counts` and write them to `folder`."""
+    """Check `counts`, then write counts.npz, metadata.json and SHA256SUMS to `folder`."""
     check_counts(counts, folder)
     metadata = describe(counts.router, counts.origin) | {"kind": "counts", "windows": len(counts.counts)}
     with atomic_write(folder / COUNTS) as partial, partial.open("wb") as stream:
@@ -142,7 +155,25 @@ def write_counts(folder: Path, counts: Counts) -> None:
 
 
 def read_trace(folder: Path, model: str | None = None) -> Trace:
-    """Read and check the trace in `folder`, which must be of `model` where one is named."""
+    """Read and check the trace in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder with trace.parquet, metadata.json and SHA256SUMS.
+    model : str, optional
+        The model that the trace must be of.
+
+    Returns
+    -------
+    Trace
+        The tokens, with logical expert ids in the range of the model.
+
+    Raises
+    ------
+    UserError
+        Where the folder is unfinished or changed, of another model, or holds an impossible choice.
+    """
     metadata = read_metadata(folder, "trace", model)
     path = folder / TRACE
     with _reading(path):
@@ -151,7 +182,7 @@ def read_trace(folder: Path, model: str | None = None) -> Trace:
 
 
 def read_blocks(folder: Path, metadata: dict[str, Any], ids: int = BLOCK_IDS) -> Iterator[Trace]:
-    """The trace in `folder`, whose metadata was read, in blocks of whole tokens with about `ids` expert ids, unchecked.
+    """Yield the trace in `folder` in blocks of whole tokens with about `ids` expert ids, unchecked.
 
     Memory is bounded by a block, whatever the file's row groups. `check_trace` checks what this yields.
     """
@@ -191,7 +222,7 @@ def read_counts(folder: Path, model: str | None = None) -> Counts:
 
 
 def read_metadata(folder: Path, kind: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """The metadata of a trace folder, after its files were held against their checksums."""
+    """Return the metadata of a trace folder, after its files were held against their checksums."""
     path = folder / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -264,7 +295,7 @@ PARQUET: dict[str, Any] = {
 
 
 def describe(router: Router, origin: Origin) -> dict[str, Any]:
-    """The metadata that traces and counts share, JSON-like."""
+    """Return the metadata that traces and counts share, JSON-like."""
     return {
         "model": router.model,
         "experts": router.experts,
@@ -279,7 +310,7 @@ def describe(router: Router, origin: Origin) -> dict[str, Any]:
 
 
 def schema_of(router: Router, metadata: dict[str, Any], *, with_tokens: bool) -> pa.Schema:
-    """The Arrow schema of trace.parquet."""
+    """Return the Arrow schema of a trace.parquet with this router and metadata."""
     fields = [
         pa.field("sequence", pa.int32(), nullable=False),
         pa.field("position", pa.int32(), nullable=False),
@@ -296,7 +327,7 @@ def schema_of(router: Router, metadata: dict[str, Any], *, with_tokens: bool) ->
 
 
 def batch_of(trace: Trace, rows: slice, schema: pa.Schema) -> pa.RecordBatch:
-    """Some rows of a trace as an Arrow batch."""
+    """Convert the rows of a trace that `rows` selects to an Arrow batch."""
     phase = pa.DictionaryArray.from_arrays(trace.phase[rows].astype(np.int8), pa.array(PHASES))
     ids = pa.array(np.ascontiguousarray(trace.experts[rows]).reshape(-1))
     experts = pa.FixedSizeListArray.from_arrays(ids, type=schema.field("experts").type)
@@ -313,7 +344,7 @@ def seal(folder: Path, metadata: dict[str, Any], *names: str) -> None:
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write SHA256SUMS for files of `folder`."""
+    """Write the SHA-256 of files of `folder` to its SHA256SUMS."""
     write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
 
 
@@ -330,29 +361,27 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
-    """The whole trace of a file."""
     trace = _rows_of(table, metadata, path)
     _check_totals(len(trace), len(np.unique(trace.sequence)), metadata, path)
     return trace
 
 
 def _check_totals(tokens: int, sequences: int, metadata: dict[str, Any], path: Path) -> None:
-    for name, found in (("tokens", tokens), ("sequences", sequences)):
-        if found != metadata[name]:
-            raise UserError(str(path), f"has {found} {name}, metadata.json says {metadata[name]}", AGAIN)
+    for name, counted in (("tokens", tokens), ("sequences", sequences)):
+        if counted != metadata[name]:
+            raise UserError(str(path), f"has {counted} {name}, metadata.json says {metadata[name]}", AGAIN)
 
 
 def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
-    """Some tokens of a file, or all."""
     router = router_of(metadata)
     width = len(router.layers) * router.top_k
     wanted = {"sequence", "position", "phase", "experts"}
     if not wanted <= set(table.column_names):
         raise UserError(str(path), f"has columns {', '.join(table.column_names)}, expected {', '.join(wanted)}", AGAIN)
-    found = table.schema.field("experts").type
-    if not pa.types.is_fixed_size_list(found) or found.list_size != width:
+    column_type = table.schema.field("experts").type
+    if not pa.types.is_fixed_size_list(column_type) or column_type.list_size != width:
         expected = f"{width} ({len(router.layers)} layers x {router.top_k})"
-        raise UserError(str(path), f"column experts is {found}, expected lists of {expected}", AGAIN)
+        raise UserError(str(path), f"column experts is {column_type}, expected lists of {expected}", AGAIN)
     phase = table.column("phase").cast(pa.string()).combine_chunks()
     experts = table.column("experts").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     numbers = pa.compute.index_in(phase, pa.array(PHASES)).fill_null(len(PHASES))
@@ -369,7 +398,7 @@ def _rows_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
 
 
 def router_of(metadata: dict[str, Any]) -> Router:
-    """The routers of the model that a folder's metadata names."""
+    """Return the routers of the model that a folder's metadata names."""
     return Router(metadata["model"], metadata["experts"], metadata["top_k"], tuple(metadata["layers"]))
 
 

@@ -11,23 +11,15 @@ import numpy as np
 
 from prophet_moe.routing import reuse, sequences, statistics
 from prophet_moe.routing.law import uniform_occupancy
-from prophet_moe.routing.rows import Row
+from prophet_moe.routing.law_schema import BATCHES
+from prophet_moe.routing.schema import Row
 from prophet_moe.routing.trace import Trace, sequence_starts
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Tokens decoded together."""
 CAPACITY_SHARES = tuple(share / 16 for share in range(1, 17))
 """Cache sizes as shares of a layer's experts."""
 BY_LAYER_BATCH = 8
 BY_LAYER_SHARES = (0.25, 0.5, 0.75)
-TRAINING_SHARE = 0.5
-"""Share of the sequences that the next-layer predictor counts; it is judged on the others."""
 SEED = 0
-
-
-def cleaned(trace: Trace) -> Trace:
-    """Tokens to describe, of the sequences that predictors learn from and are judged on too."""
-    return sequences.unrepeated(trace).described()
 
 
 @dataclass(frozen=True)
@@ -45,20 +37,36 @@ class Totals:
 
 
 def totals_of(trace: Trace) -> Totals:
-    """The totals of a trace in memory."""
+    """Compute the totals of a trace that is in memory."""
     repetition = statistics.first_choice_repetition(trace) if trace.ranked else None
     load, overlap = statistics.load(trace), statistics.consecutive_overlap(trace)
     return Totals(len(trace), len(sequence_starts(trace)) - 1, load, overlap, repetition)
 
 
 def summarise(name: str, trace: Trace) -> list[Row]:
-    """All statistics of `trace`, called `name`."""
-    trace = cleaned(trace)
-    return summarise_cleaned(name, trace, totals_of(trace))
+    """Compute all statistics of the described tokens of a trace, without repetition.
+
+    Parameters
+    ----------
+    name : str
+        What the rows call the trace.
+    trace : Trace
+        The whole trace, prompts included.
+
+    Returns
+    -------
+    list of Row
+        Means over layers, then rows by layer, with the shuffled control and what uniform routing would give.
+    """
+    trace = sequences.without_repetition(trace).described()
+    return summarise_described(name, trace, totals_of(trace))
 
 
-def summarise_cleaned(name: str, trace: Trace, totals: Totals) -> list[Row]:
-    """All statistics of a trace called `name` with these `totals`, of which the cleaned `trace` may be a sample."""
+def summarise_described(name: str, trace: Trace, totals: Totals) -> list[Row]:
+    """Compute all statistics of a trace called `name`.
+
+    `trace` holds its described tokens without repetition, or a sample of them, and `totals` the sums over all of them.
+    """
     control = statistics.shuffled(trace, SEED)
     rows = [*_sizes(name, trace, totals), *_load(name, trace, totals), *_persistence(name, trace, totals, control)]
     rows += _predictability(name, trace, control)
@@ -95,33 +103,34 @@ def _persistence(name: str, trace: Trace, totals: Totals, control: Trace) -> Ite
     yield from _by_layer(name, "consecutive_overlap", trace, totals.overlap, control=by_chance, uniform=share)
     if totals.repetition is not None:
         by_chance, uniform = statistics.first_choice_repetition(control), 1 / trace.router.experts
-        found = totals.repetition
-        yield from _by_layer(name, "first_choice_repetition", trace, found, control=by_chance, uniform=uniform)
+        repetition = totals.repetition
+        yield from _by_layer(name, "first_choice_repetition", trace, repetition, control=by_chance, uniform=uniform)
 
 
 def _predictability(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     """Recall of a naive Bayes on the layer before: what a predictor that only counts would know."""
-    found, by_chance = (
-        statistics.next_layer_recall(*sequences.split_to_judge(t, TRAINING_SHARE, SEED)) for t in (trace, control)
-    )
+    halves = (sequences.split_to_evaluate(part, sequences.TRAINING_SHARE, SEED) for part in (trace, control))
+    recalls, by_chance = (statistics.next_layer_recall(*half) for half in halves)
     for place, label in enumerate(("k", "2k")):
-        uniform = found.ranks[place] / trace.router.experts
+        uniform = recalls.ranks[place] / trace.router.experts
         for predictor in ("naive_bayes", "posterior", "popularity"):
-            values, chance = (getattr(recall, predictor)[place] for recall in (found, by_chance))
+            values, chance = (getattr(recall, predictor)[place] for recall in (recalls, by_chance))
             statistic = f"next_layer_recall_{label}_{predictor}"
             yield from _by_layer(name, statistic, trace, values, control=chance, uniform=uniform, first=1)
 
 
 def _token_information(name: str, trace: Trace) -> Iterator[Row]:
-    found = statistics.token_information(trace, seed=SEED)
-    yield from _by_layer(name, "token_information_bits", trace, found.bits, control=found.control, uniform=0.0)
+    information = statistics.token_information(trace, seed=SEED)
+    yield from _by_layer(
+        name, "token_information_bits", trace, information.bits, control=information.control, uniform=0.0
+    )
 
 
 def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batching) -> Iterator[Row]:
     statistic = f"distinct_experts_{batching}"
-    found = statistics.distinct_by_batch(trace, BATCHES, batching, seed=SEED)
+    distinct = statistics.distinct_by_batch(trace, BATCHES, batching, seed=SEED)
     # Short traces have no batch of the larger sizes.
-    batches = [batch for batch, values in zip(BATCHES, found, strict=True) if not np.isnan(values).any()]
+    batches = [batch for batch, values in zip(BATCHES, distinct, strict=True) if not np.isnan(values).any()]
     by_chance = statistics.distinct_by_batch(control, batches, batching, seed=SEED)
     low, high = statistics.bootstrap_distinct(trace, batches, batching, seed=SEED)
     router = trace.router
@@ -132,7 +141,7 @@ def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batc
             statistic,
             None,
             batch,
-            found[place].mean(),
+            distinct[place].mean(),
             low[place],
             high[place],
             by_chance[place].mean(),
@@ -140,7 +149,7 @@ def _distinct(name: str, trace: Trace, control: Trace, batching: statistics.Batc
         )
         if batch == BY_LAYER_BATCH:
             yield from _by_layer(
-                name, statistic, trace, found[place], control=by_chance[place], uniform=uniform, x=batch, mean=False
+                name, statistic, trace, distinct[place], control=by_chance[place], uniform=uniform, x=batch, mean=False
             )
 
 
@@ -148,19 +157,19 @@ def _reuse(name: str, trace: Trace, control: Trace) -> Iterator[Row]:
     experts = trace.router.experts
     trace, control = (sequences.mixed(t, SEED) for t in (trace, control))
     for statistic, hits in (("lru_hit_rate", reuse.lru_hits), ("belady_hit_rate", reuse.belady_hits)):
-        found, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
+        rates, by_chance = (reuse.hit_rates(t, hits) for t in (trace, control))
         for share in CAPACITY_SHARES:
             slots = round(share * experts)
             if slots < 1 or abs(slots - share * experts) > 1e-9:
                 continue
-            values, chance = found[:, slots - 1], by_chance[:, slots - 1]
+            values, chance = rates[:, slots - 1], by_chance[:, slots - 1]
             yield Row(name, statistic, None, share, values.mean(), control=chance.mean())
             if share in BY_LAYER_SHARES:
                 yield from _by_layer(name, statistic, trace, values, control=chance, x=share, mean=False)
 
 
 def _over_layers(values: np.ndarray) -> float:
-    """Their mean; NaN of none, as of the layers that have one before them in a model with a single MoE layer."""
+    """Return the mean over layers; NaN without layers, as for pairs of layers in a model with a single MoE layer."""
     return values.mean() if len(values) else np.nan
 
 
@@ -176,7 +185,7 @@ def _by_layer(
     first: int = 0,
     mean: bool = True,
 ) -> Iterator[Row]:
-    """The mean over layers, then one row per layer from the `first` on."""
+    """Yield the mean over layers, then one row per layer from the `first` on."""
     if mean:
         chance = None if control is None else _over_layers(control)
         yield Row(name, statistic, None, x, _over_layers(values), control=chance, uniform=uniform)

@@ -36,13 +36,13 @@ class Router:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a trace is from."""
+    """Where a trace comes from: source, licence, checksum and the code that made it."""
 
     source: str
     """Project, file or command."""
     licence: str
     source_sha256: str = ""
-    """Of the file that was read; empty where the trace was recorded here."""
+    """SHA-256 of the file that was read; empty where the trace was recorded here."""
     collector: str = ""
     """Name and version of the code that made it."""
     notes: dict = field(default_factory=dict)
@@ -69,11 +69,11 @@ class Trace:
     """(N,), ids of the tokens themselves, where known."""
 
     def __len__(self) -> int:
-        """Tokens."""
+        """Return the number of tokens, N."""
         return len(self.sequence)
 
     def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "Trace":
-        """The tokens that `keep` names: a mask of (N,), or their rows."""
+        """Return the tokens that `keep` names: a mask of (N,), or their row numbers."""
         token = None if self.token is None else self.token[keep]
         return Trace(
             self.router,
@@ -88,7 +88,7 @@ class Trace:
 
     @property
     def described_phase(self) -> int:
-        """The phase whose tokens are described and replayed: DECODE, or PREFILL where no token is of decoding."""
+        """Return the phase that is described and replayed: DECODE, or PREFILL where no token is of decoding."""
         return DECODE if (self.phase == DECODE).any() else PREFILL
 
     def described_tokens(self) -> NDArray[np.bool_]:
@@ -96,7 +96,7 @@ class Trace:
         return self.phase == self.described_phase
 
     def described(self) -> "Trace":
-        """The decode tokens alone; the trace as it is where it holds none, but tokens of prefill."""
+        """Return the decode tokens alone; the trace as it is where it holds none, but tokens of prefill."""
         return self.select(self.described_tokens())
 
 
@@ -113,13 +113,13 @@ class Counts:
 
 
 def sequence_starts(trace: Trace) -> NDArray[np.int64]:
-    """Index of the first token of every sequence, and the number of tokens last: (sequences + 1,)."""
+    """Return the index of the first token of every sequence, and the number of tokens last: (sequences + 1,)."""
     changes = np.flatnonzero(np.diff(trace.sequence)) + 1
     return np.concatenate([[0], changes, [len(trace)]]).astype(np.int64)
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
-    """The tokens of all `traces`, at least one, of the same routers and origin, in their order."""
+    """Return the tokens of all `traces`, at least one, of the same routers and origin, in their order."""
     first, columns = traces[0], ["sequence", "position", "phase", "experts"]
     if first.token is not None:
         columns.append("token")

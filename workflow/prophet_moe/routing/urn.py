@@ -41,7 +41,7 @@ def rest(share: float, rho: float, batch: int) -> float:
 
 
 def rest_of_both(share: float, rho: float, both: float, batch: int) -> float:
-    """The same for two experts of popularity `share`, `both` = E/(E - 1) (k - 1)/k: see the head of distinct.py.
+    """Return the same for two experts of popularity `share`, `both` = E/(E - 1) (k - 1)/k: see the head of distinct.py.
 
     A factor 1 - 2q + both q^2 has real roots, so that their product is that of two single experts.
     """

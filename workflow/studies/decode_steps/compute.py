@@ -16,7 +16,7 @@ from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import Profile, read_profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
-from prophet_moe.routing.variation import Variation, variations_of
+from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MB
@@ -27,17 +27,37 @@ def decode_steps(
     profiles: Mapping[str, Profile],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     step: DecodeStep,
 ) -> pd.DataFrame:
-    """One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
+    """Time the decode steps of every model on every GPU at every batch size.
 
-    `variations` by model, or empty where the scenario's routing is not fitted.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    profiles : mapping from str to Profile
+        Measured or datasheet performance by GPU.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        Routing law and precision.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; empty where the scenario's routing is not fitted.
+    step : DecodeStep
+        The context, and the slowdown that the report claims.
+
+    Returns
+    -------
+    DataFrame
+        One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
     """
     rows = []
     for model, spec in models.items():
-        variation = variations[model].value if variations else scenario.routing.variation
-        unique = _unique(spec.architecture, batch_sizes, scenario, 0.0 if isinstance(variation, str) else variation)
+        popularity_cv = popularity_cvs[model].value if popularity_cvs else scenario.routing.variation
+        unique = _unique(
+            spec.architecture, batch_sizes, scenario, 0.0 if isinstance(popularity_cv, str) else popularity_cv
+        )
         for profile in profiles.values():
             for batch, needed in zip(batch_sizes, unique, strict=True):
                 rows.append({"model": model} | _row(spec.architecture, profile, batch, needed, scenario, step))
@@ -45,7 +65,7 @@ def decode_steps(
 
 
 def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
-    """`table` with baseline_fits beside its context: whether the GPU holds all experts and that context.
+    """Return `table` with baseline_fits: whether the GPU holds all experts and the context of the row.
 
     Times with all experts resident are hypothetical where it does not. `grid` is the capacity grid at its estimate; the
     cell is empty for a model that the grid's scenario does not cover.
@@ -58,9 +78,11 @@ def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.iloc[:, :at], fits.rename("baseline_fits"), table.iloc[:, at:]], axis=1)
 
 
-def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, variation: float) -> np.ndarray:
+def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, popularity_cv: float) -> np.ndarray:
     batch = np.array(batch_sizes, float)
-    experts, top_k, spread = (np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, variation))
+    experts, top_k, spread = (
+        np.full_like(batch, number) for number in (arch.moe.experts, arch.moe.top_k, popularity_cv)
+    )
     return unique_experts(scenario.routing, experts, top_k, spread, batch)
 
 
@@ -94,7 +116,7 @@ def build(files, parameters):
     """Write table 7."""
     models = {path.stem: load_model(path) for path in files.models}
     scenario = Scenario.model_validate(parameters["scenario"])
-    variations = variations_of(files.variations, scenario.routing.batching)
+    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     folder = Path(parameters["profiles"])
     profiles = {
         name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()

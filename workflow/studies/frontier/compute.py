@@ -39,7 +39,7 @@ REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", OVERSU
 
 
 def to_replay(grid: pd.DataFrame, plan: FrontierSettings) -> pd.DataFrame:
-    """The rows of a capacity grid that are replayed: of its estimate, which Prophet fits, and no larger than `plan`."""
+    """Select the rows of a grid that are replayed: its estimate where Prophet fits, batches up to the plan's."""
     fits = (grid["case"] == ESTIMATE) & grid["prophet_fits"].astype(bool)
     return grid[fits & (grid["batch_size"] <= plan.largest_batch)]
 
@@ -55,7 +55,7 @@ def slowdowns(
     plan: FrontierSettings,
     chunk_mb: float,
 ) -> pd.DataFrame:
-    """One row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
+    """Return one row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
 
     `models` have the E and k of the stand-in, which `source` names; `grid` holds u(B) as unique_experts by model, GPU
     and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
@@ -96,13 +96,13 @@ def slowdowns(
 
 
 def _requests(replayed: Sequence[DecodeBatches]) -> float:
-    """Distinct experts that a layer of the replay needs at a step, mean."""
-    asked = sum(len(true_needs(batches).ids) for batches in replayed)
-    return asked / sum(len(batches.rows) * batches.layers for batches in replayed)
+    """Return the distinct experts that a layer of the replay needs at a step, mean."""
+    accessed = sum(len(true_needs(batches).ids) for batches in replayed)
+    return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
-    """The rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
+    """Return the rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
 
     `grid` is the capacity grid at its estimate. Prophet keeps its predictor besides; all experts of an encoder stay.
     `tokens` is not cut at 0: below it, the experts do not fit.
@@ -124,7 +124,7 @@ def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd
 
 
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration, strategy and number of resident experts; `rows` as `joined` returns them.
+    """Return one row per configuration, strategy and number of resident experts; `rows` as `joined` returns them.
 
     Slowdown and hit rate are means over samples; the interval of the slowdown is over sequences. kv_extension_factor is
     empty where the baseline does not fit.
@@ -151,7 +151,7 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def context_gained(rows: pd.DataFrame, limits: Sequence[float]) -> pd.DataFrame:
-    """One row per configuration and strategy: KV extension and context at each limit of slowdown; `rows` as `joined`.
+    """Return KV extension and context at each limit of slowdown, a row per configuration and strategy of `joined` rows.
 
     Read from the mean slowdown over samples, by `limits.reach`. All experts resident is always possible: no limit gains
     less than 1, where the baseline fits. The interval is over sequences, from what each sample gains.

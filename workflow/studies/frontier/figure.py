@@ -308,5 +308,4 @@ def _place_of(slowdown: np.ndarray) -> np.ndarray:
 
 
 def _slowdown_at(place: np.ndarray) -> np.ndarray:
-    """The inverse of `_place_of`."""
     return 1 + NEAR_ONE * np.expm1(place)

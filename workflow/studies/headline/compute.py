@@ -8,10 +8,10 @@ import pandas as pd
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
-from prophet_moe.capacity.sweep import popularity_variation
+from prophet_moe.capacity.sweep import law_popularity_cv
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.distinct import overflow_share
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings.scenario import Quantile, Scenario
 from studies.headline.study import HeadlineSettings
 
@@ -24,12 +24,34 @@ def resident_rules(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per rule of RULES: what the headline becomes, and how often a layer-step needs more than is resident.
+    """Return the headline under each rule of RULES, and how often a layer-step needs more experts than are resident.
 
-    Shares of layer-steps follow from the routing law: their mean over the rows whose baseline fits, and the largest.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        All parameters but the rule for resident experts.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU.
+
+    Returns
+    -------
+    DataFrame
+        One row per rule: the columns of `extension_summary`, and the mean and the largest share of layer-steps over the
+        rows whose baseline fits.
+
+    Notes
+    -----
     A power law has no distribution: then there is no row for a quantile, and the shares are NaN.
     """
     rows = []
@@ -37,7 +59,7 @@ def resident_rules(
     rules = {name: rule for name, rule in RULES.items() if distributed or not isinstance(rule, Quantile)}
     for name, rule in rules.items():
         under = scenario.model_copy(update={"resident": rule})
-        grid = _estimate(models, gpus, batch_sizes, under, variations, reserves)
+        grid = _estimate(models, gpus, batch_sizes, under, popularity_cvs, reserves)
         overflows = _overflow_shares(grid[grid["baseline_fits"]], under) if distributed else pd.Series([np.nan])
         shares = {"mean_overflow_share": overflows.mean(), "max_overflow_share": overflows.max()}
         rows.append({"resident": name} | extension_summary(record(grid)) | shares)
@@ -45,10 +67,10 @@ def resident_rules(
 
 
 def _overflow_shares(grid: pd.DataFrame, scenario: Scenario) -> pd.Series:
-    columns = {name: grid[name].to_numpy(float) for name in ("experts", "top_k", "variation", "resident_experts")}
-    variation = popularity_variation(columns, scenario)
+    columns = {name: grid[name].to_numpy(float) for name in ("experts", "top_k", "popularity_cv", "resident_experts")}
+    popularity_cv = law_popularity_cv(columns, scenario)
     batch, unique = (grid[name].to_numpy(float) for name in ("batch_size", "unique_experts"))
-    router = (columns["experts"], columns["top_k"], variation, batch)
+    router = (columns["experts"], columns["top_k"], popularity_cv, batch)
     return pd.Series(overflow_share(unique, *router, columns["resident_experts"]))
 
 
@@ -57,25 +79,44 @@ def headline_sensitivity(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     sensitivity: HeadlineSettings,
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
-    """One row per changed assumption: the headline with that one value and all others as in `scenario`.
+    """Return the headline under each changed assumption, one at a time.
 
-    `reserves` as in `capacity_grid`; a runtime reserve that is changed takes the place of every measured one.
-    `as_given` marks the values that `scenario` has itself.
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    batch_sizes : sequence of int
+        Sequences decoded together.
+    scenario : Scenario
+        The values that are not changed.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; used where the scenario's routing is fitted.
+    sensitivity : Sensitivity
+        The assumptions and their values.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU; a reserve that is changed takes the place of every measured one.
+
+    Returns
+    -------
+    DataFrame
+        One row per assumption and value: the columns of `extension_summary`; `as_given` marks the scenario's own
+        values.
     """
     rows = []
     for key, value, changed in _changes(scenario, sensitivity):
         given = changed.model_copy(update={"runtime_reserve": scenario.runtime_reserve}) == scenario
-        grid = _estimate(models, gpus, batch_sizes, changed, variations, reserves)
+        grid = _estimate(models, gpus, batch_sizes, changed, popularity_cvs, reserves)
         rows.append({"assumption": key, "value": value, "as_given": given} | extension_summary(record(grid)))
     return pd.DataFrame(rows)
 
 
 def _changes(scenario: Scenario, sensitivity: HeadlineSettings) -> Iterator[tuple[str, float, Scenario]]:
-    """Key, value and the scenario with it."""
     for value in sensitivity.runtime_reserve_mib:
         assumed = {"runtime_reserve_mib": value, "runtime_reserve": "assumed"}
         yield "runtime_reserve_mib", value, scenario.model_copy(update=assumed)
@@ -91,8 +132,8 @@ def _estimate(
     gpus: Mapping[str, GpuSpec],
     batch_sizes: Sequence[int],
     scenario: Scenario,
-    variations: Mapping[str, Variation],
+    popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None,
 ) -> pd.DataFrame:
-    grid = capacity_grid(models, gpus, batch_sizes, scenario, variations, reserves)
+    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves)
     return grid[grid["case"] == ESTIMATE].reset_index(drop=True)

@@ -6,7 +6,7 @@ from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
-from prophet_moe.routing.variation import variations_of
+from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 from studies.headline.compute import headline_sensitivity
 from studies.headline.study import HeadlineSettings
@@ -18,7 +18,7 @@ def build(files, parameters):
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    variations = variations_of(files.variations, scenario.routing.batching)
+    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     changes = HeadlineSettings.model_validate(parameters["sensitivity"])
     batch_sizes = parameters["batch_sizes"]
     write_csv(files.table, headline_sensitivity(models, gpus, batch_sizes, scenario, variations, changes, reserves))

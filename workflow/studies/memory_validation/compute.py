@@ -31,7 +31,7 @@ DTYPE_BITS = {"bfloat16": 16, "float16": 16}
 
 
 def read_memory(folder: Path) -> pd.DataFrame:
-    """The rows of memory.csv in `folder`, after its checksums held: NUMBERS as float64 (NaN where empty), else text.
+    """Read memory.csv in `folder`, after its checksums held: NUMBERS as float64 (NaN where empty), all else as text.
 
     A value that is compared but no number of at least 0 is a UserError.
     """
@@ -46,12 +46,32 @@ def read_memory(folder: Path) -> pd.DataFrame:
 
 
 def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], scenario: Scenario) -> pd.DataFrame:
-    """One row of COLUMNS for every measured number that `scenario` predicts, in the order of `measured`.
+    """Compare measured memory with what the capacity model predicts.
 
-    `measured` as read_memory returns it. `architectures` by the model's name in it, of all layers; predictions are for
-    the layers that were measured, and for the measured type of weights and caches instead of the scenario's. Models in
-    `left_out` have no rows. The longest context is predicted for the memory and the CUDA context of the device that
-    measured, beside the scenario's prefill chunk. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+    Parameters
+    ----------
+    measured : DataFrame
+        Rows of memory.csv as `read_memory` returns them.
+    architectures : mapping from str to Architecture
+        Whole models by the name that `measured` uses.
+    scenario : Scenario
+        A scenario with published architectures; bits come from the measured type, layers from the measured ones.
+
+    Returns
+    -------
+    DataFrame
+        One row of COLUMNS per measured number that is predicted, in the order of `measured`; none for models in
+        `left_out`. error_pct = 100 (predicted / measured - 1), 0 where both are 0.
+
+    Raises
+    ------
+    UserError
+        Where the scenario has reported architectures, or more layers were measured than the model has.
+
+    Notes
+    -----
+    The longest context is predicted for the memory and the CUDA context of the device that measured, beside the
+    scenario's prefill chunk.
     """
     if scenario.architecture != "published":
         raise UserError("scenario", f"architecture: got {scenario.architecture!r}, expected published", "Name another.")
@@ -73,7 +93,7 @@ def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], s
 
 
 def left_out(measured: pd.DataFrame, architectures: Mapping[str, Architecture]) -> dict[str, str]:
-    """Measured models that cannot be compared, each with the reason."""
+    """Return measured models that cannot be compared, each with the reason."""
     reasons = {}
     for model, dtype in (
         measured.loc[measured["model"] != "", ["model", "dtype"]].drop_duplicates().itertuples(index=False)
@@ -86,7 +106,7 @@ def left_out(measured: pd.DataFrame, architectures: Mapping[str, Architecture]) 
 
 
 def with_layers(arch: Architecture, layers: int) -> Architecture:
-    """The first `layers` layers of `arch`, of either stack where it has two; more than it has are a UserError."""
+    """Return the first `layers` layers of `arch`, of either stack where it has two; more are a UserError."""
     if not 1 <= layers <= arch.layers:
         raise UserError(
             "memory.csv: layers", f"got {layers}, expected 1 to the {arch.layers} of the catalogue", "Correct the plan."
@@ -95,14 +115,13 @@ def with_layers(arch: Architecture, layers: int) -> Architecture:
 
 
 def _memory(arch: Architecture, dtype: str, scenario: Scenario) -> tuple[ModelMemory, Scenario]:
-    """The constants of an architecture as capacity uses them, and the scenario with the bits of `dtype`."""
+    """Return the constants of an architecture as capacity uses them, and the scenario with the bits of `dtype`."""
     bits = DTYPE_BITS[dtype]
     of_dtype = scenario.model_copy(update={"weight_bits": bits, "kv_bits": bits})
     return model_memory(ModelSpec.model_construct(architecture=arch, reported=None), of_dtype), of_dtype
 
 
 def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: float) -> Number:
-    """What the capacity model says of one measured row."""
     m, experts = memory, memory.moe_layers * memory.experts * memory.expert_bytes
     if row.measurement == "activation_peak_bytes":
         in_flight = row.batch if row.phase == "decode" else row.batch * row.tokens
@@ -119,11 +138,11 @@ def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: 
 
 
 def _device_bytes(measured: pd.DataFrame) -> float:
-    """Memory of the device that was measured; NaN on a CPU, whose file has no context either."""
-    found = measured.loc[measured["measurement"] == "device_bytes", "value"].unique()
-    if len(found) > 1 or (not len(found) and (measured["measurement"] == "max_context_tokens").any()):
-        raise UserError("memory.csv", f"device_bytes: got {len(found)} values, expected one", "Measure it again.")
-    return int(found[0]) if len(found) else np.nan
+    """Return memory of the device that was measured; NaN on a CPU, whose file has no context either."""
+    sizes = measured.loc[measured["measurement"] == "device_bytes", "value"].unique()
+    if len(sizes) > 1 or (not len(sizes) and (measured["measurement"] == "max_context_tokens").any()):
+        raise UserError("memory.csv", f"device_bytes: got {len(sizes)} values, expected one", "Measure it again.")
+    return int(sizes[0]) if len(sizes) else np.nan
 
 
 def _error_pct(predicted: Number, measured: float) -> float:

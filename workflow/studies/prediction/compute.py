@@ -7,12 +7,12 @@ import pandas as pd
 
 from prophet_moe.files import write_csv
 from prophet_moe.predict.context import network_bytes
-from prophet_moe.predict.judgement import DOMAIN
+from prophet_moe.predict.schema import DOMAIN
 from prophet_moe.units import MB
 from prophet_moe.validation import read_json
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
-"""Endings of a column's name, by the field of a judgement that they hold."""
+"""Endings of a column's name, by the field of a predictor score that they hold."""
 DOMAIN_COLUMNS = [
     *("trace", "domain", "lookahead", "rank", "best_counting"),
     *(f"{name}_recall{end}" for name in ("prophet", "best_counting", "popularity") for end in ENDS),
@@ -20,7 +20,7 @@ DOMAIN_COLUMNS = [
 
 
 def prediction_summary(
-    judgements: pd.DataFrame, predictors: Mapping[str, Mapping[str, Any]], latency: pd.DataFrame
+    scores: pd.DataFrame, predictors: Mapping[str, Mapping[str, Any]], latency: pd.DataFrame
 ) -> pd.DataFrame:
     """Table 6: recall@k and @2k of Prophet and of the best predictor that only counts, by trace and lookahead.
 
@@ -29,7 +29,7 @@ def prediction_summary(
     rows = []
     one_token = latency[latency["batch"] == 1].set_index("trace")
     for trace, metadata in predictors.items():
-        mine = judgements[(judgements["trace"] == trace) & judgements["layer"].isna()]
+        mine = scores[(scores["trace"] == trace) & scores["layer"].isna()]
         size = network_bytes(
             metadata["experts"], len(metadata["layers"]), metadata["plan"]["hidden"], len(metadata["training_loss"])
         )
@@ -43,14 +43,14 @@ def prediction_summary(
     return pd.DataFrame(rows)
 
 
-def prediction_by_domain(judgements: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+def prediction_by_domain(scores: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Recall@k and @2k by trace, domain and lookahead: of Prophet, of popularity, and of the best that only counts.
 
     The best that only counts is that of `summary`, table 6, chosen on all domains together; `_low` and `_high` are the
     95 % interval over sequences of the domain. Traces whose source names no domains have no rows.
     """
     keys = ["trace", "lookahead", "rank"]
-    found = judgements[(judgements["statistic"] == "recall") & judgements["tokens"].str.startswith(DOMAIN)]
+    found = scores[(scores["statistic"] == "recall") & scores["tokens"].str.startswith(DOMAIN)]
     found = found.assign(domain=found["tokens"].str.removeprefix(DOMAIN), rank=found["x"].astype(int))
     table = summary[[*keys, "best_counting"]].assign(prophet="prophet", popularity="popularity")
     for name, shared in (("prophet", keys), ("best_counting", [*keys, "domain"]), ("popularity", [*keys, "domain"])):

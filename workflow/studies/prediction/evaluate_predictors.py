@@ -3,7 +3,7 @@
 import pandas as pd
 
 from prophet_moe.files import write_csv
-from prophet_moe.predict.evaluate import evaluate
+from prophet_moe.predict.evaluate import evaluate_predictors
 from prophet_moe.predict.gate import read_router_inputs
 from prophet_moe.predict.network import read_trained
 from prophet_moe.routing.store import read_trace
@@ -14,4 +14,5 @@ def build(files, parameters):
     folder = files.files[0].parent
     trace = read_trace(folder)
     network = read_trained(files.predictor[0].parent, trace, folder)
-    write_csv(files.judgements, pd.DataFrame(evaluate(parameters["name"], trace, network, read_router_inputs(folder))))
+    scores = evaluate_predictors(parameters["name"], trace, network, read_router_inputs(folder))
+    write_csv(files.judgements, pd.DataFrame(scores))

@@ -25,33 +25,33 @@ PREDICTORS = {
 PROPHET = "prophet"
 
 
-def recall(judgements: pd.DataFrame, trace: str, lookahead: int, tokens: str = "held_out") -> pd.Series:
+def recall(scores: pd.DataFrame, trace: str, lookahead: int, tokens: str = "held_out") -> pd.Series:
     """Recall@k of every predictor, mean over layers, by predictor: k is the smallest rank reported."""
-    rows = where(judgements, trace=trace, lookahead=lookahead, tokens=tokens, statistic="recall")
+    rows = where(scores, trace=trace, lookahead=lookahead, tokens=tokens, statistic="recall")
     rows = rows[rows["layer"].isna()]
     return rows[rows["x"] == rows["x"].min()].set_index("predictor")["value"]
 
 
-def gain(judgements: pd.DataFrame, trace: str, lookahead: int) -> pd.Series:
+def gain(scores: pd.DataFrame, trace: str, lookahead: int) -> pd.Series:
     """Prophet's gain in recall@k over the best predictor that only counts."""
-    rows = where(judgements, trace=trace, lookahead=lookahead, statistic="recall_gain")
+    rows = where(scores, trace=trace, lookahead=lookahead, statistic="recall_gain")
     rows = rows[(rows["x"] == rows["x"].min()) & (rows["against"] != "naive_bayes_all_inputs")]
     return rows.iloc[0]
 
 
-def findings(judgements: pd.DataFrame, *, traces: list[str]) -> str:
-    """Say in Markdown what the judgements show; every number is computed from them."""
+def findings(scores: pd.DataFrame, *, traces: list[str]) -> str:
+    """Say in Markdown what the scores of predictors show; every number is computed from them."""
     lines = []
     for trace in traces:
-        found, more = recall(judgements, trace, 1), gain(judgements, trace, 1)
+        found, more = recall(scores, trace, 1), gain(scores, trace, 1)
         text = (
             f"* **{trace}**: one layer ahead Prophet's first k contain {found[PROPHET]:.3f} of the experts, "
             f"{100 * more.value:.1f} points [{100 * more.low:.1f}, {100 * more.high:.1f}] more than the best predictor "
             f"that only counts ({PREDICTORS[more.against]}, {found[more.against]:.3f}) and "
             f"{100 * (found[PROPHET] - found['naive_bayes_all_inputs']):.1f} more than naive Bayes on the same inputs; "
-            f"three layers ahead {recall(judgements, trace, 3)[PROPHET]:.3f}"
+            f"three layers ahead {recall(scores, trace, 3)[PROPHET]:.3f}"
         )
-        sampled = recall(judgements, trace, 1, "router_inputs")
+        sampled = recall(scores, trace, 1, "router_inputs")
         if "gate_input" in sampled:
             text += (
                 f". The next router applied to this layer's router input finds {sampled['gate_input']:.3f} "
@@ -61,15 +61,15 @@ def findings(judgements: pd.DataFrame, *, traces: list[str]) -> str:
     return "\n".join(lines)
 
 
-def draw(judgements: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
+def draw(scores: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Three panels: recall@k by predictor; recall@k by lookahead; how often what was predicted came true."""
     looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.size_of(FIGURE))
         predictors, lookahead, calibration = figure.subplots(1, 3, width_ratios=[1.15, 0.85, 0.85])
-        _draw_predictors(predictors, judgements, looks, style)
-        _draw_lookahead(lookahead, judgements, looks, style)
-        _draw_calibration(calibration, judgements, looks, style)
+        _draw_predictors(predictors, scores, looks, style)
+        _draw_lookahead(lookahead, scores, looks, style)
+        _draw_calibration(calibration, scores, looks, style)
         legend_in_rows(
             figure, {trace: lookahead.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS
         )
@@ -77,9 +77,9 @@ def draw(judgements: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure
     return figure
 
 
-def _draw_predictors(ax: Axes, judgements: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+def _draw_predictors(ax: Axes, scores: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
     for trace, look in looks.items():
-        found = recall(judgements, trace, 1)
+        found = recall(scores, trace, 1)
         ax.plot(found[list(PREDICTORS)], range(len(PREDICTORS)), linestyle="none", markersize=4.5, **look)
     ax.axhspan(len(PREDICTORS) - 1.5, len(PREDICTORS) - 0.5, color=style.colours.grid, alpha=0.5, linewidth=0, zorder=0)
     ax.set_yticks(range(len(PREDICTORS)), PREDICTORS.values())
@@ -91,11 +91,11 @@ def _draw_predictors(ax: Axes, judgements: pd.DataFrame, looks: dict[str, dict[s
     ax.set_title("What finds a token's experts", fontsize=style.font_size_pt)
 
 
-def _draw_lookahead(ax: Axes, judgements: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
-    steps = sorted(judgements["lookahead"].unique())
+def _draw_lookahead(ax: Axes, scores: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+    steps = sorted(scores["lookahead"].unique())
     for trace, look in looks.items():
-        mine = [recall(judgements, trace, step)[PROPHET] for step in steps]
-        counted = [recall(judgements, trace, step)[gain(judgements, trace, step).against] for step in steps]
+        mine = [recall(scores, trace, step)[PROPHET] for step in steps]
+        counted = [recall(scores, trace, step)[gain(scores, trace, step).against] for step in steps]
         ax.plot(steps, mine, markersize=4.5, **look)
         ax.plot(steps, counted, linestyle=(0, (3, 1.5)), linewidth=1, markerfacecolor="white", markersize=3.5, **look)
     ax.set_xticks(steps)
@@ -107,10 +107,10 @@ def _draw_lookahead(ax: Axes, judgements: pd.DataFrame, looks: dict[str, dict[st
     ax.set_title("Prophet (filled) and the\nbest that counts (hollow)", fontsize=style.font_size_pt)
 
 
-def _draw_calibration(ax: Axes, judgements: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
+def _draw_calibration(ax: Axes, scores: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:
     ax.plot([0, 1], [0, 1], color=style.colours.text, linewidth=0.6, linestyle=(0, (1, 1.5)))
     for trace, look in looks.items():
-        rows = where(judgements, trace=trace, statistic="reliability", lookahead=1)
+        rows = where(scores, trace=trace, statistic="reliability", lookahead=1)
         ax.plot(rows["x"], rows["value"], linewidth=1, markersize=3.5, **look)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)

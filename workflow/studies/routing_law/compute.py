@@ -3,8 +3,8 @@
 import pandas as pd
 
 from prophet_moe.files import write_csv
-from prophet_moe.routing.law_rows import BATCHINGS
-from prophet_moe.routing.pooling import leave_one_out
+from prophet_moe.routing.cross_model import leave_one_out
+from prophet_moe.routing.law_schema import BATCHINGS
 
 
 def build(files, parameters):

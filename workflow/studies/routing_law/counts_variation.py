@@ -6,13 +6,13 @@ import pandas as pd
 
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_csv
-from prophet_moe.routing.counted_law import own_variations
+from prophet_moe.routing.counted_law import own_popularity_cvs
 from prophet_moe.routing.datasets import router_in
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.popularity_cv import PopularityCV
 
 
 def build(files, parameters):
     """Write the variation of every model that one of the folders holds counts of."""
     routers = {path.stem: router_in(path.stem, load_model(path)) for path in files.models}
-    found = own_variations([path.parent for path in files.counts], routers)
-    write_csv(files.variation, pd.DataFrame(found, columns=[field.name for field in fields(Variation)]))
+    found = own_popularity_cvs([path.parent for path in files.counts], routers)
+    write_csv(files.variation, pd.DataFrame(found, columns=[field.name for field in fields(PopularityCV)]))

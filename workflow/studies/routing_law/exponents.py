@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from prophet_moe.routing.law_rows import BATCHES, REPORTED_EXPONENT
-from prophet_moe.routing.pooling import exponent_of
-from prophet_moe.routing.variation import Variation
+from prophet_moe.routing.cross_model import exponent_of
+from prophet_moe.routing.law_schema import BATCHES, REPORTED_EXPONENT
+from prophet_moe.routing.popularity_cv import PopularityCV
 
 BATCHING = "staggered"
 """The batches of continuous serving."""
@@ -14,7 +14,7 @@ BATCHING = "staggered"
 
 def exponents(
     fits: pd.DataFrame,
-    variations: Sequence[Variation],
+    popularity_cvs: Sequence[PopularityCV],
     models: Mapping[str, tuple[int, int]],
     reported: Mapping[str, float],
 ) -> pd.DataFrame:
@@ -41,9 +41,9 @@ def exponents(
                 "reported_exponent": REPORTED_EXPONENT,
             }
         )
-    of = {variation.model: variation for variation in variations if variation.batching == BATCHING}
+    of = {popularity_cv.model: popularity_cv for popularity_cv in popularity_cvs if popularity_cv.batching == BATCHING}
     for model in (name for name in reported if name in models):
-        # More variation, fewer experts, a smaller exponent.
+        # A larger popularity CV, fewer experts, a smaller exponent.
         (value, largest), (high, _), (low, _) = (
             exponent_of(*models[model], number, BATCHES) for number in (of[model].value, of[model].low, of[model].high)
         )

@@ -4,14 +4,14 @@ import pandas as pd
 
 from prophet_moe.files import write_csv
 from prophet_moe.routing.law_fit import fit_laws
-from prophet_moe.routing.sequences import divisible
+from prophet_moe.routing.sequences import divisible, without_repetition
 from prophet_moe.routing.store import read_trace
-from prophet_moe.routing.summary import cleaned
 
 
 def build(files, parameters):
     """Write one row per law and way of batching, and the residuals by batch size."""
     folder = files.files[0].parent
-    fits, residuals = fit_laws(parameters["name"], divisible(cleaned(read_trace(folder)), folder))
+    trace = without_repetition(read_trace(folder)).described()
+    fits, residuals = fit_laws(parameters["name"], divisible(trace, folder))
     write_csv(files.fits, pd.DataFrame(fits))
     write_csv(files.residuals, pd.DataFrame(residuals))

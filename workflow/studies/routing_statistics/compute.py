@@ -3,7 +3,7 @@
 import pandas as pd
 
 from prophet_moe.files import atomic_write
-from prophet_moe.routing.rows import COLUMNS, read_summary
+from prophet_moe.routing.schema import COLUMNS, read_summary
 
 
 def build(files, parameters):

@@ -1,4 +1,4 @@
-"""Copies between host and device, and on the device."""
+"""Measurements of copies between host and device, and on the device."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Lane = tuple[torch.Tensor, torch.Tensor]
 
 
 def copy_parts(plan: TransferPlan) -> Parts:
-    """Copies on the device, and by direction, kind of host memory and number of streams; single copies last."""
+    """Return the parts that copy on the device, then by direction, host memory and streams; single copies last."""
     parts: Parts = {"d2d": partial(_copies_on_device, plan)}
     for direction, memory, streams in product(("h2d", "d2h"), plan.memory, plan.streams):
         parts[f"{direction}-{memory}-{streams}"] = partial(_copies_to_or_from_host, plan, direction, memory, streams)
@@ -26,7 +26,7 @@ def copy_parts(plan: TransferPlan) -> Parts:
 
 
 def _latency(plan: TransferPlan) -> Rows:
-    """Single copies of the smallest size: between events, and from the call to the end of a synchronisation."""
+    """Return single copies of the smallest size: between events, and from the call to the end of a synchronisation."""
     size, repeats, rows = min(plan.sizes), plan.latency_repeats, []
     for direction, memory in product(("h2d", "d2h"), plan.memory):
         target, source = lane(size, direction, memory)
@@ -59,7 +59,7 @@ def _copies_on_device(plan: TransferPlan) -> Rows:
 
 
 def lane(size: int, direction: str, memory: str) -> Lane:
-    """Buffers of `size` bytes on the device and the host, both written to, so that every page is there."""
+    """Return a function that makes `calls` copies of `size` bytes in every lane, each on a stream of its own."""
     on_device = _random_bytes(size)
     on_host = torch.empty(size, dtype=torch.uint8, pin_memory=memory == "pinned").copy_(on_device)
     return (on_device, on_host) if direction == "h2d" else (on_host, on_device)
@@ -70,7 +70,6 @@ def _random_bytes(size: int) -> torch.Tensor:
 
 
 def _copies(plan: TransferPlan, measurement: str, lanes: list[Lane], **configuration: Any) -> Rows:
-    """A row per size of copies within `lanes`."""
     rows = []
     for size in plan.sizes:
         calls = max(1, min(plan.calls_per_sample, plan.bytes_per_sample // size))
@@ -80,7 +79,7 @@ def _copies(plan: TransferPlan, measurement: str, lanes: list[Lane], **configura
 
 
 def copying(lanes: list[Lane], size: int, calls: int, repeats: int) -> Callable[[], None]:
-    """A function that makes `calls` copies of `size` bytes in every lane, one stream each.
+    """Return a function that makes `calls` copies of `size` bytes in every lane, one stream each.
 
     Every copy of `repeats` calls of it, and of those before, moves other bytes as far as the buffers reach.
     """

@@ -25,7 +25,7 @@ from prophet_moe.collect.measurement import Rows, seconds
 def sampled(
     sampling: Sampling, measurement: str, call: Callable[..., object], operands: list[tuple], **configuration: Any
 ) -> Rows:
-    """Rows of `call(*operand)` with the operands taken in turns: launched one by one and, on a GPU, as a CUDA graph."""
+    """Measure `call(*operand)` with operands taken in turns: launched one by one and, on a GPU, as a CUDA graph."""
     calls = len(operands) * math.ceil(sampling.calls_per_sample / len(operands))
 
     def sample() -> None:
@@ -52,7 +52,7 @@ def _rotated(sampling: Sampling, shapes: Sequence[tuple[int, ...]]) -> tuple[int
 
 
 def expert_rows(sampling: Sampling, shape: Expert, tokens: list[int]) -> Rows:
-    """Rows of one expert by number of tokens."""
+    """Measure one expert at each number of tokens, a row each."""
     raised = 2 * shape.inner if shape.gated else shape.inner
     size, weights = _rotated(sampling, [(raised, shape.hidden), (shape.hidden, shape.inner)])
     operands = [(up.T, down.T) for up, down in weights]
@@ -64,7 +64,7 @@ def expert_rows(sampling: Sampling, shape: Expert, tokens: list[int]) -> Rows:
 
 
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Attention (batch, heads, 1, head_dim) of `query` over a cache (batch, kv_heads, context, head_dim)."""
+    """Return attention (batch, heads, 1, head_dim) of `query` over a cache (batch, kv_heads, context, head_dim)."""
     return F.scaled_dot_product_attention(query, keys, values, enable_gqa=query.shape[1] != keys.shape[1])
 
 
@@ -75,7 +75,7 @@ def attend_latent(query: torch.Tensor, latent: torch.Tensor, *, values: int) -> 
 
 
 def attention_rows(sampling: Sampling, shape: Geometry, batch: int, plan: AttentionPlan) -> Rows:
-    """Rows of one geometry and batch by context and backend; a backend that refuses the shape has none."""
+    """Return the rows of one geometry and batch by context and backend; a backend that refuses the shape has none."""
     rows = []
     for context in plan.contexts:
         if shape.latent_values:
@@ -101,7 +101,6 @@ def attention_rows(sampling: Sampling, shape: Geometry, batch: int, plan: Attent
 
 
 def _refusal(call: Callable[[], object]) -> str:
-    """Why a backend does not run `call`, or nothing."""
     try:
         call()
     except RuntimeError as error:

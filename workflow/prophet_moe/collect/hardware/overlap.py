@@ -1,4 +1,4 @@
-"""A copy to the device beside compute."""
+"""Measurements of a copy to the device that runs beside compute."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from prophet_moe.collect.measurement import Parts, Rows, seconds
 
 
 def overlap_parts(plan: OverlapPlan) -> Parts:
-    """One part per matrix product."""
+    """Return the parts of the overlap measurement, one for each matrix product."""
     return {f"overlap-{case.tokens}x{case.hidden}x{case.inner}": partial(_overlap, plan, case) for case in plan.matmuls}
 
 
 def _overlap(plan: OverlapPlan, case: Matmul) -> Rows:
-    """Three rows: the copy alone, the products alone, both at once; each on its own stream."""
+    """Return three rows: the copy alone, the products alone, both at once; each on its own stream."""
     on_device, on_host = lane(plan.bytes, "h2d", "pinned")
     left, right = random(case.tokens, case.hidden), random(case.hidden, case.inner)
     product_of_both = torch.empty(case.tokens, case.inner, dtype=DTYPE, device=machine.device())
@@ -47,7 +47,6 @@ def _overlap(plan: OverlapPlan, case: Matmul) -> Rows:
 
 
 def _at_once(tasks: Sequence[tuple[torch.cuda.Stream, Callable[[], None]]]) -> None:
-    """Run every task on its stream."""
     with forked([stream for stream, _ in tasks]):
         for stream, task in tasks:
             with torch.cuda.stream(stream):

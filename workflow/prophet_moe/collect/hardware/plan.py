@@ -20,7 +20,7 @@ LEAST = {"repeats": 2, "latency_repeats": 2, "latent_values": 0}
 
 @dataclass(frozen=True)
 class TransferPlan:
-    """Copies between host and device, and on the device."""
+    """Which copies between host and device, and on the device, are measured."""
 
     sizes: list[int]
     """Bytes of one copy."""
@@ -38,7 +38,7 @@ class TransferPlan:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How kernels are sampled."""
+    """How the time of a kernel is sampled: operands taken in turns, calls and repeats."""
 
     rotated_bytes: int
     """Calls take turns among copies of weights or KV cache of at least this many bytes, more than a cache holds."""
@@ -89,7 +89,7 @@ class AttentionPlan:
 
 @dataclass(frozen=True)
 class Matmul:
-    """A matrix product (tokens, hidden) x (hidden, inner)."""
+    """A matrix product of (tokens, hidden) with (hidden, inner) that runs beside a copy."""
 
     tokens: int
     hidden: int
@@ -107,7 +107,7 @@ class OverlapPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of config/measurements/hardware.yaml."""
+    """The whole plan of config/measurements/hardware.yaml: copies, experts, attention and overlap."""
 
     transfers: TransferPlan
     kernels: Sampling

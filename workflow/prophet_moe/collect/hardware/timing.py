@@ -10,30 +10,30 @@ from prophet_moe.collect import machine
 from prophet_moe.collect.measurement import spread
 
 DTYPE = torch.bfloat16
-"""Of weights, activations and KV caches."""
+"""Type of weights, activations and KV caches."""
 WARMUP = 3
 """Samples before the first one that counts."""
 
 
 def row(measurement: str, samples: Sequence[float], calls: int, clock: str = "", **configuration: Any) -> dict:
-    """A row from the seconds of samples of `calls` calls each."""
+    """Return a row from the seconds of samples of `calls` calls each."""
     timed = {"clock": clock or ("event" if machine.on_gpu() else "wall"), "calls_per_sample": calls}
     return {"measurement": measurement} | configuration | timed | spread([sample / calls for sample in samples])
 
 
 def kernel_columns(launch: str) -> dict[str, str]:
-    """The columns that all rows with kernels have."""
+    """Return the columns that all rows with kernels have: the type, and how kernels are launched."""
     return {"dtype": str(DTYPE).removeprefix("torch."), "launch": launch}
 
 
 def random(*shape: int) -> torch.Tensor:
-    """Normal numbers, scaled such that a product with their last dimension keeps its magnitude."""
+    """Draw normal numbers, scaled such that a product with their last dimension keeps its magnitude."""
     return torch.randn(shape, dtype=DTYPE, device=machine.device()).mul_(shape[-1] ** -0.5)
 
 
 @contextmanager
 def forked(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
-    """What is put on `streams` inside begins after, and ends before, what the current stream has around it."""
+    """Run work on `streams` inside this context between what the current stream has before and after it."""
     current = torch.cuda.current_stream()
     for stream in streams:
         stream.wait_stream(current)

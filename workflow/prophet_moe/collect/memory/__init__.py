@@ -10,7 +10,7 @@ from prophet_moe.collect import machine
 from prophet_moe.collect.measurement import Parts, measure
 from prophet_moe.collect.memory.model import model_rows
 from prophet_moe.collect.memory.plan import KIND, Plan, check
-from prophet_moe.collect.memory.rows import device_rows
+from prophet_moe.collect.memory.schema import device_rows
 
 __all__ = ["Plan", "collect"]
 

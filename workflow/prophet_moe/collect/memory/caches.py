@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, EncoderDecoderCache
 
 
 def stretched(template: Cache, batch: int, tokens: int) -> Cache:
-    """A cache of zeros for `batch` sequences of `tokens` tokens, with the layers of `template`.
+    """Return a cache of zeros for `batch` sequences of `tokens` tokens, with the layers of `template`.
 
     Windowed layers hold their window, recurrent ones their state, cross-attention the source of `template`.
     """
@@ -37,7 +37,7 @@ def _stretch(layer: Any, batch: int, tokens: int | None) -> None:
 
 
 def caches_by_kind(cache: Cache) -> dict[str, Cache]:
-    """The cache by kind: an encoder-decoder's self-attention and cross-attention apart."""
+    """Return the cache by kind: an encoder-decoder's self-attention and cross-attention apart."""
     if isinstance(cache, EncoderDecoderCache):
         return {"self": cache.self_attention_cache, "cross": cache.cross_attention_cache}
     return {"self": cache}
@@ -52,7 +52,7 @@ def cached_tensors(cache: Cache) -> Iterator[torch.Tensor]:
 
 
 def cache_bytes(cache: Cache) -> dict[str, int]:
-    """Bytes of a cache by method: its tensors, and the storages behind them, which can be larger than a window."""
+    """Return the bytes of a cache by method: of its tensors, and of the storages behind them, which can be larger."""
     tensors = list(cached_tensors(cache))
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return {"tensors": sum(tensor.nbytes for tensor in tensors), "storages": sum(storages.values())}

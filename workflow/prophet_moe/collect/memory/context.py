@@ -9,12 +9,12 @@ from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows
 from prophet_moe.collect.memory.caches import cache_bytes, caches_by_kind, stretched
 from prophet_moe.collect.memory.plan import Plan
-from prophet_moe.collect.memory.rows import is_lack_of_memory, row
+from prophet_moe.collect.memory.schema import is_lack_of_memory, row
 from prophet_moe.collect.memory.subject import PROBE_TOKENS, Subject
 
 
 def context_rows(subject: Subject, batch: int, plan: Plan) -> Rows:
-    """Rows on the longest context, tokens per sequence, whose cache can be held while the model works."""
+    """Return the rows on the longest context, tokens per sequence, whose cache can be held while the model works."""
     search, lengths = plan.context, plan.cache_lengths[-1]
 
     def held(tokens: int) -> int:
@@ -25,14 +25,14 @@ def context_rows(subject: Subject, batch: int, plan: Plan) -> Rows:
     free, _ = torch.cuda.mem_get_info()
     refused = free * (lengths.long - lengths.short) // grown + 1
     fits = partial(cache_fits, subject, batch, search.prefill_tokens)
-    found = largest(fits, refused, search.tolerance, search.trials)
+    contexts = largest(fits, refused, search.tolerance, search.trials)
     how = f"cache held beside a decode step and a prefill of {search.prefill_tokens} tokens"
     names = ("max_context_tokens", "refused_context_tokens")
-    return [row(name, value, "context", how, batch=batch) for name, value in zip(names, found, strict=True)]
+    return [row(name, value, "context", how, batch=batch) for name, value in zip(names, contexts, strict=True)]
 
 
 def cache_fits(subject: Subject, batch: int, prefill_tokens: int, tokens: int) -> bool:
-    """Whether a cache of `batch` sequences of `tokens` tokens fits beside a decode step and a prefill."""
+    """Return whether a cache of `batch` sequences of `tokens` tokens fits beside a decode step and a prefill."""
     allocation.release()
     try:
         held = stretched(subject.template, batch, tokens)
@@ -47,7 +47,7 @@ def cache_fits(subject: Subject, batch: int, prefill_tokens: int, tokens: int) -
 
 
 def largest(fits: Callable[[int], bool], refused: int, tolerance: float, trials: int) -> tuple[int, int]:
-    """The largest number that fits and the smallest that does not, as far as bisection below `refused` tells."""
+    """Return the largest number that fits and the smallest that does not, as far as bisection below `refused` tells."""
     low, high = 0, refused
     for _ in range(trials):
         if high - low <= max(1, tolerance * low):

@@ -1,4 +1,4 @@
-"""All that is measured of one model."""
+"""Everything that is measured of the memory of one model."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +12,12 @@ from prophet_moe.collect.memory.caches import cache_bytes, caches_by_kind
 from prophet_moe.collect.memory.context import context_rows
 from prophet_moe.collect.memory.peaks import allocator_peak, live_peak
 from prophet_moe.collect.memory.plan import Lengths, Plan
-from prophet_moe.collect.memory.rows import attempted, device_rows, refusal, row
+from prophet_moe.collect.memory.schema import attempted, device_rows, refusal, row
 from prophet_moe.collect.memory.subject import PROBE_TOKENS, Subject, build, parameter_sizes
 
 
 def model_rows(name: str, plan: Plan) -> Rows:
-    """All rows of one model; a model or pass that does not fit is a row that says so."""
+    """Return all rows of one model; a model or pass that does not fit is a row that says so."""
     torch.manual_seed(plan.seed)
     allocation.release()
     before = allocation.allocated()
@@ -34,11 +34,11 @@ def model_rows(name: str, plan: Plan) -> Rows:
         rows += attempted("first_passes", partial(_first_rows, subject), batch=1, tokens=PROBE_TOKENS)
         if subject.template is not None:
             rows += _pass_rows(subject, plan)
-    return [made | labels for made in rows]
+    return [measured | labels for measured in rows]
 
 
 def _pass_rows(subject: Subject, plan: Plan) -> Rows:
-    """Rows on everything that is measured with passes through the model."""
+    """Return the rows on everything that is measured with passes through the model."""
     rows = []
     for lengths in plan.cache_lengths:
         rows += attempted("cache", partial(_cache_rows, subject, lengths), batch=1, tokens=lengths.long)
@@ -63,7 +63,7 @@ def _parameter_rows(subject: Subject, before: int) -> Rows:
 
 
 def _first_rows(subject: Subject) -> Rows:
-    """Rows on what the first passes leave behind: parameters of another type, workspaces of libraries."""
+    """Return the rows on what the first passes leave behind: parameters of another type, workspaces of libraries."""
     before = allocation.allocated()
     subject.first_passes()
     size = parameter_sizes(subject.model)["parameter_bytes"]
@@ -75,7 +75,7 @@ def _first_rows(subject: Subject) -> Rows:
 
 
 def _cache_rows(subject: Subject, lengths: Lengths) -> Rows:
-    """Rows on bytes per token and per sequence whatever its length, from the caches of two lengths."""
+    """Return the rows on bytes per token and per sequence whatever its length, from the caches of two lengths."""
     readings = {"self": partial(subject.reading, 1)}
     if subject.encodes:
         target = partial(subject.reading, 1, PROBE_TOKENS)
@@ -89,14 +89,14 @@ def _cache_rows(subject: Subject, lengths: Lengths) -> Rows:
         for method in short:
             per_token = (long[method] - short[method]) / (lengths.long - lengths.short)
             state = short[method] - per_token * lengths.short
-            found = {"kv_bytes_per_token": per_token, "state_bytes_per_sequence": state}
+            sizes = {"kv_bytes_per_token": per_token, "state_bytes_per_sequence": state}
             how, where = f"{method} from {lengths.short} tokens", {"batch": 1, "tokens": lengths.long}
-            rows += [row(prefix + name, value, "cache", how, **where) for name, value in found.items()]
+            rows += [row(prefix + name, value, "cache", how, **where) for name, value in sizes.items()]
     return rows
 
 
 def _peak_rows(subject: Subject, phase: str, prepare: Callable[[], dict[str, Any]], repeats: int, **where: int) -> Rows:
-    """Rows on the activation peak of one pass: by the allocator on a GPU, and by the tensors that live."""
+    """Return the rows on the activation peak of one pass: by the allocator on a GPU, and by the tensors that live."""
     rows = []
     if machine.on_gpu():
         allocator_peak(subject, prepare)

@@ -48,7 +48,7 @@ class LiveTensors(TorchDispatchMode):
 
 
 def live_peak(subject: Subject, prepare: Callable[[], dict[str, Any]]) -> int:
-    """Bytes of tensors that live at most during a pass, less those that live after it: its cache."""
+    """Return the bytes of tensors that live at most during a pass, less those that live after it: its cache."""
     with LiveTensors(subject.device) as live:
         inputs = prepare()
         live.peak = live.now
@@ -57,7 +57,7 @@ def live_peak(subject: Subject, prepare: Callable[[], dict[str, Any]]) -> int:
 
 
 def allocator_peak(subject: Subject, prepare: Callable[[], dict[str, Any]]) -> int:
-    """The same as PyTorch's CUDA allocator counts it, which sees what kernels allocate, too."""
+    """Return the same as PyTorch's CUDA allocator counts it, which sees what kernels allocate, too."""
     inputs = prepare()
     torch.cuda.reset_peak_memory_stats()
     inputs["past_key_values"] = subject.run(inputs)

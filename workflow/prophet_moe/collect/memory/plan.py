@@ -54,7 +54,7 @@ class ContextPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a plan for `memory`."""
+    """The whole plan of a measurement of memory: models, lengths of caches and prompts, and the search for contexts."""
 
     models: dict[str, ModelPlan]
     cache_lengths: list[Lengths]
@@ -78,7 +78,7 @@ def check(plan: Plan) -> None:
 
 
 def configuration(name: str, model: ModelPlan) -> transformers.PretrainedConfig:
-    """The configuration of a model; a class or type that there is not is a UserError."""
+    """Return the configuration of a model; a class or type that there is not is a UserError."""
     kind = getattr(transformers, model.architecture, None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PretrainedConfig)):
         problem = f"Transformers has no configuration class {model.architecture!r}"

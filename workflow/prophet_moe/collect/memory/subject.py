@@ -15,7 +15,7 @@ PROBE_TOKENS = 8
 
 
 def build(name: str, model: ModelPlan, device: torch.device) -> transformers.PreTrainedModel:
-    """The model with random weights, made on `device`; on the meta device nothing is allocated."""
+    """Return the model with random weights, made on `device`; on the meta device nothing is allocated."""
     config = configuration(name, model)
     kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     with device:
@@ -39,7 +39,7 @@ class Subject:
 
     @torch.no_grad()
     def run(self, inputs: dict[str, Any]) -> Cache:
-        """One pass with the logits of the last position; what the model keeps of it."""
+        """Return one pass with the logits of the last position; what the model keeps of it."""
         # Inference mode would hide operators that are made of others from LiveTensors.
         last_logits = {} if self.encodes else {"logits_to_keep": 1}
         cache = self.model(**inputs, **last_logits).past_key_values
@@ -48,12 +48,12 @@ class Subject:
         return cache
 
     def reading(self, batch: int, tokens: int, target: int = 1) -> dict[str, Any]:
-        """Inputs that prefill `tokens` per sequence; an encoder reads them, its decoder `target` tokens."""
+        """Return the inputs that prefill `tokens` per sequence; an encoder reads them, its decoder `target` tokens."""
         inputs = {"input_ids": self._ids(batch, tokens)}
         return inputs | {"decoder_input_ids": self._ids(batch, target)} if self.encodes else inputs
 
     def stepping(self, batch: int, context: int) -> dict[str, Any]:
-        """Inputs that decode one token per sequence after `context` tokens."""
+        """Return the inputs that decode one token per sequence after `context` tokens."""
         cache = {"past_key_values": stretched(self.template, batch, context)}
         if not self.encodes:
             return {"input_ids": self._ids(batch, 1)} | cache
@@ -64,7 +64,7 @@ class Subject:
         return torch.randint(self.model.config.vocab_size, (batch, tokens), device=self.device)
 
     def labels(self) -> dict[str, Any]:
-        """Columns that name the model's layers, type and implementations."""
+        """Return the columns that name the model's layers, type and implementations."""
         config = self.model.config
         return {
             "layers": config.num_hidden_layers,
@@ -75,7 +75,7 @@ class Subject:
 
 
 def parameter_sizes(model: torch.nn.Module) -> dict[str, int]:
-    """Number and bytes of parameters, tied ones once, in all and of the routed experts; bytes of buffers."""
+    """Return the number and bytes of parameters, tied ones once, in all and of the routed experts; bytes of buffers."""
     parameters = dict(model.named_parameters())
     experts = [parameter for path, parameter in parameters.items() if ".experts." in path]
     return {

@@ -22,7 +22,7 @@ from prophet_moe.collect import allocation
 from prophet_moe.collect.measurement import Rows, measure
 from prophet_moe.collect.prefetch.bench import Bench
 from prophet_moe.collect.prefetch.plan import check_workload
-from prophet_moe.collect.prefetch.rows import policy_rows
+from prophet_moe.collect.prefetch.schema import policy_rows
 from prophet_moe.collect.scoring import Predictor
 from prophet_moe.offload.decode_loop.decisions import held_out, often_chosen
 from prophet_moe.offload.decode_loop.plan import KIND, PROPHET, Plan, check

@@ -40,12 +40,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What one replay of S measured steps tells."""
+    """The times and outputs of one replay of S measured steps."""
 
     layers: dict[str, NDArray[np.float64]]
-    """Each (S, L)."""
+    """Times and counts by name, each (S, L)."""
     steps: dict[str, NDArray[np.float64]]
-    """Each (S,)."""
+    """Times by name, each (S,)."""
     outputs: torch.Tensor
     """(S, B, hidden)"""
 
@@ -74,17 +74,17 @@ class Bench:
         self._arrived: dict[tuple[int, int], Any] = {}
 
     def matrices(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The views (hidden, inner), or (hidden, 2 * inner) if gated, and (inner, hidden) of an expert's weights."""
+        """Return the views (hidden, inner), twice as wide if gated, and (inner, hidden) of an expert's weights."""
         hidden, inner = self.workload.hidden, self.workload.inner
         up = weights[: -hidden * inner].view(-1, hidden)
         return up.T, weights[-hidden * inner :].view(hidden, inner).T
 
     def host_weights(self, layer: int, expert: int) -> torch.Tensor:
-        """The weights of an expert in host memory, flat."""
+        """Return the weights of one expert in host memory as a flat tensor."""
         return self.host[(layer * self.experts + expert) % len(self.host)]
 
     def batch(self, choices: NDArray[np.integer]) -> Batch:
-        """What a replay of `choices` (T, B, L, k) needs on the device."""
+        """Return what a replay of `choices` (T, B, L, k) needs on the device."""
         steps, batch, layers, top_k = choices.shape
         flat = np.moveaxis(choices, 2, 1).reshape(steps, layers, batch * top_k).astype(np.int64)
         order = np.argsort(flat, axis=-1, kind="stable")
@@ -147,7 +147,7 @@ class Bench:
         return marks, state
 
     def _attention(self, layer: int, state: torch.Tensor) -> torch.Tensor:
-        """Stand-in for what is no expert: one token of every sequence attends to a recorded context."""
+        """Return stand-in for what is no expert: one token of every sequence attends to a recorded context."""
         keys, values = self._keys[layer][: len(state)], self._values[layer][: len(state)]
         queries = F.linear(state, self._qkv[layer])[:, : state.shape[-1]]
         grouped = queries.reshape(len(state), keys.shape[1], -1, keys.shape[-1])
@@ -212,7 +212,7 @@ class Bench:
         self._held[copy.layer][copy.slot] = copy.expert
 
     def _drawn(self, *shape: int) -> torch.Tensor:
-        """Random weights that keep the size of what they are applied to."""
+        """Return random weights that keep the size of what they are applied to."""
         drawn = torch.empty(shape, dtype=self.dtype, device=self.device)
         return drawn.normal_(0, self.workload.hidden**-0.5, generator=self._generator)
 
@@ -231,7 +231,7 @@ class Bench:
 
 
 def _spans(experts: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
-    """Where each expert stands in an ascending list of them."""
+    """Return where each expert stands in an ascending list of them."""
     numbers, begins = np.unique(experts, return_index=True)
     return dict(
         zip(numbers.tolist(), zip(begins.tolist(), [*begins[1:].tolist(), len(experts)], strict=True), strict=True)

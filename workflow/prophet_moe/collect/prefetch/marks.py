@@ -12,19 +12,19 @@ from prophet_moe.collect.prefetch.queues import HostQueues
 
 @dataclass
 class Marks:
-    """The moments of one step."""
+    """The moments of one step: what each layer and each copy began and ended."""
 
     begin: Any
     started: list[Any] = field(default_factory=list)
-    """Per layer, before its attention."""
+    """Moment before the attention of each layer."""
     asked: list[Any] = field(default_factory=list)
-    """Per layer, after its attention."""
+    """Moment after the attention of each layer, when its router asks."""
     waits: list[tuple[int, Any, Any]] = field(default_factory=list)
     """Layer, before and after the compute stream waited for a copy."""
     awaited: list[tuple[int, Any]] = field(default_factory=list)
     """Layer, and the end of the copy of a prefetched expert that it uses."""
     copies: list[tuple[str, int, Any, Any]] = field(default_factory=list)
-    """Kind, layer, begin and end."""
+    """Kind, layer, begin and end of each copy."""
     layers_host_late: int = 0
     """Layers that the device had started before the host had queued them whole."""
     computed: Any = None
@@ -32,7 +32,7 @@ class Marks:
 
 
 def layer_times(queues: HostQueues, marks: Marks) -> dict[str, NDArray[np.float64]]:
-    """Seconds per layer, and how many prefetched experts came late; without a GPU, what has a meaning there.
+    """Return the seconds per layer, and how many prefetched experts came late; without a GPU, what has a meaning there.
 
     A wait for a copy that has ended already counts as a stall of the time between two events: about a microsecond.
     """
@@ -57,7 +57,7 @@ def layer_times(queues: HostQueues, marks: Marks) -> dict[str, NDArray[np.float6
 
 
 def step_times(queues: HostQueues, marks: Marks, host_seconds: float) -> dict[str, float]:
-    """Seconds of the step; on a GPU also what the host took to queue it, and how often the device was ahead."""
+    """Return the seconds of the step and, on a GPU, of the host that queued it, and how often the device was ahead."""
     seconds = queues.seconds(marks.begin, marks.end)
     if not machine.on_gpu():
         return {"seconds": seconds}

@@ -1,4 +1,4 @@
-"""What of a plan a trace allows."""
+"""Checks of a prefetch plan that need its traces: what a trace does not allow is refused."""
 
 from prophet_moe.checks import mistake
 from prophet_moe.offload.decode_loop.decisions import lanes

@@ -30,7 +30,7 @@ SELF_DESCRIBED = ("lines",)
 
 
 def about(name: str) -> str:
-    """What the format `name` is, what it leaves open, and an example: the head of the module that reads it."""
+    """Return what the format `name` is, what it leaves open, and an example: the head of the module that reads it."""
     return inspect.cleandoc(_module(name).__doc__ or "")
 
 
@@ -39,9 +39,30 @@ def _module(name: str) -> ModuleType:
 
 
 def import_source(name: str, source: Path, router: Router | str, origin: Origin, **options: Any) -> Trace | Counts:
-    """Read `source`, a file or a folder in the format `name`; `options` are those of its module's `read`.
+    """Import routing that somebody else recorded.
 
-    `router` may be the name of a model that nothing is known of, for the formats in SELF_DESCRIBED.
+    Parameters
+    ----------
+    name : str
+        One of FORMATS.
+    source : Path
+        A file or a folder in that format.
+    router : Router or str
+        The router of the model; its name alone where nothing else is known, for the formats in SELF_DESCRIBED.
+    origin : Origin
+        Source, licence and checksum to record.
+    **options
+        Options of the format, the keyword arguments of its module's `read`.
+
+    Returns
+    -------
+    Trace or Counts
+        What the source holds: routing token by token, or how often each expert was chosen.
+
+    Raises
+    ------
+    UserError
+        Where the format or an option is unknown, or the source is unsound or in another format.
     """
     if name not in FORMATS:
         raise UserError(str(source), f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
@@ -50,25 +71,25 @@ def import_source(name: str, source: Path, router: Router | str, origin: Origin,
     if unknown:
         raise UserError(str(source), f"format {name} has no option {', '.join(unknown)}", "Leave it out.")
     try:
-        found = read(source, router, origin, **options)
+        imported = read(source, router, origin, **options)
     except UserError:
         other = mistaken(source, name)
         if other is None:
             raise
         raise other from None
-    return with_doubts(check_counts(found, source, NEXT_STEP)) if isinstance(found, Counts) else found
+    return with_doubts(check_counts(imported, source, NEXT_STEP)) if isinstance(imported, Counts) else imported
 
 
 def import_trace(name: str, source: Path, router: Router, origin: Origin, **options: Any) -> Trace:
     """Read `source` as `import_source` does; counts, which have no order of tokens, are a UserError."""
-    found = import_source(name, source, router, origin, **options)
-    if isinstance(found, Counts):
+    imported = import_source(name, source, router, origin, **options)
+    if isinstance(imported, Counts):
         problem = "holds counts, expected routing token by token"
         advice = "Import it with prophet-moe trace import, and list its folder under counts in config/experiment.yaml."
         raise UserError(str(source), problem, advice)
-    return found
+    return imported
 
 
 def with_doubts(counts: Counts) -> Counts:
-    """`counts` with what of them looks wrong among the remarks of their origin."""
+    """Return `counts` with what of them looks wrong among the remarks of their origin."""
     return replace(counts, origin=with_remarks(counts.origin, doubts(counts)))

@@ -40,7 +40,7 @@ from prophet_moe.validation import read_json, read_text
 
 COLUMNS = ("layer", "expert", "count")
 NAMES = ("counts", "logical_count")
-"""Of the array in an .npz file or a JSON object."""
+"""Names of the array of counts in an .npz file or a JSON object."""
 LARGEST_COUNT_DIGITS = 16
 
 
@@ -55,7 +55,7 @@ def read(source: Path, router: Router, origin: Origin) -> Counts:
 
 
 def _numbers(path: Path, router: Router) -> Any:
-    """What a file holds as counts, in whichever form; not yet checked."""
+    """Return what a file holds as counts, in whichever form; not yet checked."""
     if path.suffix == ".csv":
         return _table(path, router)
     if path.suffix == ".json":

@@ -46,11 +46,11 @@ COLUMNS = [
     "n_decode_steps",
     "prompt_len_tokens",
 ]
-"""Of <name>_sequences.csv."""
+"""Columns of <name>_sequences.csv."""
 
 
 def read(source: Path, router: Router, origin: Origin) -> Trace:
-    """Read one .npz file."""
+    """Read the routing of one .npz file of named arrays, described at the head of this module."""
     arrays = read_named_arrays(source)
     _check_layers(arrays, router, source)
     experts = logical_ids(
@@ -85,7 +85,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 
 def _about(path: Path, lengths: NDArray[np.int64]) -> list[dict[str, str | bool]]:
-    """What is known about every sequence, in the words of the JSON form of the same data."""
+    """Return what is known about every sequence, in the words of the JSON form of the same data."""
     rows = read_csv(path, COLUMNS)
     if [(row[0], row[6]) for row in rows] != [(str(number), str(length)) for number, length in enumerate(lengths)]:
         raise fault(path, f"its rows are not the {len(lengths)} sequences and lengths of the .npz file")
@@ -110,7 +110,6 @@ def _lengths(arrays: dict[str, NDArray], name: str, source: Path, tokens: int) -
 
 
 def _first_positions(arrays: dict[str, NDArray], source: Path, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(S,): position of the first token of each sequence."""
     first = member(arrays, "prompt_len", source, lengths.shape)
     wrong = (first < 0) | (first >= POSITIONS - lengths)
     if wrong.any():

@@ -51,7 +51,6 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 
 def _experts(path: Path, router: Router) -> NDArray[np.uint16]:
-    """(T, L, k) of one prompt."""
     try:
         data = path.read_bytes()
         data.decode()
@@ -76,7 +75,7 @@ def _experts(path: Path, router: Router) -> NDArray[np.uint16]:
 
 
 def _header(data: bytes, path: Path) -> list[str]:
-    """The names of the columns, the wanted ones once each."""
+    """Return the names of the columns, the wanted ones once each."""
     try:
         header = next(_reader(data), [])
     except csv.Error as error:
@@ -87,7 +86,7 @@ def _header(data: bytes, path: Path) -> list[str]:
 
 
 def _reader(data: bytes) -> Any:
-    """The rows as Python reads them, which knows its line: for the header and for what is wrong."""
+    """Return the rows as Python reads them, which knows its line: for the header and for what is wrong."""
     return csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), strict=True)
 
 
@@ -133,18 +132,17 @@ def _places(cells: pa.DictionaryArray, names: list[str]) -> NDArray[np.int64]:
 
 def _are_lists(cells: pa.StringArray, top_k: int) -> NDArray[np.bool_]:
     """(rows,): whether a cell is a list of k whole numbers, such as `[8, 26, 56, 57, 60, 43]`."""
-    found = pc.and_(pc.match_substring_regex(cells, LIST), pc.equal(pc.count_substring(cells, ","), top_k - 1))
-    return found.to_numpy(zero_copy_only=False)
+    matching = pc.and_(pc.match_substring_regex(cells, LIST), pc.equal(pc.count_substring(cells, ","), top_k - 1))
+    return matching.to_numpy(zero_copy_only=False)
 
 
 def _numbers(lists: pa.StringArray) -> NDArray[np.int64]:
-    """The numbers of all `lists`, one after another."""
     joined = "".join(lists.to_pylist()).encode()
     return np.fromstring(joined.translate(TO_COMMAS, NO_PART)[:-1], np.int64, sep=",")
 
 
 def _explained(data: bytes, wrong: int, path: Path, router: Router) -> UserError:
-    """What is wrong with a file: from its row `wrong` on, or that it is no CSV."""
+    """Return what is wrong with a file: from its row `wrong` on, or that it is no CSV."""
     reader = _reader(data)
     try:
         header = next(reader)
@@ -158,7 +156,7 @@ def _explained(data: bytes, wrong: int, path: Path, router: Router) -> UserError
 
 
 def _problem(row: list[str], header: list[str], router: Router) -> str:
-    """What is wrong with a row; empty where nothing is."""
+    """Return what is wrong with a row; empty where nothing is."""
     if len(row) != len(header):
         return f"has {len(row)} cells, expected {len(header)}"
     layer, batch, _, chosen = (row[header.index(name)] for name in COLUMNS)
@@ -177,12 +175,12 @@ def _check_tokens(texts: pa.DictionaryArray, tokens: NDArray[np.int64], router: 
     if not tokens.all():
         missing = router.layers[int(np.argmin(tokens))]
         raise fault(path, f"layer {missing} is missing, expected layers {', '.join(map(str, router.layers))}")
-    for layer, found in zip(router.layers[1:], others, strict=True):
-        if len(found) != len(first):
-            raise fault(path, f"layer {layer} has {len(found)} tokens, layer {router.layers[0]} has {len(first)}")
-        if (found != first).any():
-            token = int(np.argmax(found != first))
-            text, expected = (texts.dictionary[codes[token]].as_py() for codes in (found, first))
+    for layer, column in zip(router.layers[1:], others, strict=True):
+        if len(column) != len(first):
+            raise fault(path, f"layer {layer} has {len(column)} tokens, layer {router.layers[0]} has {len(first)}")
+        if (column != first).any():
+            token = int(np.argmax(column != first))
+            text, expected = (texts.dictionary[codes[token]].as_py() for codes in (column, first))
             raise fault(
                 path, f"layer {layer}: token {token} is {text!r}, in layer {router.layers[0]} it is {expected!r}"
             )

@@ -53,7 +53,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 
 def _sequence(router_data: Any, router: Router, where: str) -> tuple[Sequence, bool]:
-    """One prompt's tokens, and whether the weights of all their experts descend."""
+    """Return one prompt's tokens, and whether the weights of all their experts descend."""
     if not isinstance(router_data, list) or not all(isinstance(step, dict) for step in router_data):
         raise fault(where, "router_data is missing or no list of objects")
     positions, experts, ranked = [], [], True
@@ -87,7 +87,7 @@ def _experts(layer: Any, router: Router, where: str) -> list[int]:
 
 
 def _descends(layer: dict, where: str) -> bool:
-    """Whether the weights descend; without weights nothing is known."""
+    """Return whether the weights descend; without weights nothing is known."""
     if "selected_probs" not in layer:
         return False
     weights = layer["selected_probs"]

@@ -42,7 +42,7 @@ REMARKS = "remarks"
 
 @dataclass(frozen=True)
 class Sequence:
-    """The T tokens of one sequence, in order."""
+    """The T tokens of one sequence, in the order in which they were processed."""
 
     position: NDArray[np.integer]
     """(T,)."""
@@ -53,12 +53,12 @@ class Sequence:
 
 
 def fault(where: str | Path, problem: str) -> UserError:
-    """The error for a file, or a place in it, that is not what the format or the model expects."""
+    """Return the error for a file, or a place in it, that is not what the format or the model expects."""
     return UserError(str(where), problem, NEXT_STEP)
 
 
 def files_of(source: Path, *suffixes: str) -> list[Path]:
-    """`source` itself if it is a file; the files of the folder `source` that end in one of `suffixes`, by name."""
+    """Return `source` if it is a file, else the files of the folder that end in one of `suffixes`, by name."""
     if not source.exists():
         raise fault(source, "no such file or folder")
     if not source.is_dir():
@@ -70,7 +70,7 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
 
 
 def documents_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """The JSON documents of a file, each with its place: those of one list, or JSON lines by content or as .jsonl."""
+    """Yield the JSON documents of a file, each with its place: those of one list, or of JSON lines."""
     if path.suffix != ".jsonl" and not _begins_with_lines(path):
         content = read_json(path)
         documents = content if isinstance(content, list) else [content]
@@ -91,7 +91,7 @@ def documents_of(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _begins_with_lines(path: Path) -> bool:
-    """Whether the first line is a JSON document of its own that another line follows."""
+    """Return whether the first line is a JSON document of its own that another line follows."""
     try:
         with path.open("rb") as stream:
             first, second = stream.readline(), stream.readline()
@@ -101,7 +101,7 @@ def _begins_with_lines(path: Path) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """All arrays of an .npz file by name; the one array of an .npy file has the name "".
+    """Return all arrays of an .npz file by name; the one array of an .npy file has the name "".
 
     What heads and directory say of their sizes is checked before anything is expanded.
     """
@@ -194,7 +194,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_named_arrays(path: Path) -> dict[str, NDArray]:
-    """All arrays of an .npz file; an .npy file, whose array has no name, is refused."""
+    """Return all arrays of an .npz file; an .npy file, whose array has no name, is refused."""
     arrays = read_arrays(path)
     if "" in arrays:
         raise fault(path, f"holds one array {arrays[''].shape} without a name, expected an .npz file of named arrays")
@@ -202,7 +202,7 @@ def read_named_arrays(path: Path) -> dict[str, NDArray]:
 
 
 def member(arrays: dict[str, NDArray], name: str, path: Path, shape: tuple[int | None, ...]) -> NDArray[np.integer]:
-    """The array `name` of integers; None in `shape` stands for any length."""
+    """Return the array `name` of integers; None in `shape` stands for any length."""
     if name not in arrays:
         raise fault(path, f"holds {', '.join(arrays) or 'nothing'}, expected an array {name}")
     array = arrays[name]
@@ -214,7 +214,7 @@ def member(arrays: dict[str, NDArray], name: str, path: Path, shape: tuple[int |
 
 
 def scalar(arrays: dict[str, NDArray], name: str, path: Path) -> int:
-    """The whole number `name`, 0 or more."""
+    """Return the whole number called `name`, which must be at least 0."""
     value = int(member(arrays, name, path, ()))
     if not 0 <= value < POSITIONS:
         raise fault(path, f"{name} is {value}, expected a number of tokens")
@@ -222,7 +222,7 @@ def scalar(arrays: dict[str, NDArray], name: str, path: Path) -> int:
 
 
 def logical_ids(ids: NDArray[np.integer], router: Router, where: str | Path) -> NDArray[np.uint16]:
-    """Expert ids (T, L, k), all in the range of the model."""
+    """Return expert ids (T, L, k), all in the range of the model."""
     wrong = (ids < 0) | (ids >= router.experts)
     if wrong.any():
         row, layer, rank = np.argwhere(wrong)[0]
@@ -232,7 +232,7 @@ def logical_ids(ids: NDArray[np.integer], router: Router, where: str | Path) -> 
 
 
 def moe_layers(ids: NDArray[np.integer], router: Router, where: str | Path) -> NDArray[np.uint16]:
-    """Expert ids (T, L, k) of the MoE layers, from those of all hidden layers (T, hidden layers, k)."""
+    """Return expert ids (T, L, k) of the MoE layers, from those of all hidden layers (T, hidden layers, k)."""
     deepest = max(router.layers)
     if ids.ndim != 3 or ids.shape[1] <= deepest or ids.shape[2] != router.top_k:
         expected = f"(tokens, hidden layers, {router.top_k}) with at least {deepest + 1} hidden layers"
@@ -241,7 +241,7 @@ def moe_layers(ids: NDArray[np.integer], router: Router, where: str | Path) -> N
 
 
 def whole_numbers(values: Any, name: str, where: str | Path) -> NDArray[np.int64]:
-    """A tensor or nested lists of whole numbers below 2^53 in size, perhaps written as floats."""
+    """Return a tensor or nested lists of whole numbers below 2^53 in size, perhaps written as floats."""
     try:
         array = np.asarray(values)
         array = array.astype(np.int64) if array.size == 0 else array
@@ -262,20 +262,20 @@ def moe_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np.int
 
     The layers are the model's MoE layers in order, or hidden layers from 0 on, of which dense ones are 0.
     """
-    found = whole_numbers(counts, "counts", where)
-    found = found[None] if found.ndim == 2 else found
+    numbers = whole_numbers(counts, "counts", where)
+    numbers = numbers[None] if numbers.ndim == 2 else numbers
     deepest, layers = max(router.layers), len(router.layers)
-    enough = found.ndim == 3 and (found.shape[1] > deepest or found.shape[1] == layers)
-    if not enough or found.shape[2] != router.experts:
+    enough = numbers.ndim == 3 and (numbers.shape[1] > deepest or numbers.shape[1] == layers)
+    if not enough or numbers.shape[2] != router.experts:
         rows = f"{layers} MoE or at least {deepest + 1} hidden"
         expected = f"(windows, {rows} layers, {router.experts} experts)"
-        raise fault(where, f"counts have shape {found.shape}, expected {expected}")
-    if (found < 0).any():
-        raise fault(where, f"counts hold {found.min()}, expected none below 0")
-    if found.shape[1] <= deepest:
-        return found
-    check_dense((found != 0).any(axis=(0, 2)), router, where)
-    return found[:, list(router.layers)]
+        raise fault(where, f"counts have shape {numbers.shape}, expected {expected}")
+    if (numbers < 0).any():
+        raise fault(where, f"counts hold {numbers.min()}, expected none below 0")
+    if numbers.shape[1] <= deepest:
+        return numbers
+    check_dense((numbers != 0).any(axis=(0, 2)), router, where)
+    return numbers[:, list(router.layers)]
 
 
 def check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) -> None:
@@ -287,14 +287,14 @@ def check_dense(recorded: NDArray[np.bool_], router: Router, where: str | Path) 
 
 
 def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | Path) -> NDArray[np.integer]:
-    """Expert ids (T, hidden layers, k) of (T, hidden layers, slots), whose further slots are of fused shared experts.
+    """Return expert ids (T, hidden layers, k) without the further slots of fused shared experts.
 
     Such a slot holds one id in all tokens and MoE layers, and is no routing. Among k slots it is refused.
     """
     slots = ids.shape[2]
     moe = ids[:, list(router.layers)].reshape(-1, slots)
     same = (moe == moe[:1]).all(axis=0) if len(moe) else np.zeros(slots, bool)
-    told = ", ".join(map(str, np.unique(moe[:1, same])))
+    names = ", ".join(map(str, np.unique(moe[:1, same])))
     if slots > router.top_k:
         if same.sum() != slots - router.top_k:
             problem = f"a token has {slots} experts, expected {router.top_k}, or {slots - router.top_k} slots of one id"
@@ -303,7 +303,7 @@ def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | 
     if same.all():
         return ids
     if (moe[:1, same] >= router.experts).any() or (same.any() and len(moe) >= SHARED_SLOTS_SURE):
-        problem = f"id {told} in the same slot of every token and layer is of a fused shared expert, no routing"
+        problem = f"id {names} in the same slot of every token and layer is of a fused shared expert, no routing"
         raise UserError(str(where), f"{problem}; expected {router.top_k} routed experts", UNFUSED)
     return ids
 
@@ -311,7 +311,7 @@ def without_shared_slots(ids: NDArray[np.integer], router: Router, where: str | 
 def first_position(
     tokens: int, prompt: int, generated: int | None, start: int | None, where: str | Path
 ) -> tuple[int, str]:
-    """Position of the first of `tokens` with routing of a request, and what is missing: "", "last" or "first".
+    """Return the position of the first of `tokens` with routing, and what is missing: "", "last" or "first".
 
     Of the `prompt` and `generated` tokens the last has no routing, where it was never fed back; of a prompt alone
     SGLang loses that of its last token ("last"). Tokens before `start` were not asked for, or were cached ("first");
@@ -338,15 +338,15 @@ def first_position(
 
 
 def missing_told(missing: Iterable[str]) -> list[str]:
-    """Sentences for the user about requests that lack routing of some tokens, of `first_position`'s words for each."""
-    found = Counter(missing)
-    told = {
+    """Return sentences about requests that lack routing of some tokens, by the words of `first_position`."""
+    counted = Counter(missing)
+    texts = {
         "first": "of {} of {} requests the first tokens have no routing: not asked for (routed_experts_start_len), "
         "cached, or lost",
         "last": "of {} of {} requests the last token of the prompt has no routing: SGLang loses it where nothing is "
         "generated (sgl-project/sglang issue 20964)",
     }
-    return [text.format(found[word], found.total()) for word, text in told.items() if found[word]]
+    return [text.format(counted[word], counted.total()) for word, text in texts.items() if counted[word]]
 
 
 def phases(position: NDArray[np.integer], prompt_tokens: int) -> NDArray[np.uint8]:
@@ -355,13 +355,13 @@ def phases(position: NDArray[np.integer], prompt_tokens: int) -> NDArray[np.uint
 
 
 def whole_sequence(experts: NDArray[np.uint16], prompt_tokens: int, first: int = 0) -> Sequence:
-    """A sequence recorded from the position `first` on, of which `prompt_tokens` are the prompt."""
+    """Return a sequence recorded from the position `first` on, of which `prompt_tokens` are the prompt."""
     position = np.arange(first, first + len(experts))
     return Sequence(position, phases(position, prompt_tokens), experts)
 
 
 def trace_of(sequences: list[Sequence], router: Router, origin: Origin, source: Path, *, ranked: bool) -> Trace:
-    """The checked trace of `sequences`, numbered in their order."""
+    """Check the trace of `sequences`, numbered in their order, and return it."""
     lengths = [len(sequence.position) for sequence in sequences]
     none = Sequence(np.empty(0, int), np.empty(0, np.uint8), np.empty((0, len(router.layers), router.top_k), np.uint16))
     position, phase, experts = (
@@ -374,11 +374,11 @@ def trace_of(sequences: list[Sequence], router: Router, origin: Origin, source: 
 
 
 def with_remarks(origin: Origin, remarks: Iterable[str]) -> Origin:
-    """`origin` with sentences for the user added to its notes, each once."""
-    told = [*origin.notes.get(REMARKS, []), *remarks]
-    return with_notes(origin, **{REMARKS: list(dict.fromkeys(told))}) if told else origin
+    """Return `origin` with sentences for the user added to its notes, each once."""
+    all_remarks = [*origin.notes.get(REMARKS, []), *remarks]
+    return with_notes(origin, **{REMARKS: list(dict.fromkeys(all_remarks))}) if all_remarks else origin
 
 
 def with_notes(origin: Origin, **notes: Any) -> Origin:
-    """`origin` with `notes` added to its own."""
+    """Return `origin` with `notes` added to those it has."""
     return replace(origin, notes=origin.notes | notes)

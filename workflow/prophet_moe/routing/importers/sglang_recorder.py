@@ -71,7 +71,7 @@ def read(source: Path, router: Router, origin: Origin) -> Trace | Counts:
 
 
 def _load(path: Path) -> Any:
-    """The contents of a .pt file, of which nothing is run."""
+    """Return the contents of a .pt file, of which nothing is run."""
     try:
         import torch
     except ImportError:
@@ -90,7 +90,7 @@ def _load(path: Path) -> Any:
 
 
 def _mode(dump: Any, path: Path) -> str:
-    """What kind of dump this is: stat, per_pass or per_token."""
+    """Return what kind of dump this is: stat, per_pass or per_token."""
     if isinstance(dump, Mapping) and "logical_count" in dump:
         return "stat"
     records = dump.get("records") if isinstance(dump, Mapping) else None
@@ -102,7 +102,7 @@ def _mode(dump: Any, path: Path) -> str:
 
 
 def _without_copies(dumps: dict[Path, Any]) -> dict[Path, Any]:
-    """One dump of each group of ranks that recorded the same tokens and experts."""
+    """Return one dump of each group of ranks that recorded the same tokens and experts."""
     kept: dict[Path, Any] = {}
     for path, dump in dumps.items():
         if not any(_same(dump["records"], other["records"]) for other in kept.values()):
@@ -120,7 +120,6 @@ def _same(records: list[Mapping], others: list[Mapping]) -> bool:
 
 
 def _window_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np.int64]:
-    """(S, L, E): the windows that counted anything."""
     moe = moe_counts(counts, router, where)
     used = moe.any(axis=(1, 2))
     if not used.any():
@@ -129,7 +128,7 @@ def _window_counts(counts: Any, router: Router, where: str | Path) -> NDArray[np
 
 
 def _pass_counts(ranks: dict[Path, Any], router: Router, origin: Origin, source: Path) -> Counts:
-    """One window per forward pass, the ranks added up; a pass that one rank has twice is two windows."""
+    """Return one window per forward pass, the ranks added up; a pass that one rank has twice is two windows."""
     windows: dict[tuple[int, int], NDArray[np.int64]] = {}
     for path, dump in ranks.items():
         names = _map(dump, router, path)
@@ -149,7 +148,7 @@ def _pass_counts(ranks: dict[Path, Any], router: Router, origin: Origin, source:
 
 
 def _trace(ranks: dict[Path, Any], router: Router, origin: Origin, source: Path) -> Trace:
-    """The tokens of all ranks, by sequence and position."""
+    """Return the tokens of all ranks, by sequence and position."""
     columns: dict[str, list[NDArray]] = defaultdict(list)
     streams = Streams()
     for path, dump in ranks.items():
@@ -163,7 +162,7 @@ def _trace(ranks: dict[Path, Any], router: Router, origin: Origin, source: Path)
 
 
 def _rank(dump: Mapping, router: Router, path: Path, streams: "Streams") -> dict[str, list[NDArray]]:
-    """The columns of one rank's trace, one part per forward pass."""
+    """Return the columns of one rank's trace, one part per forward pass."""
     columns: dict[str, list[NDArray]] = defaultdict(list)
     names = _map(dump, router, path)
     slots = [_slots(r, len(names), router, f"{path}: record {number}") for number, r in enumerate(dump["records"])]
@@ -223,7 +222,6 @@ def _map(dump: Mapping, router: Router, path: Path) -> NDArray[np.int64]:
 
 
 def _tokens(record: Mapping, name: str, tokens: int, where: str) -> NDArray[np.int32]:
-    """(N,): one number per token."""
     values = _field(record, name, where, ndim=1)
     if len(values) != tokens:
         raise fault(where, f"{name} has {len(values)} tokens, topk_ids_of_layer has {tokens}")
@@ -276,13 +274,13 @@ class Streams:
     """
 
     def __init__(self, count: int = 0) -> None:
-        """Number the sequences from `count` on."""
+        """Begin without sequences; the first one that starts gets the number `count`."""
         self.count = count
         self.running: list[_Stream] = []
         self.paused: dict[int, list[_Stream]] = defaultdict(list)
 
     def place(self, mode: int, firsts: list[int], lengths: list[int]) -> tuple[list[int], list[int]]:
-        """Sequence and phase of the chunks of one pass, which start at `firsts` and are of `lengths`.
+        """Return sequence and phase of the chunks of one pass, which start at `firsts` and are of `lengths`.
 
         A mixed pass has the chunks of prompts first: those of one token at its end, if they go on with a sequence, are
         decoding. (A last chunk of a prompt that is one token long is mistaken for decoding there.)
@@ -306,11 +304,6 @@ class Streams:
         return [stream.number for stream in chosen], phases
 
     def _take(self, position: int, *, decoding: bool) -> _Stream | None:
-        """Take out the sequence that goes on at `position`.
-
-        Decoding takes the first running one in batch order, a further chunk of a prompt the last that has not decoded;
-        failing that, the one that paused last.
-        """
         paused = self.paused[position]
         running = self.running if decoding else self.running[::-1]
         for streams, in_turn in ((self.running, running), (paused, paused[::-1])):

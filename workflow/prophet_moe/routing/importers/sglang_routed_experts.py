@@ -59,11 +59,11 @@ def read(source: Path, router: Router, origin: Origin, hidden_layers: int | None
     if not max(router.layers) < layers <= LAYERS:
         expected = f"more than the last MoE layer, {max(router.layers)}, and at most {LAYERS}"
         raise fault(source, f"hidden_layers is {layers}, expected {expected}")
-    responses = [found for path in files_of(source, ".json", ".jsonl") for found in documents_of(path)]
+    responses = [parsed for path in files_of(source, ".json", ".jsonl") for parsed in documents_of(path)]
     parts = [part for where, response in responses for part in _parts(response, where)]
-    found = [_sequence(part, layers, router) for part in parts]
-    origin = with_remarks(origin, missing_told(missing for _, missing in found))
-    return trace_of([sequence for sequence, _ in found], router, origin, source, ranked=False)
+    parsed = [_sequence(part, layers, router) for part in parts]
+    origin = with_remarks(origin, missing_told(missing for _, missing in parsed))
+    return trace_of([sequence for sequence, _ in parsed], router, origin, source, ranked=False)
 
 
 class _Part(NamedTuple):
@@ -77,7 +77,7 @@ class _Part(NamedTuple):
 
 
 def _parts(response: Any, where: str) -> Iterator[_Part]:
-    """What one response holds: one text, or a chat completion's choices."""
+    """Yield what one response holds: one text, or a chat completion's choices."""
     response = response if isinstance(response, dict) else {}
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:
@@ -118,7 +118,7 @@ def _part(held: list[dict], counts: dict, name: str, where: str) -> _Part:
 
 
 def _sequence(part: _Part, layers: int, router: Router) -> tuple[Sequence, str]:
-    """The tokens of one text, and which of them are missing, in the words of `first_position`."""
+    """Return the tokens of one text, and which of them are missing, in the words of `first_position`."""
     where = part.where
     try:
         data = base64.b64decode(part.routed, validate=True)
@@ -137,7 +137,7 @@ def _sequence(part: _Part, layers: int, router: Router) -> tuple[Sequence, str]:
 
 
 def _slots(size: int, part: _Part, layers: int, router: Router) -> int | None:
-    """Slots of a token and layer: k, or more with fused shared experts where only that fits the tokens told.
+    """Return slots of a token and layer: k, or more with fused shared experts where only that fits the tokens told.
 
     None where `size` bytes are no whole number of tokens.
     """

@@ -52,7 +52,7 @@ ARRAY_NAMES = {
 
 @dataclass(frozen=True)
 class Found:
-    """What a file is."""
+    """What a file turned out to be, in words and by the formats that read it."""
 
     kind: str
     """npz, npy, pt, json, csv, or another word for what no format comes in."""
@@ -64,12 +64,12 @@ class Found:
     """What to do before it can be imported."""
 
     def may_be(self, name: str) -> bool:
-        """Whether a file like this can be of the format `name`."""
+        """Return whether a file like this can be of the format `name`."""
         return self.kind in KINDS.get(name, (self.kind,)) and (not self.formats or name in self.formats)
 
 
 def mistaken(source: Path, name: str) -> UserError | None:
-    """The line for a user who gave `source` to the importer `name`, where it is another one's; None where it is not.
+    """Return the error for a user who gave `source` to the importer `name`, where it is another one's, else None.
 
     Of a folder, a file of the right format excuses all others.
     """
@@ -85,7 +85,7 @@ def mistaken(source: Path, name: str) -> UserError | None:
 
 
 def recognise(path: Path) -> Found | None:
-    """What the file at `path` is; None where its first bytes do not tell."""
+    """Return what the file at `path` is; None where its first bytes do not tell."""
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD)
@@ -114,7 +114,6 @@ def _recognised(head: bytes, name: str) -> Found | None:
 
 
 def _gzipped(head: bytes, name: str) -> Found:
-    """What a gzip file is a file of."""
     advice = f"Decompress it first: gunzip {shlex.quote(name)}."
     inside = _recognised(zlib.decompressobj(wbits=31).decompress(head, HEAD), "")
     if inside is None:
@@ -123,7 +122,7 @@ def _gzipped(head: bytes, name: str) -> Found:
 
 
 def _archive(path: Path) -> Found:
-    """An .npz file, by the names and shapes of its arrays, or a .pt file of PyTorch."""
+    """Return an .npz file, by the names and shapes of its arrays, or a .pt file of PyTorch."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("/data.pkl") for name in names):
@@ -135,17 +134,17 @@ def _archive(path: Path) -> Found:
         for name in arrays:
             with archive.open(name) as member:
                 shapes[name.removesuffix(".npy")] = array_head(member.read(HEAD_BYTES))[0]
-    told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     formats = tuple(
         form for name, form in ARRAY_NAMES.items() if any(re.fullmatch(rf"{name}(_[0-9]+)?", held) for held in shapes)
     )
     if not formats and [len(shape) for shape in shapes.values()] == [2]:
         formats = ("counts",)
-    return Found("npz", f"an .npz file of {told:.200}", formats[:1])
+    return Found("npz", f"an .npz file of {listed:.200}", formats[:1])
 
 
 def _array(shape: tuple[int, ...]) -> Found:
-    """An .npy file: counts where it has two axes; with three it may be counts or expert ids."""
+    """Return an .npy file: counts where it has two axes; with three it may be counts or expert ids."""
     what = f"one array {shape} without a name"
     if len(shape) == 3:
         advice = "Ids of experts get names: numpy.savez(PATH, expert_ids=..., prompt_len=...) for arrays. Or counts:"
@@ -170,7 +169,6 @@ def _text(head: bytes) -> Found | None:
 
 
 def _json(text: str) -> Found:
-    """JSON, by the keys in its head."""
     what = "JSON lines" if _has_lines(text) else "JSON"
     for key, formats in JSON_KEYS.items():
         if f'"{key}"' in text:
@@ -180,7 +178,7 @@ def _json(text: str) -> Found:
 
 
 def _has_lines(text: str) -> bool:
-    """Whether one document a line is what JSON text begins with."""
+    """Return whether one document a line is what JSON text begins with."""
     first, _, rest = text.partition("\n")
     try:
         return rest.lstrip()[:1] in ("{", "[") and json.loads(first) is not None

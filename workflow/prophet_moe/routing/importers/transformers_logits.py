@@ -52,7 +52,6 @@ def read(source: Path, router: Router, origin: Origin) -> Trace:
 
 
 def _layers(arrays: dict[str, NDArray], router: Router, source: Path) -> list[NDArray[np.floating]]:
-    """L arrays (batch, seq, E)."""
     numbered = {int(m[1]): name for name in arrays if (m := re.fullmatch(r"router_logits_([0-9]+)", name))}
     if "router_logits" in arrays:
         layers = list(np.atleast_1d(arrays["router_logits"]))
@@ -67,7 +66,6 @@ def _layers(arrays: dict[str, NDArray], router: Router, source: Path) -> list[ND
 
 
 def _batched(logits: NDArray, arrays: dict[str, NDArray], router: Router, source: Path) -> NDArray[np.floating]:
-    """One layer as (batch, seq, E)."""
     if logits.dtype.kind != "f" or logits.ndim not in (2, 3) or logits.shape[-1] != router.experts:
         expected = f"numbers of shape (batch, seq, {router.experts}) or (batch x seq, {router.experts})"
         raise fault(source, f"router logits of a layer are {logits.dtype} of shape {logits.shape}, expected {expected}")

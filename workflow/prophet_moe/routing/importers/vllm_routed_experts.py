@@ -49,33 +49,35 @@ from prophet_moe.routing.trace import Origin, Router, Trace
 def read(source: Path, router: Router, origin: Origin) -> Trace:
     """Read one .npz file or a folder of them; the files' names are kept in the notes, under "sequences"."""
     files = files_of(source, ".npz")
-    found = [_sequence(path, router) for path in files]
+    parsed = [_sequence(path, router) for path in files]
     origin = with_notes(origin, sequences=[{"file": path.name} for path in files])
-    origin = with_remarks(origin, missing_told(missing for _, missing in found))
-    return trace_of([sequence for sequence, _ in found], router, origin, source, ranked=False)
+    origin = with_remarks(origin, missing_told(missing for _, missing in parsed))
+    return trace_of([sequence for sequence, _ in parsed], router, origin, source, ranked=False)
 
 
 def _sequence(path: Path, router: Router) -> tuple[Sequence, str]:
-    """One request's tokens, and which are missing; how many of them are generated is never assumed."""
+    """Return one request's tokens, and which are missing; how many of them are generated is never assumed."""
     arrays = read_named_arrays(path)
     ids = _routed(arrays, "routed_experts", router, path)
-    told = scalar(arrays, "prompt_len", path) if "prompt_len" in arrays else None
+    prompt_length = scalar(arrays, "prompt_len", path) if "prompt_len" in arrays else None
     generated = scalar(arrays, "generated_len", path) if "generated_len" in arrays else None
     if "prompt_routed_experts" in arrays:
         prompt_ids = _routed(arrays, "prompt_routed_experts", router, path)
-        prompt = len(prompt_ids) if told is None else told
+        prompt = len(prompt_ids) if prompt_length is None else prompt_length
         if prompt < len(prompt_ids):
             raise fault(path, f"prompt_len is {prompt}, prompt_routed_experts has {len(prompt_ids)}")
         if not np.array_equal(ids[: len(prompt_ids)], prompt_ids):
             ids = np.concatenate([prompt_ids, ids])
         first = prompt - len(prompt_ids)
         return whole_sequence(ids, prompt, first), "first" if first else ""
-    if told is None:
+    if prompt_length is None:
         raise fault(path, "does not tell prompt from generated tokens, expected prompt_len or prompt_routed_experts")
-    if generated is None and told > len(ids):
-        raise fault(path, f"prompt_len is {told}, routed_experts has only {len(ids)} tokens, and no generated_len")
-    first, missing = first_position(len(ids), told, generated, None, path)
-    return whole_sequence(ids, told, first), missing
+    if generated is None and prompt_length > len(ids):
+        raise fault(
+            path, f"prompt_len is {prompt_length}, routed_experts has only {len(ids)} tokens, and no generated_len"
+        )
+    first, missing = first_position(len(ids), prompt_length, generated, None, path)
+    return whole_sequence(ids, prompt_length, first), missing
 
 
 def _routed(arrays: dict[str, NDArray], name: str, router: Router, path: Path) -> NDArray[np.uint16]:

@@ -4,8 +4,8 @@ A cache per layer, decode, one sequence at a time: what engines publish. Layers 
 generated sequence is an independent chain, and a curve is the mean over chains.
 
 A hit curve of single sequences says little about which experts are popular over all text: a favour of the sequence acts
-the same. So the spread of popularity is fitted to the variation of the law for u(B) (`law.dirichlet_occupancy`), and
-generated sequences share as many experts as that law says.
+the same. So the spread of popularity is fitted to the popularity CV of the law for u(B) (`law.dirichlet_occupancy`),
+and generated sequences share as many experts as that law says.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ Floats = NDArray[np.float64]
 Start = Literal["cold", "warm"]
 Lookup = Literal["ask", "request"]
 
-VARIATION = 0.484
-"""Pooled variation of popularity of the four recorded traces: staggered, tables/data/routing_variation.csv."""
+POPULARITY_CV = 0.484
+"""Pooled popularity CV of the four recorded traces: staggered, tables/data/routing_variation.csv."""
 SMALLEST_WEIGHT = 1e-6
-"""Of an expert, over the largest: keeps every expert possible where the gamma distribution is very skewed."""
-VARIATION_WEIGHT = 0.01
-"""Squared error of the variation, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
+"""Least weight of an expert over the largest: keeps every expert possible where the distribution is very skewed."""
+POPULARITY_CV_WEIGHT = 0.01
+"""Squared error of the popularity CV, in units of squared errors of a hit rate: 0.01 of it is worth 0.1 points."""
 PRIOR_WEIGHT = 1e-6
 """Squared distance from where a search starts, per unit of a logarithm: decides where few points leave a choice."""
 STEP = 0.5
@@ -54,7 +54,7 @@ class Scalars:
     """Standard deviation of the experts' weights over their mean."""
 
     def parameters(self, router: Router) -> Parameters:
-        """Generator parameters for a router of any number of experts, choices and layers."""
+        """Return the generator parameters for a router of any number of experts, choices and layers."""
         layers = len(router.layers)
         weights = np.tile(gamma_weights(router.experts, self.spread), (layers, 1))
         structure = (-np.inf, self.persistence, self.affinity, self.drift, self.drift_tokens)
@@ -89,7 +89,7 @@ class Setting:
 
     @property
     def uncounted(self) -> int:
-        """Tokens that fill the cache before any is counted."""
+        """Return the number of tokens that fill the cache before any is counted."""
         return self.tokens if self.start == "warm" else 0
 
 
@@ -126,13 +126,12 @@ def hit_curve(scalars: Scalars, router: Router, setting: Setting, seed: int, cha
 def chain_choices(scalars: Scalars, router: Router, tokens: int, seed: int, chains: Chains) -> NDArray[np.uint16]:
     """(chains, tokens, k): the choices of generated tokens, one chain per layer and sequence."""
     short = replace(router, layers=tuple(range(chains.layers)))
-    made = generate(scalars.parameters(short), chains.sequences, tokens, seed).experts
-    by_chain = made.reshape(chains.sequences, tokens, chains.layers, -1).transpose(0, 2, 1, 3)
+    generated = generate(scalars.parameters(short), chains.sequences, tokens, seed).experts
+    by_chain = generated.reshape(chains.sequences, tokens, chains.layers, -1).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(by_chain).reshape(-1, tokens, router.top_k)
 
 
 def _measured(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Floats:
-    """(E,): hit rates of chains (chains, tokens, k)."""
     uncounted, requests = setting.uncounted, choices[:, setting.uncounted :].size
     if setting.lookup == "request":
         uncounted *= choices.shape[2]
@@ -141,7 +140,7 @@ def _measured(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Fl
 
 
 def rates_at(curve: Floats, slots: Sequence[float] | Floats) -> Floats:
-    """Hit rates of a curve (E,) at slots from 1 on, or at shares of the experts below 1; linear between whole slots.
+    """Return hit rates of a curve (E,) at slots from 1 on, or at shares of the experts below 1, linear between.
 
     A cache of no slot hits nothing.
     """
@@ -150,8 +149,8 @@ def rates_at(curve: Floats, slots: Sequence[float] | Floats) -> Floats:
     return np.interp(places, np.arange(len(curve) + 1), np.concatenate([[0.0], curve]))
 
 
-def popularity_variation(choices: NDArray[np.uint16], experts: int) -> float:
-    """Standard deviation of the experts' popularity over its mean, from chains (chains, tokens, k) that share it.
+def chain_popularity_cv(choices: NDArray[np.uint16], experts: int) -> float:
+    """Estimate the popularity CV from choices (chains, tokens, k) of chains that share it.
 
     The mean square of the popularity is estimated by products over different chains, so that what a chain prefers
     does not count. 0 where the estimate of the variance is negative.
@@ -170,16 +169,16 @@ def fit_curve(
     tokens: int,
     start: Start = "cold",
     lookup: Lookup = "ask",
-    variation: float = VARIATION,
+    popularity_cv: float = POPULARITY_CV,
     seed: int = 0,
     chains: Chains | None = None,
     evaluations: int = 400,
 ) -> Scalars:
-    """The numbers whose generated traces meet published hit rates of a per-layer LRU cache.
+    """Fit the numbers whose generated traces meet published hit rates of a per-layer LRU cache.
 
     `points` are (slots or resident share, hit rate), as `rates_at` takes them. Nelder and Mead's search minimises the
     root of the mean fourth power of the errors, so that no point is far off for the sake of others, from each of
-    BEGINNINGS with at most `evaluations`. All use the same seed: judge the result with another one. A point outside
+    BEGINNINGS with at most `evaluations`. All use the same seed: evaluate the result with another one. A point outside
     its range is a UserError.
     """
     check_points(points, router.experts)
@@ -189,16 +188,16 @@ def fit_curve(
     def loss(coordinates: Floats, beginning: Floats) -> float:
         choices = chain_choices(_scalars(coordinates), router, setting.uncounted + tokens, seed, chains)
         errors = rates_at(_measured(choices, router.experts, setting), slots) - hits
-        skew = popularity_variation(choices, router.experts) - variation
+        skew = chain_popularity_cv(choices, router.experts) - popularity_cv
         prior = ((coordinates - beginning) ** 2).sum()
-        return float(np.sqrt((errors**4).mean()) + VARIATION_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
+        return float(np.sqrt((errors**4).mean()) + POPULARITY_CV_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
 
-    found = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
-    return _scalars(min(found, key=lambda each: each.fun).x)
+    results = [_searched(loss, _coordinates(beginning), evaluations) for beginning in BEGINNINGS]
+    return _scalars(min(results, key=lambda each: each.fun).x)
 
 
 def _searched(loss: Callable[[Floats, Floats], float], beginning: Floats, evaluations: int) -> OptimizeResult:
-    """What Nelder and Mead's search from a beginning finds within a number of evaluations."""
+    """Return what Nelder and Mead's search from a beginning finds within a number of evaluations."""
     corners = beginning + STEP * np.eye(len(beginning) + 1, len(beginning), -1)
     options = {"initial_simplex": corners, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-8}
     return minimize(loss, beginning, args=(beginning,), method="Nelder-Mead", options=options)
@@ -216,12 +215,12 @@ def check_points(points: Sequence[tuple[float, float]], experts: int) -> None:
 
 
 def _coordinates(scalars: Scalars) -> Floats:
-    """What is searched over: the logit of the persistence, the logarithms of the others."""
+    """Return what is searched over: the logit of the persistence, the logarithms of the others."""
     persistence, *others = astuple(scalars)
     return np.array([logit(persistence), *np.log(others)])
 
 
 def _scalars(coordinates: Floats) -> Scalars:
-    """The inverse of `_coordinates`, bounded far outside of what real routing needs."""
+    """Return the inverse of `_coordinates`, bounded far outside of what real routing needs."""
     persistence, *others = coordinates.clip(-8, 8)
     return Scalars(float(expit(persistence)), *(float(np.exp(other)) for other in others))

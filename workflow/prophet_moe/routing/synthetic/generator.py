@@ -37,7 +37,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Parameters:
-    """Of a generator; L layers, E experts."""
+    """Parameters of a generator of routing traces for L layers and E experts."""
 
     router: Router
     load: Floats
@@ -47,7 +47,7 @@ class Parameters:
     coupling: Floats
     """(L,): log odds; the first means nothing."""
     persistence: Floats
-    """(L,): probabilities."""
+    """(L,): probability that a choice of the token before is kept."""
     affinity: Floats
     """(L,): standard deviation of the logarithm of a sequence's favours, the part that stays."""
     drift: Floats = field(default_factory=lambda: np.zeros(1))
@@ -56,12 +56,12 @@ class Parameters:
     """(L,), or (1,) for all layers: tokens in which the correlation of the drift falls to 1/e, above 0."""
 
     def to_json(self) -> str:
-        """These parameters as a JSON object."""
+        """Return these parameters as the text of a JSON object."""
         return json.dumps(asdict(self), default=lambda array: array.tolist())
 
     @classmethod
     def from_json(cls, text: str) -> "Parameters":
-        """The parameters that `to_json` wrote."""
+        """Read the parameters back from what `to_json` wrote."""
         fields = json.loads(text)
         router = fields.pop("router")
         return cls(
@@ -71,7 +71,22 @@ class Parameters:
 
 
 def generate(parameters: Parameters, sequences: int, tokens_per_sequence: int, seed: int) -> Trace:
-    """A trace of `sequences` x `tokens_per_sequence` decode tokens; a sequence does not depend on how many follow."""
+    """Generate a synthetic routing trace of decode tokens.
+
+    Parameters
+    ----------
+    parameters : Parameters
+        Load, coupling, persistence and affinity by layer.
+    sequences, tokens_per_sequence : int
+        The size of the trace.
+    seed : int
+        A sequence depends on this and on its number alone, not on how many follow.
+
+    Returns
+    -------
+    Trace
+        Unranked choices of `sequences` x `tokens_per_sequence` tokens.
+    """
     router, tokens = parameters.router, sequences * tokens_per_sequence
     layers = len(router.layers)
     partner, ratio = partners(parameters.load)
@@ -176,7 +191,7 @@ def _thresholds(partner, odds, persistence, favour):
 
 @njit(cache=True)
 def alias_tables(weights):
-    """Tables (L, E) to draw e with probability proportional to `weights` (L, E) (Walker 1977, Vose 1991).
+    """Return tables (L, E) to draw e in proportion to `weights` (L, E) (Walker 1977, Vose 1991).
 
     A cell c drawn uniformly stands for itself where a number below 2^ALIAS_BITS is under cut[c], else for other[c].
     """
@@ -209,7 +224,7 @@ def alias_tables(weights):
 
 @njit(cache=True)
 def draw(cut, other, bits):
-    """One expert from a row of alias tables, by the lowest CELL_BITS + ALIAS_BITS of `bits`."""
+    """Return one expert from a row of alias tables, by the lowest CELL_BITS + ALIAS_BITS of `bits`."""
     cell = np.int64(((bits & np.uint64(2**CELL_BITS - 1)) * np.uint64(len(cut))) >> np.uint64(CELL_BITS))
     side = np.int64((bits >> np.uint64(CELL_BITS)) & np.uint64(2**ALIAS_BITS - 1))
     return cell if side < cut[cell] else other[cell]
@@ -217,7 +232,7 @@ def draw(cut, other, bits):
 
 @njit(cache=True)
 def mix(state):
-    """64 random bits: the output function of splitmix64 (Steele et al. 2014)."""
+    """Return 64 random bits from `state` by the output function of splitmix64 (Steele et al. 2014)."""
     mixed = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

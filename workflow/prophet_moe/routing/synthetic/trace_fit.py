@@ -24,12 +24,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a generator is fitted to."""
+    """The statistics of a trace that a generator is fitted to."""
 
     load: Floats
-    """(L, E)."""
+    """(L, E): share of each expert in all choices."""
     overlap: Floats
-    """(L,): of consecutive tokens."""
+    """(L,): overlap of the choices of consecutive tokens."""
     recall: Floats
     """(L - 1,): recall@k of naive Bayes on the layer before."""
     distinct: Floats
@@ -51,12 +51,12 @@ def moments(trace: Trace, window: int, sample: Sample, seed: int) -> Moments:
 
 
 def _thinned(trace: Trace, tokens: int) -> Trace:
-    """About `tokens` tokens, evenly spread; all where there are fewer."""
+    """Return about `tokens` tokens, evenly spread; all where there are fewer."""
     return trace.select(np.arange(len(trace)) % max(1, len(trace) // tokens) == 0)
 
 
 def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int = 0) -> Parameters:
-    """Parameters whose traces have the moments of `trace`.
+    """Return the generator parameters whose traces have the moments of `trace`.
 
     Every round generates a sample and moves each parameter by what its moment lacks: weights by the load, coupling by
     the recall, persistence by the overlap, affinity by the distinct experts of 2E/k tokens. The last half of the rounds
@@ -71,22 +71,22 @@ def fit(trace: Trace, rounds: int = 24, sample: Sample | None = None, seed: int 
     now = Parameters(router, target.load, target.load, np.zeros(layers), np.full(layers, 0.2), np.ones(layers))
     visited = []
     for step in range(rounds):
-        made = generate(now, sample.sequences, sample.tokens_per_sequence, seed + step)
-        now = _moved(now, target, moments(made, window, sample, seed))
+        generated = generate(now, sample.sequences, sample.tokens_per_sequence, seed + step)
+        now = _moved(now, target, moments(generated, window, sample, seed))
         visited.append(now)
     late = visited[rounds // 2 :]
     moving = ("weights", "coupling", "persistence", "affinity")
     return replace(now, **{name: np.mean([getattr(each, name) for each in late], axis=0) for name in moving})
 
 
-def _moved(now: Parameters, target: Moments, found: Moments) -> Parameters:
-    """The parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
-    missing = np.concatenate([[0], target.recall - found.recall])
-    weights = now.weights * np.sqrt((target.load / found.load.clip(target.load.min())).clip(0.5, 2))
+def _moved(now: Parameters, target: Moments, measured: Moments) -> Parameters:
+    """Return the parameters one step on; bounds keep a moment that cannot be reached from driving one without end."""
+    missing = np.concatenate([[0], target.recall - measured.recall])
+    weights = now.weights * np.sqrt((target.load / measured.load.clip(target.load.min())).clip(0.5, 2))
     return replace(
         now,
         weights=weights / weights.sum(axis=1, keepdims=True),
         coupling=np.clip(now.coupling + 4 * missing, -7, 7),
-        persistence=np.clip(now.persistence + target.overlap - found.overlap, 0, 0.98),
-        affinity=np.sqrt(np.clip(now.affinity**2 + 4 * np.log(found.distinct / target.distinct), 0, 9)),
+        persistence=np.clip(now.persistence + target.overlap - measured.overlap, 0, 0.98),
+        affinity=np.sqrt(np.clip(now.affinity**2 + 4 * np.log(measured.distinct / target.distinct), 0, 9)),
     )

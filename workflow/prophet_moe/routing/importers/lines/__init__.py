@@ -47,7 +47,7 @@ from prophet_moe.routing.trace import Origin, Router, Trace
 SUFFIXES = (".csv", ".tsv", ".txt", ".log", ".jsonl", ".ndjson", ".json", ".bin", ".gz")
 STATED = {"n_layer": "hidden_layers", "n_expert": "experts", "n_expert_used": "top_k"}
 """Names in a header, and what they state."""
-TOLD = 12
+MOST_REMARKS = 12
 """Lines that are told at most."""
 PER_LAYER = ("layer", "expert_bytes", "dense_bytes")
 PAIR = re.compile(r"(?<!\w)(\w+)=([^=]*)(?=\s\w|$)")
@@ -72,70 +72,77 @@ def read(
     sequences: list[Sequence] = []
     about: list[dict[str, str]] = []
     notes: dict[str, Any] = {}
-    told: list[str] = []
+    remarks: list[str] = []
     ranked, run = True, None
     for path in files_of(source, *SUFFIXES):
         entries, stated = entries_of(path, columns, asked)
         if prompt_tokens is not None and entries.phase is not None:
             raise fault("--prompt-tokens", f"got {prompt_tokens}, but {path} states the phase of every token")
-        found = router_of(entries, router, stated)
-        if run is not None and found != run:
-            raise fault(path, f"is of k = {found.top_k}, layers {list(found.layers)}; the files before it are not")
-        run = found
+        described = router_of(entries, router, stated)
+        if run is not None and described != run:
+            raise fault(
+                path, f"is of k = {described.top_k}, layers {list(described.layers)}; the files before it are not"
+            )
+        run = described
         parts, left_out = sequences_of(entries, run, prompt_tokens or 0)
         sequences += parts
         about += [{"file": path.name}] * len(parts)
         ranked &= entries.ranked
-        told += _told(entries, len(parts), left_out, router, run)
+        remarks += _remarks_on(entries, len(parts), left_out, router, run)
         notes[path.name] = dict(stated.notes) | dict(entries.notes)
-    origin = with_remarks(with_notes(origin, sequences=about, lines=notes), _few(told))
+    origin = with_remarks(with_notes(origin, sequences=about, lines=notes), _few(remarks))
     return trace_of(sequences, run, origin, source, ranked=ranked)
 
 
-def _told(entries: Entries, sequences: int, left_out: int, router: Router | str, run: Router) -> list[str]:
-    """What the user should know was made of one file."""
-    name, told = entries.path.name, []
+def _remarks_on(entries: Entries, sequences: int, left_out: int, router: Router | str, run: Router) -> list[str]:
+    """Return what the user should know of how one file was read."""
+    name, remarks = entries.path.name, []
     if isinstance(router, str):
         layers = f"{len(run.layers)} MoE layers ({run.layers[0]} to {run.layers[-1]})"
-        told.append(f"{name}: model {router!r} is not in config/; taken from the file: E = {run.experts}, {layers}")
+        remarks.append(f"{name}: model {router!r} is not in config/; taken from the file: E = {run.experts}, {layers}")
     elif router.top_k != run.top_k:
-        told.append(f"{name}: the run used {run.top_k} experts of a token, {router.model} has {router.top_k}")
+        remarks.append(f"{name}: the run used {run.top_k} experts of a token, {router.model} has {router.top_k}")
     if entries.sequence is None and sequences > 1:
-        told.append(f"{name}: {sequences} sequences, as positions start anew {sequences - 1} times")
+        remarks.append(f"{name}: {sequences} sequences, as positions start anew {sequences - 1} times")
     if left_out:
-        told.append(f"{name}: {left_out} prompt tokens left out: the last MoE layer was not run for them")
+        remarks.append(f"{name}: {left_out} prompt tokens left out: the last MoE layer was not run for them")
     if unnumbered := entries.notes.get("lines_without_token"):
-        told.append(f"{name}: {unnumbered} lines left out: prompt tokens without a position")
+        remarks.append(f"{name}: {unnumbered} lines left out: prompt tokens without a position")
     if together := entries.notes.get("lines_of_many_tokens"):
-        told.append(f"{name}: {together} lines left out: they name the experts of many tokens together")
+        remarks.append(f"{name}: {together} lines left out: they name the experts of many tokens together")
     if entries.phase is None:
-        told.append(f"{name}: no phase is stated: decode tokens, but for --prompt-tokens")
+        remarks.append(f"{name}: no phase is stated: decode tokens, but for --prompt-tokens")
     if recorded := entries.notes.get("recorded_cache"):
         phases = recorded.get("by_phase", {}).items()
         rates = "".join(f", {phase} {found['hit_rate']:.1%}" for phase, found in phases)
-        told.append(f"{name}: the run's own cache: {recorded['hit_rate']:.1%} of {recorded['requests']:,} hit{rates}")
-    return told
+        remarks.append(
+            f"{name}: the run's own cache: {recorded['hit_rate']:.1%} of {recorded['requests']:,} hit{rates}"
+        )
+    return remarks
 
 
-def _few(told: list[str]) -> list[str]:
-    """The first lines of what there is to tell of many files."""
-    return told if len(told) <= TOLD else [*told[:TOLD], f"and {len(told) - TOLD} lines more of this kind"]
+def _few(remarks: list[str]) -> list[str]:
+    """Return the first lines of what there is to tell of many files."""
+    return (
+        remarks
+        if len(remarks) <= MOST_REMARKS
+        else [*remarks[:MOST_REMARKS], f"and {len(remarks) - MOST_REMARKS} lines more of this kind"]
+    )
 
 
-def entries_of(path: Path, columns: str | None, told: Stated) -> tuple[Entries, Stated]:
-    """The entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
+def entries_of(path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
+    """Return the entries of one file in whatever form, prompt tokens that lack a layer included, and what it states."""
     content = read_bytes(path)
     if b"\0" in content[:64]:
-        return forms.binary_entries(content, path, told)
+        return forms.binary_entries(content, path, stated)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise fault(path, f"neither text (byte {error.start} is not UTF-8) nor records of int32") from None
-    return _of_text(text, path, columns, _header(text, path, told))
+    return _of_text(text, path, columns, _header(text, path, stated))
 
 
 def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of a text, in whatever form."""
     lines = lines_of(text, path)
     first = lines.text[0].lstrip()
     if first[0] == "[" or (first[0] == "{" and not _is_line(lines)):
@@ -150,16 +157,16 @@ def _of_text(text: str, path: Path, columns: str | None, stated: Stated) -> tupl
 
 
 def _is_line(lines: Lines) -> bool:
-    """Whether the first line is a JSON object of its own, and no document on one line."""
+    """Return whether the first line is a JSON object of its own, and no document on one line."""
     try:
-        found = json.loads(lines.text[0])
+        content = json.loads(lines.text[0])
     except (ValueError, RecursionError):
         return len(lines.text) > 1 and lines.text[1].lstrip()[0] == "{"
-    return len(lines.text) > 1 or not forms.DOCUMENT.intersection(found)
+    return len(lines.text) > 1 or not forms.DOCUMENT.intersection(content)
 
 
-def _header(text: str, path: Path, told: Stated) -> Stated:
-    """What the `#` lines state, besides what the command line does."""
+def _header(text: str, path: Path, asked: Stated) -> Stated:
+    """Return what the `#` lines state, besides what the command line does."""
     notes: dict[str, Any] = {}
     layers: dict[int, dict[str, int]] = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -178,22 +185,22 @@ def _header(text: str, path: Path, told: Stated) -> Stated:
         for name in ("model", "arch", *STATED):
             if name in values:
                 notes[name] = _number(values[name], name, where) if name in STATED else values[name]
-    found = {STATED[name]: notes[name] for name in STATED if name in notes}
+    stated = {STATED[name]: notes[name] for name in STATED if name in notes}
     for name in ("n_expert", "n_expert_used"):
         if name in notes and not 0 < notes[name] <= EXPERTS:
             raise fault(path, f"states {name}={notes[name]}, expected a number from 1 to {EXPERTS}")
     with_experts = tuple(layer for layer in sorted(layers) if layers[layer].get("expert_bytes"))
     if with_experts:
-        found["layers"] = with_experts
+        stated["layers"] = with_experts
         notes |= {
             name: {str(layer): layers[layer][name] for layer in sorted(layers) if name in layers[layer]}
             for name in PER_LAYER[1:]
         }
     for name in ("experts", "top_k"):
-        said, asked = found.get(name), getattr(told, name)
-        if None not in (said, asked) and said != asked:
-            raise fault(path, f"states {name} {said}, the command line {asked}")
-    return replace(told, **found, notes=notes)
+        in_file, given = stated.get(name), getattr(asked, name)
+        if None not in (in_file, given) and in_file != given:
+            raise fault(path, f"states {name} {in_file}, the command line {given}")
+    return replace(asked, **stated, notes=notes)
 
 
 def _number(value: str, name: str, where: str) -> int:

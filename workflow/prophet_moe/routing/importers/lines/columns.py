@@ -40,7 +40,7 @@ Roles = dict[str, list[str]]
 
 
 def roles_of(names: list[str], chosen: str | None, where: str | Path) -> Roles:
-    """What the columns `names` say; `chosen` such as token=pos,experts=e0..e5 goes before the table of known names."""
+    """Return what the columns `names` say; `chosen`, such as token=pos,experts=e0..e5, goes before the known names."""
     if len(names) > COLUMNS:
         raise fault(where, f"has {len(names)} columns, expected at most {COLUMNS}")
     if twice := next((name for name, times in Counter(names).items() if times > 1), None):
@@ -71,7 +71,7 @@ def roles_of(names: list[str], chosen: str | None, where: str | Path) -> Roles:
 
 
 def _found(role: str, names: list[str], where: str | Path | None) -> list[str]:
-    """The columns that say `role` by their names."""
+    """Return the columns that say `role` by their names."""
     plain = [name for name in names if name.lower() in KNOWN[role]]
     numbered = [_numbers(names, stem) for stem in NUMBERED.get(role, ())]
     found = [columns for columns in numbered if columns]
@@ -82,7 +82,7 @@ def _found(role: str, names: list[str], where: str | Path | None) -> list[str]:
 
 
 def _numbers(names: list[str], stem: str) -> list[str]:
-    """The columns <stem>0, <stem>1, ... in that order, from 0 or 1 on."""
+    """Return the columns <stem>0, <stem>1, ... in that order, from 0 or 1 on."""
     numbers = {int(match[1]): name for name in names if (match := re.fullmatch(f"{stem}([0-9]{{1,4}})", name.lower()))}
     ordered = sorted(numbers)
     whole = ordered and ordered[0] < 2 and ordered[-1] - ordered[0] == len(ordered) - 1
@@ -90,7 +90,7 @@ def _numbers(names: list[str], stem: str) -> list[str]:
 
 
 def _named(wanted: str, names: list[str]) -> list[str]:
-    """The columns of one item of the command line: nothing, a name, or a range e0..e5."""
+    """Return the columns of one item of the command line: nothing, a name, or a range e0..e5."""
     match = re.fullmatch(r"(.*?)([0-9]{1,9})\.\.(.*?)([0-9]{1,9})", wanted)
     if not wanted:
         return []

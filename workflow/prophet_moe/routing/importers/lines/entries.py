@@ -59,18 +59,18 @@ class Entries:
     """What `line` counts."""
 
     def fault(self, row: int | np.integer, problem: str) -> UserError:
-        """The error about the entry `row`."""
+        """Return the UserError about the entry number `row`."""
         return fault(f"{self.path}: {self.unit} {self.line[row]}", problem)
 
     def select(self, rows: NDArray) -> "Entries":
-        """The entries `rows`, a mask or an order."""
+        """Return the entries that `rows` names: a mask, or row numbers in their new order."""
         names = ("line", "layer", "experts", "token", "sequence", "phase")
         columns = {name: getattr(self, name) for name in names}
         return replace(self, **{name: None if values is None else values[rows] for name, values in columns.items()})
 
 
 def router_of(entries: Entries, router: Router | str, stated: Stated) -> Router:
-    """The router of the run: the model's, with the k of the file where the file states a smaller one.
+    """Return the router of the run: the model's, with the k of the file where the file states a smaller one.
 
     Of a model that only has a name, the file must state the number of experts.
     """
@@ -101,13 +101,13 @@ def router_of(entries: Entries, router: Router | str, stated: Stated) -> Router:
     return replace(router, top_k=top_k)
 
 
-def _agree(path: Path, what: str, stated: Any, known: Any, router: Router) -> None:
-    if stated is not None and stated != known:
-        raise fault(path, f"states {what} {stated}, {router.model} has {known}")
+def _agree(path: Path, what: str, stated: Any, expected: Any, router: Router) -> None:
+    if stated is not None and stated != expected:
+        raise fault(path, f"states {what} {stated}, {router.model} has {expected}")
 
 
 def sequences_of(entries: Entries, router: Router, prompt_tokens: int = 0) -> tuple[list[Sequence], int]:
-    """The sequences, and how many prompt tokens were left out because the last layer was not run for them.
+    """Return the sequences, and how many prompt tokens were left out because the last layer was not run for them.
 
     Engines run the last layer only for tokens whose logits they need: of a prompt, for its last. Where no phase is
     stated, the first `prompt_tokens` of every sequence are its prompt.
@@ -128,7 +128,7 @@ def sequences_of(entries: Entries, router: Router, prompt_tokens: int = 0) -> tu
 
 
 def _check_choices(entries: Entries, router: Router) -> None:
-    """Every layer is one of the model's, every id below E and only once in an entry."""
+    """Return every layer is one of the model's, every id below E and only once in an entry."""
     wrong = ~np.isin(entries.layer, router.layers)
     if wrong.any():
         row = np.argmax(wrong)
@@ -151,7 +151,6 @@ def _check_choices(entries: Entries, router: Router) -> None:
 
 
 def _in_order(entries: Entries) -> Entries:
-    """The entries of one sequence after another."""
     if entries.sequence is None:
         return entries
     return entries.select(np.argsort(entries.sequence, kind="stable"))
@@ -226,15 +225,14 @@ def _complete(
     wrong = ~whole & ~(trimmed & prompt & (place < last_whole))
     if wrong.any():
         token = np.argmax(wrong)
-        found = entries.layer[starts[token] : starts[token] + held[token]]
-        missing = np.setdiff1d(layers, found)[0]
+        present = entries.layer[starts[token] : starts[token] + held[token]]
+        missing = np.setdiff1d(layers, present)[0]
         last = starts[token] + held[token] - 1
         raise entries.fault(last, f"its token has {held[token]} of {len(layers)} layers, layer {missing} is missing")
     return whole, int((~whole).sum())
 
 
 def _phases(entries: Entries, sequence: Integers, starts: Integers, prompt_tokens: int) -> NDArray[np.uint8]:
-    """(T,): the phases of the tokens."""
     if entries.phase is None:
         first = _changes(sequence[starts])
         opens = np.flatnonzero(first)

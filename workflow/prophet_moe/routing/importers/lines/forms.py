@@ -17,7 +17,7 @@ from prophet_moe.routing.importers.reading import fault
 from prophet_moe.routing.trace import DECODE, PREFILL
 
 ATLAS = "routing-trace-export"
-"""In the schema of a routing atlas."""
+"""What the schema of a routing atlas contains."""
 LISTS = ("trace", "entries", "data")
 DOCUMENT = {*LISTS, "schema"}
 """Keys of a document, as opposed to a JSON line."""
@@ -27,7 +27,7 @@ LAYER_OF_TENSOR = re.compile(r"(?:^|[._-])(?:blk|layers?)[._](\d+)|-(\d+)")
 
 
 def colibri_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
-    """Lines `<call> <row> <layer> <id>:<gate> ...`: a token is a row of a call."""
+    """Read lines `<call> <row> <layer> <id>:<gate> ...`, where a token is a row of a call."""
     spaced = replace(lines, text=[line.replace(":", " ") for line in lines.text])
     width = (len(spaced.text[0].split()) - 3) // 2
     ids, gates = ([f"{kind}{number}" for number in range(width)] for kind in "ew")
@@ -40,14 +40,14 @@ def colibri_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
 
 
 def is_tensor_log(line: str) -> bool:
-    """Whether a line is a tensor's name with a number, and ids."""
+    """Return whether a line is a tensor's name with a number, and ids."""
     name, *ids = line.split()
     whole = bool(ids) and all(part.isdecimal() for part in ids)
     return whole and not name[0].isdecimal() and LAYER_OF_TENSOR.search(name) is not None
 
 
 def tensor_log_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
-    """Lines `<tensor name> <id> ...`, a token and layer each; the layer is the number in the name."""
+    """Read lines `<tensor name> <id> ...`, a token and layer each; the layer is the number in the name."""
     split = [line.split(None, 1) for line in lines.text]
     layers: dict[str, str] = {}
     for row, parts in enumerate(split):
@@ -63,33 +63,32 @@ def tensor_log_entries(lines: Lines, stated: Stated) -> tuple[Entries, Stated]:
 
 
 def _headed(lines: Lines, header: str) -> Lines:
-    """The lines under a header of their own."""
     return Lines(lines.path, [header, *lines.text], np.append(0, lines.number))
 
 
 def document_entries(content: Any, path: Path, stated: Stated) -> tuple[Entries, Stated]:
-    """One JSON document: a routing atlas, or a list of entries [layer, e0, ...], nested or flat."""
-    found: Any = content
+    """Return one JSON document: a routing atlas, or a list of entries [layer, e0, ...], nested or flat."""
+    entries: Any = content
     if isinstance(content, dict):
         if ATLAS in str(content.get("schema", "")):
             return _atlas(content, path, stated)
         key = next((name for name in LISTS if name in content), None)
         if key is None:
             raise fault(path, f"has keys {', '.join(map(repr, list(content)[:12]))}, expected trace, entries or data")
-        found = content[key]
+        entries = content[key]
         if "top_k" in content:
             stated = replace(stated, top_k=_whole(content["top_k"], "top_k", path))
-    if not isinstance(found, list) or not found:
-        raise fault(path, f"holds {type(found).__name__}, expected a list of entries [layer, e0, ...]")
-    if not isinstance(found[0], list):
+    if not isinstance(entries, list) or not entries:
+        raise fault(path, f"holds {type(entries).__name__}, expected a list of entries [layer, e0, ...]")
+    if not isinstance(entries[0], list):
         top_k = stated.top_k or stated.usual_top_k
         if top_k is None:
             raise UserError(str(path), "is one flat list and says nothing of k", "Add --top-k K.")
         width = top_k + 1
-        if len(found) % width:
-            raise fault(path, f"holds {len(found)} numbers, expected a multiple of {width}: a layer and k experts")
-        found = [found[start : start + width] for start in range(0, len(found), width)]
-    rows = _matrix(found, path, "entry")
+        if len(entries) % width:
+            raise fault(path, f"holds {len(entries)} numbers, expected a multiple of {width}: a layer and k experts")
+        entries = [entries[start : start + width] for start in range(0, len(entries), width)]
+    rows = _matrix(entries, path, "entry")
     if rows.shape[1] < 2:
         raise fault(f"{path}: entry 1", "holds a layer alone, expected experts after it")
     number = np.arange(1, len(rows) + 1)
@@ -176,7 +175,7 @@ def _prompts(content: dict[str, Any], rows: int, path: Path) -> tuple[Integers, 
 
 
 def binary_entries(content: bytes, path: Path, stated: Stated) -> tuple[Entries, Stated]:
-    """Records of little-endian int32: layer, n_tokens, k, then n_tokens x k ids."""
+    """Read records of little-endian int32: layer, n_tokens, k, then n_tokens x k ids."""
     place, heads = 0, []
     while place < len(content):
         record = f"{path}: record {len(heads) + 1}"
@@ -204,7 +203,7 @@ def binary_entries(content: bytes, path: Path, stated: Stated) -> tuple[Entries,
 
 
 def parsed(text: str, path: Path) -> Any:
-    """A JSON document."""
+    """Parse a JSON document; malformed text is a UserError that names `path`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -47,12 +47,12 @@ class Lines:
     """Where each is in the file, counted from 1."""
 
     def fault(self, row: int | np.integer, problem: str) -> UserError:
-        """The error about one of them."""
+        """Return the UserError about the line number `row`."""
         return fault(f"{self.path}: line {self.number[row]}", problem)
 
 
 def lines_of(text: str, path: Path) -> Lines:
-    """The lines of `text` that are neither blank nor comments; a file without one is refused."""
+    """Return the lines of `text` that are neither blank nor comments; a file without one is refused."""
     kept = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip() and line[0] != "#"]
     if not kept:
         raise fault(path, "holds no line of data")
@@ -60,7 +60,7 @@ def lines_of(text: str, path: Path) -> Lines:
 
 
 def csv_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of lines with one delimiter; without a header, columns are called 1, 2, ... from the left."""
+    """Return the entries of lines with one delimiter; without a header, columns are called 1, 2, ... from the left."""
     delimiter = next((mark for mark in "\t,;" if mark in lines.text[0]), " ")
     if delimiter == " ":
         lines = replace(lines, text=[" ".join(line.split()) for line in lines.text])
@@ -85,7 +85,7 @@ def csv_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entri
 
 
 def json_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entries, Stated]:
-    """The entries of JSON lines, an object each, less objects that are a label or tell of many tokens at once."""
+    """Read the entries of JSON lines, an object each, without labels and objects that tell of many tokens."""
     objects = [_object(lines, row) for row in range(len(lines.text))]
     single = [row for row, found in enumerate(objects) if found.get("n_tokens", 1) == 1]
     kept = [row for row in single if set(objects[row]) != {"label"}]
@@ -106,16 +106,16 @@ def json_entries(lines: Lines, chosen: str | None, stated: Stated) -> tuple[Entr
 
 def _object(lines: Lines, row: int) -> dict[str, Any]:
     try:
-        found = json.loads(lines.text[row])
+        content = json.loads(lines.text[row])
     except (ValueError, RecursionError) as error:
         raise lines.fault(row, f"malformed JSON: {getattr(error, 'msg', 'too large or too deep')}") from None
-    if not isinstance(found, dict):
-        raise lines.fault(row, f"is {type(found).__name__}, expected an object in every line")
-    return found
+    if not isinstance(content, dict):
+        raise lines.fault(row, f"is {type(content).__name__}, expected an object in every line")
+    return content
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Numbers or lists of numbers as they are; else the text of JSON values as a CSV file would have it."""
+    """Return the numbers or lists of numbers as they are; else the text of JSON values as a CSV file would have it."""
     try:
         column = pa.array(values)
         inner = column.flatten() if pa.types.is_list(column.type) else column
@@ -128,7 +128,6 @@ def _column(values: list[Any]) -> pa.Array:
 
 
 def _text(column: pa.Array) -> pa.Array:
-    """The column as text, of lists too."""
     if pa.types.is_list(column.type):
         return pa.array([str(cell) for cell in column.to_pylist()], pa.string())
     return pc.cast(column, pa.string())
@@ -139,7 +138,6 @@ def _are_numbers(column: pa.Array) -> bool:
 
 
 def _cells(lines: Lines, delimiter: str) -> list[str]:
-    """The cells of the first line."""
     try:
         return next(csv.reader([lines.text[0]], delimiter=delimiter, strict=True))
     except csv.Error as error:
@@ -147,7 +145,6 @@ def _cells(lines: Lines, delimiter: str) -> list[str]:
 
 
 def _columns(lines: Lines, names: list[str], roles: Roles, delimiter: str) -> dict[str, pa.Array]:
-    """The columns that say something, as text."""
     wanted = [name for found in roles.values() for name in found]
     content = "\n".join(lines.text).encode()
     wrong: list[Any] = []
@@ -173,13 +170,11 @@ def _columns(lines: Lines, names: list[str], roles: Roles, delimiter: str) -> di
 
 
 def _first(mask: pa.Array | NDArray[np.bool_]) -> int | None:
-    """The first row that is true."""
     values = np.asarray(mask)
     return int(np.argmax(values)) if values.any() else None
 
 
 def _integers(column: pa.Array, name: str, lines: Lines) -> Integers:
-    """(N,): whole numbers."""
     if _are_numbers(column):
         values = column.to_numpy()
         wrong = _first((np.abs(values) >= 2.0**53) | (values != np.floor(values)))
@@ -206,7 +201,7 @@ def _split(column: pa.Array, name: str, lines: Lines) -> tuple[pa.Array, int]:
 
 
 def _one_length(lengths: NDArray[np.integer], name: str, lines: Lines) -> int:
-    """The number that all lists hold, which is not 0."""
+    """Return the number that all lists hold, which is not 0."""
     wrong = _first((lengths != lengths[0]) | (lengths == 0))
     if wrong is not None:
         raise lines.fault(
@@ -216,7 +211,6 @@ def _one_length(lengths: NDArray[np.integer], name: str, lines: Lines) -> int:
 
 
 def _repeated(lines: Lines, times: int) -> Lines:
-    """Every line `times` times."""
     return replace(lines, number=np.repeat(lines.number, times))
 
 
@@ -233,7 +227,6 @@ def _numbers(columns: dict[str, pa.Array], names: list[str], lines: Lines, *, wh
 
 
 def _floats(column: pa.Array, name: str, lines: Lines) -> NDArray[np.float64]:
-    """(N,): finite numbers."""
     try:
         text = column if _are_numbers(column) else pc.utf8_trim_whitespace(_text(column))
         values = pc.cast(text, pa.float64()).to_numpy()
@@ -253,18 +246,17 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _words(column: pa.Array, name: str, known: dict[str, int], lines: Lines) -> Integers:
-    """(N,): numbers by name, in any case."""
+def _words(column: pa.Array, name: str, meanings: dict[str, int], lines: Lines) -> Integers:
+    """Return the number that `meanings` gives each name in the column (N,), whatever its case."""
     text = pc.utf8_lower(pc.utf8_trim_whitespace(_text(column)))
-    place = pc.index_in(text, pa.array(list(known)))
+    place = pc.index_in(text, pa.array(list(meanings)))
     wrong = _first(pc.is_null(place))
     if wrong is not None:
-        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected one of {', '.join(known)}")
-    return np.array(list(known.values()))[place.to_numpy()]
+        raise lines.fault(wrong, f"{name} {str(column[wrong])[:SHOWN]!r}, expected one of {', '.join(meanings)}")
+    return np.array(list(meanings.values()))[place.to_numpy()]
 
 
 def _flags(column: pa.Array, name: str, lines: Lines) -> Integers:
-    """(N,) or (N, k): hit flags."""
     if not pa.types.is_list(column.type) and not re.match(r"\s*[\[(]", str(column[0])):
         return _words(column, name, HIT_NAMES, lines)
     parts, width = _split(column, name, lines)
@@ -274,7 +266,7 @@ def _flags(column: pa.Array, name: str, lines: Lines) -> Integers:
 def _entries(
     columns: dict[str, pa.Array], roles: Roles, lines: Lines, part: Integers | None, stated: Stated
 ) -> tuple[Entries, Stated]:
-    """The entries, and what the columns state; `part` (N,) counts the headers above a line."""
+    """Return the entries, and what the columns state; `part` (N,) counts the headers above a line."""
     values: dict[str, NDArray] = {}
     for role, names in roles.items():
         if role in NUMBERED:
@@ -303,13 +295,17 @@ def _entries(
 
 
 def _recorded(values: dict[str, NDArray]) -> dict[str, Any]:
-    """What the cache of the run did: requests, hits and hits by prefetch, over all, by phase and by layer."""
+    """Return what the cache of the run did: requests, hits and hits by prefetch, over all, by phase and by layer."""
     hit = values["hit"]
 
     def counted(rows: NDArray) -> dict[str, Any]:
-        found = hit[rows]
-        told = {"requests": found.size, "hits": int((found > 0).sum()), "hits_by_prefetch": int((found == 2).sum())}
-        return told | {"hit_rate": told["hits"] / found.size}
+        outcomes = hit[rows]
+        totals = {
+            "requests": outcomes.size,
+            "hits": int((outcomes > 0).sum()),
+            "hits_by_prefetch": int((outcomes == 2).sum()),
+        }
+        return totals | {"hit_rate": totals["hits"] / outcomes.size}
 
     summary = counted(np.ones(len(hit), bool))
     if "phase" in values:
@@ -322,7 +318,7 @@ def _recorded(values: dict[str, NDArray]) -> dict[str, Any]:
 def _without_unnumbered(
     values: dict[str, NDArray], lines: Lines, notes: dict[str, Any]
 ) -> tuple[dict[str, NDArray], Lines, dict[str, Any]]:
-    """All but the lines whose token is -1: prompt tokens that the engine did not number."""
+    """Return all but the lines whose token is -1: prompt tokens that the engine did not number."""
     unnumbered = values["token"] == -1 if "token" in values else np.zeros(1, bool)
     if not unnumbered.any() or unnumbered.all():
         return values, lines, notes
@@ -332,7 +328,6 @@ def _without_unnumbered(
 
 
 def _constant(top_k: Integers, lines: Lines, stated: Stated) -> int:
-    """The k that every line states."""
     expected = top_k[0] if stated.top_k is None else stated.top_k
     wrong = _first(top_k != expected)
     if wrong is not None:
@@ -343,7 +338,7 @@ def _constant(top_k: Integers, lines: Lines, stated: Stated) -> int:
 
 
 def _grouped(values: dict[str, NDArray], lines: Lines, stated: Stated) -> tuple[dict[str, NDArray], Lines]:
-    """The values of k rows as those of one entry; experts and weights become (M, k)."""
+    """Return the values of k rows as those of one entry; experts and weights become (M, k)."""
     rows, top_k = len(lines.number), stated.top_k
     keys = [values[role] for role in ("sequence", "token", "layer", "phase") if role in values]
     begins = np.concatenate([[True], np.logical_or.reduce([key[1:] != key[:-1] for key in keys])])

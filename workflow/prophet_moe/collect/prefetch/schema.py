@@ -1,4 +1,4 @@
-"""Rows of prefetch.csv: what one policy costs."""
+"""The rows of prefetch.csv, which say what one policy costs."""
 
 import hashlib
 from pathlib import Path
@@ -26,7 +26,7 @@ def policy_rows(
     scores: Scores | None = None,
     predictor_seconds: float | None = None,
 ) -> Rows:
-    """Rows of one policy and batch: per capacity a `summary`, a `layer` row per layer, a `step` row per measured step.
+    """Measure one policy at one batch: per capacity a `summary` row, a row per `layer`, and one per measured `step`.
 
     Seconds, counts and bytes are per step: of a summary and of a layer row the means over all repeats (`seconds` of
     a summary: median and quartiles of the repeats' means), of a step row those of the first repeat. Those of copies
@@ -40,7 +40,7 @@ def policy_rows(
     history, choices = workload.history_tokens, trace.experts[rows]
     planned = plan_prefetches(policy, choices, plan.lookahead, often, scores(rows) if policy == PROPHET else None)
     inputs = bench.batch(choices[history:])
-    made: Rows = []
+    result: Rows = []
     for slots in plan.slots(policy, bench.experts, trace.router.top_k):
         steps = decide(choices, planned, slots, plan.prefetches_per_layer)
         start = contents(steps[:history], bench.layers, slots)
@@ -50,12 +50,11 @@ def policy_rows(
         tally = tallied(steps[history + workload.warmup_tokens :])
         first, *others = _rows(labels, tally, replays)
         source = {"trace_sha256": sha256(Path(workload.trace) / TRACE), **_digest(replays)}
-        made += [first | source | {"predictor_seconds": _plain(predictor_seconds)}, *others]
-    return made
+        result += [first | source | {"predictor_seconds": _plain(predictor_seconds)}, *others]
+    return result
 
 
 def _rows(labels: dict[str, Any], tally: dict[str, NDArray[np.int64]], replays: list[Replayed]) -> Rows:
-    """The summary row, then layer and step rows."""
     values = {name: np.stack([replay.layers[name] for replay in replays]) for name in replays[0].layers}
     values |= {name: np.broadcast_to(counts, (len(replays), *counts.shape)) for name, counts in tally.items()}
     for kind, counted in (
@@ -83,7 +82,7 @@ def _rows(labels: dict[str, Any], tally: dict[str, NDArray[np.int64]], replays: 
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON knows them, whole ones without a fraction, others to nanoseconds."""
+    """Return the numbers as JSON knows them, whole ones without a fraction, others to nanoseconds."""
     if not isinstance(value, (float, np.number)):
         return value
     return int(value) if float(value).is_integer() else round(float(value), 9)

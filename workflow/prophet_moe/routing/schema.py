@@ -11,7 +11,7 @@ from prophet_moe.validation import REBUILD
 
 @dataclass(frozen=True)
 class Row:
-    """One number about a trace."""
+    """One statistic of a trace, over all layers or of one layer."""
 
     trace: str
     statistic: str
@@ -24,7 +24,7 @@ class Row:
     """95 % interval over sequences (bootstrap), where there is one."""
     high: float | None = None
     control: float | None = None
-    """The same on the trace shuffled: each layer's choices permuted over all tokens."""
+    """The value on the shuffled trace: each layer's choices permuted over all tokens."""
     uniform: float | None = None
     """What independent uniform choices would give."""
 
@@ -33,17 +33,17 @@ COLUMNS = [field.name for field in fields(Row)]
 
 
 def read_summary(path: Path) -> pd.DataFrame:
-    """The rows of a written summary, every cell as the text it is."""
+    """Read the rows of a written summary, every cell as the text it is."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
-    """The rows of a written summary or of the table of all."""
+    """Read the rows of a written summary, or of the table of all traces, typed."""
     return read_rows(path, COLUMNS)
 
 
 def read_rows(path: Path, columns: list[str], *, others: bool = False) -> pd.DataFrame:
-    """A written table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError.
+    """Read a table about traces, typed: numbers as float, empty cells as NaN; other columns are a UserError.
 
     With `others`, the table may have more columns, in any order.
     """

@@ -12,10 +12,10 @@ from scipy import stats
 
 from prophet_moe.errors import UserError
 from prophet_moe.routing import law
+from prophet_moe.routing.cross_model import exponent_of, leave_one_out, pooled, popularity_cvs
 from prophet_moe.routing.intervals import CONFIDENCE
 from prophet_moe.routing.law_fit import SATURATION_SHARE, Fit, Residual
-from prophet_moe.routing.pooling import exponent_of, leave_one_out, pooled, variations
-from prophet_moe.routing.variation import Variation, read_variations
+from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
 
 BATCHES = (1, 2, 4, 8, 16)
 TRACES = (("a", "A", 64, 6), ("b", "B", 128, 1), ("c", "C", 8, 2), ("c2", "C", 8, 2))
@@ -87,7 +87,7 @@ def test_models_with_traces_get_their_fits_and_others_the_pool():
     """A model's traces are averaged first, so that it counts once; all are named as sources."""
     fits, _ = tables()
     models = {"B": (128, 1), "C": (8, 2), "new": (64, 2)}
-    found = {row.model: row for row in variations(fits, models, "staggered")}
+    found = {row.model: row for row in popularity_cvs(fits, models, "staggered")}
     assert list(found) == list(models)
     assert (found["B"].value, found["B"].low, found["B"].high) == pytest.approx((0.9, 0.8, 1.0))
     assert (found["B"].batching, found["B"].source) == ("staggered", "fitted to b")
@@ -101,7 +101,9 @@ def test_models_with_traces_get_their_fits_and_others_the_pool():
 def test_fits_of_other_batches_and_laws_do_not_count():
     fits, _ = tables(batchings=("staggered", "prefill"))
     fits.loc[fits["batching"] == "prefill", "value"] += 1
-    staggered, prefill = (variations(fits, {"new": (10_000, 1)}, batching)[0] for batching in ("staggered", "prefill"))
+    staggered, prefill = (
+        popularity_cvs(fits, {"new": (10_000, 1)}, batching)[0] for batching in ("staggered", "prefill")
+    )
     assert prefill.value == pytest.approx(staggered.value + 1)
     assert prefill.batching == "prefill"
 
@@ -112,20 +114,20 @@ def test_no_model_varies_more_than_it_can(experts, data):
     """And where there is but one trace, the interval is all that it can vary by."""
     top_k = data.draw(st.integers(1, experts))
     fits, _ = tables()
-    (found,) = variations(fits, {"new": (experts, top_k)}, "staggered")
+    (found,) = popularity_cvs(fits, {"new": (experts, top_k)}, "staggered")
     assert 0 <= found.low <= found.value <= found.high <= sqrt(experts / top_k - 1)
     single, _ = tables(traces=TRACES[1:2])
-    (found,) = variations(single, {"new": (experts, top_k)}, "staggered")
+    (found,) = popularity_cvs(single, {"new": (experts, top_k)}, "staggered")
     most = sqrt(experts / top_k - 1)
     assert (found.low, found.value, found.high) == pytest.approx((0, min(0.9, most), most))
     assert pooled([0.9]) == (0.9, 0.0, inf)
 
 
 def test_leave_one_out_by_hand():
-    transfers = {(row.law, row.trace): row for row in leave_one_out(*tables(), "staggered")}
-    assert set(transfers) == {(name, trace) for name in VALUES for trace in HELD_OUT}
+    predictions = {(row.law, row.trace): row for row in leave_one_out(*tables(), "staggered")}
+    assert set(predictions) == {(name, trace) for name in VALUES for trace in HELD_OUT}
     others = {"a": ["b", "c"], "b": ["a", "c"], "c": ["a", "b"], "c2": ["a", "b"]}
-    for (name, trace), row in transfers.items():
+    for (name, trace), row in predictions.items():
         pool = {own: VALUES[name][own] for own in others[trace]}
         if "c" in pool:
             pool["c"] = (VALUES[name]["c"] + VALUES[name]["c2"]) / 2
@@ -172,10 +174,10 @@ def test_one_model_alone_is_not_predicted_from_itself():
 @given(experts=st.integers(2, 300), top_k=st.integers(1, 8), share=st.floats(0, 1))
 def test_exponent_of_is_least_squares_below_saturation(experts, top_k, share):
     top_k = min(top_k, experts)
-    variation = share * sqrt(experts / top_k - 1)
-    unique = predicted("dirichlet_occupancy", experts, top_k, variation)
+    popularity_cv = share * sqrt(experts / top_k - 1)
+    unique = predicted("dirichlet_occupancy", experts, top_k, popularity_cv)
     below = [(b, u) for b, u in zip(BATCHES, unique, strict=True) if u <= SATURATION_SHARE * experts]
-    exponent, largest = exponent_of(experts, top_k, variation, BATCHES)
+    exponent, largest = exponent_of(experts, top_k, popularity_cv, BATCHES)
     assert largest == max([1, *(b for b, _ in below)])
     if largest == 1:
         assert np.isnan(exponent)
@@ -184,16 +186,16 @@ def test_exponent_of_is_least_squares_below_saturation(experts, top_k, share):
         assert exponent == pytest.approx(np.linalg.lstsq(x[:, None], y)[0][0], abs=1e-9)
 
 
-def test_variations_are_read_as_they_were_written(tmp_path):
+def test_popularity_cvs_are_read_as_they_were_written(tmp_path):
     path = tmp_path / "variation.csv"
     written = [
-        Variation("A", "staggered", 0.5, 0.25, 0.75, "fitted to a"),
-        Variation("B", "staggered", 0.75, 0.0, 2.0, "pooled from a"),
-        Variation("A", "prefill", 1.5, 1.25, 1.75, "fitted to a"),
+        PopularityCV("A", "staggered", 0.5, 0.25, 0.75, "fitted to a"),
+        PopularityCV("B", "staggered", 0.75, 0.0, 2.0, "pooled from a"),
+        PopularityCV("A", "prefill", 1.5, 1.25, 1.75, "fitted to a"),
     ]
     pd.DataFrame(written).to_csv(path, index=False)
-    assert read_variations(path, "staggered") == {"A": written[0], "B": written[1]}
-    assert read_variations(path, "prefill") == {"A": written[2]}
+    assert read_popularity_cvs(path, "staggered") == {"A": written[0], "B": written[1]}
+    assert read_popularity_cvs(path, "prefill") == {"A": written[2]}
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_a_table_that_is_missing_or_another_is_refused_in_one_line(tmp_path, con
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=problem) as caught:
-        read_variations(path, "staggered")
+        read_popularity_cvs(path, "staggered")
     assert str(caught.value).startswith(f"{path}: ")
     assert "snakemake --cores 8" in str(caught.value)
     assert "\n" not in str(caught.value)

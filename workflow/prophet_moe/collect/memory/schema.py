@@ -20,13 +20,13 @@ MESSAGE_CHARACTERS = 200
 
 
 def row(measurement: str, value: float | None, phase: str, method: str, **where: int) -> dict[str, Any]:
-    """A row: a value of a measurement, the phase it was taken in, and how."""
+    """Return a row: a value of a measurement, the phase it was taken in, and how."""
     given = {"measurement": measurement, "value": value, "phase": phase, "method": method}
     return dict.fromkeys(COLUMNS) | given | where
 
 
 def device_rows(phase: str) -> Rows:
-    """Rows on the memory of a GPU: in all, free, reserved and allocated by PyTorch, and used by anything else."""
+    """Describe the memory of a GPU: in all, free, reserved and allocated by PyTorch, and used by anything else."""
     if not machine.on_gpu():
         return []
     torch.cuda.synchronize()
@@ -39,7 +39,7 @@ def device_rows(phase: str) -> Rows:
 
 
 def attempted(phase: str, make: Callable[[], Rows], **where: int) -> Rows:
-    """The rows that `make` measures, or one row that says why there are none, so that the rest is measured still."""
+    """Return the rows that `make` measures, or one row that says why there are none, so that the rest goes on."""
     if machine.on_gpu():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -49,11 +49,11 @@ def attempted(phase: str, make: Callable[[], Rows], **where: int) -> Rows:
 
 
 def refusal(error: RuntimeError, value: int | None, phase: str, **where: int) -> dict[str, Any]:
-    """The row for what does not fit, with the bytes that it needs at least, or for what failed otherwise."""
+    """Return the row for what does not fit, with the bytes that it needs at least, or for what failed otherwise."""
     message = " ".join(str(error).split())[:MESSAGE_CHARACTERS]
     return row("does_not_fit" if is_lack_of_memory(error) else "failed", value, phase, message, **where)
 
 
 def is_lack_of_memory(error: RuntimeError) -> bool:
-    """Whether `error` says that memory could not be had."""
+    """Return whether `error` says that the machine ran out of memory."""
     return allocation.is_lack_of_memory(error, LIBRARY_SIGNS)

@@ -1,19 +1,19 @@
-"""What is said of a predictor, as rows, and how they are read again."""
+"""The rows in which scores of predictors are kept, and how they are read again."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 
 DOMAIN = "domain:"
-"""Begins the `tokens` of what is judged on one domain alone."""
+"""Prefix of `PredictorScore.tokens` where a score is over the held-out tokens of one domain alone."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """One number about a predictor."""
+class PredictorScore:
+    """One score of a predictor on a trace, over all layers or of one layer."""
 
     trace: str
     predictor: str
@@ -32,9 +32,9 @@ class Judgement:
     """95 % interval over sequences (bootstrap)."""
     high: float | None = None
     against: str = ""
-    """What a gain is over."""
+    """The predictor that a gain is over; empty for other statistics."""
 
 
-def read_judgements(path: Path) -> pd.DataFrame:
-    """The judgements of a written table."""
-    return read_rows(path, [field.name for field in fields(Judgement)])
+def read_predictor_scores(path: Path) -> pd.DataFrame:
+    """Read the predictor scores of a written table; a table with other columns is a UserError."""
+    return read_rows(path, [field.name for field in fields(PredictorScore)])

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from prophet_moe.routing.rows import read_rows
+from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings.scenario import Routing
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Tokens decoded together."""
+"""Batch sizes, in tokens, at which u(B) is measured."""
 BATCHINGS = ("staggered", "decode_step", "prefill")
 SATURATION_SHARE = 0.75
 """Share of the experts below which a power law is fitted: above, the limit E bends every curve."""
 REPORTED_EXPONENT = Routing().exponent
-"""Of the report's power law."""
+"""Exponent of the report's power law."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Residual:
-    """A law beside the measurement at one batch size."""
+    """The prediction of a law beside the measurement, at one batch size."""
 
     trace: str
     experts: int
@@ -60,5 +60,5 @@ class Residual:
 
 
 def read_residuals(path: Path) -> pd.DataFrame:
-    """The residuals of a written table."""
+    """Read the residuals of a written table; a table with other columns is a UserError."""
     return read_rows(path, [field.name for field in fields(Residual)])

@@ -1,0 +1,57 @@
+"""Docstrings can be read alone, and nothing cites what the repository does not hold."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FEWEST_WORDS = 5
+TEXTS = {".cff", ".ipynb", ".md", ".py", ".rst", ".smk", ".tex", ".toml", ".yaml"}
+NOT_HERE = "facts" + "/"
+"""Notes that were taken while the project was written, which are not part of it."""
+
+
+def short_docstrings(source: str) -> list[str]:
+    """The names of what has a docstring of fewer than five words."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    docstrings = [(getattr(node, "name", "module"), ast.get_docstring(node)) for node in nodes]
+    return [name for name, text in docstrings if text is not None and len(text.split()) < FEWEST_WORDS]
+
+
+def tracked(*folders: str) -> list[Path]:
+    """Files below `folders` and at the top of the project that are texts."""
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
+    return sorted(path for path in found if path.suffix in TEXTS and ".ipynb_checkpoints" not in path.parts)
+
+
+def test_docstrings_of_the_workflow_have_five_words():
+    short = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "workflow").rglob("*.py")
+        for name in short_docstrings(path.read_text(encoding="utf-8"))
+    }
+    assert not short
+
+
+@pytest.mark.parametrize(
+    ("source", "short"),
+    [
+        ('"""Tokens."""', ["module"]),
+        ('"""All the tokens of a trace."""\nclass A:\n    def f(self):\n        """See `g` instead."""', ["f"]),
+        (
+            'class A:\n    def f(self):\n        """Begin."""\n\n\ndef f():\n    """Begin with no token at all."""',
+            ["f"],
+        ),
+        ("def f():\n    pass", []),
+    ],
+)
+def test_short_docstrings_are_found_by_name(source, short):
+    assert short_docstrings(source) == short
+
+
+def test_texts_cite_no_notes_outside_the_repository():
+    folders = ("config", "docs", "notebooks", "tests", "workflow", "paper", "benches")
+    assert not [path for path in tracked(*folders) if NOT_HERE in path.read_text(encoding="utf-8")]
