@@ -2,7 +2,8 @@
 
 Routed requests per second: choices of all tokens and layers, duplicates of a batch counted. libCacheSim serves the
 same choices one by one from a cache of as many experts in all, without a clock. Forecasts are made beforehand, as a
-predictor would (benches/predictor.py times it); what is timed: batches to asks, forecasts to wishes, and the replay.
+predictor would (benches/predictor.py times it). What is timed: batches to accesses, predictions to prefetch plans, and
+the replay.
 Needs the packages of `make gpu`.
 
 usage: python benches/strategies.py [--trace NAME] [--repeats R]

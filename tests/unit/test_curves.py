@@ -98,7 +98,7 @@ def test_rates_between_slots_are_linear():
     np.testing.assert_allclose(rates_at(curve, [0.5, 0.125]), [0.4, 0.1])
 
 
-def test_a_warm_start_hits_more_and_so_does_the_ask():
+def test_a_warm_start_and_one_access_a_step_hit_more():
     curves = {
         (start, lookup): hit_curve(TOPICAL, SMALL, Setting(20, start, lookup), seed=0)
         for start in ("cold", "warm")
@@ -108,7 +108,7 @@ def test_a_warm_start_hits_more_and_so_does_the_ask():
     assert curves["cold", "ask"][1] > curves["cold", "request"][1] + 0.03
 
 
-def test_the_simulator_hits_as_often_as_ask_by_ask_curves():
+def test_the_simulator_hits_as_often_as_curves_by_access():
     """The engine touches what it finds before what it copies, the curve in the order of the choices."""
     router = Router("test", 32, 4, (0, 1))
     trace = generate(ROUTINGS["gpt-oss-20b"].parameters(router), 1, 2000, seed=0)

@@ -73,7 +73,7 @@ def seconds_of(choices, planned, slots, most, clock, *, miss_priority=True) -> l
 
 @st.composite
 def loops(draw):
-    """Choices, wishes, slots, prefetches per layer and times of a small loop."""
+    """Choices, plans, slots, prefetches per layer and times of a small loop."""
     layers, experts, batch = draw(st.integers(1, 4)), draw(st.integers(2, 6)), draw(st.integers(1, 3))
     top_k, steps = draw(st.integers(1, min(3, experts))), draw(st.integers(1, 4))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -200,8 +200,8 @@ def test_a_step_ends_with_its_last_copy():
     assert seconds_of(routed(2, [[[0], [1]]]), [[[[2]], []]], 2, 1, times(2, 1, fetch=10.0)) == [1 + 10]
 
 
-def test_newer_wishes_replace_what_was_not_begun():
-    """One copy a layer: 5 is begun for layer 1; of what waits for layer 2, 6 is wished for again, 7 is not."""
+def test_a_newer_plan_replaces_what_was_not_begun():
+    """One copy a layer: 5 is begun for layer 1; of what waits for layer 2, 6 is planned again, 7 is not."""
     choices = routed(4, [[[0], [5], [6], [3]]])
     planned = [[[[5], [6, 7], [2]], [[6], [3]], [[3]], []]]
     (step,) = decide(choices, planned, 2, 1)
@@ -221,8 +221,8 @@ def test_newer_wishes_replace_what_was_not_begun():
     assert begun == [[(1, 5), (2, 6)], [(3, 3)], [], []]
 
 
-def test_what_is_begun_stays_until_its_layer_asks():
-    """Newer wishes without it take other slots: of 2 slots the one with expert 0 is left, then none."""
+def test_what_is_begun_stays_until_its_layer():
+    """A newer plan without it takes other slots: of 2 slots the one with expert 0 is left, then none."""
     choices = routed(4, [[[0], [0], [0], [4]]])
     planned = [[[[], [], [4]], [[], [5]], [[6]], []]]
     (step,) = decide(choices, planned, 2, 1)
@@ -244,7 +244,7 @@ def scored_loops(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(scored_loops())
-def test_wishes_of_prophet_are_those_of_the_simulator(loop):
+def test_plans_of_prophet_are_those_of_the_simulator(loop):
     """What is likelier than not, the nearest layer first, the likeliest first, and no more of a layer than it holds."""
     choices, scores, slots = loop
     steps, batch, layers, _ = choices.shape

@@ -125,7 +125,7 @@ def plain_asks(trace, batch: int, deduplicated: bool) -> list[dict[tuple[int, in
 
 @settings(deadline=None)
 @given(trace=traces(), batch=st.integers(1, 6), deduplicated=st.booleans(), steps=st.sampled_from([1, 5, 1024]))
-def test_asks_equal_plain_ones(trace, batch, deduplicated, steps):
+def test_accesses_equal_plain_ones(trace, batch, deduplicated, steps):
     experts, accessed = trace.router.experts, []
     for batches in decode_batches(trace.experts, sequence_starts(trace), batch, experts, steps):
         accesses = accesses_of(batches, deduplicated=deduplicated)

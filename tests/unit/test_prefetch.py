@@ -1,4 +1,4 @@
-"""From forecasts to wishes, against plain NumPy."""
+"""From predictions to prefetch plans, against plain NumPy."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -56,7 +56,7 @@ def test_needs_of_a_batch_are_its_unions(case):
 
 @settings(deadline=None)
 @given(case=forecasts())
-def test_true_needs_are_what_is_asked(case):
+def test_true_needs_are_what_is_accessed(case):
     batches, _ = case
     exact = np.zeros((len(batches.choices), batches.layers, batches.experts), np.float32)
     np.put_along_axis(exact, batches.choices.astype(int), 1, axis=2)
@@ -83,7 +83,7 @@ def test_true_needs_of_many_experts_are_in_order():
     next_step=st.booleans(),
     shared=st.booleans(),
 )
-def test_wishes_are_the_needs_of_the_layers_ahead(case, distances, capacity, per_layer, before_pass, next_step, shared):
+def test_plans_are_the_needs_of_the_layers_ahead(case, distances, capacity, per_layer, before_pass, next_step, shared):
     batches, predictions = case
     needs, layers = batch_needs(batches, predictions), batches.layers
     hierarchy = Hierarchy((capacity,), per_layer)

@@ -43,7 +43,7 @@ class Case(NamedTuple):
         return simulator(*arguments, oversubscribe=self.oversubscribe, **options)
 
     def idle(self) -> "Case":
-        """The same without wishes."""
+        """The same case without prefetches."""
         return self._replace(jobs=[job._replace(prefetches=no_prefetches(job.batches)) for job in self.jobs])
 
 
@@ -130,7 +130,7 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
 
 
 def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
-    """Expert 2, never used, is prefetched beside 0, in use; wished for again, it does not make room for 1."""
+    """Expert 2, never used, is prefetched beside 0, in use; planned again, it is not evicted for 1."""
     steps = 18 * engine.ERA
     batches = DecodeBatches(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
     prefetches = np.full((steps, 2, 2), NO_PREFETCH)
@@ -143,7 +143,7 @@ def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
 
 @settings(max_examples=200, deadline=None)
 @given(case=cases(tiers=(1, 1)), seed=st.integers(0, 2**32))
-def test_wishes_in_compact_form_are_those_of_the_array(case, seed):
+def test_a_compact_plan_equals_its_array(case, seed):
     """Points share ids, or do not; some are wrong, and are told alike."""
     random = np.random.default_rng(seed)
     layers, experts = case.popularity.shape
@@ -250,7 +250,7 @@ def toy(
     warm: bool = False,
     **options,
 ) -> Outcome:
-    """One sequence, `chosen` (T, L, k); `wished` at (step, point); experts are the less popular the higher."""
+    """One sequence, `chosen` (T, L, k); `planned` at (step, point); experts are the less popular the higher."""
     choices = np.array(chosen, np.uint16)
     steps, layers, _ = choices.shape
     batches = DecodeBatches(choices, np.arange(steps)[:, None], experts)
@@ -287,7 +287,7 @@ def test_what_is_at_hand_is_computed_while_what_is_missing_is_copied():
     assert causes(outcome) == {"KEPT": 1, "MISSED": 1}
 
 
-def test_in_waves_the_next_expert_is_copied_once_another_was_computed():
+def test_an_oversubscribed_layer_reuses_slots_of_computed_experts():
     outcome = toy([[[0, 1]]], capacity=1, oversubscribe=True)
     assert outcome.oversubscribed
     assert outcome.seconds == OTHER + 2 * (FETCH + WORK)
@@ -331,7 +331,7 @@ def test_a_prefetch_is_paused_at_a_chunk_for_what_is_missing():
     assert whole.seconds == FETCH + FETCH + WORK + OTHER + WORK
 
 
-def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
+def test_a_prefetch_its_layer_does_not_need_is_cancelled():
     outcome = toy([[[0]], [[1]]], {(0, 0): [1]})
     assert outcome.step_seconds.tolist() == [CHUNK + FETCH + WORK, OTHER + FETCH + WORK]
     assert causes(outcome) == {"MISSED": 2, "COPIES": 1, "WASTED": 1}
@@ -339,29 +339,29 @@ def test_a_prefetch_for_a_layer_that_asks_for_others_is_given_up():
     assert outcome.prefetch_seconds == CHUNK
 
 
-def test_the_last_chunk_of_what_was_given_up_delays_the_next_copy():
-    """Layer 0 gives the prefetch of 2 up and waits for nothing; the chunk still moves when layer 1 misses its own."""
-    fetch, chunk = 4 * FETCH, 2 * FETCH
-    assert OTHER + WORK + OTHER < chunk < fetch
-    outcome = toy([[[0], [2]]], {(0, 0): [2]}, experts=3, warm=True, fetch=fetch, chunk=chunk)
+def test_the_last_chunk_of_a_cancelled_copy_delays_the_next():
+    """Layer 0 cancels the prefetch of 2 and waits for nothing; the chunk still moves when layer 1 misses its own."""
+    transfer, chunk = 4 * FETCH, 2 * FETCH
+    assert OTHER + WORK + OTHER < chunk < transfer
+    outcome = toy([[[0], [2]]], {(0, 0): [2]}, experts=3, warm=True, fetch=transfer, chunk=chunk)
     assert causes(outcome) == {"KEPT": 1, "MISSED": 1, "COPIES": 1, "WASTED": 1}
-    assert outcome.seconds == chunk + fetch + WORK
-    assert outcome.demand_seconds + outcome.prefetch_seconds == fetch + chunk
+    assert outcome.seconds == chunk + transfer + WORK
+    assert outcome.demand_seconds + outcome.prefetch_seconds == transfer + chunk
 
 
-def test_wishes_after_the_last_layer_are_begun_while_it_computes():
-    """The prefetch has begun when the wishes before the next step, none, cancel what has not."""
+def test_prefetches_after_the_last_layer_begin_while_it_computes():
+    """The prefetch has begun when the plan before the next step, an empty one, cancels what has not."""
     outcome = toy([[[0]], [[1]]], {(0, 1): [1]}, capacity=2)
     assert outcome.step_seconds.tolist() == [OTHER + FETCH + WORK, FETCH - WORK + WORK]
     assert causes(outcome) == {"MISSED": 1, "LATE": 1, "COPIES": 1}
 
 
-def test_nothing_is_in_use_before_the_first_ask():
+def test_nothing_is_in_use_before_the_first_access():
     outcome = toy([[[1]]], {(0, 0): [1]}, capacity=1, warm=True)
     assert causes(outcome) == {"LATE": 1, "COPIES": 1}
 
 
-def test_what_takes_a_place_that_was_given_up_is_not_in_use():
+def test_an_expert_in_a_cancelled_slot_is_not_in_use():
     """The prefetch of 2 in place of 0 is given up; 1, in use, moves there; 0 takes the place of 1, and 2 that of 0."""
     planned = {(0, 0): [1, 2], (0, 1): [0], (1, 0): [2]}
     outcome = toy([[[1]], [[2]]], planned, experts=3, warm=True, fetch=OTHER + WORK / 2, chunk=OTHER)
@@ -369,8 +369,8 @@ def test_what_takes_a_place_that_was_given_up_is_not_in_use():
 
 
 @pytest.mark.parametrize("eviction", list(EVICTIONS))
-def test_a_wish_never_evicts_what_is_wished_for(eviction):
-    """Of a warm cache of 0 and 1, 0 is in use when 1 and 2 are wished for."""
+def test_a_prefetch_never_evicts_a_planned_expert(eviction):
+    """Of a warm cache of 0 and 1, 0 is in use when 1 and 2 are planned."""
     outcome = toy([[[0]], [[0]]], {(0, 1): [1, 2], (1, 0): [1, 2]}, experts=3, warm=True, eviction=eviction)
     assert causes(outcome) == {"KEPT": 2, "SKIPPED": 2}
 
@@ -446,7 +446,7 @@ def test_mistakes_are_told(changes, problem):
 
 
 def test_nothing_that_can_be_is_refused():
-    """What stands beyond the end of wishes, wishes of another layer, and waves."""
+    """What stands beyond the end of a plan, a plan for another layer, and oversubscription."""
     assert simulate(*one_step(prefetches=named(4, 5, 0, 1))).requests.tolist() == [2, 2]
     assert simulate(*one_step(prefetches=named(NO_PREFETCH, 8, -7))).requests.tolist() == [2, 2]
     assert simulate(*one_step(capacities=(1,)), oversubscribe=True).oversubscribed

@@ -66,7 +66,7 @@ def times(fetch: float, batch: int = 4) -> Times:
 
 @pytest.mark.parametrize("name", strategies())
 def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name):
-    """With all choices from a layer of a step on exchanged, the wishes before are the same, unless it foresees."""
+    """With all choices from a layer of a step on exchanged, the plans before are the same, unless it foresees."""
     strategy, step, layer = strategies()[name], 5, 3
     batches, _ = sample.parts(4)[0]
     changed = batches.choices.copy()
@@ -113,7 +113,7 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
     st.booleans(),
 )
 def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities, fetch, deduplicated, per_layer):
-    """Its wishes, asks and eviction rule, in tiers of any size, in waves where they are small."""
+    """Its plans, accesses and eviction rule are equal in tiers of any size, oversubscribed where they are small."""
     strategy, tiers = replace(strategies()[name], deduplicated=deduplicated), range(1, len(capacities) + 1)
     clock = replace(times(fetch, batch), transfer_seconds=tuple(fetch * tier for tier in tiers))
     arguments = (
@@ -179,7 +179,7 @@ def test_every_batch_size_decodes_the_same_tokens(sample):
 
 @pytest.mark.parametrize("name", ["on_demand", "pre_gated", "prophet", "belady", "static_popular"])
 def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name):
-    """Where a piece ends, only what looks beyond it (wishes before the pass) can differ; these strategies do not."""
+    """Where a piece ends, only what looks beyond it (plans before the pass) can differ; these strategies do not."""
     training, strategy = sample.predictions.training, strategies()[name]
     whole = run(sample.parts(2), training, strategy, HALF, times(1.0))
     monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
@@ -309,7 +309,7 @@ def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
         (lambda *_: np.zeros((2, 2)), "prefetches are float64 of shape (2, 2), expected whole numbers (12, 7, any)"),
     ],
 )
-def test_a_plugin_that_asks_for_what_cannot_be_is_one_line(sample, prefetches, problem):
+def test_a_plugin_with_an_impossible_plan_is_one_line(sample, prefetches, problem):
     strategy = Strategy("mine", "here", 99, prefetches=prefetches, deduplicated=True)
     with pytest.raises(UserError) as told:
         run(sample.parts(8), sample.predictions.training, strategy, HALF, times(1.0, 8))

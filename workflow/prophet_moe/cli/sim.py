@@ -79,9 +79,7 @@ def add_commands(commands: Any) -> None:
     )
     run.add_argument("--global", action="store_false", dest="per_layer", help="all layers share the capacity")
     run.add_argument("--inclusive", action="store_true", help="a farther tier holds all that nearer ones hold")
-    run.add_argument(
-        "--waves", action="store_true", help="let a layer need more experts at once than there is room for"
-    )
+    run.add_argument("--waves", action="store_true", help="let a layer need more experts at once than it has slots")
     run.add_argument("--json", action="store_true", help="print JSON")
     run.set_defaults(run=run_strategy)
 

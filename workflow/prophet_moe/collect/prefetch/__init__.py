@@ -5,11 +5,11 @@ What is cached, copied and evicted is decided beforehand (see offload/decode_loo
     for every layer: norm, attention stand-in, the layer asks, demand copies and prefetches are issued, its experts
 
 on one compute stream. Copies run on two more streams, in the order of issue on each, none before the layer that issues
-it has asked, and no prefetch before the demand copies of that layer have ended, but for those of later waves. With
-`miss_priority` demand copies have a stream of their own and pass queued prefetches (both share the link), else all are
-in one queue. A copy waits for the last use of its slot and for the last copy to it, an expert for its copy. The host
-queues a whole step behind a kernel that holds the device back, so that it is never waited for, and synchronises once a
-step: copies that nobody waited for end within their step, and that time, `drain_seconds`, is part of the step's.
+it has asked, and no prefetch before the demand copies of that layer have ended, but for those into slots that it used.
+With `miss_priority` demand copies have a stream of their own and pass queued prefetches (both share the link), else all
+are in one queue. A copy waits for the last use of its slot and for the last copy to it, an expert for its copy. The
+host queues a whole step behind a kernel that holds the device back, so that it is never waited for, and synchronises
+once a step: copies that nobody waited for end within their step, and that time, `drain_seconds`, is part of the step's.
 
 `prophet` prefetches by scores that its predictor has given beforehand: no time of a step has the predictor's in it.
 `predictor_seconds` of a summary is what it takes for a step's tokens, measured by itself.

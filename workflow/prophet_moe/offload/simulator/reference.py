@@ -233,7 +233,7 @@ class Caches:
         return ticks
 
     def fill(self, ranked: list[int], rule: Rule) -> None:
-        """Put the most popular experts into the nearest tier, the next into the one behind; into both if inclusive."""
+        """Put the most popular experts into the nearest tier, the next into the one behind, or both if inclusive."""
         for tier in [self.near, *self.far]:
             chosen = ranked[: tier.capacity]
             ranked = ranked if self.inclusive else ranked[tier.capacity :]
