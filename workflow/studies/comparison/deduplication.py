@@ -114,8 +114,8 @@ def _spread(trace: Trace, batches: Sequence[int], samples: int, seed: int) -> np
     unique, shared = np.moveaxis(np.array(list(drawn)), 0, -1)
     requests = trace.router.top_k * np.array(batches)[:, None]
     values = np.stack([1 - unique / requests, shared / requests, unique / trace.router.experts], axis=1)
-    found = np.isfinite(values).any(axis=2)
-    values = np.where(found[..., None], values, 0.0)
+    possible = np.isfinite(values).any(axis=2)
+    values = np.where(possible[..., None], values, 0.0)
     low, high = np.nanquantile(values - np.nanmean(values, axis=2, keepdims=True), (0.025, 0.975), axis=2)
     ends = np.stack([np.minimum(low, 0), np.maximum(high, 0)], axis=-1)
-    return np.where(found[..., None], ends, np.nan)
+    return np.where(possible[..., None], ends, np.nan)

@@ -62,9 +62,9 @@ def read_summaries(recording: Recording, plan: Plan) -> pd.DataFrame:
     recording.require(("row", *CONFIGURATION, "seconds", "attention_seconds", "expert_bytes", "trace_sha256", *COPIED))
     rows = recording.where(row="summary")
     for name, workload in plan.workloads.items():
-        for found in rows.loc[rows["workload"] == name, "trace_sha256"].unique():
-            if found != sha256(Path(workload.trace) / TRACE):
-                problem = f"is not the trace that {name} replayed: sha256 {found}"
+        for recorded in rows.loc[rows["workload"] == name, "trace_sha256"].unique():
+            if recorded != sha256(Path(workload.trace) / TRACE):
+                problem = f"is not the trace that {name} replayed: sha256 {recorded}"
                 advice = f"Bring that one back. {again(recording.folder, KIND)}"
                 raise UserError(f"{workload.trace}/{TRACE}", problem, advice)
     times = recording.numbers(rows, "batch", "slots", "seconds", "attention_seconds", "expert_bytes")
@@ -95,8 +95,8 @@ def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
             copies = sum(tally[kind].sum() for kind in ("misses", "prefetches_used", "prefetches_wrong"))
             steps, requests = len(tally["requests"]), tally["requests"].sum()
             for machine, each in zip(machines, seconds, strict=True):
-                found = _found(machine, (name, policy, batch, slots), copies / steps)
-                measured = found["seconds"] / batch
+                recorded = _recorded(machine, (name, policy, batch, slots), copies / steps)
+                measured = recorded["seconds"] / batch
                 rows.append(
                     {
                         "gpu": machine.gpu,
@@ -108,8 +108,8 @@ def compare(plan: Plan, machines: Sequence[Machine]) -> pd.DataFrame:
                         "experts": trace.router.experts,
                         "hit_rate": tally["hits"].sum() / requests,
                         "copies": copies / steps,
-                        "measured_copies": found["copies"],
-                        "layers_host_late": found["layers_host_late"],
+                        "measured_copies": recorded["copies"],
+                        "layers_host_late": recorded["layers_host_late"],
                         "simulated_ms_per_token": 1e3 * each / batch,
                         "measured_ms_per_token": 1e3 * measured,
                         "error_pct": 100 * (each / batch / measured - 1),
@@ -126,18 +126,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     stands beside every number of slots that the others were run with.
     """
     rows = []
-    for (gpu, profile, policy), found in _of_equal_sets(table).groupby(["gpu", "profile", "policy"], sort=False):
-        verdicts = set(found["verdict"])
-        error = found["error_pct"].abs()
+    for (gpu, profile, policy), group in _of_equal_sets(table).groupby(["gpu", "profile", "policy"], sort=False):
+        verdicts = set(group["verdict"])
+        error = group["error_pct"].abs()
         rows.append(
             {
                 "gpu": gpu,
                 "profile": profile,
                 "policy": policy,
-                "configurations": len(found),
-                "measured": int(found["measured_ms_per_token"].notna().sum()),
-                "simulated_ms_per_token": found["simulated_ms_per_token"].median(),
-                "measured_ms_per_token": found["measured_ms_per_token"].median(),
+                "configurations": len(group),
+                "measured": int(group["measured_ms_per_token"].notna().sum()),
+                "simulated_ms_per_token": group["simulated_ms_per_token"].median(),
+                "measured_ms_per_token": group["measured_ms_per_token"].median(),
                 "mean_absolute_error_pct": error.mean(),
                 "largest_absolute_error_pct": error.max(),
                 "verdict": next(one for one in (NOT_MEASURED, BEYOND, WITHIN, GIVEN) if one in verdicts),
@@ -236,7 +236,7 @@ def _times(
     times = loop_times(plan, workload, machine.profile, layers, batch)
     if machine.measured is None or ALL_RESIDENT not in plan.policies:
         return times
-    step = _found(machine, (name, ALL_RESIDENT, batch, trace.router.experts), 0)
+    step = _recorded(machine, (name, ALL_RESIDENT, batch, trace.router.experts), 0)
     counts = [count for one in tokens for layer in one for count in layer.values()]
     experts = sum(times.expert_seconds[count] for count in counts) / len(tokens)
     # Launches of experts' kernels are not in the profile: what attention does not explain is theirs, in proportion.
@@ -244,7 +244,7 @@ def _times(
     return Times(np.full(layers, step["attention_seconds"] / layers), work, times.transfer_seconds)
 
 
-def _found(machine: Machine, configuration: tuple[str, str, int, int], copies: float) -> pd.Series:
+def _recorded(machine: Machine, configuration: tuple[str, str, int, int], copies: float) -> pd.Series:
     """What was measured of a configuration, in which a step makes so many copies; NaN where nothing was."""
     if machine.measured is None:
         return UNMEASURED
@@ -252,11 +252,11 @@ def _found(machine: Machine, configuration: tuple[str, str, int, int], copies: f
     named = ", ".join(map(str, configuration))
     if configuration not in machine.measured.index:
         raise UserError(where, f"holds no summary of {named}, which its plan names", again(Path(where), KIND))
-    found = machine.measured.loc[configuration]
-    if abs(found["copies"] - copies) > COPIES_TOLERANCE * max(copies, found["copies"]):
-        problem = f"{named}: made {found['copies']:g} copies a step, the replay makes {copies:g}"
+    recorded = machine.measured.loc[configuration]
+    if abs(recorded["copies"] - copies) > COPIES_TOLERANCE * max(copies, recorded["copies"]):
+        problem = f"{named}: made {recorded['copies']:g} copies a step, the replay makes {copies:g}"
         raise UserError(where, problem, f"Its predictor or rules were others. {again(Path(where), KIND)}")
-    return found
+    return recorded
 
 
 def _verdict(policy: str, simulated: float, measured: float) -> str:

@@ -109,7 +109,7 @@ def check(plan: Plan, kind: str = KIND) -> None:
         key = f"workloads.{name}"
         check_names(kind, f"{key}.dtype", [workload.dtype], DTYPE_BYTES)
         if workload.hidden % workload.heads or workload.heads % workload.kv_heads:
-            found = f"got {workload.heads} and {workload.kv_heads} kv_heads"
-            raise mistake(kind, f"{key}.heads: {found}, expected divisors of hidden and of heads")
+            got = f"got {workload.heads} and {workload.kv_heads} kv_heads"
+            raise mistake(kind, f"{key}.heads: {got}, expected divisors of hidden and of heads")
         if PROPHET in plan.policies and not workload.predictor:
             raise mistake(kind, f"{key}.predictor: is empty, policy {PROPHET} asks one")

@@ -147,8 +147,8 @@ class PrefetchPlan(NamedTuple):
         """Return the same plan as an array (T, L + 1, P) of ids, each row ended by -1."""
         counts = (self.ends - self.begins)[..., None]
         number = np.arange(max(1, counts.max(initial=0)))
-        found = np.append(self.ids, NO_PREFETCH)[np.minimum(self.begins[..., None] + number, len(self.ids))]
-        return np.where(number < counts, found, NO_PREFETCH)
+        padded = np.append(self.ids, NO_PREFETCH)[np.minimum(self.begins[..., None] + number, len(self.ids))]
+        return np.where(number < counts, padded, NO_PREFETCH)
 
 
 Prefetches = PrefetchPlan | NDArray[np.integer]
