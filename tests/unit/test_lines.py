@@ -475,6 +475,12 @@ def test_lines_any_table_is_read_or_one_line(fresh_folder, data):
     one_line_or_sound(written(fresh_folder(), content), data)
 
 
+def test_lines_one_weight_of_a_smaller_k_is_read(tmp_path):
+    """Two columns of experts, one of weights and k = 1: this was an IndexError."""
+    path = written(tmp_path, "e0,w0,n,pos,layer,e1\n3,0.5,1,0,0,4\n2,0.5,1,0,1,5\n")
+    assert read(path, TINY).experts.tolist() == [[[3], [2]]]
+
+
 def one_line_or_sound(path: Path, data: st.DataObject) -> None:
     """Reading the file gives a sound trace or one line for the user, with and without options."""
     router = data.draw(st.sampled_from([TINY, "New"]))

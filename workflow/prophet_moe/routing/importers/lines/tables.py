@@ -288,7 +288,9 @@ def _entries(
     if values["experts"].ndim == 1:
         values, lines = _grouped(values, lines, stated)
     elif stated.top_k is not None and stated.top_k < values["experts"].shape[1]:
-        values |= {role: values[role][:, : stated.top_k] for role in ("experts", "weights") if role in values}
+        for role in {"experts", "weights"} & set(values):
+            # Weights of a single column have no axis of their own.
+            values[role] = values[role].reshape(len(lines.number), -1)[:, : stated.top_k]
     experts, ranked = _by_weight(values, lines)
     named = {role: values.get(role) for role in ("token", "sequence", "phase")}
     return Entries(lines.path, lines.number, values["layer"], experts, **named, ranked=ranked, notes=notes), stated
