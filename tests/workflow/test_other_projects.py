@@ -101,9 +101,9 @@ def test_traces_of_prompts_and_sessions_are_told(project):
     jobs = project.jobs(
         "tables/data/comparative_results.csv", "tables/data/routing_variation.csv", "--configfile", "mine.yaml"
     )
-    assert {"compare_strategies simulated=prompts", "fit_law described=prompts", "fit_law described=few"} <= jobs
-    assert not {"compare_strategies simulated=few", "compare_strategies simulated=session"} & jobs
-    assert "fit_law described=session" not in jobs
+    assert {"compare_strategies trace=prompts", "fit_law trace=prompts", "fit_law trace=few"} <= jobs
+    assert not {"compare_strategies trace=few", "compare_strategies trace=session"} & jobs
+    assert "fit_law trace=session" not in jobs
 
 
 def test_traces_of_one_text_are_left_out_of_laws(project):
@@ -125,7 +125,7 @@ def test_traces_of_one_text_are_left_out_of_laws(project):
     ):
         assert f"note: {held}: {alone}" in done.stdout
     jobs = project.jobs("routing_law", "comparison", *SMALL, "mine.yaml")
-    assert "fit_law described=small-6x8-top2" in jobs
+    assert "fit_law trace=small-6x8-top2" in jobs
     assert not {job for job in jobs if "copies" in job or "pieces" in job}
 
 
@@ -143,7 +143,7 @@ def test_prefill_data_is_named_and_found_by_a_run_of_its_own(project):
     content["datasets"]["others"] = entry
     listed.write_text(yaml.safe_dump(content))
     (project.root / "mine.yaml").write_text("name: mine\n")
-    statistics = "results/routing/others/statistics.csv"
+    statistics = "results/traces/others/statistics.csv"
     done = project.snakemake(statistics, "--cores", "1", *SMALL, "mine.yaml", PROPHET_DATA="there")
     assert done.returncode == 0, done.stdout
     assert "dataset others is not here" not in done.stdout
