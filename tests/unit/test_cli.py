@@ -73,7 +73,7 @@ def test_latex_escapes_and_marks_missing_numbers(records):
 
 
 def test_latex_columns_exist(records):
-    from prophet_moe.present import tables
+    from studies.kv_extension import compute as tables
 
     record = records["calibrated"]
     gained = pd.read_csv(ROOT / "tables/table11_context_gained.csv")

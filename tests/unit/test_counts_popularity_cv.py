@@ -102,7 +102,7 @@ def test_without_interval_names_models_of_one_routing():
 
 def complaint(content: dict, **known) -> str:
     with pytest.raises(UserError) as raised:
-        resolve(content, [], ["A"], Experiment().gpus, **known)
+        resolve(content, [], ["A"], Experiment().gpus, {}, **known)
     return str(raised.value)
 
 

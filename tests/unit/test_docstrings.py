@@ -1,16 +1,12 @@
-"""Docstrings can be read alone, and nothing cites what the repository does not hold."""
+"""Docstrings can be read alone."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
 FEWEST_WORDS = 5
-TEXTS = {".cff", ".ipynb", ".md", ".py", ".rst", ".smk", ".tex", ".toml", ".yaml"}
-NOT_HERE = "facts" + "/"
-"""Notes that were taken while the project was written, which are not part of it."""
 
 
 def short_docstrings(source: str) -> list[str]:
@@ -19,12 +15,6 @@ def short_docstrings(source: str) -> list[str]:
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
     docstrings = [(getattr(node, "name", "module"), ast.get_docstring(node)) for node in nodes]
     return [name for name, text in docstrings if text is not None and len(text.split()) < FEWEST_WORDS]
-
-
-def tracked(*folders: str) -> list[Path]:
-    """Files below `folders` and at the top of the project that are texts."""
-    found = [path for folder in folders for path in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
-    return sorted(path for path in found if path.suffix in TEXTS and ".ipynb_checkpoints" not in path.parts)
 
 
 def test_docstrings_of_the_workflow_have_five_words():
@@ -50,8 +40,3 @@ def test_docstrings_of_the_workflow_have_five_words():
 )
 def test_short_docstrings_are_found_by_name(source, short):
     assert short_docstrings(source) == short
-
-
-def test_texts_cite_no_notes_outside_the_repository():
-    folders = ("config", "docs", "notebooks", "tests", "workflow", "paper", "benches")
-    assert not [path for path in tracked(*folders) if NOT_HERE in path.read_text(encoding="utf-8")]

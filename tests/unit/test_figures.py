@@ -34,7 +34,7 @@ from studies.kv_extension import (
 from studies.kv_extension import (
     figure5_expert_count_analysis as expert_count_analysis,
 )
-from studies.kv_extension.study import KvExtensionSettings
+from studies.kv_extension.study import STUDY, KvExtensionSettings
 from tests.conftest import ROOT
 
 SHOWN = KvExtensionSettings()
@@ -165,7 +165,7 @@ def test_a_small_selection_is_drawn_too(records):
 
 def test_figures_have_their_printed_size(scenario):
     for name, figure in scenario[2].items():
-        style = next(value for key, value in STYLE.figures if key.startswith(name))
+        style = next(drawn for drawn in STUDY.figures if drawn.name.startswith(name))
         width, height = figure.get_size_inches()
         assert width == style.width_in
         # The rows of figure 2 need more height where marks stand on the bars.

@@ -16,6 +16,7 @@ from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings.style import Style
 from studies.frontier import figure as frontier
 from studies.frontier.figure import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
+from studies.frontier.study import FIGURE
 from tests.conftest import ROOT
 from tests.unit.test_figures import (
     assert_legend_is_what_is_drawn,
@@ -144,7 +145,7 @@ def test_nothing_is_clipped_or_too_small(points, memory, change):
     figure = frontier.draw(points, memory, STYLE, **SHOWN | change)
     assert_nothing_is_clipped({"frontier": figure})
     assert min(text.get_fontsize() for text in visible_texts(figure)) >= 6
-    size = STYLE.figures.frontier
+    size = FIGURE
     assert tuple(figure.get_size_inches()) == pytest.approx((size.width_in, size.height_in))
 
 
@@ -209,9 +210,9 @@ PARTS = re.compile(r"leaves? of it|the time leaves|is left over|rise above it|li
 @pytest.mark.parametrize(
     "path",
     [
-        "workflow/report/figure.rst",
+        *(f"workflow/studies/{name}/README.md" for name in ("frontier", "kv_extension")),
         *(f"notebooks/{name}.ipynb" for name in ("figure2_kv_extension_by_model", "frontier")),
-        *(f"workflow/prophet_moe/present/{name}.py" for name in ("tables", "figures/kv_extension_by_model")),
+        *(f"workflow/studies/kv_extension/{name}.py" for name in ("compute", "figure2_kv_extension_by_model")),
     ],
 )
 def test_no_text_says_that_time_leaves_part_of_a_floor(path):

@@ -123,7 +123,7 @@ def test_rules_of_a_power_law_leave_the_quantile_out(models, gpus):
 
 
 def test_sensitivity_is_the_audits(models, gpus, experiment, popularity_cvs, encoders_as_decoders):
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs, experiment.sensitivity)
+    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs, HeadlineSettings())
     expected = {
         ("runtime_reserve_mib", 0): (108, 2.19, 1.28, 27.0, 52),
         ("runtime_reserve_mib", 1024): (102, 1.64, 1.28, 6.6, 55),

@@ -211,9 +211,9 @@ def test_joined_blocks_are_the_trace(tmp_path):
 def test_blocks_take_memory_of_a_block_only(tmp_path):
     rng = np.random.default_rng(0)
     trace = long_trace(40, 20_000)
-    first = rng.integers(0, 2**14, (*trace.experts.shape[:2], 1))
-    choices = np.concatenate([first, first + rng.integers(1, 2**14, first.shape)], axis=2).astype(np.uint16)
-    store.write_trace(tmp_path, replace(trace, router=replace(trace.router, experts=2**15), experts=choices))
+    first = rng.integers(0, 2**11, (*trace.experts.shape[:2], 1))
+    choices = np.concatenate([first, first + rng.integers(1, 2**11, first.shape)], axis=2).astype(np.uint16)
+    store.write_trace(tmp_path, replace(trace, router=replace(trace.router, experts=2**12), experts=choices))
     before, peak = pa.total_allocated_bytes(), 0
     for _ in store.read_blocks(tmp_path, store.read_metadata(tmp_path), ids=2**14):
         peak = max(peak, pa.total_allocated_bytes() - before)

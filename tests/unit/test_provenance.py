@@ -69,7 +69,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def test_an_untouched_output_passes(project):
-    check = verify(Path("out.csv"))
+    check = verify(Path("out.csv"), {})
     assert check.passed
     assert check.committed == "identical"
 
@@ -84,33 +84,33 @@ def test_sidecars_hold_no_absolute_path_and_no_time(project):
 
 def test_a_changed_input_fails(project):
     write_text(Path("input.txt"), "other\n")
-    assert "made from another version of input.txt" in verify(Path("out.csv")).sidecar
-    assert not verify(Path("out.csv")).passed
+    assert "made from another version of input.txt" in verify(Path("out.csv"), {}).sidecar
+    assert not verify(Path("out.csv"), {}).passed
 
 
 def test_an_edited_output_fails(project):
     Path("out.csv").write_text("model,value\na,1\nb,2.6\n")
-    check = verify(Path("out.csv"))
+    check = verify(Path("out.csv"), {})
     assert check.sidecar == "FAIL: the file was changed after it was made"
     assert check.committed.startswith("FAIL: column value differs")
 
 
 def test_a_missing_sidecar_fails(project):
     sidecar_of(Path("out.csv")).unlink()
-    check = verify(Path("out.csv"))
+    check = verify(Path("out.csv"), {})
     assert check.sidecar == "FAIL: no sidecar"
     assert remedies([check, check]) == ["snakemake --cores 8 --force out.csv"]
 
 
 def test_a_missing_input_fails_and_says_how_to_make_it(project):
     Path("input.txt").unlink()
-    check = verify(Path("out.csv"))
+    check = verify(Path("out.csv"), {})
     assert check.sidecar == "FAIL: input.txt is missing"
     assert remedies([check]) == ["snakemake --cores 8 input.txt"]
 
 
 def test_an_output_that_holds_needs_no_remedy(project):
-    assert remedies([verify(Path("out.csv"))]) == []
+    assert remedies([verify(Path("out.csv"), {})]) == []
 
 
 TABLE = b"model,batch_size,kv_extension_factor\nx,4,1.25\ny,8,\n"
@@ -130,7 +130,7 @@ TABLE = b"model,batch_size,kv_extension_factor\nx,4,1.25\ny,8,\n"
 )
 def test_tables_are_compared_column_by_column(tmp_path, ours, passes):
     (tmp_path / "t.csv").write_bytes(ours)
-    assert compare(tmp_path / "t.csv", TABLE).startswith("FAIL") is not passes
+    assert compare(tmp_path / "t.csv", TABLE, {}).startswith("FAIL") is not passes
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,16 @@ def test_tables_are_compared_column_by_column(tmp_path, ours, passes):
 )
 def test_latex_is_compared_by_its_numbers(tmp_path, ours, passes):
     (tmp_path / "t.tex").write_text(ours)
-    assert compare(tmp_path / "t.tex", b"% config ba9876543210\nMean & 1.50 \\\\\n").startswith("FAIL") is not passes
+    assert (
+        compare(tmp_path / "t.tex", b"% config ba9876543210\nMean & 1.50 \\\\\n", {}).startswith("FAIL") is not passes
+    )
 
 
 @pytest.mark.parametrize(("shade", "size", "passes"), [(201, 20, True), (230, 20, False), (200, 21, False)])
 def test_images_are_compared_by_their_pixels(tmp_path, shade, size, passes):
     for name, value, side in (("a.png", shade, size), ("b.png", 200, 20)):
         Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(tmp_path / name)
-    result = compare(tmp_path / "a.png", (tmp_path / "b.png").read_bytes())
+    result = compare(tmp_path / "a.png", (tmp_path / "b.png").read_bytes(), {})
     assert result.startswith("FAIL") is not passes
 
 

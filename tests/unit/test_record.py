@@ -12,9 +12,9 @@ import pytest
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, read_record, record, rows_of, with_intervals
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_json
-from prophet_moe.present import tables
 from prophet_moe.present.catalog_table import catalog_table
 from prophet_moe.validation import read_json
+from studies.kv_extension import compute as tables
 from tests.conftest import ROOT
 
 HEADER = ",".join(column.name for column in RECORD_COLUMNS) + "\n"

@@ -186,7 +186,7 @@ def test_nothing_is_lost_and_no_time_is_saved(case, eviction, warm):
     assert (outcome.sums[engine.WASTED_SHARE] <= outcome.counts[engine.WASTED]).all()
     link = outcome.demand_seconds + outcome.prefetch_seconds
     assert max(outcome.compute_seconds, outcome.demand_seconds) <= outcome.seconds <= outcome.compute_seconds + link
-    assert link <= outcome.seconds + max(case.times.fetch), "one copy at a time, the last may end later"
+    assert link <= outcome.seconds + max(case.times.transfer_seconds), "one copy at a time, the last may end later"
 
 
 @settings(max_examples=100, deadline=None)

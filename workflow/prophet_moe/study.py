@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from prophet_moe.errors import UserError
@@ -11,7 +12,8 @@ from prophet_moe.settings.fields import StudySettings
 from prophet_moe.tables import Table
 from prophet_moe.validation import read_text
 
-STUDIES = Path("workflow/studies")
+STUDIES = Path(find_spec("studies").origin).parent
+"""The folder of the studies."""
 
 
 @dataclass(frozen=True)

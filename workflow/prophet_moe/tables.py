@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.units import GB
 from prophet_moe.validation import REBUILD
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 1e-5
 """Largest relative difference of a number on another machine: one unit of the sixth digit."""
@@ -91,7 +93,7 @@ def interval(name: str, unit: str, of: str) -> tuple[Column, Column]:
     return tuple(number(f"{name}_{end}", unit, f"{which} of the 95 % interval of {name} {of}.") for end, which in ends)
 
 
-def write_table(path: Path, frame: pd.DataFrame, table: Table) -> None:
+def write_table(path: Path, frame: "pd.DataFrame", table: Table) -> None:
     """Write a frame as CSV; one whose columns are not those declared, in their order, is a programmer's mistake."""
     strange = _strange(list(frame.columns), table.columns)
     if strange:
@@ -99,11 +101,13 @@ def write_table(path: Path, frame: pd.DataFrame, table: Table) -> None:
     write_csv(path, frame)
 
 
-def read_table(path: Path, table: Table) -> pd.DataFrame:
+def read_table(path: Path, table: Table) -> "pd.DataFrame":
     """Read a written table, typed as declared; an empty number is NaN, an empty text is "".
 
     A missing file, other columns, or a cell of another type is a UserError that names the file and the column.
     """
+    import pandas as pd  # slow to import, and most that declares a table reads none
+
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
     try:
@@ -121,8 +125,10 @@ def column_named(name: str, columns: Sequence[Column]) -> Column:
     return next(column for column in columns if column.matches(name))
 
 
-def parsed(cells: pd.Series, column: Column, path: Path) -> pd.Series:
+def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
     """Convert the text of a column to its type; a cell of another type is a UserError that names its line."""
+    import pandas as pd
+
     if column.kind == "text":
         return cells.astype("str")
     if column.kind == "boolean":

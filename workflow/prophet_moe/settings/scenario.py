@@ -33,7 +33,7 @@ class Quantile(StrictModel):
 
 
 class Activation(StrictModel):
-    """Peak activation memory."""
+    """How the peak memory of activations is computed."""
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
     """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""

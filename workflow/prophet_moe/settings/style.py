@@ -107,6 +107,6 @@ class Style(StrictModel):
 
 
 class StyleFile(StrictModel):
-    """The whole of config/style.yaml."""
+    """The whole of the file config/style.yaml."""
 
     style: Style = Style()

@@ -6,7 +6,7 @@ from prophet_moe.tables import Table
 
 
 class KvExtensionSettings(StudySettings):
-    """Models that the figures of KV extension draw."""
+    """Models that the figures of KV extension draw, in order; report 000:490-582 describes these figures."""
 
     named_models = ("figure1_models", "figure3_models", "figure4_models")
 
