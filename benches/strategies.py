@@ -20,7 +20,7 @@ import libcachesim
 import numpy as np
 from policies import write_stream
 
-from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload.replay import RECORDED, Sample, run
 from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies

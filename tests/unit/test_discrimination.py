@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.offload.experiments import RECORDED, Sample, draw, run
+from prophet_moe.offload.proxies import GivenPredictions
+from prophet_moe.offload.replay import RECORDED, Sample, draw, run
 from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
 from prophet_moe.offload.simulator.simulation import Hierarchy
-from prophet_moe.offload.simulator.stand_ins import GivenPredictions
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import BF16

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from prophet_moe.errors import UserError
-from prophet_moe.offload.experiments import long_sequences, with_interval
+from prophet_moe.offload.replay import long_sequences, with_interval
 from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look

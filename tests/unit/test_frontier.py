@@ -13,8 +13,8 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.offload.experiments import SampleSize
-from prophet_moe.offload.simulator.stand_ins import recorded
+from prophet_moe.offload.proxies import recorded
+from prophet_moe.offload.replay import SampleSize
 from prophet_moe.offload.simulator.timing import expert_bytes, proxy_times, times_of
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prophet_moe.offload.experiments import RECORDED, Sample, run, slots
+from prophet_moe.offload.replay import RECORDED, Sample, run, slots
 from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies

@@ -8,8 +8,8 @@ import pytest
 
 from prophet_moe import cli
 from prophet_moe.errors import exit_on_user_error
-from prophet_moe.offload import experiments
-from prophet_moe.offload.experiments import RECORDED, Sample, run
+from prophet_moe.offload import replay
+from prophet_moe.offload.replay import RECORDED, Sample, run
 from prophet_moe.offload.simulator import invariants
 from prophet_moe.offload.simulator.invariants import Impossible
 from prophet_moe.offload.simulator.predictions import Predictions, TrainingStatistics
@@ -52,7 +52,7 @@ def test_invariants_hold_for_10_to_the_8_requests(sample, strategy, unit):
 def test_a_wrong_time_is_caught_at_any_scale(sample, monkeypatch, unit):
     """A millionth more waiting than the clocks say."""
     arguments = (sample.parts(1), sample.predictions.training, strategies()["on_demand"], Hierarchy((16,)), times(unit))
-    monkeypatch.setattr(experiments, "check", lambda outcome, _: outcome)
+    monkeypatch.setattr(replay, "check", lambda outcome, _: outcome)
     outcome = run(*arguments)
     invariants.check(outcome, times(unit))
     outcome.sums[0] *= 1 + 1e-6
@@ -64,7 +64,7 @@ def test_a_broken_invariant_is_one_line_to_report(monkeypatch, capsys):
     def broken(*_):
         raise Impossible("simulation: stalls does not hold")
 
-    monkeypatch.setattr(experiments, "check", broken)
+    monkeypatch.setattr(replay, "check", broken)
     command = ["prophet-moe", "sim", "run", "--trace", "small-6x8-top2", "--strategy", "on_demand", "--capacity", "4"]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.chdir(ROOT)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prophet_moe import cli
 from prophet_moe.cli.sim import _capacities
 from prophet_moe.errors import UserError
-from prophet_moe.offload.experiments import SampleSize, metrics, parts_of, run, samples
+from prophet_moe.offload.replay import SampleSize, metrics, parts_of, run, samples
 from prophet_moe.offload.simulator.predictions import TrainingStatistics
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prophet_moe.offload.experiments import draw, parts_of
+from prophet_moe.offload.replay import draw, parts_of
 from prophet_moe.offload.simulator.batching import decode_batches
 from prophet_moe.offload.simulator.predictions import TrainingStatistics
 from prophet_moe.offload.simulator.prefetch import true_needs

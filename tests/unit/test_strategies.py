@@ -15,8 +15,8 @@ from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.roofline import gain_bound
-from prophet_moe.offload import experiments
-from prophet_moe.offload.experiments import RECORDED, SHUFFLED, parts_of, run, samples
+from prophet_moe.offload import replay
+from prophet_moe.offload.replay import RECORDED, SHUFFLED, parts_of, run, samples
 from prophet_moe.offload.simulator import engine, reference
 from prophet_moe.offload.simulator.invariants import Impossible, check, check_beside
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times, iso_cache
@@ -125,7 +125,7 @@ def test_every_strategy_runs_as_by_the_reference(sample, name, batch, capacities
     )
     fast = run(*arguments)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "simulate", reference.simulate)
+        patch.setattr(replay, "simulate", reference.simulate)
         assert_equal(fast, run(*arguments))
 
 
@@ -182,7 +182,7 @@ def test_a_long_trace_is_replayed_in_pieces(recorded, sample, monkeypatch, name)
     """Where a piece ends, only what looks beyond it (plans before the pass) can differ; these strategies do not."""
     training, strategy = sample.predictions.training, strategies()[name]
     whole = run(sample.parts(2), training, strategy, HALF, times(1.0))
-    monkeypatch.setattr(experiments, "PIECE_TOKENS", 3 * PLAN.tokens)
+    monkeypatch.setattr(replay, "PIECE_TOKENS", 3 * PLAN.tokens)
     parts = list(parts_of(training, sample.trace, 2, "one_tenant_at_a_time"))
     assert len(parts) == 4
     pieces = run(iter(parts), training, strategy, HALF, times(1.0))

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from prophet_moe.offload.experiments import RECORDED, SampleSize, available_strategies, run, samples
 from prophet_moe.offload.policies import POLICIES, misses
+from prophet_moe.offload.replay import RECORDED, SampleSize, available_strategies, run, samples
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.predict import discrimination
 from prophet_moe.predict.context import LOOKAHEADS, SOURCES
@@ -43,7 +43,7 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _evaluate, _fit, _describe, _stand_in)]:
+        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _evaluate, _fit, _describe, _generate)]:
             compiled.result()
 
 
@@ -74,7 +74,7 @@ def _describe(folder: Path) -> None:
         misses(policy, trace.experts.ravel(), trace.router.experts, 2)
 
 
-def _stand_in(folder: Path) -> None:
+def _generate(folder: Path) -> None:
     trace = read_trace(folder)
     power = discrimination.measure(trace.described(), _network(trace.router))
     made = generate(Scalars(0.1, 1.0, 0.5, 4.0, 0.5).parameters(trace.router), 2, 8, 0)

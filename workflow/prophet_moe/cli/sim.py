@@ -27,7 +27,7 @@ from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
-    from prophet_moe.offload.experiments import Part
+    from prophet_moe.offload.replay import Part
     from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
     from prophet_moe.offload.strategies import Strategy
 
@@ -97,7 +97,7 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 def run_strategy(arguments: argparse.Namespace) -> None:
     """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
     # Only this command needs Numba, whose import takes half a second.
-    from prophet_moe.offload.experiments import parts_of, run
+    from prophet_moe.offload.replay import parts_of, run
     from prophet_moe.offload.simulator.predictions import TrainingStatistics
     from prophet_moe.offload.strategies import strategies
     from prophet_moe.predict.context import split
@@ -241,7 +241,7 @@ def _described(
     outcome: "Outcome",
     resident: float,
 ) -> dict[str, Any]:
-    from prophet_moe.offload.experiments import layer_rows, metrics
+    from prophet_moe.offload.replay import layer_rows, metrics
 
     return {
         "trace": str(arguments.trace),

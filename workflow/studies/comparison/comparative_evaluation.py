@@ -25,7 +25,7 @@ COLUMNS = [
     *("request_dedup", "demand_copies", "useful_prefetches", "late_prefetches", "wasted_prefetches"),
     *("link_busy_share", "prefetch_gain_bound", "waves"),
 ]
-"""Of the table of runs, as `offload.experiments.comparative_results` makes them."""
+"""Of the table of runs, as `replays.comparative_results` makes them."""
 STRATEGIES = {
     "on_demand": "On-Demand",
     "pre_gated": "Pre-gated MoE",

@@ -32,7 +32,7 @@ COLUMNS = [
         for end in ("", "_low", "_high")
     ),
 ]
-"""Of the table of layers, as `offload.experiments.comparative_results` makes them."""
+"""Of the table of layers, as `replays.comparative_results` makes them."""
 
 
 def selection(layers: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from prophet_moe.offload.experiments import (
+from prophet_moe.offload.replay import (
     RECORDED,
     SHUFFLED,
     Sample,

@@ -30,7 +30,7 @@ COLUMNS = [
         for end in ("", "_low", "_high")
     ),
 ]
-"""Of the table of sweeps, as `offload.experiments.sweep` makes them."""
+"""Of the table of sweeps, as `replays.sweep` makes them."""
 
 
 def selection(rows: pd.DataFrame, x: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.offload.experiments import OVERSUBSCRIBED, Sample, run, slots
+from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
@@ -46,7 +46,7 @@ def to_replay(grid: pd.DataFrame, plan: FrontierSettings) -> pd.DataFrame:
 
 def slowdowns(
     source: str,
-    stand_in: Sequence[Sample],
+    samples: Sequence[Sample],
     models: Mapping[str, ModelSpec],
     profiles: Mapping[str, Profile],
     grid: pd.DataFrame,
@@ -57,12 +57,12 @@ def slowdowns(
 ) -> pd.DataFrame:
     """Return one row of REPLAYED per configuration of `grid`, strategy, number of resident experts and sample.
 
-    `models` have the E and k of the stand-in, which `source` names; `grid` holds u(B) as unique_experts by model, GPU
+    `models` have the E and k of the routing that `source` names; `grid` holds u(B) as unique_experts by model, GPU
     and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
     resident nothing is replayed: the slowdown is 1.
     """
     rows = []
-    for sample in stand_in:
+    for sample in samples:
         routed = sample.trace
         held = len(sequence_starts(routed)) - 1
         experts, top_k = routed.router.experts, routed.router.top_k

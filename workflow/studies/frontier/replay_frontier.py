@@ -8,8 +8,8 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
 from prophet_moe.hardware.profile import read_profile
-from prophet_moe.offload.experiments import SampleSize
-from prophet_moe.offload.simulator.stand_ins import generated, recorded
+from prophet_moe.offload.proxies import generated, recorded
+from prophet_moe.offload.replay import SampleSize
 from prophet_moe.precision import Precision
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.predict.network import read_trained

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from prophet_moe.offload.experiments import SampleSize, run
+from prophet_moe.offload.proxies import HISTORY, generated
+from prophet_moe.offload.replay import SampleSize, run
 from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
-from prophet_moe.offload.simulator.stand_ins import HISTORY, generated
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.routing.calibrated import read_calibrated

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prophet_moe.offload.experiments import RECORDED, Sample, SampleSize, samples
+from prophet_moe.offload.replay import RECORDED, Sample, SampleSize, samples
 from prophet_moe.offload.simulator.predictions import Predictions, Probabilities, TrainingStatistics
 from prophet_moe.predict.discrimination import Discrimination, prior, transferred
 from prophet_moe.predict.network import Network

@@ -1,4 +1,4 @@
-"""The comparison of strategies: the same sequences, cut into batches of every size, served from the same cache.
+"""Replays of routing traces: samples of sequences, cut into batches, served from an expert cache by one strategy.
 
 A sample is so many sequences of a trace's held-out half, and so many decoded tokens of each. All strategies, batch
 sizes and capacities replay the same samples, so that differences are paired. Caches start with the experts that were
