@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
@@ -15,6 +16,10 @@ from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment
 from tests import fuzzing
+
+# Machines are shared and noisy: how long an example takes says nothing of it.
+settings.register_profile("noisy machines", deadline=None)
+settings.load_profile("noisy machines")
 
 ROOT = Path(__file__).resolve().parent.parent
 

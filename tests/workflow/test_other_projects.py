@@ -10,7 +10,7 @@ import yaml
 from prophet_moe.files import sha256
 from prophet_moe.routing.store import write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL
-from tests.unit.test_statistics import uniform_trace
+from tests.builders import uniform_trace
 from tests.workflow.conftest import SMALL
 
 MODEL = "OLMoE-1B-7B"

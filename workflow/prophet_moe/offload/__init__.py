@@ -11,10 +11,10 @@ request; three look up one layer-step at a time, that is all experts that a laye
 | implementation | looks up | held equal to | by the test |
 |---|---|---|---|
 | `policies` | request by request | libCacheSim | `tests/peers/test_libcachesim.py` |
-| `routing.reuse`, all capacities at once | request by request | `policies` | `tests/unit/test_policies.py` |
-| `simulator.engine`, compiled | by layer-step | `simulator.reference` | `tests/unit/test_simulation.py` |
-| `simulator.reference`, plain Python | by layer-step | `simulator.engine` | `tests/unit/test_simulation.py` |
-| `decode_loop.decisions`, no clock | by layer-step | `simulator.engine` | `tests/unit/test_decode_loop.py` |
+| `routing.reuse`, all capacities at once | request by request | `policies` | `tests/unit/offload/test_policies.py` |
+| `simulator.engine`, compiled | by layer-step | `simulator.reference` | `tests/unit/offload/test_simulation.py` |
+| `simulator.reference`, plain Python | by layer-step | `simulator.engine` | `tests/unit/offload/test_simulation.py` |
+| `decode_loop.decisions`, no clock | by layer-step | `simulator.engine` | `tests/unit/offload/test_decode_loop.py` |
 
-Of single requests without prefetches the engine misses as many as `policies` does (`tests/unit/test_simulation.py`).
+Of single requests without prefetches the engine misses as many as `policies` does (`tests/unit/offload/test_simulation.py`).
 """

@@ -1,7 +1,0 @@
-"""How Hypothesis runs the unit tests."""
-
-from hypothesis import settings
-
-# Machines are shared and noisy: how long an example takes says nothing of it.
-settings.register_profile("noisy machines", deadline=None)
-settings.load_profile("noisy machines")
