@@ -66,7 +66,7 @@ def test_the_plan_has_the_experts_and_attention_of_the_catalogue():
         assert (shape.heads, shape.kv_heads, shape.head_dim, shape.latent_values) == expected
 
 
-def test_a_gpu_would_be_asked_for_a_part_of_less_than_a_minute_each():
+def test_parts_of_the_hardware_plan_take_under_a_minute_each():
     """Copies of the largest size over a slow link (2 GB/s), the part that takes longest."""
     transfers = FULL.transfers
     samples = WARMUP + transfers.repeats

@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_a_row_and_the_rest_is_measured(tmp_path):
     assert (refused["measurement"], taken["measurement"]) == ("does_not_fit", "activation_peak_bytes")
 
 
-def test_an_interrupted_measurement_goes_on_and_measures_nothing_twice(resumed, measured):
+def test_interrupted_measurement_resumes_and_repeats_nothing(resumed, measured):
     metadata = json.loads((resumed / "metadata.json").read_text())
     assert metadata["state_after_part"]["OLMoE"] == {"marked": True}
     assert list(dict.fromkeys(row["model"] for row in measured if row["model"])) == list(QUICK.models)

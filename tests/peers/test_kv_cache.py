@@ -78,7 +78,7 @@ def test_cache_is_kv_per_token_and_state_per_sequence(name):
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
-def test_target_tokens_fill_self_attention_and_source_tokens_cross_attention(name):
+def test_target_fills_self_attention_and_source_cross_attention(name):
     """So context is source plus target tokens, and either kind costs the same."""
     arch = shrink(CATALOGUE[name])
     source, target = 7, 5

@@ -201,7 +201,7 @@ def compared(measured) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", TINY_ARCHITECTURES)
-def test_parameters_and_caches_of_tiny_models_are_predicted_exactly(compared, name):
+def test_memory_of_tiny_models_is_predicted_exactly(compared, name):
     rows = compared[(compared["model"] == name) & (compared["phase"].isin(["loading", "cache"]))]
     names = {"parameter_bytes", "expert_parameter_bytes", "kv_bytes_per_token", "state_bytes_per_sequence"}
     assert set(rows["measurement"]) == names | ({"cross_kv_bytes_per_token"} if name == "Switch" else set())
@@ -217,7 +217,7 @@ def test_what_a_class_casts_to_fp32_shows_as_an_error(compared):
     assert row.error_pct == pytest.approx(-100 * 2 * routers / row.measured)
 
 
-def test_mla_without_compressed_queries_differs_by_its_queries_alone(measured):
+def test_mla_without_compressed_queries_differs_by_queries(measured):
     """DeepSeek-V2's tiny variant, as DeepSeek-V2-Lite: one matrix instead of two and a norm, per layer."""
     arch = mla("DeepSeek-V2-236B", TINY["DeepSeek-V2"])
     rows = compare(measured, {"DeepSeek-V2": arch}, CALIBRATED).set_index("measurement")
@@ -229,7 +229,7 @@ def test_mla_without_compressed_queries_differs_by_its_queries_alone(measured):
     assert set(missing) == {2 * arch.layers * per_layer}
 
 
-def test_deeper_architectures_are_cut_to_the_layers_that_were_measured(measured, compared):
+def test_deeper_architectures_are_cut_to_the_measured_layers(measured, compared):
     deeper = {
         name: arch.model_copy(
             update={"layers": 7 * arch.layers, "encoder_layers": 7 * arch.encoder_layers},
@@ -311,7 +311,7 @@ def test_the_plan_of_the_full_measurement_is_cut_where_it_says():
 
 @given(name=st.sampled_from(sorted(CATALOGUE)), data=st.data())
 @settings(deadline=None, max_examples=40)
-def test_fewer_layers_have_fewer_parameters_and_the_same_embeddings(name, data):
+def test_fewer_layers_have_the_same_embeddings(name, data):
     arch = CATALOGUE[name]
     layers = data.draw(st.integers(1, arch.layers))
     whole, cut = parameter_counts(arch), parameter_counts(with_layers(arch, layers))

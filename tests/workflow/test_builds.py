@@ -148,7 +148,7 @@ def test_pdf_fonts_are_embedded_truetype(built):
         assert b"/Type3" not in content, path
 
 
-def test_executed_notebooks_have_no_error_and_pages_need_no_network(built):
+def test_notebooks_have_no_error_and_pages_need_no_network(built):
     for path in (built.root / "results/notebooks").rglob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         kinds = {output.output_type for cell in cells if cell.cell_type == "code" for output in cell.outputs}
@@ -283,7 +283,7 @@ def test_an_edit_of_the_statistics_describes_the_traces_again(built):
         assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS | PREDICTED_SETS
 
 
-def test_a_trace_less_changes_what_is_said_of_traces_and_what_rests_on_it(built, tmp_path):
+def test_a_trace_less_reruns_what_rests_on_traces(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
     less = (
@@ -295,7 +295,7 @@ def test_a_trace_less_changes_what_is_said_of_traces_and_what_rests_on_it(built,
     assert built.jobs("--configfile", str(overlay)) == less
 
 
-def test_data_of_others_gives_the_statistics_that_were_recorded_of_it(built):
+def test_data_of_others_gives_its_recorded_statistics(built):
     """With the data at hand the rules compute what a visitor without it takes from resources/statistics/."""
     if "PROPHET_DATA" not in os.environ:
         pytest.skip("PROPHET_DATA does not name the folder of datasets")

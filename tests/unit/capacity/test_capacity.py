@@ -238,7 +238,7 @@ def test_predictor_of_each_model_has_its_own_size(models):
     assert {model_memory(spec, REPORTED).predictor_bytes for spec in models.values()} == {7_200_000}
 
 
-def test_models_that_the_report_does_not_cover_have_no_reported_memory(models):
+def test_models_outside_the_report_have_no_reported_memory(models):
     unreported = models["DBRX-132B"].model_copy(update={"reported": None})
     assert model_memory(unreported, REPORTED) is None
     assert model_memory(unreported, CALIBRATED) is not None

@@ -56,7 +56,7 @@ def test_numbers_have_six_significant_digits(frame):
     assert all(float(f"{value:.6g}") == value for value in numbers)
 
 
-def test_extension_is_undefined_exactly_where_the_baseline_does_not_fit(records):
+def test_extension_is_undefined_where_the_baseline_does_not_fit(records):
     calibrated, reported = records["calibrated"], records["reported"]
     assert (calibrated["kv_extension_factor"].isna() == ~calibrated["baseline_fits"]).all()
     assert ((reported["kv_extension_factor"] == 0) == ~reported["baseline_fits"]).all()

@@ -40,3 +40,14 @@ def test_docstrings_of_the_workflow_have_five_words():
 )
 def test_short_docstrings_are_found_by_name(source, short):
     assert short_docstrings(source) == short
+
+
+LONGEST_NAME = 60
+
+
+def test_names_of_tests_have_at_most_60_characters():
+    sources = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in (ROOT / "tests").rglob("*.py"))
+    functions = [
+        (path, node.name) for path, tree in sources for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+    ]
+    assert not [(str(path), name) for path, name in functions if name.startswith("test_") and len(name) > LONGEST_NAME]

@@ -202,7 +202,7 @@ def test_copies_lie_on_the_lines_between_sizes(measured, size):
 
 @given(tokens=st.floats(1, 200_000))
 @settings(deadline=None)
-def test_experts_lie_between_tokens_and_beyond_them_on_the_roofline(measured, tokens):
+def test_expert_times_are_interpolated_then_on_the_roofline(measured, tokens):
     points = [(count, expert_law(SHAPE, count)) for count in (1, 2, 64)]
     if tokens <= 64:
         expected = plain_interpolation(points, tokens)
@@ -214,7 +214,7 @@ def test_experts_lie_between_tokens_and_beyond_them_on_the_roofline(measured, to
 
 @given(batch=st.integers(1, 64), context=st.integers(1, 100_000))
 @settings(deadline=None)
-def test_attention_is_linear_in_batch_and_context_and_in_proportion_beyond(measured, batch, context):
+def test_attention_is_linear_in_batch_and_context(measured, batch, context):
     def at(batch: int) -> float:
         if context > 4096:
             return attention_law(GROUPED, batch, 4096) * context / 4096
@@ -238,7 +238,7 @@ def test_a_curve_stays_between_its_neighbours(points, x):
     assert low * (1 - 1e-9) <= found <= high * (1 + 1e-9)
 
 
-def test_what_was_not_measured_is_the_roofline_at_measured_bandwidth_and_says_so(measured):
+def test_unmeasured_times_are_the_roofline_and_say_so(measured):
     assert measured.expert_basis(SHAPE) == measured.attention_basis(LATENT) == "measured"
     other = ExpertShape(2048, 1024, True)
     assert measured.expert_basis(other) == "measured bandwidth"
@@ -505,7 +505,7 @@ def test_decompressed_mla_cache_is_read_by_attention(name):
 
 @given(**STEPS)
 @settings(deadline=None, max_examples=60)
-def test_a_step_limited_by_one_side_is_its_bytes_or_its_operations(name, gpu, batch, context):
+def test_a_step_limited_by_one_side_is_its_bytes_or_operations(name, gpu, batch, context):
     """With endless compute the bytes over the bandwidth, with endless bandwidth the operations over the peak."""
     arch, profile = CATALOGUE[name], datasheet_profile(gpu, GPUS[gpu])
     times, unique = step(name, dataclasses.replace(profile, flops_per_second=math.inf), batch, context)
@@ -549,7 +549,7 @@ def test_steps_are_ordered_and_no_prefetch_gains_more_than_two(name, gpu, batch,
 
 @given(compute=st.floats(1e-9, 1e3), transfer=st.floats(0, 1e3))
 @settings(deadline=None)
-def test_the_gain_is_two_where_compute_and_fetches_are_equal_and_less_elsewhere(compute, transfer):
+def test_prefetch_gain_is_two_where_compute_equals_transfer(compute, transfer):
     assert gain_bound(compute, compute) == 2
     assert 1 <= gain_bound(compute, transfer) <= 2
     assume(abs(compute - transfer) > 1e-9 * max(compute, transfer))
@@ -677,7 +677,7 @@ def test_steps_take_as_long_as_the_peers_say(name, line):
 
 
 @pytest.mark.parametrize(("name", "line"), list(zip(PEER_MODELS, PEER_STEPS.splitlines(), strict=True)))
-def test_overlap_gains_next_to_nothing_where_every_expert_is_fetched(name, line):
+def test_overlap_gains_little_where_every_expert_is_fetched(name, line):
     """At hit rate 0 prefetch gains 1.016 to 1.033 at most, whatever it knows."""
     for times in peer_steps(name):
         fetched = fetch_seconds(times, CATALOGUE[name].moe.top_k)

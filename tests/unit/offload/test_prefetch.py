@@ -103,7 +103,7 @@ def test_plans_are_the_needs_of_the_layers_ahead(case, distances, capacity, per_
             assert set(found[len(expected) :]) <= {-1}
 
 
-def test_what_was_remembered_of_a_forecast_is_not_taken_for_that_of_another():
+def test_a_memo_is_kept_for_its_own_predictions_only():
     batches = DecodeBatches(np.zeros((1, 1, 1), np.uint16), np.zeros((1, 1), np.int64), 2)
     for likely in (0, 1) * 20:
         predictions = np.zeros((1, 1, 2), np.float32)

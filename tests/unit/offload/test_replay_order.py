@@ -48,7 +48,7 @@ def test_replayed_batches_deduplicate_as_batches_drawn_at_random(held_out):
     assert ((low <= replayed) & (replayed <= high)).all(), (low, replayed, high)
 
 
-def test_one_tenant_at_a_time_needs_fewer_experts_than_mixed_batches(held_out):
+def test_one_tenant_needs_fewer_experts_than_mixed_batches(held_out):
     assert (distinct(held_out, "one_tenant_at_a_time") < distinct(held_out, "mixed")).all()
 
 

@@ -129,7 +129,7 @@ def test_frequency_and_recency_are_counted_beyond_an_era():
     assert_equal(simulate(*arguments), reference.simulate(*arguments))
 
 
-def test_what_was_not_used_for_many_eras_is_protected_as_anything_else():
+def test_unused_experts_are_protected_after_many_eras():
     """Expert 2, never used, is prefetched beside 0, in use; planned again, it is not evicted for 1."""
     steps = 18 * engine.ERA
     batches = DecodeBatches(np.zeros((steps, 1, 1), np.uint16), np.arange(steps)[:, None], 3)
@@ -220,7 +220,7 @@ def test_exclusive_tiers_cut_the_exact_lru_curve(seed, layers, experts, capaciti
         assert served == np.diff([0, *hits, len(stream)]).tolist()
 
 
-def test_random_eviction_hits_as_often_as_fifo_where_requests_are_independent():
+def test_random_eviction_hits_like_fifo_on_independent_requests():
     """Gelenbe: A unified approach to the evaluation of a class of replacement algorithms, 1973."""
     random, experts, capacity = np.random.default_rng(0), 64, 16
     weights = 1 / np.arange(1, experts + 1)
@@ -273,7 +273,7 @@ def causes(outcome: Outcome) -> dict[str, int]:
     return {name: outcome.count(getattr(engine, name)) for name in names if outcome.count(getattr(engine, name))}
 
 
-def test_missing_experts_are_copied_one_after_another_while_those_before_are_computed():
+def test_missing_experts_are_copied_while_earlier_ones_compute():
     outcome = toy([[[0, 1]]])
     assert outcome.seconds == OTHER + 2 * FETCH + WORK
     assert outcome.sums[engine.STALL, 0] == 2 * FETCH - WORK
@@ -281,13 +281,13 @@ def test_missing_experts_are_copied_one_after_another_while_those_before_are_com
     assert causes(outcome) == {"MISSED": 2}
 
 
-def test_what_is_at_hand_is_computed_while_what_is_missing_is_copied():
+def test_resident_experts_compute_while_missing_ones_are_copied():
     outcome = toy([[[0, 2]]], experts=3, warm=True)
     assert outcome.seconds == OTHER + max(WORK, FETCH) + WORK
     assert causes(outcome) == {"KEPT": 1, "MISSED": 1}
 
 
-def test_an_oversubscribed_layer_reuses_slots_of_computed_experts():
+def test_an_oversubscribed_layer_reuses_computed_slots():
     outcome = toy([[[0, 1]]], capacity=1, oversubscribe=True)
     assert outcome.oversubscribed
     assert outcome.seconds == OTHER + 2 * (FETCH + WORK)

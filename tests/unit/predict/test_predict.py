@@ -81,7 +81,7 @@ def test_inputs_are_what_a_loop_over_tokens_sees(trace, lookahead):
 
 @settings(deadline=None, max_examples=50)
 @given(trace=traces(), flags=st.lists(st.booleans(), min_size=5, max_size=5), data=st.data())
-def test_flagged_and_repeated_sequences_are_left_out_and_prompts_stay(trace, flags, data):
+def test_repeated_sequences_are_left_out_and_prompts_stay(trace, flags, data):
     """The first of those alike stays, unless it is flagged itself; halves are of what stays."""
     starts = sequence_starts(trace)
     same = [number for number in range(len(starts) - 1) if np.diff(starts)[number] == starts[1]]
@@ -334,7 +334,7 @@ def test_gate_scores_are_a_later_router_on_earlier_inputs():
             np.testing.assert_allclose(recorded.scores(inputs, layer, lookahead), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_router_inputs_are_optional_and_damage_is_told_in_one_line(tmp_path):
+def test_router_inputs_are_optional_and_damage_is_one_line(tmp_path):
     assert read_router_inputs(tmp_path) is None
     whole = (TRACES / SMALL / gate.FILE).read_bytes()
     (tmp_path / gate.FILE).write_bytes(whole[: len(whole) // 2])
@@ -468,7 +468,7 @@ def test_recall_of_the_gate_is_whole_one_layer_ahead(table):
     assert not len(table.query("predictor == @GATE and tokens == 'held_out'"))
 
 
-def test_recall_by_layer_is_that_of_decoded_tokens_of_the_other_half(table, determined):
+def test_recall_by_layer_is_of_decoded_tokens_of_the_other_half(table, determined):
     """Popularity counted by hand, prompts included, and judged by hand, without them."""
     learned, test = split(determined)
     asked = test.described().experts
@@ -540,7 +540,7 @@ def test_a_network_that_knows_is_calibrated(table):
         assert rows["value"].tolist() == pytest.approx([1 - TOP_K / EXPERTS, TOP_K / EXPERTS])
 
 
-def test_a_network_that_guesses_gains_nothing_and_says_how_wrong_it_is(determined):
+def test_a_guessing_network_gains_nothing_and_is_uncalibrated(determined):
     """Random weights: gains over the best that counts are below zero; the error follows from the reliability."""
     found = pd.DataFrame(evaluate.evaluate_predictors("made", determined, random_network(EXPERTS, len(LAYERS), 4)))
     gains = found[found["statistic"] == "recall_gain"]
@@ -611,7 +611,7 @@ def test_prophet_finds_more_than_whoever_counts():
     assert means[PROPHET] >= 0.05 + max(means[baseline] for baseline in BASELINES)
 
 
-def test_lookaheads_beyond_the_layers_and_tokens_without_router_inputs_are_left_out():
+def test_lookaheads_beyond_the_layers_are_left_out():
     trace = uniform_trace([10] * 10, 2, 8, 2)
     recorded = RouterInputs(
         np.array([99], np.int32),

@@ -156,7 +156,7 @@ def test_images_are_compared_by_their_pixels(tmp_path, shade, size, passes):
     assert result.startswith("FAIL") is not passes
 
 
-def test_notebooks_get_their_parameters_alike_where_black_is_installed():
+def test_notebook_parameters_are_alike_where_black_is_installed():
     assert find_spec("black"), "else this shows nothing"
     parameters = {"claimed": {str(number): float(number) for number in range(64)}, "traces": ["a"]}
     written = execution.papermill_translators.find_translator("python3", "python").codify(parameters)

@@ -205,7 +205,7 @@ def test_popularity_cvs_are_read_as_they_were_written(tmp_path):
         ("model,batching,value\n", "has 3 columns, expected 6"),
     ],
 )
-def test_a_table_that_is_missing_or_another_is_refused_in_one_line(tmp_path, content, problem):
+def test_a_missing_or_other_table_is_refused_in_one_line(tmp_path, content, problem):
     path = tmp_path / "variation.csv"
     if content is not None:
         path.write_text(content)

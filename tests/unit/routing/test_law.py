@@ -51,7 +51,7 @@ def test_uniform_occupancy_is_the_mean_over_all_outcomes(experts, top_k, batch):
 
 @pytest.mark.parametrize("concentration", [0.1, 1.0, 7.5])
 @pytest.mark.parametrize(("experts", "batch"), [(2, 5), (3, 4), (5, 3)])
-def test_dirichlet_occupancy_is_the_mean_over_all_outcomes_of_polyas_urn(experts, batch, concentration):
+def test_dirichlet_occupancy_is_the_mean_of_polyas_urn(experts, batch, concentration):
     """k = 1: an outcome with n_e tokens at expert e has probability prod (a)_(n_e) / (E a)_B, a the concentration."""
     expected = 0.0
     for tokens in product(range(experts), repeat=batch):
@@ -112,7 +112,7 @@ def test_dirichlet_at_the_largest_popularity_cv_leaves_k():
 
 @settings(deadline=None, max_examples=50)
 @given(router=routers(), batches=st.lists(st.integers(1, 200), min_size=1, max_size=5).map(sorted))
-def test_clustered_occupancy_of_equal_experts_is_dirichlet_occupancy(router, batches):
+def test_clustered_occupancy_of_equal_experts_is_dirichlet(router, batches):
     experts, top_k, popularity_cv = router
     share = top_k / experts
     correlation = popularity_cv**2 * share / (1 - share) if share < 1 else 0.0
@@ -156,7 +156,7 @@ def test_skewed_occupancy_is_exact_for_sequences_drawn_at_random():
         assert law == pytest.approx(np.mean(outcomes), rel=1e-12)
 
 
-def test_staggered_batches_of_one_token_sequences_follow_skewed_occupancy():
+def test_batches_of_one_token_sequences_follow_skewed_occupancy():
     """Drawn without replacement an expert of n tokens is missed by C(S - n, B) of C(S, B) batches: hypergeometric.
 
     The trace's draws agree with that within four standard errors, found from independent seeds; and skewed occupancy,

@@ -149,7 +149,7 @@ def test_the_correlation_of_a_trace_is_found(clustered):
         assert fits.loc[batching, "uniform_occupancy"]["held_out_error_pct"] < 1
 
 
-def test_the_law_that_a_trace_was_drawn_from_predicts_the_other_half(skewed, clustered):
+def test_the_law_of_a_trace_predicts_its_other_half(skewed, clustered):
     """Within one percent, and nearer than laws that leave out what matters."""
     (skewed, _), (clustered, _) = skewed, clustered
     error = "held_out_error_pct"
@@ -193,7 +193,7 @@ def test_fits_are_what_their_residuals_say(drawn, request):
         assert len(rows) == len(LAWS) and len(set(rows["held_out"])) == 1
 
 
-def test_predictions_come_from_one_half_and_are_judged_on_the_other(clustered):
+def test_laws_are_fitted_to_one_half_and_judged_on_the_other(clustered):
     _, residuals = clustered
     learned, held_out = split_by_sequence(clustered_trace(), TRAINING_SHARE, law_fit.SEED)
     rows = residuals[residuals["batching"] == "prefill"].set_index("law")
@@ -258,7 +258,7 @@ def test_a_trace_of_one_sequence_cannot_be_judged():
     assert divisible(two, "here") is two
 
 
-def test_a_layer_that_saturates_at_once_and_short_traces_have_no_exponent():
+def test_saturated_layers_and_short_traces_have_no_exponent():
     fits, _ = law_fit.fit_laws("all", uniform_trace([10] * 4, 2, 5, 4))
     power = next(fit for fit in fits if fit.law == "power_law" and fit.batching == "staggered")
     assert np.isnan(power.value) and power.largest_batch == 1

@@ -121,7 +121,7 @@ def test_rates_by_layer_read_the_choices_in_their_order():
             np.testing.assert_allclose(rates[layer] * 24, hits(np.array(stream), 6))
 
 
-def test_independent_uniform_choices_hit_in_proportion_to_capacity():
+def test_uniform_choices_hit_in_proportion_to_capacity():
     trace = uniform_trace([20_000], 1, 10, 1)
     np.testing.assert_allclose(hit_rates(trace)[0], np.arange(1, 11) / 10, atol=0.02)
 

@@ -154,7 +154,7 @@ def test_token_information(trace, choice):
         assert statistics.token_information(trace, choice).bits[layer] == pytest.approx(bits, abs=1e-9)
 
 
-def test_token_information_of_tokens_that_decide_and_of_tokens_that_do_not():
+def test_token_information_is_full_or_none():
     token = np.tile(np.arange(8, dtype=np.int32), 100)
     noise = np.random.default_rng(0).integers(0, 8, 800)
     trace = make_trace(np.stack([token, noise], axis=1)[:, :, None], [800], 8, tokens=token)

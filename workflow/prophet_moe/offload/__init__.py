@@ -16,5 +16,6 @@ request; three look up one layer-step at a time, that is all experts that a laye
 | `simulator.reference`, plain Python | by layer-step | `simulator.engine` | `tests/unit/offload/test_simulation.py` |
 | `decode_loop.decisions`, no clock | by layer-step | `simulator.engine` | `tests/unit/offload/test_decode_loop.py` |
 
-Of single requests without prefetches the engine misses as many as `policies` does (`tests/unit/offload/test_simulation.py`).
+Of single requests without prefetches the engine misses as many as `policies` does
+(`tests/unit/offload/test_simulation.py`).
 """
