@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -20,6 +21,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings.experiment import Experiment, resolve, with_studies
+from prophet_moe.settings.moved import MOVED
 from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
 from prophet_moe.study import load_studies, shown
 from prophet_moe.validation import StrictModel, merged, read_json, read_yaml, validate
@@ -205,6 +207,21 @@ def test_bad_settings_are_one_line(case, tmp_path):
     assert "\n" not in line
     assert line.startswith(str(overlay)), "the line names the file that holds the key"
     assert line.endswith("docs/configuration.md.")
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_a_moved_key_tells_its_new_place(old, new, tmp_path):
+    keys = old.split(".")
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({keys[0]: {keys[1]: 1} if keys[1:] else 1}))
+    config = merged(merged(read_yaml(EXPERIMENT), read_yaml(STYLE)), read_yaml(overlay))
+    with pytest.raises(UserError) as raised:
+        resolve(config, [EXPERIMENT, STYLE, overlay], MODELS, GPUS, STUDIES, figures=FIGURES)
+    assert (
+        str(raised.value)
+        == f"{overlay}: {old}: this key is now {new}. Every key is explained in docs/configuration.md."
+    )
+    assert re.search(rf"^\| `{re.escape(new)}[`.]", documents()[Path("docs/configuration.md")], re.MULTILINE)
 
 
 def test_a_wrong_value_of_the_command_line_names_it():

@@ -24,6 +24,7 @@ from prophet_moe.settings.fields import (
     Names,
     StudySettings,
 )
+from prophet_moe.settings.moved import refuse_moved
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Scenario
 from prophet_moe.settings.style import Style, StyleFile
 from prophet_moe.sources import Sources
@@ -181,6 +182,7 @@ def resolve(
     and `figures`, None leaves the check out. A mistake is a UserError.
     """
     sources = Sources(config, files)
+    refuse_moved(config, sources.of, SEE_KEYS)
 
     science = {key: value for key, value in config.items() if key != "style"}
     experiment = validate(with_studies(studies), science, sources.of, SEE_KEYS)
