@@ -91,7 +91,7 @@ def test_traces_of_prompts_and_sessions_are_told(project):
     for note in (
         "prompts holds no decode token: what is said of it is of prefill, and it is called prompts (prefill)",
         "session holds 1 sequence without repetition, expected at least 4: nothing is fitted to it or replayed",
-        f"few holds 5 sequences without repetition, expected at least 16, twice simulation.sequences: {table}",
+        f"few holds 5 sequences without repetition, expected at least 16, twice studies.comparison.sequences: {table}",
     ):
         assert f"\nnote: {note}" in done.stdout
     assert "no model is listed" not in done.stdout

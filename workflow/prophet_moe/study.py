@@ -44,6 +44,8 @@ class Study:
     figures: tuple[Figure, ...] = ()
     reports: tuple[str, ...] = ()
     """Lines of the reports that it informs, as docs/reports.md names them."""
+    minutes: float | None = None
+    """Minutes that a cold build of its outputs alone takes on two cores; None where nobody has timed it."""
 
 
 def load_studies(folder: Path = STUDIES) -> dict[str, Study]:

@@ -1,4 +1,4 @@
-"""The pages of docs/: the start page lists them all, and their links lead somewhere."""
+"""The pages of docs/ and those beside it: the start page lists them all, and their links lead somewhere."""
 
 import re
 
@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+STUDIES = sorted((ROOT / "workflow/studies").glob("*/README.md"))
+LINKED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *STUDIES]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -24,7 +26,7 @@ def test_start_page_lists_every_page_once():
     assert all(name == target for name, target in listed)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_of_a_page_lead_to_files_and_anchors(page):
     for target in LINK.findall(page.read_text()):
         if target.startswith("https://"):

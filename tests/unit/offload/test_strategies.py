@@ -1,7 +1,6 @@
 """Strategies know nothing that is not known yet; runs keep what must hold; `prophet-moe sim`; plugins' mistakes."""
 
 import json
-import re
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +30,7 @@ from studies.comparison.deduplication import SEED, deduplication, process_batch
 from studies.comparison.replays import comparative_results, size_of, sweep
 from studies.comparison.study import ComparisonSettings
 from tests.conftest import ROOT
+from tests.unit.docs.test_contributing import blocks
 from tests.unit.offload.test_simulation import assert_equal
 
 NAME = "small-6x8-top2"
@@ -317,12 +317,12 @@ def test_a_plugin_with_an_impossible_plan_is_one_line(sample, prefetches, proble
     assert problem in str(told.value)
 
 
-def test_the_strategy_of_the_readme_works_as_it_stands(sample):
+def test_the_strategy_of_the_page_works_as_it_stands(sample):
     """Under 40 lines; what it prefetches is used, so that it hits more often than what only keeps."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    ((_, example), _) = blocks("Add a strategy")
     assert example.count("\n") < 40
     defined: dict = {}
-    exec(compile(example, "README.md", "exec"), defined)
+    exec(compile(example, "CONTRIBUTING.md", "exec"), defined)
     strategy, training = defined["STRATEGY"], sample.predictions.training
     for batch in (1, 2, 4):
         followed = run(sample.parts(batch), training, strategy, HALF, times(0.5, batch))

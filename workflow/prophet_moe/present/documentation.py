@@ -13,6 +13,7 @@ from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, Column
 from prophet_moe.catalog.gpu import GpuFile, GpuSpec
 from prophet_moe.catalog.model import Architecture, Attention, Constant, Mamba, ModelSpec, Moe, Placement, Reported
 from prophet_moe.collect.plan import Plan
+from prophet_moe.present.reproduction import reproduction_page
 from prophet_moe.routing.datasets import DatasetFile
 from prophet_moe.settings.experiment import with_studies
 from prophet_moe.settings.style import Style, StyleFile
@@ -125,6 +126,7 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/data.md")] = _data_page()
     pages[Path("docs/models.md")] = _models_page()
     pages[Path("docs/gpus.md")] = _gpus_page()
+    pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
     return pages
 
 

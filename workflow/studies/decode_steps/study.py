@@ -17,4 +17,5 @@ STUDY = Study(
     settings=DecodeStepsSettings,
     tables=(DECODE_STEPS,),
     reports=("000:778",),
+    minutes=0.6,
 )

@@ -66,4 +66,5 @@ STUDY = Study(
     tables=(FRONTIER, CONTEXT_GAINED),
     figures=(FIGURE,),
     reports=("000:778",),
+    minutes=1.5,
 )

@@ -28,4 +28,5 @@ STUDY = Study(
     question="What becomes of the headline under other rules for the resident experts and other assumptions?",
     settings=HeadlineSettings,
     tables=(RULES, SENSITIVITY),
+    minutes=0.7,
 )

@@ -51,4 +51,5 @@ STUDY = Study(
     tables=(TABLE1, TABLE2, TABLE3, TABLE4),
     figures=(FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5),
     reports=(),
+    minutes=1,
 )

@@ -21,4 +21,5 @@ STUDY = Study(
     settings=PredictionSettings,
     tables=(SCORES, BY_DOMAIN, SETS, SUMMARY),
     figures=(FIGURE,),
+    minutes=0.6,
 )

@@ -17,4 +17,5 @@ STUDY = Study(
     question="Does the simulated decode loop with prefetches take as long as GPUs were measured to take?",
     settings=PrefetchValidationSettings,
     tables=(VALIDATION, SUMMARY),
+    minutes=0.2,
 )

@@ -31,4 +31,5 @@ STUDY = Study(
     tables=(FITS, RESIDUALS, TRANSFER, VARIATION, EXPONENTS),
     figures=(FIGURE,),
     reports=("000:73", "000:871-874"),
+    minutes=0.6,
 )

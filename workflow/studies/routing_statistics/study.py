@@ -18,4 +18,5 @@ STUDY = Study(
     settings=RoutingStatisticsSettings,
     tables=(STATISTICS,),
     figures=(FIGURE,),
+    minutes=0.5,
 )
