@@ -45,7 +45,7 @@ test: $(VENV)/dev
 
 # The tests of hostile input alone, with so many times the examples of `make test`; the end tells how many passed.
 fuzz: $(VENV)/dev
-	python -m prophet_moe.warm
+	python -m prophet_moe.compile_kernels
 	FUZZ_FACTOR=$(FUZZ_FACTOR) pytest -m fuzz tests/unit tests/studies
 
 # PyTorch and Transformers, to collect traces and to test against them, in an environment of their own (1.4 GB).

@@ -1,4 +1,4 @@
-"""Compile the Numba kernels once, at set-up: `python -m prophet_moe.warm`.
+"""Compile the Numba kernels once, at set-up: `python -m prophet_moe.compile_kernels`.
 
 Otherwise every job of the first build would compile them again, for they start together.
 """

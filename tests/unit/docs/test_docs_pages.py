@@ -1,6 +1,7 @@
 """The pages of docs/ and those beside it: the start page lists them all, and their links lead somewhere."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -35,3 +36,15 @@ def test_links_of_a_page_lead_to_files_and_anchors(page):
         found = (page.parent / name).resolve() if name else page
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+def test_modules_that_commands_run_exist():
+    files = [
+        ROOT / "Makefile",
+        *LINKED,
+        *sorted((ROOT / "workflow").rglob("*.py")),
+        *sorted((ROOT / "docs").glob("*.py")),
+    ]
+    named = {name for file in files for name in re.findall(r"python -m (prophet_moe[\w.]*\w)", file.read_text())}
+    assert "prophet_moe.compile_kernels" in named
+    assert [name for name in named if find_spec(name) is None] == []

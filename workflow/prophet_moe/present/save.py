@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import matplotlib
 from IPython.display import Image
 from matplotlib.figure import Figure
 
@@ -27,6 +28,13 @@ def save_figure(figure: Figure, stem: Path, style: Style, *, title: str, config_
     metadata = {"Software": None, "Description": f"config {config_hash}"}
     with atomic_write(stem.with_name(f"{stem.name}.png")) as partial, styled(style):
         figure.savefig(partial, format="png", metadata=metadata)
+
+
+def save_drawing(figure: Figure, target: Path) -> None:
+    """Write a drawing of the documentation as SVG, with its letters as outlines; the bytes depend on it alone."""
+    settings = {"svg.hashsalt": target.name, "svg.fonttype": "path", "font.family": "DejaVu Sans"}
+    with matplotlib.rc_context(settings), atomic_write(target) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def show(figure: Figure, style: Style, *, stem: str, title: str, config_hash: str) -> Image:
