@@ -6,7 +6,7 @@ FUZZ_FACTOR := 95
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup gpu trace test fuzz test-peers lint bench verify lab report clean lock help
+.PHONY: all setup gpu trace test fuzz test-peers lint bench docs verify lab report clean lock help
 
 all: setup
 	snakemake --cores $(CORES)
@@ -27,6 +27,7 @@ help:
 	'make test-peers  tests against Hugging Face Transformers' \
 	'make trace       train the small models and record their traces afresh' \
 	'make lint        all checks of the sources' \
+	'make docs        renew generated pages, schemas and drawings' \
 	'make lock        renew the locked requirements' \
 	'make clean       remove what was built, but for figures and tables'
 
@@ -70,11 +71,17 @@ trace: setup gpu
 lint: $(VENV)/dev
 	ruff check .
 	ruff format --check .
-	snakefmt --check --compact-diff Snakefile workflow/rules
+	snakefmt --check --compact-diff Snakefile workflow
 	lint-imports
 	prophet-moe config check
 	nbstripout --keep-id --verify notebooks/*.ipynb
 	snakemake --lint
+
+# What is made from the code: pages, schemas and drawings. Tests fail when they are out of date.
+docs: setup
+	prophet-moe config write
+	python docs/draw_architecture.py
+	python docs/draw_timeline.py
 
 # Speed and memory side by side with peers; benches/policies.py needs `make gpu` and runs there.
 bench: setup
