@@ -22,4 +22,5 @@ STUDY = Study(
     question="How much longer does it take to prefill a prompt whose experts are streamed from host memory?",
     settings=PrefillSettings,
     tables=(PREFILL,),
+    minutes=0.6,
 )
