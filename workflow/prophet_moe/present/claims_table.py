@@ -62,7 +62,7 @@ def _claims(tables: Tables, claimed_slowdown: float) -> list[tuple[str, str, tup
             "The needed experts are in GPU memory",
             "99.4 % of requests",
             ("000:60",),
-            f"{_range(100 * _of(alike, 'prophet', 'hit_rate'), '.0f')} %, half of the experts resident, all batch sizes",
+            f"{_range(100 * _of(alike, 'prophet', 'hit_rate'), '.0f')} %, half of them resident, all batch sizes",
             "tables/table8_strategies.csv",
             "comparison",
         ),
