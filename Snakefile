@@ -54,7 +54,8 @@ report: "workflow/report/workflow.rst"
 # Captions (workflow/report/*.rst) read the resolved settings, and the captions of the studies.
 config.update(EXPERIMENT.model_dump(mode="json"))
 config["titles"] = {at: EXPERIMENT.scenarios[name].title for name, at in SCENARIO_DIRS.items()}
-config["table_captions"], config["figure_captions"] = captions(TABLES.values()), captions(FIGURES.values())
+with exit_on_user_error():
+    config["table_captions"], config["figure_captions"] = captions(TABLES.values()), captions(FIGURES.values())
 
 
 rule all:
