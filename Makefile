@@ -70,10 +70,10 @@ trace: setup gpu
 lint: $(VENV)/dev
 	ruff check .
 	ruff format --check .
-	snakefmt --check --compact-diff Snakefile workflow/rules
+	snakefmt --check --compact-diff Snakefile workflow docs/examples
 	lint-imports
 	prophet-moe config check
-	nbstripout --keep-id --verify notebooks/*.ipynb
+	nbstripout --keep-id --verify notebooks/*.ipynb docs/examples/*/*.ipynb
 	snakemake --lint
 
 # Speed and memory side by side with peers; benches/policies.py needs `make gpu` and runs there.
