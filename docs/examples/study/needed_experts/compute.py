@@ -37,7 +37,7 @@ def needed_by_law(models: pd.DataFrame, routing: Routing, batch_size: int) -> pd
 
 
 def build(files, parameters):
-    """Write the table."""
+    """Write one row per model and law of routing."""
     grid = pd.read_parquet(files.grid)
     models = grid[grid["case"] == ESTIMATE].drop_duplicates("model")
     routing = Routing.model_validate(parameters["routing"])
