@@ -74,7 +74,6 @@ lint: $(VENV)/dev
 	lint-imports
 	prophet-moe config check
 	nbstripout --keep-id --verify notebooks/*.ipynb docs/examples/*/*.ipynb
-	snakemake --lint
 
 # Speed and memory side by side with peers; benches/policies.py needs `make gpu` and runs there.
 bench: setup

@@ -54,3 +54,9 @@ def test_rule_script_log_and_benchmark_share_a_name(name):
 def test_every_script_is_that_of_a_rule():
     scripts = {path.stem for path in (ROOT / "workflow/scripts").glob("*.py")}
     assert scripts <= set(RULES)
+
+
+def test_snakemake_finds_nothing_else_to_object_to(project):
+    """Functions of the wildcards stand beside the rules that use them; Snakemake would have them in another file."""
+    found = re.findall(r"^    \* (.+?):?$", project.snakemake("--lint").stdout, re.MULTILINE)
+    assert set(found) == {"Mixed rules and functions in same snakefile."}
