@@ -84,6 +84,12 @@ def study_jobs(*names: str) -> set[str]:
     return jobs(*(rule for rule in rules if rule not in UNBUILT)) | figures(*names)
 
 
+def studies_that_read(*names: str) -> list[str]:
+    """Studies whose rules name one of the shared inputs, such as GRID."""
+    files = {study: (ROOT / f"workflow/studies/{study}/study.smk").read_text() for study in STUDIES}
+    return [study for study, text in files.items() if re.search(rf"\b({'|'.join(names)})\b", text)]
+
+
 def outputs() -> list[str]:
     """Paths of every table and figure that the studies of a default build declare."""
     built = [study for study in STUDIES.values() if study.id not in UNBUILT]
