@@ -71,11 +71,10 @@ trace: setup gpu
 lint: $(VENV)/dev
 	ruff check .
 	ruff format --check .
-	snakefmt --check --compact-diff Snakefile workflow
+	snakefmt --check --compact-diff Snakefile workflow docs/examples
 	lint-imports
 	prophet-moe config check
-	nbstripout --keep-id --verify notebooks/*.ipynb
-	snakemake --lint
+	nbstripout --keep-id --verify notebooks/*.ipynb docs/examples/*/*.ipynb
 
 # What is made from the code: pages, schemas and drawings. Tests fail when they are out of date.
 docs: setup

@@ -55,7 +55,8 @@ report: "workflow/report/workflow.rst"
 config.update(EXPERIMENT.model_dump(mode="json"))
 config["titles"] = {at: EXPERIMENT.scenarios[name].title for name, at in SCENARIO_DIRS.items()}
 config["headlines"] = Path(HEADLINES).read_text() if Path(HEADLINES).exists() else "Nothing is built yet."
-config["table_captions"], config["figure_captions"] = captions(TABLES.values()), captions(FIGURES.values())
+with exit_on_user_error():
+    config["table_captions"], config["figure_captions"] = captions(TABLES.values()), captions(FIGURES.values())
 
 
 rule all:

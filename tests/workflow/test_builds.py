@@ -15,110 +15,38 @@ from prophet_moe.routing import store
 from prophet_moe.routing.trace import Counts, Origin, Router
 from tests.conftest import ROOT
 from tests.workflow.conftest import Project
+from tests.workflow.rules import SCENARIO_DIRS, STUDIES, figures, jobs, outputs, studies_that_read, study_jobs
 
-PLACES = ("", "reported/")
-TRACES = ROOT / "resources/traces"
-FIGURES = (
-    "figure1_memory_breakdown",
-    "figure2_kv_extension_by_model",
-    "figure3_context_scaling",
-    "figure4_batch_context_tradeoff",
-    "figure5_expert_count_analysis",
-)
-TABLES = (
-    "extended/table1_kv_extension_a100_80gb.csv",
-    "extended/table2_average_extension.csv",
-    "extended/table3_by_expert_count.csv",
-    "extended/table4_max_context_length.csv",
-    "table1_kv_extension_a100_80gb.csv",
-    "table2_average_extension.csv",
-    "table3_by_expert_count.csv",
-    "table4_max_context_length.csv",
-    "data/prophet_kv_extension_data.csv",
-    "data/prophet_kv_extension_data.json",
-)
+BY_SCENARIO = [
+    *[f"tables/{{at}}extended/{table.name}.csv" for table in STUDIES["kv_extension"].tables],
+    *[f"tables/{{at}}data/prophet_kv_extension_{name}" for name in ("data.csv", "data.json", "extended.csv")],
+    *[f"paper/generated/{{at}}{name}.tex" for name in ("table1", "table2", "table3", "table4", "figures")],
+]
+BESIDE_STUDIES = [path.format(at=at) for path in BY_SCENARIO for at in SCENARIO_DIRS]
+BESIDE_STUDIES += ["paper/generated/numbers.tex", "tables/data/model_catalog.csv"]
+"""Outputs that belong to no study."""
 
-CALIBRATION = (
-    "tables/data/routing_law_fits.csv",
-    "tables/data/routing_law_residuals.csv",
-    "tables/data/routing_law_transfer.csv",
-    "tables/data/routing_variation.csv",
-    "tables/data/prediction.csv",
-    "tables/data/predicted_sets.csv",
-    "tables/data/resident_rules.csv",
-    "tables/data/headline_sensitivity.csv",
-    "tables/data/prediction_by_domain.csv",
-    "tables/table5_routing_exponents.csv",
-    "tables/table6_prediction.csv",
-    "tables/table7_decode_steps.csv",
-    "tables/data/prefill.csv",
-    "tables/table12_simulated_and_measured.csv",
-    "tables/data/prefetch_validation.csv",
-)
-SIMULATION = (
-    "tables/data/comparative_results.csv",
-    "tables/data/comparative_layers.csv",
-    "tables/data/strategy_sweeps.csv",
-    "tables/data/expert_deduplication_results.csv",
-    "tables/data/frontier.csv",
-    "tables/table8_strategies.csv",
-    "tables/table9_expert_deduplication.csv",
-    "tables/table10_batch_scaling.csv",
-    "tables/table11_context_gained.csv",
-)
-
-ROUTING_FIGURES = ("routing_statistics", "routing_law", "prediction")
-COMPARED_FIGURES = ("comparative_evaluation", "expert_deduplication", "layer_detail", "strategy_sweeps")
-
-
-def figure_jobs(*figures: str) -> set[str]:
-    """The jobs that draw figures about traces."""
-    return {f"figure at=, figure={figure}" for figure in figures}
-
-
-def trace_jobs(rule: str, wildcard: str) -> set[str]:
-    """The jobs of a rule that there is for every trace."""
-    return {f"{rule} {wildcard}={path.parent.name}" for path in TRACES.glob("*/metadata.json")}
-
-
-TRACE_FIGURES = figure_jobs(*ROUTING_FIGURES, *COMPARED_FIGURES, "frontier")
-STATISTICS_FIGURE, LAW_FIGURE, PREDICTION_FIGURE = (f"figure at=, figure={figure}" for figure in ROUTING_FIGURES)
-COMPARISON = {"comparison"} | figure_jobs(*COMPARED_FIGURES)
-FROM_THE_REPLAYS = trace_jobs("compare_strategies", "simulated") | COMPARISON
-SOURCES = set(pd.read_csv(ROOT / "tables/data/frontier.csv", usecols=["trace"])["trace"])
+EVERY_FIGURE = figures(*STUDIES)
 # Table 2 and figure 2 set the price in time beside the memory floor, and so does what the text quotes.
-PRICED = {"tables at=", "latex_tables at=", "numbers"} | figure_jobs("figure2_kv_extension_by_model")
-FRONTIER = {f"replay_frontier source={name}" for name in SOURCES} | {"frontier"} | figure_jobs("frontier") | PRICED
-FIGURE_JOBS = {f"figure at={at}, figure={figure}" for at in PLACES for figure in FIGURES}
-FROM_THE_RECORD = {
-    f"{rule} at={at}" for rule in ("record", "tables", "extended_tables", "latex_tables") for at in PLACES
-} | FIGURE_JOBS
-SWEEPS = {"sweep scenario=calibrated", "sweep scenario=reported"}
-HEADLINE = {"resident_rules", "headline_sensitivity"}
-FROM_THE_GRID = SWEEPS | HEADLINE | {"decode_steps", "prefill", "numbers"} | FROM_THE_RECORD | FRONTIER
-PREDICTED = trace_jobs("judge_predictors", "described")
-PREDICTED_SETS = trace_jobs("size_predicted_sets", "described") | {"predicted_sets"}
-FROM_THE_ROUTING = {"routing_variation"} | {job for job in FROM_THE_GRID if "reported" not in job}
+PRICED = jobs("kv_extension", "latex_tables", scenario_dir="") | jobs("numbers")
+PRICED |= figures("figure2_kv_extension_by_model", scenario_dir="")
+FRONTIER = study_jobs("frontier") | PRICED
+FROM_THE_GRID = study_jobs(*studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) | PRICED
+FROM_THE_GRID |= jobs("sweep", "record", "latex_tables")
+FROM_THE_ROUTING = jobs("routing_variation") | {job for job in FROM_THE_GRID if "reported" not in job}
+COMPARED = jobs("compare_strategies", "comparison") | figures("comparison")
+"""Replays of the comparison, and what is made of them."""
+PREDICTED = jobs("evaluate_predictors", "prediction") | figures("prediction")
+PREDICTED_SETS = jobs("size_predicted_sets", "predicted_sets")
+LAW = jobs("routing_law") | figures("routing_law")
 
 
 def test_everything_is_there_with_its_sidecar(built):
-    for name in (
-        "figures/routing_statistics.pdf",
-        "figures/routing_statistics.png",
-        "tables/data/routing_statistics.csv",
-        *CALIBRATION,
-        *SIMULATION,
-        *[f"figures/{figure}.pdf" for figure in (*COMPARED_FIGURES, "frontier")],
-    ):
+    for name in (*outputs(), *BESIDE_STUDIES):
         assert json.loads((built.root / f"{name}.prov.json").read_text())["output"] == name
-    for at in PLACES:
-        expected = [f"figures/{at}{figure}.{kind}" for figure in FIGURES for kind in ("pdf", "png")]
-        expected += [f"tables/{at}{table}" for table in TABLES]
-        expected += [f"paper/generated/{at}table{number}.tex" for number in range(1, 5)]
-        for name in [*expected, f"paper/generated/{at}figures.tex", "paper/generated/numbers.tex"]:
-            told = json.loads((built.root / f"{name}.prov.json").read_text())
-            assert told["output"] == name
-            assert (built.root / name).stat().st_size > 0
+        assert (built.root / name).stat().st_size > 0
+    made = {name for name in built.outputs() if name.startswith(("figures/", "tables/", "paper/generated/"))}
+    assert {name for name in made if not name.endswith(".prov.json")} == {*outputs(), *BESIDE_STUDIES}
 
 
 def test_two_builds_are_byte_identical(built):
@@ -179,17 +107,14 @@ def edited(path: Path, old: str, new: str):
         path.write_text(before)
 
 
-def test_the_essentials_need_the_fitted_law_and_the_frontier(project):
+def test_essentials_need_the_fitted_law_and_the_frontier(project):
     """Figures 1-5 and tables 1-4 of every scenario, what the calibrated one rests on, its price in time, and what the
     text quotes of the rules for resident experts and of predicted sets.
     """
-    made = {"catalog", "prefill", "routing_law", "routing_variation"} | SWEEPS | trace_jobs("fit_law", "described")
-    made |= FRONTIER - figure_jobs("frontier")
-    made |= PREDICTED_SETS | {"resident_rules"}
-    made |= {f"{rule} at={at}" for rule in ("record", "tables", "latex_tables", "figures_tex") for at in PLACES}
-    made |= FIGURE_JOBS
-    jobs = project.jobs("essentials")
-    assert {job for job in jobs if not job.startswith("recorded_statistics ")} == made
+    made = jobs("catalog", "sweep", "record", "latex_tables", "figures_tex", "numbers", "kv_extension")
+    made |= jobs("fit_law", "routing_law", "routing_variation") | jobs("replay_frontier", "frontier")
+    made |= jobs("prefill", "resident_rules") | PREDICTED_SETS | figures("kv_extension")
+    assert project.jobs("essentials") == made
 
 
 def test_counts_of_a_model_take_the_place_of_pooled_routing(project, tmp_path):
@@ -199,25 +124,62 @@ def test_counts_of_a_model_take_the_place_of_pooled_routing(project, tmp_path):
     store.write_counts(project.root / "resources/traces/olmoe-counts", counts)
     overlay = tmp_path / "counts.yaml"
     overlay.write_text("counts: [olmoe-counts]\nscenarios: {calibrated: {routing: {variation: counts}}}\n")
-    jobs = project.jobs("results/calibrated/grid.parquet", "--configfile", str(overlay))
-    assert {"counts_variation", "routing_variation", "sweep scenario=calibrated"} <= jobs
-    project.build("results/routing/counts_variation.csv", "--configfile", str(overlay))
-    found = pd.read_csv(project.root / "results/routing/counts_variation.csv")
+    found = project.jobs("results/calibrated/grid.parquet", "--configfile", str(overlay))
+    assert jobs("counts_variation", "routing_variation") | jobs("sweep", scenario="calibrated") <= found
+    project.build("results/counts_variation.csv", "--configfile", str(overlay))
+    found = pd.read_csv(project.root / "results/counts_variation.csv")
     assert found["model"].tolist() == ["OLMoE-1B-7B"] and found["low"].isna().all()
     assert found["value"][0] == pytest.approx(0.5, abs=0.1)
     assert "counts_variation" not in project.jobs("results/calibrated/grid.parquet")
 
 
 def test_a_style_change_redraws_only_that_figure(built):
-    style = built.root / "config/style.yaml"
-    with edited(
-        style,
-        "figure3_context_scaling: {width_in: 3.33, height_in: ",
-        "figure3_context_scaling: {width_in: 3.33, height_in: 1",
-    ):
-        assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
+    style, name = built.root / "config/style.yaml", "figure3_context_scaling"
+    with edited(style, "figures: {}", f"figures: {{{name}: {{width_in: 7.0, height_in: 3.0}}}}"):
+        assert built.jobs() == figures(name) | jobs("figures_tex"), "the paper tells the width of every figure"
     with edited(style, "line_width_pt: 1.2", "line_width_pt: 1.5"):
-        assert built.jobs() == FIGURE_JOBS | TRACE_FIGURES
+        assert built.jobs() == EVERY_FIGURE
+
+
+AFTER_A_KEY = {
+    "comparison": COMPARED,
+    "decode_steps": set(),
+    "frontier": FRONTIER,
+    "headline": study_jobs("headline") | jobs("numbers"),
+    "kv_extension": figures("kv_extension"),
+    "memory_validation": set(),
+    "prediction": figures("prediction"),
+    "prefetch_validation": set(),
+    "prefill": study_jobs("prefill") | jobs("numbers"),
+    "routing_law": figures("routing_law") | FROM_THE_ROUTING,
+    "routing_statistics": figures("routing_statistics"),
+}
+"""Jobs that run again after a key was added to the settings of a study, where these are not all of its own: those that
+need no settings do not run, and what reads an output does."""
+
+
+SETTINGS_CLASS = re.compile(r'^class \w+\(StudySettings\):\n    """.+?"""\n', re.MULTILINE | re.DOTALL)
+"""The line that begins the settings class of a study, and its docstring."""
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_key_more_in_one_study_reruns_no_other(built, study):
+    path = built.root / f"workflow/studies/{study}/study.py"
+    head = SETTINGS_CLASS.search(path.read_text())[0]
+    with edited(path, head, f'{head}\n    added: int = 1\n    """A key more."""\n'):
+        assert built.jobs() == AFTER_A_KEY.get(study, study_jobs(study))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "again"),
+    [
+        ("slowdown_limits: [1.05, 1.2, 2.0]", "slowdown_limits: [1.1, 1.2, 2.0]", FRONTIER - jobs("replay_frontier")),
+        ("sweep_seeds: 5", "sweep_seeds: 4", COMPARED),
+    ],
+)
+def test_a_setting_of_one_study_reruns_no_other(built, old, new, again):
+    with edited(built.root / "config/experiment.yaml", old, new):
+        assert built.jobs() == again
 
 
 def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
@@ -235,93 +197,80 @@ def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
     with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
-        assert built.jobs() == FROM_THE_GRID | FROM_THE_REPLAYS | {"prefetch_validation"}
+        assert built.jobs() == FROM_THE_GRID | COMPARED | jobs("prefetch_validation")
 
 
 def test_a_plan_of_prefetching_changes_what_is_held_against_gpus(built):
     with edited(built.root / "config/measurements/prefetch.yaml", "lookahead: 3", "lookahead: 2"):
-        assert built.jobs() == {"prefetch_validation"}
+        assert built.jobs() == jobs("prefetch_validation")
 
 
 def test_a_scenario_change_leaves_the_other_scenario_alone(built):
     with edited(built.root / "config/experiment.yaml", "runtime_reserve_mib: 1024", "runtime_reserve_mib: 2048"):
-        jobs = built.jobs()
-    assert jobs == {job for job in FROM_THE_GRID if "reported" not in job}
+        assert built.jobs() == {job for job in FROM_THE_GRID if "reported" not in job}
 
 
-def test_an_edit_of_a_library_module_reruns_what_imports_it(built):
-    library = built.root / "workflow/prophet_moe"
-    with edited(library / "present/figures/context_scaling.py", '"""', '"""Edited. '):
-        assert built.jobs() == {f"figure at={at}, figure=figure3_context_scaling" for at in PLACES}
-    with edited(library / "present/latex.py", '"""', '"""Edited. '):
-        assert built.jobs() == {f"{rule} at={at}" for rule in ("latex_tables", "figures_tex") for at in PLACES} | {
-            "numbers"
-        }
-    with edited(library / "capacity/reference.py", '"""', '"""Edited. '):
-        assert built.jobs() == set()
-    with edited(library / "params.py", '"""', '"""Edited. '):
-        assert built.jobs() == FROM_THE_GRID | {"catalog"} | FROM_THE_REPLAYS
-    with edited(library / "routing/cross_model.py", '"""', '"""Edited. '):
-        assert built.jobs() == {"routing_law", LAW_FIGURE} | FROM_THE_ROUTING
-    with edited(library / "capacity/headline.py", '"""', '"""Edited. '):
-        assert built.jobs() == HEADLINE | {"numbers"}
-    with edited(library / "predict/needed_sets.py", '"""', '"""Edited. '):
-        assert built.jobs() == PREDICTED_SETS | {"numbers"}
-    with edited(library / "predict/counting.py", '"""', '"""Edited. '):
-        assert built.jobs() == PREDICTED | {"prediction", PREDICTION_FIGURE} | FROM_THE_REPLAYS | FRONTIER
-    with edited(library / "offload/strategies/top_k.py", '"""', '"""Edited. '):
-        assert built.jobs() == FROM_THE_REPLAYS | FRONTIER
-    with edited(library / "offload/simulator/reference.py", '"""', '"""Edited. '):
-        assert built.jobs() == set()
+EDITS = {
+    "studies/kv_extension/figure3_context_scaling.py": figures("figure3_context_scaling"),
+    "studies/headline/compute.py": study_jobs("headline") | jobs("numbers"),
+    "studies/frontier/proxies.py": set(),
+    "prophet_moe/present/latex.py": jobs("latex_tables", "figures_tex", "numbers"),
+    "prophet_moe/capacity/reference.py": set(),
+    "prophet_moe/params.py": FROM_THE_GRID | jobs("catalog") | COMPARED,
+    "prophet_moe/routing/cross_model.py": LAW | FROM_THE_ROUTING,
+    "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
+    "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,
+    "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER,
+    "prophet_moe/offload/simulator/reference.py": set(),
+    "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "routing_law", "comparison")
+    | PREDICTED
+    | PREDICTED_SETS
+    | FROM_THE_ROUTING,
+}
+"""Jobs that run again after an edit of a module."""
 
 
-def test_an_edit_of_the_statistics_describes_the_traces_again(built):
-    described, fitted = (trace_jobs(rule, "described") for rule in ("describe_trace", "fit_law"))
-    with edited(built.root / "workflow/prophet_moe/routing/statistics.py", '"""', '"""Edited. '):
-        again = described | fitted | {"routing_statistics", STATISTICS_FIGURE, "routing_law", LAW_FIGURE}
-        again |= PREDICTED | {"prediction", PREDICTION_FIGURE} | trace_jobs("count_deduplication", "simulated")
-        assert built.jobs() == again | FROM_THE_ROUTING | FROM_THE_REPLAYS | PREDICTED_SETS
+@pytest.mark.parametrize("module", EDITS)
+def test_an_edit_of_a_module_reruns_what_imports_it(built, module):
+    with edited(built.root / "workflow" / module, '"""', '"""Edited. '):
+        assert built.jobs() == EDITS[module]
 
 
 def test_a_trace_less_reruns_what_rests_on_traces(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
-    less = (
-        {"routing_statistics", "routing_law", "prediction", "predicted_sets", "comparison"}
-        | TRACE_FIGURES
-        | FROM_THE_ROUTING
-    )
-    less -= {"replay_frontier source=small-12x128-top1"}
-    assert built.jobs("--configfile", str(overlay)) == less
+    less = jobs("routing_statistics", "routing_law", "prediction", "predicted_sets", "comparison") | FROM_THE_ROUTING
+    less |= figures("routing_statistics", "routing_law", "prediction", "comparison", "frontier")
+    assert built.jobs("--configfile", str(overlay)) == less - jobs("replay_frontier", source="small-12x128-top1")
 
 
 def test_data_of_others_gives_its_recorded_statistics(built):
     """With the data at hand the rules compute what a visitor without it takes from resources/statistics/."""
     if "PROPHET_DATA" not in os.environ:
         pytest.skip("PROPHET_DATA does not name the folder of datasets")
-    folder = "results/routing/gpt-oss-20b-decode"
+    name = "gpt-oss-20b-decode"
     kinds = ("statistics", "law_fits", "law_residuals", "prediction", "predicted_sets", "discrimination")
     kinds += ("comparative", "comparative_layers", "strategy_sweeps", "deduplication")
-    targets = [f"{folder}/{kind}.csv" for kind in kinds]
-    taken = [(built.root / target).read_bytes() for target in targets]
+    targets = [f"results/traces/{name}/{kind}.csv" for kind in kinds]
+    recorded = [(built.root / f"resources/statistics/{name}/{kind}.csv").read_bytes() for kind in kinds]
     with_data = {"PROPHET_DATA": os.environ["PROPHET_DATA"]}
     try:
         done = built.snakemake(*targets, "--cores", "2", "--force", **with_data)
         assert done.returncode == 0, done.stdout
-        assert [(built.root / target).read_bytes() for target in targets] == taken
+        assert [(built.root / target).read_bytes() for target in targets] == recorded
     finally:
         built.build()
 
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
     with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
-        assert built.jobs() == FROM_THE_GRID | {"catalog", "routing_variation"}
+        assert built.jobs() == FROM_THE_GRID | jobs("catalog", "routing_variation")
 
 
 def test_verify_passes_and_finds_a_tampered_table(built):
     told = built.snakemake("--cores", "1", "verify").stdout
     assert "0 FAIL" in told
-    assert [name for name in (*CALIBRATION, *SIMULATION) if name not in told] == []
+    assert [name for name in (*outputs(), *BESIDE_STUDIES) if name not in told] == []
     assert "0 FAIL" in built.snakemake("--cores", "1", "verify").stdout, "it checks whenever it is asked to"
     path = built.root / "tables/table2_average_extension.csv"
     before = path.read_bytes()

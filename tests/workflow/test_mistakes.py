@@ -45,8 +45,8 @@ MISTAKES = {
         "config/experiment.yaml: batch_sizes[1]: got -4, expected greater than 0",
     ),
     "unknown model": (
-        lambda p: edit(p, "config/experiment.yaml", "    - Mixtral-8x7B", "    - Mixtral-8x7b"),
-        "config/experiment.yaml: figure_models.figure1_memory_breakdown[0]: unknown name 'Mixtral-8x7b'; did you mean",
+        lambda p: edit(p, "config/experiment.yaml", "      - Mixtral-8x7B", "      - Mixtral-8x7b"),
+        "config/experiment.yaml: studies.kv_extension.figure1_models[0]: unknown name 'Mixtral-8x7b'; did you mean",
     ),
     "unknown GPU": (
         lambda p: edit(p, "config/experiment.yaml", "[V100-32GB,", "[V100-64GB,"),
@@ -80,6 +80,26 @@ MISTAKES = {
     "an unknown policy of prefetching": (
         lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, frequency", "on_demnd, frequency"),
         "config/measurements/prefetch.yaml: prefetch plan: policies: got 'on_demnd', expected some of all_resident",
+    ),
+    "a study without rules": (
+        lambda p: remove(p, "workflow/studies/prefill/study.smk"),
+        "workflow/studies/prefill/study.smk: no such file. A study has study.py, study.smk, README.md, __init__.py",
+    ),
+    "a study without a caption": (
+        lambda p: edit(p, "workflow/studies/prefill/README.md", "### tables/data/prefill.csv", "### prefill"),
+        "workflow/studies/prefill/README.md: has no caption of tables/data/prefill.csv",
+    ),
+    "a caption with an unknown placeholder": (
+        lambda p: edit(p, "workflow/studies/prefill/README.md", "prefill.compute_share", "prefill.share"),
+        "workflow/studies/prefill/README.md: caption of tables/data/prefill.csv: 'dict object' has no attribute",
+    ),
+    "a figure without a notebook": (
+        lambda p: remove(p, "notebooks/prediction.ipynb"),
+        "notebooks/prediction.ipynb: no such file. Add it: it draws a figure of study prediction",
+    ),
+    "a figure of which no one says what it shows": (
+        lambda p: edit(p, "workflow/studies/prediction/study.smk", 'DRAWN["prediction"] = ', "_ = "),
+        "workflow/studies/prediction/study.smk: does not say what figure prediction shows",
     ),
     "a plan of prefetching with a misspelt key": (
         lambda p: edit(p, "config/measurements/prefetch.yaml", "lookahead: 3", "look_ahead: 3"),
@@ -184,7 +204,7 @@ def test_an_interrupted_build_resumes(small_project, how):
         # A test runner in the background ignores interrupts, and its children would too.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    log = small_project.root / "logs/figure1_memory_breakdown.log"
+    log = small_project.root / "logs/figure/figure1_memory_breakdown.log"
     deadline = time.monotonic() + 300
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -31,25 +31,17 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
         gpus.read_text() + "L40S-48GB: {memory_nominal_gb: 48, memory_visible_gib: 44.4, hbm_gb_per_s: 864,"
         " link_gb_per_s: 31.5, peak_tflops: 362, sources: [NVIDIA L40S datasheet]}\n"
     )
-    shutil.copy(project.root / "config/overlays/small.yaml", project.root / "mine.yaml")
-    with (project.root / "mine.yaml").open("a") as stream:
-        stream.write(
-            "models: [DeepSeek-MoE-16B, Mixtral-8x7B, Mixtral-tiny, Switch-Base-128]\ngpus: [A100-80GB, L40S-48GB]\n"
-        )
-    text = (project.root / "mine.yaml").read_text().split("\n")
-    kept = [
-        line for line in text if not line.startswith(("models: [DeepSeek-MoE-16B, Mixtral-8x7B, Switch", "gpus: [V100"))
-    ]
-    kept.append("figure_models: {figure3_context_scaling: [Mixtral-tiny]}\n")
-    (project.root / "mine.yaml").write_text("\n".join(kept))
+    (project.root / "mine.yaml").write_text(
+        "models: [DeepSeek-MoE-16B, Mixtral-8x7B, Mixtral-tiny, Switch-Base-128]\ngpus: [A100-80GB, L40S-48GB]\n"
+        "studies: {kv_extension: {figure3_models: [Mixtral-tiny]}}\n"
+    )
     shown = ("paper/generated/table1.tex", "results/notebooks/figure2_kv_extension_by_model.ipynb")
     scaling = [f"figures/{at}figure3_context_scaling.png" for at in ("", "reported/")]
-    done = project.snakemake(
-        *shown, *scaling, "tables/table11_context_gained.csv", "--cores", "2", "--configfile", "mine.yaml"
-    )
+    targets = (*shown, *scaling, "tables/table11_context_gained.csv")
+    done = project.snakemake(*targets, "--cores", "2", *SMALL, "mine.yaml")
     assert done.returncode == 0, done.stdout
     shows = "Switch-Base-128, DeepSeek-MoE-16B: the scenario lacks Mixtral-tiny"
-    assert f"note: figure3_context_scaling of scenario reported shows {shows}" in done.stdout
+    assert f"note: kv_extension.figure3_models of scenario reported shows {shows}" in done.stdout
 
     gained = pd.read_csv(project.root / "tables/table11_context_gained.csv")
     assert {("Mixtral-tiny", "L40S-48GB")} <= set(zip(gained["model"], gained["gpu"], strict=True))
@@ -66,7 +58,7 @@ def test_a_run_by_name_leaves_the_outputs_in_place_alone(small_project):
     small_project.build(table, *SMALL)
     before = small_project.outputs()
     (small_project.root / "talk.yaml").write_text("name: talk\nreference: {batch_size: 1}\n")
-    again = {"frontier", "tables at="}
+    again = {"frontier", "kv_extension scenario_dir="}
     assert small_project.jobs(table, *SMALL, "talk.yaml") == again, "what has equal parameters is taken over"
     small_project.build(table, figure, *SMALL, "talk.yaml")
     assert small_project.outputs() == before
@@ -146,6 +138,6 @@ def test_prefill_data_is_named_and_found_by_a_run_of_its_own(project):
     statistics = "results/traces/others/statistics.csv"
     done = project.snakemake(statistics, "--cores", "1", *SMALL, "mine.yaml", PROPHET_DATA="there")
     assert done.returncode == 0, done.stdout
-    assert "dataset others is not here" not in done.stdout
+    assert "dataset others is not available" not in done.stdout
     assert "note: others holds no decode token" in done.stdout
     assert set(pd.read_csv(project.root / "results/runs/mine" / statistics)["trace"]) == {"others (prefill)"}

@@ -215,12 +215,13 @@ class Inventory:
         lines = []
         for name in self.traces if self.afresh else ():
             metadata = recorded / name / "metadata.json"
-            if metadata.exists() and not (self.results / "collect" / name / "training.json").exists():
-                training = read_json(metadata)["notes"]["training"]
+            if not metadata.exists() or (self.results / "collect" / name / "training.json").exists():
+                continue
+            if training := read_json(metadata)["notes"].get("training"):
                 machine = training["machine"]
                 lines.append(
                     f"note: training {name} took {training['seconds'] / 60:.0f} minutes on "
-                    f"{machine.get('cpu', machine['device'])} with {machine['cpu_threads']} threads"
+                    f"{machine.get('cpu') or machine['device']} with {machine['cpu_threads']} threads"
                 )
         return lines
 

@@ -1,19 +1,21 @@
 """Studies: what a folder below workflow/studies/ declares of itself, and how the workflow finds it."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from os.path import relpath
 from pathlib import Path
 
 from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.tables import Table
-from prophet_moe.validation import read_text
 
 STUDIES = Path(find_spec("studies").origin).parent
 """The folder of the studies."""
+PARTS = ("study.py", "study.smk", "README.md", "__init__.py")
+"""Files that every study has: what it declares, its rules, its question with captions and limits, and what makes it a
+package, without which no edit of its modules would be noticed."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,47 @@ class Study:
 
 
 def load_studies(folder: Path = STUDIES) -> dict[str, Study]:
-    """Return every study by its id, in alphabetical order: STUDY of each `<folder>/<id>/study.py`."""
-    names = sorted(path.parent.name for path in folder.glob("*/study.py"))
-    return {name: import_module(f"studies.{name}.study").STUDY for name in names}
+    """Return every study by its id, in alphabetical order: STUDY of each `<folder>/<id>/study.py`.
+
+    A study that lacks one of its PARTS or has another id than its folder, and an output that two studies declare, are
+    UserErrors.
+    """
+    names = sorted({path.parent.name for part in PARTS for path in folder.glob(f"*/{part}")})
+    for path in (folder / name / part for name in names for part in PARTS):
+        if not path.exists():
+            advice = f"A study has {', '.join(PARTS)}: add it, or move the folder away."
+            raise UserError(relpath(path), "no such file", advice)
+    studies = {name: import_module(f"studies.{name}.study").STUDY for name in names}
+    for name, study in studies.items():
+        if study.id != name:
+            where = relpath(folder / name / "study.py")
+            raise UserError(where, f"id: got {study.id!r}, expected the name of the folder, {name!r}", "Correct it.")
+    _declared_once(studies, folder)
+    return studies
 
 
-def captions(study: str, folder: Path = STUDIES) -> Mapping[str, str]:
-    """Return the captions of a study's outputs by their paths: the paragraph below each `### <path>` of its README."""
-    path = folder / study / "README.md"
-    found = re.findall(r"^### (\S+)\n\n(.+?)(?=\n\n|\Z)", read_text(path), re.MULTILINE | re.DOTALL)
-    return {output: " ".join(text.split()) for output, text in found}
+def _declared_once(studies: Mapping[str, Study], folder: Path) -> None:
+    owners: dict[str, str] = {}
+    for name, study in studies.items():
+        for path in (output.path for output in (*study.tables, *study.figures)):
+            if path in owners:
+                problem = f"declares {path}, which study {owners[path]} declares too"
+                raise UserError(relpath(folder / name / "study.py"), problem, "Choose another name.")
+            owners[path] = name
 
 
-def caption(study: Study, output: str) -> str:
-    """Return the caption of one output of a study; a README without it is a UserError."""
-    known = captions(study.id)
-    if output not in known:
-        where = str(STUDIES / study.id / "README.md")
-        raise UserError(where, f"has no caption of {output}", f"Add a paragraph below a heading ### {output}.")
-    return known[output]
+def check_drawn(studies: Mapping[str, Study], targets: Collection[str], drawn: Collection[str]) -> None:
+    """Refuse a figure among the `targets` of a build that has no entry in `drawn`, or no notebook."""
+    for study in studies.values():
+        for figure in study.figures:
+            notebook = Path("notebooks") / f"{figure.name}.ipynb"
+            if f"{figure.path.format(scenario_dir='')}.png" not in targets:
+                continue
+            if figure.name not in drawn:
+                where, problem = STUDIES / study.id / "study.smk", f"does not say what figure {figure.name} shows"
+                raise UserError(relpath(where), problem, f'Add DRAWN["{figure.name}"] = Drawing(...) to it.')
+            if not notebook.exists():
+                raise UserError(str(notebook), "no such file", f"Add it: it draws a figure of study {study.id}.")
 
 
 def shown(wanted: Sequence[str], default: Sequence[str], available: Sequence[str]) -> list[str]:

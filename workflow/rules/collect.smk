@@ -34,9 +34,9 @@ rule corpus:
     output:
         wheels=WHEELS,
     log:
-        "logs/collect/corpus.log",
+        "logs/corpus.log",
     benchmark:
-        "benchmarks/collect/corpus.tsv"
+        "benchmarks/corpus.tsv"
     conda:
         "../../envs/gpu.yaml"
     params:
@@ -58,9 +58,9 @@ rule train:
         config="results/collect/{trace}/config.json",
         prompts="results/collect/{trace}/prompts.jsonl",
     log:
-        "logs/collect/{trace}/train.log",
+        "logs/train/{trace}.log",
     benchmark:
-        "benchmarks/collect/{trace}/train.tsv"
+        "benchmarks/train/{trace}.tsv"
     conda:
         "../../envs/gpu.yaml"
     resources:
@@ -85,9 +85,9 @@ rule collect_trace:
         metadata="results/traces/{trace}/metadata.json",
         sums="results/traces/{trace}/SHA256SUMS",
     log:
-        "logs/collect/{trace}/trace.log",
+        "logs/collect_trace/{trace}.log",
     benchmark:
-        "benchmarks/collect/{trace}/trace.tsv"
+        "benchmarks/collect_trace/{trace}.tsv"
     conda:
         "../../envs/gpu.yaml"
     resources:
@@ -110,9 +110,9 @@ rule train_predictor:
     output:
         files=[f"results/predictors/{{trace}}/{name}" for name in PREDICTOR_FILES],
     log:
-        "logs/collect/{trace}/predictor.log",
+        "logs/train_predictor/{trace}.log",
     benchmark:
-        "benchmarks/collect/{trace}/predictor.tsv"
+        "benchmarks/train_predictor/{trace}.tsv"
     conda:
         "../../envs/gpu.yaml"
     resources:

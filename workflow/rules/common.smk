@@ -13,9 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import StrictUndefined, Template
-
 from prophet_moe import messages
+from prophet_moe import captions as readme
 from prophet_moe import study as studies
 from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
@@ -39,7 +38,10 @@ GPU_FILE = Path("config/gpus.yaml")
 DATASET_FILE = Path("config/datasets.yaml")
 TRACE_FOLDER = Path("resources/traces")
 STRATEGY_FOLDER = Path("workflow/prophet_moe/offload/strategies")
-STUDIES = studies.load_studies()
+
+with exit_on_user_error():
+    STUDIES = studies.load_studies()
+
 FIGURES = {figure.name: figure for study in STUDIES.values() for figure in study.figures}
 TABLES = {table.name: table for study in STUDIES.values() for table in study.tables}
 STUDY_OF = {output.path: study for study in STUDIES.values() for output in (*study.tables, *study.figures)}
@@ -244,8 +246,8 @@ def offer(study, tables=None, figures=None, essential=False):
 def caption(output, scenario_dir=""):
     """The caption of a study's table or figure, with the values of the settings and of the scenario in its place."""
     at = EXPERIMENT.scenarios[scenario_dir.rstrip("/") or EXPERIMENT.scenario]
-    template = Template(studies.caption(STUDY_OF[output.path], output.path), undefined=StrictUndefined)
-    return template.render(config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES)})
+    values = config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES)}
+    return readme.caption(STUDY_OF[output.path].id, output.path, values)
 
 
 def captions(outputs):

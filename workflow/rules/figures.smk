@@ -4,6 +4,9 @@ REQUIRED INPUTS: the notebook of a figure, and the data that its study draws it 
 results/notebooks/.
 """
 
+with exit_on_user_error():
+    studies.check_drawn(STUDIES, TARGETS, DRAWN)
+
 
 wildcard_constraints:
     figure="|".join(FIGURES),
@@ -62,9 +65,9 @@ rule figure:
             "results/notebooks/{scenario_dir}{figure}.html",
         ),
     log:
-        "logs/{scenario_dir}{figure}.log",
+        "logs/figure/{scenario_dir}{figure}.log",
     benchmark:
-        "benchmarks/{scenario_dir}{figure}.tsv"
+        "benchmarks/figure/{scenario_dir}{figure}.tsv"
     conda:
         "../../envs/analysis.yaml"
     params:

@@ -15,4 +15,5 @@ rule verify:
     conda:
         "../../envs/analysis.yaml"
     shell:
-        "python {input.code[0]} {input.outputs:q} 2>&1 | tee {log:q}"
+        # -P: the folder of scripts is not searched for modules, or numbers.py would hide Python's own.
+        "python -P {input.code[0]} {input.outputs:q} 2>&1 | tee {log:q}"

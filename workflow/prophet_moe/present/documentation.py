@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union, get_origin
 
@@ -17,7 +17,7 @@ from prophet_moe.present.reproduction import reproduction_page
 from prophet_moe.routing.datasets import DatasetFile
 from prophet_moe.settings.experiment import with_studies
 from prophet_moe.settings.style import Style, StyleFile
-from prophet_moe.study import load_studies
+from prophet_moe.study import Study, load_studies
 
 JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["number", "null"], "boolean": "boolean"}
 
@@ -285,7 +285,7 @@ def _nested(annotation: Any) -> type[BaseModel] | None:
 def _data_page() -> str:
     text = (
         "# Columns\n\n"
-        "Made from `workflow/prophet_moe/capacity/record.py` by `prophet-moe config write`.\n"
+        "Made from `workflow/prophet_moe/capacity/record.py` and the studies by `prophet-moe config write`.\n"
         "A test fails when they differ.\n\n"
         "The record has one row per model, GPU and batch size. GB is 10^9 bytes. Numbers have 6 significant digits.\n"
         "An empty cell is undefined or unknown. In scenario `reported`, GB is the report's own mixture of units: see\n"
@@ -296,6 +296,24 @@ def _data_page() -> str:
         ("`prophet_kv_extension_data.csv`, `.json`", RECORD_COLUMNS),
         ("`prophet_kv_extension_extended.csv`: these columns, and", extra),
     ):
-        rows = "\n".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.description} |" for c in columns)
-        text += f"\n## {title}\n\n| column | type | unit | meaning |\n|---|---|---|---|\n{rows}\n"
+        text += f"\n## {title}\n\n{_column_table(columns)}"
+    return text + "".join(_study_section(study) for study in load_studies().values())
+
+
+def _study_section(study: Study) -> str:
+    """Return the section of a study: its tables and figures, and the columns that it declares."""
+    readme = f"[README](../workflow/studies/{study.id}/README.md)"
+    text = f"\n## {study.question}\n\nStudy `{study.id}`. Its {readme} says what its outputs show.\n\n"
+    place = {"scenario_dir": "[<scenario>/]"}
+    text += "".join(f"* `{table.path.format(**place)}`\n" for table in study.tables)
+    for figure in study.figures:
+        notebook = f"[notebook](../notebooks/{figure.name}.ipynb)"
+        text += f"* `{figure.path.format(**place)}.pdf`, `.png`: {notebook}\n"
+    for table in study.tables:
+        text += f"\n### `{table.path.format(**place)}`\n\n{_column_table(table.columns)}" if table.columns else ""
     return text
+
+
+def _column_table(columns: Sequence[Column]) -> str:
+    rows = "".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.description} |\n" for c in columns)
+    return f"| column | type | unit | meaning |\n|---|---|---|---|\n{rows}"

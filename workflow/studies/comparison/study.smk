@@ -1,4 +1,4 @@
-"""Which strategy of serving experts from a cache is the fastest on recorded routing (report 004)?
+"""Which strategy of serving experts from a cache is the fastest on recorded routing? Report 004 asks it.
 
 REQUIRED INPUTS: traces, predictors where there are some, the GPU of `reference`. OUTPUTS: tables 8-10,
 tables/data/comparative_results.csv and its neighbours, figures comparative_evaluation, expert_deduplication,

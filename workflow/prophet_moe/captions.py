@@ -1,0 +1,39 @@
+"""Captions of tables and figures: paragraphs of the READMEs of studies, with settings as {{ placeholders }}."""
+
+import re
+from collections.abc import Mapping
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+
+from prophet_moe.errors import UserError
+from prophet_moe.study import STUDIES
+from prophet_moe.validation import read_text
+
+
+def captions(study: str, folder: Path = STUDIES) -> Mapping[str, str]:
+    """Return the captions of a study's outputs by their paths: the paragraph below each `### <path>` of its README."""
+    found = re.findall(r"^### (\S+)\n\n(.+?)(?=\n\n|\Z)", read_text(_readme(study, folder)), re.MULTILINE | re.DOTALL)
+    return {output: " ".join(text.split()) for output, text in found}
+
+
+def caption(study: str, output: str, values: Mapping[str, Any], folder: Path = STUDIES) -> str:
+    """Return the caption of one output of a study, with `values` in place of its placeholders.
+
+    A README without the caption, and a placeholder that `values` lack, are UserErrors.
+    """
+    where, known = relpath(_readme(study, folder)), captions(study, folder)
+    if output not in known:
+        raise UserError(where, f"has no caption of {output}", f"Add a paragraph below a heading ### {output}.")
+    try:
+        return Template(known[output], undefined=StrictUndefined).render(values)
+    except (TemplateError, TypeError) as error:
+        problem = f"caption of {output}: {' '.join(str(error).split()).rstrip('.')}"
+        advice = "A placeholder is a key of docs/configuration.md, title, default or measured."
+        raise UserError(where, problem, advice) from None
+
+
+def _readme(study: str, folder: Path) -> Path:
+    return folder / study / "README.md"
