@@ -105,15 +105,18 @@ def interval(name: str, unit: str, of: str) -> tuple[Column, Column]:
     return tuple(number(f"{name}_{end}", unit, f"{which} of the 95 % interval of {name} {of}.") for end, which in ends)
 
 
+def ends(of: str) -> tuple[Column, Column]:
+    """Declare low and high, the interval of a table's one value; `of` says of what and over what it is."""
+    return tuple(
+        number(name, "", f"{end} end of the 95 % interval of {of}; empty where there is none.")
+        for name, end in (("low", "Lower"), ("high", "Upper"))
+    )
+
+
 MODEL = text("model", "Model, a file of config/models/.")
 GPU = text("gpu", "GPU, a key of config/gpus.yaml.")
 TRACE = text("trace", "Routing trace, a folder of resources/traces/ or a dataset of config/datasets.yaml.")
 """Columns that many tables have."""
-ENDS = tuple(
-    number(end, "", f"{which} end of the 95 % interval of the value; empty where there is none.")
-    for end, which in (("low", "Lower"), ("high", "Upper"))
-)
-"""The interval of a table's one value."""
 
 
 def write_table(path: Path, frame: pd.DataFrame, table: Table) -> None:

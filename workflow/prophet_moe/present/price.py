@@ -7,44 +7,10 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.capacity.summary import geometric_mean
-from prophet_moe.tables import GPU, MODEL, Table, integer, interval, number, text
 
 STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
 """Strategies of table 11 and what they are called in text; the oracle knows the routing of the next step."""
 ORACLE = "perfect_prefetch"
-CONTEXT_GAINED = Table(
-    "table11_context_gained",
-    (
-        MODEL,
-        GPU,
-        integer("batch_size", "", "Sequences decoded together, B."),
-        text("strategy", "on_demand (predicts nothing), prophet, or perfect_prefetch (the oracle)."),
-        text("trace", "Recorded trace or calibrated routing that was replayed for the model."),
-        integer(
-            "baseline_max_context", "tokens", "Longest context per sequence with all experts resident; 0: none fits."
-        ),
-    ),
-    repeated=(
-        number(
-            "resident_experts_at_<limit>x",
-            "experts",
-            "Resident experts per layer at which the limit of slowdown is met, interpolated; the smallest simulated "
-            "number where it never binds.",
-        ),
-        number(
-            "max_context_at_<limit>x",
-            "tokens",
-            "Longest context within the limit of slowdown; at least the baseline's.",
-        ),
-        number(
-            "kv_extension_at_<limit>x",
-            "",
-            "That context over the baseline's; empty where the baseline does not fit.",
-        ),
-        *interval("kv_extension_at_<limit>x", "", "over sequences"),
-    ),
-)
-"""Table 11, of the frontier, which table 2 and figure 2 read as well."""
 GAIN = re.compile(r"kv_extension_at_([0-9.]+)x")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prophet_moe.settings.scenario import Routing
-from prophet_moe.tables import ENDS, TRACE, Table, integer, number, text
+from prophet_moe.tables import TRACE, Table, ends, integer, number, text
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes, in tokens, at which u(B) is measured."""
@@ -30,7 +30,7 @@ FITS = Table(
         LAW,
         text("parameter", "Name of the fitted or given number; empty where the law has none."),
         number("value", "", "The parameter, as fitted to one half of the sequences; empty where the law has none."),
-        *ENDS,
+        *ends("the parameter, over sequences (bootstrap)"),
         integer("largest_batch", "tokens", "Largest B that the parameter was fitted to."),
         number("r_squared", "", "Share of the variance of u(B) over B that the law explains, on held-out sequences."),
         number("held_out_error_pct", "%", "Root mean square relative error of u(B), B > 1, on held-out sequences."),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prophet_moe.present.price import CONTEXT_GAINED
+from prophet_moe.capacity.limits import CONTEXT_GAINED
 from prophet_moe.settings.fields import (
     LARGEST_LAYERS,
     LARGEST_RATIO,

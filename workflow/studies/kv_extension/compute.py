@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.limits import CONTEXT_GAINED
 from prophet_moe.capacity.record import RECORD, fit_state
 from prophet_moe.present.averages import average_extension, defined_extension, within
-from prophet_moe.present.price import CONTEXT_GAINED
 from prophet_moe.tables import read_table, write_table
 from studies.kv_extension.study import AFFECTED, TABLES
 

@@ -2,7 +2,7 @@
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import ENDS, TRACE, Table, integer, interval, number, text
+from prophet_moe.tables import TRACE, Table, ends, integer, interval, number, text
 
 
 class PredictionSettings(StudySettings):
@@ -31,7 +31,7 @@ SCORES = Table(
         text("statistic", "recall, recall_gain, calibration_error, reliability or reliability_share."),
         number("x", "", "Rank K of a recall, or mean predicted probability of a reliability bin."),
         number("value", "", "Value of the statistic, a share."),
-        *ENDS,
+        *ends("the value, over sequences (bootstrap)"),
         text("against", "Predictor that a gain is over; empty for other statistics."),
     ),
 )

@@ -1,11 +1,9 @@
 """What the study of laws for u(B) declares of itself."""
 
-from dataclasses import replace
-
 from prophet_moe.routing.law_schema import BATCHING, EXPERTS, FITS, LAW, TOP_K
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import ENDS, MODEL, TRACE, Table, integer, number, text
+from prophet_moe.tables import MODEL, TRACE, Table, ends, integer, number, text
 
 
 class RoutingLawSettings(StudySettings):
@@ -41,7 +39,7 @@ TRANSFER = Table(
         BATCHING,
         LAW,
         number("parameter", "", "Parameter of the law, pooled from the other models; empty where the law has none."),
-        *(replace(end, description=end.description.replace("the value", "the pooled parameter")) for end in ENDS),
+        *ends("the pooled parameter, over models"),
         number("own", "", "Parameter as fitted to the trace itself; empty where the law has none."),
         number("error_pct", "%", "Root mean square relative error of u(B), B > 1."),
         number("worst_residual_pct", "%", "Relative residual of largest size; positive where the law says too many."),
@@ -57,7 +55,7 @@ VARIATION = Table(
             "",
             "Popularity CV of the model: standard deviation of the popularity of its experts over its mean.",
         ),
-        *ENDS,
+        *ends("the value: of the fit, or of one model more"),
         text("source", "Trace or counts that it was fitted to, or the traces that it was pooled from."),
     ),
 )
@@ -69,7 +67,7 @@ EXPONENTS = Table(
         integer("num_experts", "", "Routed experts per MoE layer, E."),
         TOP_K,
         number("exponent", "", "Exponent a of u(B) = k B^a, for staggered batches."),
-        *(replace(end, description=end.description.replace("the value", "the exponent")) for end in ENDS),
+        *ends("the exponent: over sequences for a trace, over routings of other models for a model"),
         integer("largest_batch", "tokens", "Largest B that the exponent was fitted to."),
         number("r_squared", "", "Share of the variance of u(B) over B that the power law explains; empty for a model."),
         number(

@@ -2,7 +2,7 @@
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import ENDS, TRACE, Table, integer, number, text
+from prophet_moe.tables import TRACE, Table, ends, integer, number, text
 
 
 class RoutingStatisticsSettings(StudySettings):
@@ -17,7 +17,7 @@ STATISTICS = Table(
         integer("layer", "", "Number of the layer in the model; empty: the mean over MoE layers."),
         number("x", "", "Batch size, or capacity as a share of the experts; empty where the statistic has neither."),
         number("value", "", "Value of the statistic."),
-        *ENDS,
+        *ends("the value, over sequences (bootstrap)"),
         number(
             "control",
             "",
