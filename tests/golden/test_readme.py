@@ -2,34 +2,34 @@
 
 import pandas as pd
 
-from prophet_moe.capacity.record import read_record
+from prophet_moe.capacity.limits import CONTEXT_GAINED
+from prophet_moe.capacity.record import RECORD
 from prophet_moe.present.claims_table import claims_table
 from prophet_moe.present.quoted_numbers import headlines
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.study import load_studies
+from prophet_moe.tables import read_table
+from studies.comparison.study import SAVINGS, STRATEGIES
+from studies.prefill.study import PREFILL
+from studies.routing_law.study import EXPONENTS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
-RECORD = "prophet_kv_extension_data"
-SHOWN = (
-    "table5_routing_exponents",
-    "table8_strategies",
-    "table9_expert_deduplication",
-    "table11_context_gained",
-    "data/prefill",
-)
 
 
 def shown() -> dict[str, pd.DataFrame]:
     """The committed tables behind README, by name."""
-    records = {f"{at}{RECORD}": read_record(ROOT / f"tables/{at}data/{RECORD}.csv") for at in ("", "reported/")}
-    return records | {name: pd.read_csv(ROOT / f"tables/{name}.csv") for name in SHOWN}
+    records = {
+        f"{at}{RECORD.name}": read_table(ROOT / RECORD.path.format(scenario_dir=at), RECORD) for at in ("", "reported/")
+    }
+    tables = (EXPONENTS, STRATEGIES, SAVINGS, CONTEXT_GAINED, PREFILL)
+    return records | {table.name: read_table(ROOT / table.path, table) for table in tables}
 
 
 def test_readme_shows_the_headlines_of_the_tables():
     tables = shown()
-    records = {"calibrated": tables[RECORD], "reported": tables[f"reported/{RECORD}"]}
-    text = headlines(records, tables["table11_context_gained"], tables["data/prefill"])
+    records = {"calibrated": tables[RECORD.name], "reported": tables[f"reported/{RECORD.name}"]}
+    text = headlines(records, tables["table11_context_gained"], tables["prefill"])
     block = README.split("```\n")
     assert any(part.rstrip("\n") == text for part in block), f"put results/headlines.txt into README:\n{text}"
 

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, lists, text
@@ -12,32 +11,32 @@ from matplotlib.colors import to_hex
 from prophet_moe.present.style import STRATEGY_LOOKS, apart, strategy_look, trace_look
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table
 from studies.comparison import expert_deduplication
-from studies.comparison.study import ReportedComparison
+from studies.comparison.study import DEDUPLICATION, ReportedComparison
 from studies.prediction import figure as prediction
+from studies.prediction.study import SCORES
 from studies.routing_law import figure as routing_law
+from studies.routing_law.study import RESIDUALS
 from studies.routing_statistics import figure as routing_statistics
+from studies.routing_statistics.study import STATISTICS
 from tests.conftest import ROOT
 from tests.drawings import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
 
 STYLE = Style()
 TRACES = STYLE.traces
 FIGURES = {
-    "routing_statistics": (routing_statistics, "routing_statistics", {}),
-    "routing_law": (routing_law, "routing_law_residuals", {}),
-    "prediction": (prediction, "prediction", {}),
-    "expert_deduplication": (
-        expert_deduplication,
-        "expert_deduplication_results",
-        {"claimed": ReportedComparison()},
-    ),
+    "routing_statistics": (routing_statistics, STATISTICS, {}),
+    "routing_law": (routing_law, RESIDUALS, {}),
+    "prediction": (prediction, SCORES, {}),
+    "expert_deduplication": (expert_deduplication, DEDUPLICATION, {"claimed": ReportedComparison()}),
 }
 
 
 def drawn(name: str, traces: list[str], style: Style = STYLE):
     """One figure from its committed table."""
     module, table, more = FIGURES[name]
-    return module.draw(pd.read_csv(ROOT / f"tables/data/{table}.csv"), style, traces=traces, **more)
+    return module.draw(read_table(ROOT / table.path, table), style, traces=traces, **more)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -96,14 +95,14 @@ def test_labels_apart_do_not_overlap_and_keep_their_order(wanted):
 
 
 def test_the_statement_about_power_laws_is_computed():
-    residuals = pd.read_csv(ROOT / "tables/data/routing_law_residuals.csv")
+    residuals = read_table(ROOT / RESIDUALS.path, RESIDUALS)
     error = routing_law.errors(residuals)
     doubled = error.assign(error_pct=2 * error["error_pct"])
     assert routing_law.headline(doubled) != routing_law.headline(error)
 
 
 def test_the_title_about_shuffled_traces_is_computed():
-    statistics = pd.read_csv(ROOT / "tables/data/routing_statistics.csv")
+    statistics = read_table(ROOT / STATISTICS.path, STATISTICS)
     measured = statistics[statistics["layer"].isna() & statistics["statistic"].isin(list(routing_statistics.EVIDENCE))]
     above, rows = (measured["value"] > measured["control"]).sum(), len(routing_statistics.EVIDENCE) * len(TRACES)
     title = drawn("routing_statistics", TRACES).axes[1].get_title(loc="left")

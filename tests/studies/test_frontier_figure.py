@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from prophet_moe.capacity.limits import CONFIGURATION
-from prophet_moe.errors import UserError
+from prophet_moe.capacity.record import RECORD
 from prophet_moe.present.select import where
 from prophet_moe.present.style import strategy_look
-from prophet_moe.routing.schema import read_rows
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table
 from studies.frontier import figure as frontier
-from studies.frontier.figure import COLUMNS, INTERVAL, LIMITS, MEMORY_COLUMNS, STRATEGIES
-from studies.frontier.study import FIGURE
+from studies.frontier.figure import INTERVAL, LIMITS, STRATEGIES
+from studies.frontier.study import CONTEXT_GAINED, FIGURE, FRONTIER
 from tests.conftest import ROOT
 from tests.drawings import (
     assert_legend_is_what_is_drawn,
@@ -39,13 +39,13 @@ SHOWN = {
 @pytest.fixture(scope="module")
 def points() -> pd.DataFrame:
     """The committed points of the frontier, a row per configuration, strategy and number of resident experts."""
-    return pd.read_csv(ROOT / "tables/data/frontier.csv")
+    return read_table(ROOT / FRONTIER.path, FRONTIER)
 
 
 @pytest.fixture(scope="module")
 def memory() -> pd.DataFrame:
     """The committed record of capacity."""
-    return pd.read_csv(ROOT / "tables/data/prophet_kv_extension_data.csv", usecols=MEMORY_COLUMNS)
+    return read_table(ROOT / "tables/data/prophet_kv_extension_data.csv", RECORD)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def figure(points, memory):
 
 def test_lines_are_what_table_11_reads(points):
     """At each limit the figure and the table say the same, to the digits that the files keep."""
-    table = pd.read_csv(ROOT / "tables/table11_context_gained.csv")
+    table = read_table(ROOT / CONTEXT_GAINED.path, CONTEXT_GAINED)
     fitting = table[table["kv_extension_at_1.2x"].notna()].set_index([*CONFIGURATION, "strategy"]).sort_index()
     found = frontier.selection(points, np.array(SHOWN["limits"])).sort_index()
     assert list(found.index) == list(fitting.index)
@@ -224,17 +224,8 @@ def test_strategies_have_the_colours_of_other_figures():
         assert frontier._look(STYLE, name)["color"] == strategy_look(STYLE, name)["color"]
 
 
-def test_the_frontier_is_read_with_more_columns_not_fewer(points, tmp_path):
-    path = tmp_path / "frontier.csv"
-    points.to_csv(path, index=False)
-    pd.testing.assert_frame_equal(read_rows(path, COLUMNS, others=True), points)
-    points.drop(columns="slowdown").to_csv(path, index=False)
-    with pytest.raises(UserError, match="slowdown"):
-        read_rows(path, COLUMNS, others=True)
-
-
 def test_the_figure_needs_neither_numba_nor_scipy():
-    code = "import sys, studies.frontier.figure, prophet_moe.routing.schema, prophet_moe.present.save\n"
+    code = "import sys, studies.frontier.figure, studies.frontier.study, prophet_moe.present.save\n"
     code += "print({'numba', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,12 +10,15 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 from scipy import stats
 
+from prophet_moe.capacity.record import RECORD
 from prophet_moe.present.averages import average_extension
 from prophet_moe.present.price import STRATEGIES, by_model
 from prophet_moe.present.style import contrast, luminance, strategy_look, text_on
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table
 from studies.frontier import figure as frontier
+from studies.frontier.study import CONTEXT_GAINED, FRONTIER
 from studies.kv_extension import (
     figure1_memory_breakdown as memory_breakdown,
 )
@@ -225,9 +228,8 @@ def test_the_statement_of_figure_2_is_computed(records):
 
 def test_statements_of_figure_2_and_the_frontier_agree():
     """One once gave means, the other medians of a strategy that it did not name."""
-    record = pd.read_csv(ROOT / "tables/data/prophet_kv_extension_data.csv")
-    gained = pd.read_csv(ROOT / "tables/table11_context_gained.csv")
-    points = pd.read_csv(ROOT / "tables/data/frontier.csv")
+    record = read_table(ROOT / "tables/data/prophet_kv_extension_data.csv", RECORD)
+    gained, points = (read_table(ROOT / table.path, table) for table in (CONTEXT_GAINED, FRONTIER))
     said = kv_extension_by_model.headline(record, gained, CLAIMED)
     assert said == frontier.headline(points, record, CLAIMED)
     assert "buys Prophet" in said and "(medians of " in said

@@ -43,11 +43,18 @@ class Study:
     """One sentence."""
     settings: type[StudySettings]
     tables: tuple[Table, ...] = ()
+    extended: tuple[Table, ...] = ()
+    """Tables that explain those of the same name, without a caption of their own."""
     figures: tuple[Figure, ...] = ()
     reports: tuple[str, ...] = ()
     """Lines of the reports that it informs, as docs/reports.md names them."""
     minutes: float | None = None
     """Minutes that a cold build of its outputs alone takes on two cores; None where nobody has timed it."""
+
+    @property
+    def declared(self) -> tuple[Table, ...]:
+        """All tables that it writes."""
+        return (*self.tables, *self.extended)
 
 
 def load_studies(folder: Path = STUDIES) -> dict[str, Study]:

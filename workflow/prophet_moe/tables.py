@@ -5,30 +5,29 @@ The writer, the typed reader, docs/data.md and the check of another machine's ta
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv
 from prophet_moe.units import GB
-from prophet_moe.validation import REBUILD
+from prophet_moe.validation import REBUILD, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-5
 """Largest relative difference of a number on another machine: one unit of the sixth digit."""
-DTYPES = {"text": "str", "boolean": "bool", "integer": "Int64", "number": "float64"}
-"""Types in memory by kind of column."""
+DTYPES = {"text": "str", "boolean": "boolean", "integer": "Int64", "number": "float64"}
+"""Types in memory by kind of column: an empty boolean or integer is missing."""
+PLACEHOLDER = re.compile(r"<\w+>")
+"""What stands in the name of a repeated column for a value that settings give: `kv_extension_at_<limit>x`."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. `source` is the column of the grid that it is taken from, divided by `per` to get `unit`.
-
-    `<word>` in its name stands for a value that settings give: `kv_extension_at_<limit>x`.
-    """
+    """A column of a table. `source` is the column of the grid that it is taken from, divided by `per` to get `unit`."""
 
     name: str
     kind: str
@@ -40,11 +39,6 @@ class Column:
     tolerance: float = TOLERANCE
     """Largest relative difference that `snakemake verify` accepts on another machine; 0 means equal."""
 
-    def matches(self, name: str) -> bool:
-        """Whether a column of a file is this one."""
-        pattern = re.sub(r"<\w+>", "[^<>]+", re.escape(self.name).replace("\\<", "<").replace("\\>", ">"))
-        return re.fullmatch(pattern, name) is not None
-
 
 @dataclass(frozen=True)
 class Table:
@@ -52,14 +46,34 @@ class Table:
 
     name: str
     columns: tuple[Column, ...]
+    repeated: tuple[Column, ...] = ()
+    """Columns after these, once for each value that stands for the `<word>` in their names, a file's own values; their
+    tolerance is TOLERANCE."""
     by_scenario: bool = False
     """Whether every scenario has one."""
+    extended: bool = False
+    """Whether it lies in `extended/`, where it explains the table of the same name."""
 
     @property
     def path(self) -> str:
         """Path from the project's root; {scenario_dir} is the folder of a scenario."""
         place = "tables/{scenario_dir}" if self.by_scenario else "tables/"
-        return f"{place}{'' if self.name.startswith('table') else 'data/'}{self.name}.csv"
+        folder = "extended/" if self.extended else "" if self.name.startswith("table") else "data/"
+        return f"{place}{folder}{self.name}.csv"
+
+    def columns_among(self, names: Sequence[str]) -> tuple[Column, ...]:
+        """Return the columns of a file, in order: `names` are its own, which tell the values of repeated columns."""
+        if not self.repeated:
+            return self.columns
+        before, after = PLACEHOLDER.split(self.repeated[0].name)
+        found = (re.fullmatch(f"{re.escape(before)}(.+){re.escape(after)}", name) for name in names)
+        blocks = (
+            replace(column, name=PLACEHOLDER.sub(match[1], column.name))
+            for match in found
+            if match
+            for column in self.repeated
+        )
+        return (*self.columns, *blocks)
 
 
 def text(name: str, description: str) -> Column:
@@ -93,16 +107,31 @@ def interval(name: str, unit: str, of: str) -> tuple[Column, Column]:
     return tuple(number(f"{name}_{end}", unit, f"{which} of the 95 % interval of {name} {of}.") for end, which in ends)
 
 
+def ends(of: str) -> tuple[Column, Column]:
+    """Declare low and high, the interval of a table's one value; `of` says of what and over what it is."""
+    return tuple(
+        number(name, "", f"{end} end of the 95 % interval of {of}; empty where there is none.")
+        for name, end in (("low", "Lower"), ("high", "Upper"))
+    )
+
+
+MODEL = text("model", "Model, a file of config/models/.")
+GPU = text("gpu", "GPU, a key of config/gpus.yaml.")
+TRACE = text("trace", "Routing trace, a folder of resources/traces/ or a dataset of config/datasets.yaml.")
+"""Columns that many tables have."""
+
+
 def write_table(path: Path, frame: "pd.DataFrame", table: Table) -> None:
     """Write a frame as CSV; one whose columns are not those declared, in their order, is a programmer's mistake."""
-    strange = _strange(list(frame.columns), table.columns)
-    if strange:
-        raise ValueError(f"{table.name}: column {strange}")
+    names = list(frame.columns)
+    declared = [column.name for column in table.columns_among(names)]
+    if names != declared:
+        raise ValueError(f"{table.name}: got columns {names}, declared are {declared}")
     write_csv(path, frame)
 
 
 def read_table(path: Path, table: Table) -> "pd.DataFrame":
-    """Read a written table, typed as declared; an empty number is NaN, an empty text is "".
+    """Read a written table, typed as declared; an empty text is "", another empty cell is missing.
 
     A missing file, other columns, or a cell of another type is a UserError that names the file and the column.
     """
@@ -110,19 +139,15 @@ def read_table(path: Path, table: Table) -> "pd.DataFrame":
 
     if not path.exists():
         raise UserError(str(path), "no such file", "Build it: snakemake --cores 8")
-    try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise UserError(str(path), f"is no table: {error}", REBUILD) from None
-    strange = _strange(list(cells.columns), table.columns)
-    if strange:
-        raise UserError(str(path), f"column {strange}", REBUILD)
-    return pd.DataFrame({name: parsed(cells[name], column_named(name, table.columns), path) for name in cells})
+    columns: list[Column] = []
 
+    def declared(header: list[str]) -> list[str]:
+        columns.extend(table.columns_among(header))
+        return [column.name for column in columns]
 
-def column_named(name: str, columns: Sequence[Column]) -> Column:
-    """Return the declaration of a column of a file."""
-    return next(column for column in columns if column.matches(name))
+    rows = read_csv(path, declared)
+    cells = pd.DataFrame(rows, columns=[column.name for column in columns], dtype=object)
+    return pd.DataFrame({column.name: parsed(cells[column.name], column, path) for column in columns})
 
 
 def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
@@ -136,6 +161,8 @@ def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
     else:
         values = pd.to_numeric(cells, errors="coerce")
     wrong = values.isna() & (cells != "")
+    if column.kind == "integer":
+        wrong |= (values % 1 != 0) & (cells != "")
     if wrong.any():
         line, cell = int(wrong.idxmax()) + 2, cells[wrong.idxmax()]
         where = f"{path}: line {line}: {column.name}"
@@ -143,19 +170,9 @@ def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
     return values.astype(DTYPES[column.kind])
 
 
-def _strange(names: Sequence[str], columns: Sequence[Column]) -> str:
-    """Say which column of a file is not the one declared; a declared one may stand for several in turn."""
-    left = list(columns)
-    for name in names:
-        while left and not left[0].matches(name) and "<" in left[0].name and len(left) > 1:
-            left = left[1:]
-        if not left or not left[0].matches(name):
-            return f"{name!r} where {left[0].name!r} is expected" if left else f"{name!r} is not declared"
-        left = left if "<" in left[0].name else left[1:]
-    missing = [column.name for column in left if "<" not in column.name]
-    return f"{missing[0]!r} is missing" if missing else ""
-
-
 def tolerances(tables: Sequence[Table]) -> Mapping[str, Mapping[str, float]]:
     """Return the tolerance of each declared column, by the name of its table's file and its own."""
-    return {f"{table.name}.csv": {column.name: column.tolerance for column in table.columns} for table in tables}
+    found: dict[str, dict[str, float]] = {}
+    for table in tables:
+        found.setdefault(f"{table.name}.csv", {}).update({column.name: column.tolerance for column in table.columns})
+    return found

@@ -99,12 +99,16 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), problem, "Rebuild or mend it.") from None
 
 
-def read_csv(path: Path, columns: list[str]) -> list[list[str]]:
-    """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are ""."""
+def read_csv(path: Path, columns: list[str] | Callable[[list[str]], list[str]]) -> list[list[str]]:
+    """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are "".
+
+    `columns` may be a function of the header, where the file itself tells some of its columns.
+    """
     try:
         header, *rows = csv.reader(read_text(path).splitlines(), strict=True)
     except (csv.Error, ValueError) as error:
         raise UserError(str(path), f"malformed CSV: {error}", REBUILD) from None
+    columns = columns(header) if callable(columns) else columns
     if header != columns:
         wrong = next((pair for pair in zip(header, columns, strict=False) if pair[0] != pair[1]), None)
         what = (

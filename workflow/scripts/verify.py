@@ -7,10 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from prophet_moe.capacity.record import RECORDS
 from prophet_moe.errors import exit_on_user_error
+from prophet_moe.present.documentation import declared_tables
 from prophet_moe.provenance.verify import failures, remedies, verify
-from prophet_moe.study import load_studies
 from prophet_moe.tables import tolerances
 
 
@@ -19,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outputs", type=Path, nargs="+")
     with exit_on_user_error():
-        allowed = tolerances([*RECORDS, *(table for study in load_studies().values() for table in study.tables)])
+        allowed = tolerances(declared_tables())
         checks = [verify(output, allowed) for output in parser.parse_args().outputs]
 
     table = Table("", "output", "sidecar", "committed copy")

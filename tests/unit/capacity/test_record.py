@@ -9,12 +9,14 @@ import jsonschema
 import pandas as pd
 import pytest
 
-from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, read_record, record, rows_of, with_intervals
+from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD, RECORD_COLUMNS, record, rows_of, with_intervals
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_json
+from prophet_moe.present.averages import average_extension
 from prophet_moe.present.catalog_table import catalog_table
+from prophet_moe.tables import read_table
 from prophet_moe.validation import read_json
-from studies.kv_extension import compute as tables
+from studies.kv_extension.compute import by_expert_count, kv_extension, max_context
 from tests.conftest import ROOT
 
 HEADER = ",".join(column.name for column in RECORD_COLUMNS) + "\n"
@@ -42,7 +44,7 @@ def test_csv_and_json_are_equal_row_for_row(frame, tmp_path):
         for text, row in zip(csv.DictReader(stream), from_json, strict=True):
             for name, value in row.items():
                 assert _parsed(text[name], value) == value, name
-    pd.testing.assert_frame_equal(read_record(tmp_path / "r.csv"), frame, check_dtype=False)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "r.csv", RECORD), frame, check_dtype=False)
 
 
 def _parsed(text: str, like: object) -> object:
@@ -91,7 +93,7 @@ def test_a_broken_record_is_one_line(tmp_path, text, problem):
     path = tmp_path / "record.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=problem) as raised:
-        read_record(path)
+        read_table(path, RECORD)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -104,14 +106,14 @@ def plain_mean_extension(frame: pd.DataFrame, **where) -> tuple[float, int, floa
 
 
 def test_average_extension_equals_plain_python(frame):
-    for row in tables.average_extension(frame, zero_fill=False).itertuples():
+    for row in average_extension(frame, zero_fill=False).itertuples():
         mean, count, zero_filled = plain_mean_extension(frame, model=row.model)
         assert row.mean_floor_fitting == pytest.approx(mean, nan_ok=True)
         assert (row.fitting_rows, row.mean_floor_zero_filled) == (count, pytest.approx(zero_filled))
 
 
 def test_groups_by_expert_count_equal_plain_python(frame):
-    table = tables.by_expert_count(frame)
+    table = by_expert_count(frame)
     assert table["models"].sum() == 16
     for row in table.itertuples():
         mean, count, zero_filled = plain_mean_extension(frame, num_experts=row.num_experts)
@@ -120,16 +122,16 @@ def test_groups_by_expert_count_equal_plain_python(frame):
 
 
 def test_ranking_follows_the_scenario(records):
-    zero_filled = tables.average_extension(records["reported"], zero_fill=True)["mean_floor_zero_filled"]
-    fitting = tables.average_extension(records["calibrated"], zero_fill=False)["mean_floor_fitting"].dropna()
+    zero_filled = average_extension(records["reported"], zero_fill=True)["mean_floor_zero_filled"]
+    fitting = average_extension(records["calibrated"], zero_fill=False)["mean_floor_fitting"].dropna()
     assert zero_filled.is_monotonic_decreasing
     assert fitting.is_monotonic_decreasing
 
 
 def test_tables_1_and_4_show_the_reference_rows(frame):
     chosen = frame[(frame["gpu"] == "A100-80GB") & (frame["batch_size"] == 16)].set_index("model")
-    extension = tables.kv_extension(frame, "A100-80GB", 16).set_index("model")
-    context = tables.max_context(frame, "A100-80GB", 16).set_index("model")
+    extension = kv_extension(frame, "A100-80GB", 16).set_index("model")
+    context = max_context(frame, "A100-80GB", 16).set_index("model")
     assert len(extension) == len(context) == 16
     for name, row in chosen.iterrows():
         assert extension.loc[name, "kv_increase_tokens"] == row["kv_increase_tokens"]

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.proxies import GivenPredictions
 from prophet_moe.offload.replay import RECORDED, Sample, draw, run
@@ -24,6 +23,7 @@ from prophet_moe.predict.discrimination import LONGEST_GAPS, NEVER, Discriminati
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace, sequence_starts
+from prophet_moe.tables import write_table
 from tests.conftest import ROOT
 
 NAME, MODEL, GPU = "small-6x64-top8", "OLMoE-1B-7B", "A100-80GB"
@@ -157,7 +157,7 @@ def test_transferred_says_nothing_beyond_its_reach(measured):
 
 def test_discrimination_is_read_as_written(measured, tmp_path):
     *_, power = measured
-    write_csv(tmp_path / "power.csv", discrimination.as_rows(power))
+    write_table(tmp_path / "power.csv", discrimination.as_rows(power), discrimination.POWER)
     np.testing.assert_array_equal(discrimination.read_discrimination(tmp_path / "power.csv").counts, power.counts)
 
 
@@ -171,5 +171,5 @@ def test_damaged_discrimination_is_one_line(measured, tmp_path, mistake):
         table = table.astype({"chosen": object})
         table.loc[3, "chosen"] = -1 if mistake == "a negative count" else "many"
     table.to_csv(tmp_path / "power.csv", index=False)
-    with pytest.raises(UserError, match="whole numbers from 0 on"):
+    with pytest.raises(UserError, match=r"whole numbers from 0 on|line 5: chosen: got 'many'"):
         discrimination.read_discrimination(tmp_path / "power.csv")

@@ -23,7 +23,7 @@ LOADS = """
 import ast, importlib, runpy, sys
 
 def loaded():
-    return {module.__file__ for name, module in sys.modules.items() if name.startswith("prophet_moe")}
+    return {module.__file__ for name, module in sys.modules.items() if name.startswith(("prophet_moe", "studies"))}
 
 runpy.run_path(sys.argv[1])
 seen = set()

@@ -22,10 +22,11 @@ from prophet_moe.predict.context import split
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
 from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
-from prophet_moe.routing.schema import read_statistics
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table, write_table
 from studies.routing_statistics import figure as routing_statistics
+from studies.routing_statistics.study import STATISTICS
 from tests.builders import uniform_trace
 from tests.conftest import ROOT
 
@@ -231,8 +232,8 @@ def test_the_figure_of_statistics_draws_few_sequences(tmp_path, lengths):
     rows = summary.summarise("many", uniform_trace([4] * 20, 2, 8, 2))
     rows += summary.summarise("few", uniform_trace(lengths, 2, 8, 2))
     path = tmp_path / "statistics.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
-    statistics, traces = read_statistics(path), ["many", "few"]
+    write_table(path, pd.DataFrame(rows), STATISTICS)
+    statistics, traces = read_table(path, STATISTICS), ["many", "few"]
     told = routing_statistics.findings(statistics, traces=traces).splitlines()
     assert "8 sequences need" in told[0] and "it has fewer than 8 sequences" in told[1]
     routing_statistics.draw(statistics, Style(), traces=traces)

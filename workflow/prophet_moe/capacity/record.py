@@ -3,14 +3,11 @@
 One list of columns serves the writer, the reader, the schema and the data dictionary.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from prophet_moe.files import SIGNIFICANT_DIGITS
-from prophet_moe.tables import Column, Table, flag, gigabytes, integer, interval, number, parsed, text
-from prophet_moe.validation import read_csv
+from prophet_moe.tables import GPU, MODEL, Column, Table, flag, gigabytes, integer, interval, number, text
 
 ESTIMATE, FEWEST, MOST = "estimate", "fewest_experts", "most_experts"
 """Cases of the capacity grid: the estimated routing, and the ends of its interval."""
@@ -21,12 +18,12 @@ INTERVALS = ("unique_experts", "expert_savings_pct", "prophet_max_context", "kv_
 OVER_ROUTING = "over routing alone; empty where none is fitted"
 
 RECORD_COLUMNS = (
-    text("model", "Model, a file of config/models/."),
-    number("total_params_b", "10^9", "All parameters.", "total_params", 1e9),
+    MODEL,
+    number("total_params_b", "10^9", "All parameters of the model.", "total_params", 1e9),
     number("active_params_b", "10^9", "Parameters that one token uses.", "active_params", 1e9),
     integer("num_experts", "", "Routed experts per MoE layer, E.", "experts"),
     integer("top_k", "", "Routed experts per token and layer, k."),
-    text("gpu", "GPU, a key of config/gpus.yaml."),
+    GPU,
     gigabytes("gpu_memory_gb", "Usable device memory, GB of 10^9 bytes.", "device_bytes"),
     integer("batch_size", "", "Sequences decoded together, B."),
     integer(
@@ -54,40 +51,48 @@ RECORD_COLUMNS = (
         "%",
         "100 (1 - resident / E), times the share of MoE layers that are not an encoder's: the share of expert bytes.",
     ),
-    number("dedup_factor", "", "E / u(B)."),
+    number("dedup_factor", "", "Deduplication factor, E / u(B)."),
     gigabytes("kv_cache_gb", "KV cache of the batch at seq_len.", "kv_cache_bytes"),
     integer(
         "baseline_max_context",
         "tokens",
         "Longest context per sequence, memory limit; 0 when it does not fit. Of an encoder-decoder source plus target.",
     ),
-    integer("prophet_max_context", "tokens", "The same for Prophet."),
+    integer(
+        "prophet_max_context",
+        "tokens",
+        "Longest context per sequence with Prophet's resident experts, memory limit; 0 when it does not fit.",
+    ),
     number(
         "kv_extension_factor",
         "",
         "prophet_max_context / baseline_max_context by memory alone, if every expert were there in time: a floor, "
         "whose price in time is in table 11; empty where the baseline does not fit (reported: 0).",
     ),
-    integer("kv_increase_tokens", "tokens", "prophet_max_context - baseline_max_context."),
+    integer("kv_increase_tokens", "tokens", "Tokens gained per sequence, prophet_max_context - baseline_max_context."),
 )
 """The record, in the order of the file."""
 
 EXTENDED_COLUMNS = (
     *RECORD_COLUMNS,
-    text("fit_state", "both, prophet_only, baseline_only or neither."),
-    integer("baseline_native_context", "tokens", "min(baseline_max_context, seq_len)."),
-    integer("prophet_native_context", "tokens", "min(prophet_max_context, seq_len)."),
+    text("fit_state", "Which of the two fits: both, prophet_only, baseline_only or neither."),
+    integer("baseline_native_context", "tokens", "The baseline's longest context, cut at seq_len."),
+    integer("prophet_native_context", "tokens", "Prophet's longest context, cut at seq_len."),
     number("resident_experts", "", "Experts per layer that Prophet keeps resident; an encoder's layers keep all."),
-    number("request_dedup", "", "1 - u(B) / (k B)."),
+    number(
+        "request_dedup",
+        "",
+        "Share of the routed choices of a layer-step that need no copy of their own, 1 - u(B) / (k B).",
+    ),
     gigabytes("non_expert_gb", "Everything but routed experts; shared experts included.", "non_expert_bytes"),
-    gigabytes("activation_gb", "Peak activations.", "activation_bytes"),
+    gigabytes("activation_gb", "Peak of the activations.", "activation_bytes"),
     gigabytes(
         "fixed_gb", "Non-expert weights, activations, recurrent state, workspace and runtime reserve.", "fixed_bytes"
     ),
     gigabytes("runtime_reserve_gb", "Runtime reserve, part of fixed_gb.", "runtime_reserve_bytes"),
     text("runtime_reserve_basis", "measured: the CUDA context as measured on that GPU; assumed: the scenario's."),
-    gigabytes("staging_gb", "Prophet's staging buffer.", "staging_bytes"),
-    gigabytes("predictor_gb", "Prophet's predictor.", "predictor_bytes"),
+    gigabytes("staging_gb", "Staging buffer that Prophet keeps.", "staging_bytes"),
+    gigabytes("predictor_gb", "Weights of Prophet's predictor.", "predictor_bytes"),
     integer("encoder_moe_layers", "", "MoE layers of an encoder, whose experts are all resident."),
     number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
     text("routing_law", "The law behind unique_experts."),
@@ -161,13 +166,6 @@ def with_intervals(grid: pd.DataFrame) -> pd.DataFrame:
 def rows_of(frame: pd.DataFrame) -> list[dict]:
     """Return the rows of a record as JSON-like mappings, missing values as None."""
     return frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
-
-
-def read_record(path: Path) -> pd.DataFrame:
-    """Read a record from CSV, typed as RECORD_COLUMNS; another header or a cell of another type is a UserError."""
-    names = [column.name for column in RECORD_COLUMNS]
-    cells = pd.DataFrame(read_csv(path, names), columns=names, dtype=object)
-    return pd.DataFrame({column.name: parsed(cells[column.name], column, path) for column in RECORD_COLUMNS})
 
 
 def _convert(values: pd.Series, column: Column) -> pd.Series:

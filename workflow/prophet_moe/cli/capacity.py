@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +229,14 @@ def _counted(spec: ModelSpec, counts: list[str]) -> PopularityCV | None:
 def _pooled_afresh(spec: ModelSpec, batching: str) -> PopularityCV:
     """The pooled popularity CV from the fits to all traces."""
     # Only a table that is missing needs pandas and Numba, whose imports take half a second.
+    from prophet_moe.routing import law_schema
     from prophet_moe.routing.cross_model import popularity_cvs
-    from prophet_moe.routing.law_schema import Fit
-    from prophet_moe.routing.schema import read_rows
+    from prophet_moe.tables import read_table
 
     if not FITS.exists():
         raise UserError(str(FITS), "no such file", "Get it back: git checkout tables/data, or build it: snakemake")
     moe = spec.architecture.moe
-    fits = read_rows(FITS, [field.name for field in fields(Fit)])
+    fits = read_table(FITS, law_schema.FITS)
     (found,) = popularity_cvs(fits, {spec.name: (moe.experts, moe.top_k)}, batching)
     if not math.isfinite(found.value):
         raise UserError(str(FITS), "holds no fit to pool", "Rebuild it: rm that file, then snakemake --cores 8")

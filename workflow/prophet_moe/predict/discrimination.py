@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from prophet_moe.errors import UserError
 from prophet_moe.predict.context import LOOKAHEADS, context_of
 from prophet_moe.predict.network import Network
-from prophet_moe.routing.schema import read_rows
 from prophet_moe.routing.trace import Trace, sequence_starts
+from prophet_moe.tables import Table, integer, read_table
 from prophet_moe.validation import REBUILD
 
 LONGEST_GAPS = np.array([1, 2, 4, 8, 16, 32])
@@ -32,7 +32,17 @@ LOWEST_SCORE, SCORE_STEP, LEVELS = -8.0, 0.5, 33
 """Scores (log odds) are counted in steps; the first and last level are open."""
 QUANTILES = 1024
 """Steps of the inverse distributions from which scores are drawn."""
-COLUMNS = ("lookahead", "recency", "level", "chosen", "others")
+POWER = Table(
+    "discrimination",
+    (
+        integer("lookahead", "layers", "How many layers ahead the experts are predicted."),
+        integer("recency", "", "How long ago the sequence chose the expert last: the number of its interval."),
+        integer("level", "", "Score of the expert, the number of its step."),
+        integer("chosen", "experts", "How often that score was given to an expert that was chosen."),
+        integer("others", "experts", "How often it was given to an expert that was not."),
+    ),
+)
+"""What is kept of one trace."""
 
 Counts = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
@@ -164,18 +174,18 @@ def _look_up(experts, ages, random, drawn, predicted):
 
 
 def as_rows(power: Discrimination) -> pd.DataFrame:
-    """Return the counts as a table of COLUMNS, one row per lookahead, recency and level."""
+    """Return the counts as rows of POWER, one row per lookahead, recency and level."""
     index = np.indices(power.counts.shape[:2] + power.counts.shape[3:]).reshape(3, -1)
     others, chosen = (power.counts[:, :, truth].ravel() for truth in (0, 1))
     columns = (np.array(LOOKAHEADS)[index[0]], index[1], index[2], chosen, others)
-    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+    return pd.DataFrame(dict(zip((column.name for column in POWER.columns), columns, strict=True)))
 
 
 def read_discrimination(path: Path) -> Discrimination:
     """Read what `as_rows` wrote; a file of another form is a UserError."""
-    table = read_rows(path, list(COLUMNS)).apply(pd.to_numeric, errors="coerce")
+    table = read_table(path, POWER)
     shape = (len(LOOKAHEADS), RECENCIES, LEVELS)
-    if len(table) != np.prod(shape) or not (table >= 0).all(axis=None):
+    if len(table) != np.prod(shape) or not (table >= 0).fillna(False).all(axis=None):
         problem = f"{len(table)} rows, expected {np.prod(shape)} of whole numbers from 0 on"
         raise UserError(str(path), problem, REBUILD)
     counts = [table[name].to_numpy(np.int64).reshape(shape) for name in ("others", "chosen")]

@@ -1,11 +1,6 @@
-"""The rows in which scores of predictors are kept, and how they are read again."""
+"""The rows in which scores of predictors are kept."""
 
-from dataclasses import dataclass, fields
-from pathlib import Path
-
-import pandas as pd
-
-from prophet_moe.routing.schema import read_rows
+from dataclasses import dataclass
 
 DOMAIN = "domain:"
 """Prefix of `PredictorScore.tokens` where a score is over the held-out tokens of one domain alone."""
@@ -33,8 +28,3 @@ class PredictorScore:
     high: float | None = None
     against: str = ""
     """The predictor that a gain is over; empty for other statistics."""
-
-
-def read_predictor_scores(path: Path) -> pd.DataFrame:
-    """Read the predictor scores of a written table; a table with other columns is a UserError."""
-    return read_rows(path, [field.name for field in fields(PredictorScore)])

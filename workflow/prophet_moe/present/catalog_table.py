@@ -4,7 +4,21 @@ import pandas as pd
 
 from prophet_moe import params
 from prophet_moe.catalog import ModelSpec
+from prophet_moe.tables import MODEL, Table, number, text
 from prophet_moe.units import GB, MB
+
+CATALOG = Table(
+    "model_catalog",
+    (
+        MODEL,
+        text("quantity", "Constant of the model, a key of `reported` in docs/models.md; its name ends in the unit."),
+        number("published", "", "Its value by the published architecture, at 16 bits; empty where there is none."),
+        number("reported", "", "Its value in the report; empty where the report gives none."),
+        number("published_over_reported", "", "Ratio of the two; empty where one is missing or 0."),
+        text("status", "How the reported value is known: exact, inferred or unknown; not covered by the report."),
+        text("source", "Where the report has it (docs/reports.md), or how it was inferred."),
+    ),
+)
 
 
 def catalog_table(models: dict[str, ModelSpec]) -> pd.DataFrame:

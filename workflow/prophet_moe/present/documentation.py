@@ -2,22 +2,24 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD_COLUMNS, Column
+from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
 from prophet_moe.catalog.gpu import GpuFile, GpuSpec
 from prophet_moe.catalog.model import Architecture, Attention, Constant, Mamba, ModelSpec, Moe, Placement, Reported
 from prophet_moe.collect.plan import Plan
+from prophet_moe.present.catalog_table import CATALOG
 from prophet_moe.present.reproduction import reproduction_page
 from prophet_moe.routing.datasets import DatasetFile
 from prophet_moe.settings.experiment import with_studies
 from prophet_moe.settings.style import Style, StyleFile
-from prophet_moe.study import Study, load_studies
+from prophet_moe.study import Figure, load_studies
+from prophet_moe.tables import Column, Table
 
 JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["number", "null"], "boolean": "boolean"}
 
@@ -282,38 +284,53 @@ def _nested(annotation: Any) -> type[BaseModel] | None:
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
+def declared_tables() -> list[Table]:
+    """Return every table of the project: the record, the catalogue, and those of the studies, by study."""
+    return [*RECORDS, CATALOG, *(table for study in load_studies().values() for table in study.declared)]
+
+
 def _data_page() -> str:
     text = (
         "# Columns\n\n"
-        "Made from `workflow/prophet_moe/capacity/record.py` and the studies by `prophet-moe config write`.\n"
-        "A test fails when they differ.\n\n"
-        "The record has one row per model, GPU and batch size. GB is 10^9 bytes. Numbers have 6 significant digits.\n"
-        "An empty cell is undefined or unknown. In scenario `reported`, GB is the report's own mixture of units: see\n"
-        '[model.md](model.md), "Scenario `reported`". The [glossary](glossary.md) defines the words.\n'
+        "Made by `prophet-moe config write` from the declared tables: those of a study in\n"
+        "`workflow/studies/<study>/study.py`, the record in `workflow/prophet_moe/capacity/record.py`. A test fails\n"
+        "when they differ, and another when a committed table has other columns or cells of another type.\n\n"
+        "Numbers have 6 significant digits. An empty cell is undefined or unknown. GB is 10^9 bytes, MB 10^6 bytes.\n"
+        "`<limit>` in a name stands for a value that settings give, with one group of columns for each. Tables 1 to 4\n"
+        "and the record are written for every scenario, those of scenario `reported` in `tables/reported/`. There, GB\n"
+        'is the report\'s own mixture of units: see [model.md](model.md), "Scenario `reported`". The\n'
+        "[glossary](glossary.md) defines the words. `read_table` of `prophet_moe.tables` reads a table, typed.\n\n"
+        "## The record\n\n"
+        "One row per model, GPU and batch size. The first of the two is written as JSON, too.\n"
+        f"{_table_section(RECORD)}{_table_section(EXTENDED_RECORD, RECORD)}"
+        f"\n## The catalogue of models\n\n"
+        "One row per model and constant, as published and as the report has it.\n"
+        f"{_table_section(CATALOG)}"
     )
-    extra = EXTENDED_COLUMNS[len(RECORD_COLUMNS) :]
-    for title, columns in (
-        ("`prophet_kv_extension_data.csv`, `.json`", RECORD_COLUMNS),
-        ("`prophet_kv_extension_extended.csv`: these columns, and", extra),
-    ):
-        text += f"\n## {title}\n\n{_column_table(columns)}"
-    return text + "".join(_study_section(study) for study in load_studies().values())
-
-
-def _study_section(study: Study) -> str:
-    """Return the section of a study: its tables and figures, and the columns that it declares."""
-    readme = f"[README](../workflow/studies/{study.id}/README.md)"
-    text = f"\n## {study.question}\n\nStudy `{study.id}`. Its {readme} says what its outputs show.\n\n"
-    place = {"scenario_dir": "[<scenario>/]"}
-    text += "".join(f"* `{table.path.format(**place)}`\n" for table in study.tables)
-    for figure in study.figures:
-        notebook = f"[notebook](../notebooks/{figure.name}.ipynb)"
-        text += f"* `{figure.path.format(**place)}.pdf`, `.png`: {notebook}\n"
-    for table in study.tables:
-        text += f"\n### `{table.path.format(**place)}`\n\n{_column_table(table.columns)}" if table.columns else ""
+    for study in load_studies().values():
+        readme = f"[README](../workflow/studies/{study.id}/README.md)"
+        text += f"\n## {study.id}\n\n{study.question} ({readme})\n{''.join(map(_table_section, study.tables))}"
+        text += "".join(_figure_section(figure) for figure in study.figures)
+        explained = {table.name: table for table in study.tables}
+        text += "".join(_table_section(table, explained[table.name]) for table in study.extended)
     return text
 
 
-def _column_table(columns: Sequence[Column]) -> str:
-    rows = "".join(f"| `{c.name}` | {c.kind} | {c.unit} | {c.description} |\n" for c in columns)
-    return f"| column | type | unit | meaning |\n|---|---|---|---|\n{rows}"
+def _figure_section(figure: Figure) -> str:
+    """Heading and notebook of a figure."""
+    path = figure.path.format(scenario_dir="")
+    return f"\n### `{path}.pdf`, `.png`\n\nDrawn by the [notebook](../notebooks/{figure.name}.ipynb).\n"
+
+
+def _table_section(table: Table, beside: Table | None = None) -> str:
+    """Heading and columns of a table; of one that has all columns `beside` it, only the further ones."""
+    known = {column.name for column in beside.columns} if beside else set()
+    shown = [column for column in (*table.columns, *table.repeated) if column.name not in known]
+    rows = "".join(f"| `{c.name}` | {c.kind} | {c.unit} | {_linked(c.description)} |\n" for c in shown)
+    also = f"The columns of `{_file_of(beside)}`, and:\n\n" if beside else ""
+    return f"\n### `{_file_of(table)}`\n\n{also}| column | type | unit | meaning |\n|---|---|---|---|\n{rows}"
+
+
+def _file_of(table: Table) -> str:
+    """Path of a table in the default scenario."""
+    return table.path.format(scenario_dir="")

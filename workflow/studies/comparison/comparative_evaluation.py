@@ -17,15 +17,6 @@ from prophet_moe.validation import validate
 from studies.comparison.compute import BASE, PAPERS, speedup
 from studies.comparison.study import EVALUATION_FIGURE, ReportedComparison
 
-COLUMNS = [
-    *("trace", "batch", "seed", "sampled_share", "routing", "strategy", "role", "deduplicated", "as_described"),
-    *("capacity",),
-    *("step_ms_mean", "step_ms_p50", "step_ms_p95", "step_ms_p99", "tokens_per_second", "slowdown", "stall_share"),
-    *("hit_rate", "kept_share", "prefetched_share", "late_share", "missed_share", "routed_requests", "requests"),
-    *("request_dedup", "demand_copies", "useful_prefetches", "late_prefetches", "wasted_prefetches"),
-    *("link_busy_share", "prefetch_gain_bound", "waves"),
-]
-"""Of the table of runs, as `replays.comparative_results` makes them."""
 STRATEGIES = {
     "on_demand": "On-Demand",
     "pre_gated": "Pre-gated MoE",

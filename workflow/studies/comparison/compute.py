@@ -11,11 +11,20 @@ says as much as can be said.
 import numpy as np
 import pandas as pd
 
-from prophet_moe.files import write_csv
 from prophet_moe.present.select import where
 from prophet_moe.routing.intervals import beyond_sample, mean_interval
+from prophet_moe.tables import write_table
 from studies.comparison.deduplication import MEASURED
-from studies.comparison.study import ReportedComparison
+from studies.comparison.study import (
+    DEDUPLICATION,
+    LAYERS,
+    RESULTS,
+    SAVINGS,
+    SCALING,
+    STRATEGIES,
+    SWEEPS,
+    ReportedComparison,
+)
 
 BASE = "on_demand"
 UNPREDICTED = "intelligent"
@@ -156,9 +165,10 @@ def build(files, parameters):
     """Write four tables of runs and three of what they say."""
     claimed = ReportedComparison.model_validate(parameters["claimed"], strict=False)
     tables = {}
-    for kind in ("results", "deduplication", "layers", "sweeps"):
+    runs = {"results": RESULTS, "deduplication": DEDUPLICATION, "layers": LAYERS, "sweeps": SWEEPS}
+    for kind, declared in runs.items():
         tables[kind] = pd.concat(map(pd.read_csv, getattr(files, f"of_{kind}")))
-        write_csv(getattr(files, kind), tables[kind])
-    write_csv(files.strategies, strategy_summary(tables["results"], claimed))
-    write_csv(files.savings, deduplication_summary(tables["deduplication"], claimed))
-    write_csv(files.scaling, batch_scaling(tables["results"], claimed))
+        write_table(getattr(files, kind), tables[kind], declared)
+    write_table(files.strategies, strategy_summary(tables["results"], claimed), STRATEGIES)
+    write_table(files.savings, deduplication_summary(tables["deduplication"], claimed), SAVINGS)
+    write_table(files.scaling, batch_scaling(tables["results"], claimed), SCALING)

@@ -1,7 +1,6 @@
 """What batches of measured routing save because their tokens share experts, beside what the report says they save."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,11 +11,8 @@ from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, styled, trace_look
 from prophet_moe.settings.style import Style
 from studies.comparison.compute import deduplication_summary
-from studies.comparison.deduplication import Deduplication
 from studies.comparison.study import DEDUPLICATION_FIGURE, ReportedComparison
 
-COLUMNS = [field.name for field in fields(Deduplication)]
-"""Of the table of batches."""
 DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
 ROOM = 2.2
 """Factor by which the axis goes on beyond the largest batch, for the numbers that the report prints of it."""

@@ -24,15 +24,6 @@ TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 SHOWN = (BASE, "prophet", "belady")
 ROOM = 1.08
 """Factor by which the axis of stalls goes on beyond the largest, so that no mark is cut."""
-COLUMNS = [
-    *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),
-    *(
-        f"{name}{end}"
-        for name in ("unique_experts", "hit_rate", "prefetched_share", "stall_ms", "wasted_prefetches")
-        for end in ("", "_low", "_high")
-    ),
-]
-"""Of the table of layers, as `replays.comparative_results` makes them."""
 
 
 def selection(layers: pd.DataFrame) -> pd.DataFrame:

@@ -22,15 +22,6 @@ TOLD = ("prophet", "static_popular", "perfect_prefetch")
 """Strategies that the text and the titles speak about."""
 SPEEDUPS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8)
 """Speedups that may be named on an axis."""
-COLUMNS = [
-    *("trace", "strategy", "role", "batch", "capacity_share", "capacity", "link_speedup", "sampled_share"),
-    *(
-        f"{name}{end}"
-        for name in ("hit_rate", "slowdown", "step_ms_mean", "link_busy_share")
-        for end in ("", "_low", "_high")
-    ),
-]
-"""Of the table of sweeps, as `replays.sweep` makes them."""
 
 
 def selection(rows: pd.DataFrame, x: str) -> pd.DataFrame:

@@ -12,14 +12,15 @@ import pandas as pd
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import Architecture, ModelSpec, load_gpus
 from prophet_moe.catalog.model import load_model
-from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import Profile, read_profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
 from prophet_moe.units import MB
+from studies.decode_steps.study import DECODE_STEPS
 
 
 def decode_steps(
@@ -124,4 +125,4 @@ def build(files, parameters):
     step = DecodeStep.model_validate(parameters["decode_step"])
     table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
     grid = pd.read_parquet(files.grid)
-    write_csv(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]))
+    write_table(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]), DECODE_STEPS)

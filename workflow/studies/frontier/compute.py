@@ -15,7 +15,6 @@ from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
-from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
@@ -28,8 +27,9 @@ from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts
 from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
 from prophet_moe.units import GB
-from studies.frontier.study import FrontierSettings
+from studies.frontier.study import CONTEXT_GAINED, FRONTIER, FrontierSettings
 
 STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 """No prediction, Prophet, and an oracle that knows the routing of the next step."""
@@ -187,5 +187,5 @@ def build(files, parameters):
     grid = pd.read_parquet(files.grid)
     replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
     rows = joined(grid[grid["case"] == ESTIMATE], replayed, Scenario.model_validate(parameters["scenario"]))
-    write_csv(files.frontier, frontier(rows))
-    write_csv(files.gained, context_gained(rows, parameters["slowdown_limits"]))
+    write_table(files.frontier, frontier(rows), FRONTIER)
+    write_table(files.gained, context_gained(rows, parameters["slowdown_limits"]), CONTEXT_GAINED)

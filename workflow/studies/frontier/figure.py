@@ -1,6 +1,7 @@
 """How much longer a context may be at most so much slowdown: the gain at each limit, beside the memory floor."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.record import RECORD
 from prophet_moe.capacity.summary import geometric_mean
 from prophet_moe.present.price import STRATEGIES, statement
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table
 from studies.frontier.study import FIGURE
 
-COLUMNS = [*CONFIGURATION, "strategy", "resident_experts", "slowdown", "kv_extension_factor"]
-"""Those that are read of the table of points, which `capacity.frontier.frontier` makes."""
 INTERVAL = ["slowdown_low", "slowdown_high"]
 """The interval of the slowdown over sequences, drawn where the table has it."""
-MEMORY_COLUMNS = [*CONFIGURATION, "kv_extension_factor"]
-"""Of the record of capacity: those that are read."""
 FLOOR = "memory floor: if every expert were there in time"
 LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
 """Limits of slowdown at which lines are read, a fine grid of the axis."""
@@ -61,7 +60,7 @@ def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
     """KV extension by model that the report prints, from the record that reproduces it; without a path nothing."""
     if not record:
         return {}
-    told = where(pd.read_csv(record, usecols=MEMORY_COLUMNS), gpu=gpu, batch_size=batch_size)
+    told = where(read_table(Path(record), RECORD), gpu=gpu, batch_size=batch_size)
     told = told[told["kv_extension_factor"] > 0]
     return dict(zip(told["model"], told["kv_extension_factor"], strict=True))
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from prophet_moe.capacity.limits import CONTEXT_GAINED
 from prophet_moe.settings.fields import (
     LARGEST_LAYERS,
     LARGEST_RATIO,
@@ -16,7 +17,7 @@ from prophet_moe.settings.fields import (
     bounded_replay,
 )
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import Table
+from prophet_moe.tables import GPU, MODEL, Table, flag, integer, interval, number, text
 
 
 class FrontierSettings(StudySettings):
@@ -55,8 +56,32 @@ class FrontierSettings(StudySettings):
         return self
 
 
-FRONTIER = Table("frontier", ())
-CONTEXT_GAINED = Table("table11_context_gained", ())
+FRONTIER = Table(
+    "frontier",
+    (
+        MODEL,
+        GPU,
+        integer("batch_size", "", "Sequences decoded together, B."),
+        text("strategy", "on_demand (predicts nothing), prophet, or perfect_prefetch (the oracle)."),
+        integer(
+            "resident_experts", "experts", "Slots of each MoE layer of the decoder; with all E nothing is replayed."
+        ),
+        text("trace", "Recorded trace or calibrated routing that was replayed for the model."),
+        number("resident_share", "", "Resident experts over all of a layer, a share of E."),
+        number("slowdown", "", "Time of a decode step over that with all experts resident, mean over samples."),
+        *interval("slowdown", "", "over sequences"),
+        number("hit_rate", "", "Share of the experts of a layer-step that are in a slot."),
+        flag("waves", "Whether a layer-step needed more experts than there are slots."),
+        integer("max_context", "tokens", "Longest context per sequence with so many slots; 0: none fits."),
+        integer(
+            "baseline_max_context", "tokens", "Longest context per sequence with all experts resident; 0: none fits."
+        ),
+        number(
+            "kv_extension_factor", "", "max_context over baseline_max_context; empty where the baseline does not fit."
+        ),
+        number("saved_gb", "GB", "Bytes of experts that are not on the GPU."),
+    ),
+)
 FIGURE = Figure("frontier", 7.0, 3.0)
 
 STUDY = Study(

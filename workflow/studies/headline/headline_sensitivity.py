@@ -5,11 +5,11 @@ from pathlib import Path
 from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
-from prophet_moe.files import write_csv
 from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
 from studies.headline.compute import headline_sensitivity
-from studies.headline.study import HeadlineSettings
+from studies.headline.study import SENSITIVITY, HeadlineSettings
 
 
 def build(files, parameters):
@@ -21,4 +21,5 @@ def build(files, parameters):
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     changes = HeadlineSettings.model_validate(parameters["sensitivity"])
     batch_sizes = parameters["batch_sizes"]
-    write_csv(files.table, headline_sensitivity(models, gpus, batch_sizes, scenario, variations, changes, reserves))
+    table = headline_sensitivity(models, gpus, batch_sizes, scenario, variations, changes, reserves)
+    write_table(files.table, table, SENSITIVITY)

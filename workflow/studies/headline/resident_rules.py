@@ -5,10 +5,11 @@ from pathlib import Path
 from prophet_moe.capacity.reserve import reserves_for
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
-from prophet_moe.files import write_csv
 from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
 from studies.headline.compute import resident_rules
+from studies.headline.study import RULES
 
 
 def build(files, parameters):
@@ -18,4 +19,5 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)
-    write_csv(files.table, resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves))
+    table = resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
+    write_table(files.table, table, RULES)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from prophet_moe.settings.fields import LARGEST_CONTEXT, LARGEST_MIB, Share, StudySettings
 from prophet_moe.study import Study
-from prophet_moe.tables import Table
+from prophet_moe.tables import Table, flag, integer, number, text
 
 
 class HeadlineSettings(StudySettings):
@@ -20,8 +20,43 @@ class HeadlineSettings(StudySettings):
     """Tokens of one prefill chunk."""
 
 
-RULES = Table("resident_rules", ())
-SENSITIVITY = Table("headline_sensitivity", ())
+SUMMARY = (
+    integer("fitting_rows", "rows", "Rows of the record whose baseline fits."),
+    integer("prophet_only_rows", "rows", "Rows of the record that only Prophet fits."),
+    number("median_extension", "", "Median over the fitting rows of the KV extension by memory alone."),
+    number("geomean_extension", "", "Geometric mean over the fitting rows of the KV extension by memory alone."),
+    number("mean_extension", "", "Mean over the fitting rows of the KV extension by memory alone."),
+    number("max_extension", "", "Largest KV extension by memory alone of the fitting rows."),
+    number(
+        "kv_bytes_ratio",
+        "",
+        "Sum of the KV bytes that Prophet leaves room for over the sum of those of the baseline, over the "
+        "fitting rows.",
+    ),
+)
+"""The headline in one line, as `capacity.summary` makes it."""
+RULES = Table(
+    "resident_rules",
+    (
+        text("resident", "Rule for the resident experts: mean, quantile 0.99 or never_overflows (docs/model.md)."),
+        *SUMMARY,
+        number(
+            "mean_overflow_share",
+            "",
+            "Share of layer-steps that need more experts than are resident, by the law, mean over the fitting rows.",
+        ),
+        number("max_overflow_share", "", "The largest such share of the fitting rows."),
+    ),
+)
+SENSITIVITY = Table(
+    "headline_sensitivity",
+    (
+        text("assumption", "Key of the scenario that is changed, all others as given."),
+        number("value", "", "What that key is changed to, in the unit of the key."),
+        flag("as_given", "Whether the scenario has that value itself."),
+        *SUMMARY,
+    ),
+)
 
 STUDY = Study(
     id="headline",

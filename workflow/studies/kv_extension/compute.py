@@ -5,9 +5,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from prophet_moe.capacity.record import fit_state, read_record
-from prophet_moe.files import write_csv
+from prophet_moe.capacity.limits import CONTEXT_GAINED
+from prophet_moe.capacity.record import RECORD, fit_state
 from prophet_moe.present.averages import average_extension, defined_extension, within
+from prophet_moe.tables import read_table, write_table
+from studies.kv_extension.study import AFFECTED, TABLES
 
 FLOOR = {"kv_extension_factor": "memory_floor_factor"}
 """The record's KV extension in tables 1 and 4: what memory alone allows, if every expert were there in time."""
@@ -97,24 +99,6 @@ def max_context(record: pd.DataFrame, gpu: str, batch_size: int) -> pd.DataFrame
     )
 
 
-AFFECTED = (
-    "expert_savings_pct",
-    "mean_expert_savings_pct",
-    "memory_floor_factor",
-    "kv_increase_tokens",
-    "mean_floor_fitting",
-    "mean_floor_zero_filled",
-    "best_floor",
-    "median_floor_fitting",
-    "geomean_floor_fitting",
-    "native_floor_fitting",
-    "mean_dedup_factor",
-    "prophet_max_context",
-    "prophet_native_context",
-)
-"""Columns of tables 1-4 that depend on how many experts a batch needs."""
-
-
 def with_intervals(
     table: pd.DataFrame, ends: Sequence[pd.DataFrame], without: Collection[str] = frozenset()
 ) -> pd.DataFrame:
@@ -137,6 +121,7 @@ def with_intervals(
 
 def build(files, parameters):
     """Write the four tables as CSV."""
-    gained = pd.read_csv(files.gained[0]) if files.gained else None
-    for name, table in tables(read_record(files.record), **parameters, gained=gained).items():
-        write_csv(getattr(files, name), table)
+    gained = read_table(files.gained[0], CONTEXT_GAINED) if files.gained else None
+    found = tables(read_table(files.record, RECORD), **parameters, gained=gained)
+    for (name, table), declared in zip(found.items(), TABLES, strict=True):
+        write_table(getattr(files, name), table, declared)

@@ -6,7 +6,7 @@ to table4, tables/extended/, figures/figure1 to figure5, for every scenario.
 
 from studies.kv_extension.study import STUDY as KV_EXTENSION
 
-EXTENDED_TABLES = [f"tables/{{scenario_dir}}extended/{found.name}.csv" for found in KV_EXTENSION.tables]
+EXTENDED_TABLES = [found.path for found in KV_EXTENSION.extended]
 
 offer(KV_EXTENSION, essential=True)
 TARGETS.extend(path for pattern in EXTENDED_TABLES for path in for_every_scenario(pattern))

@@ -13,12 +13,13 @@ from prophet_moe.capacity.reserve import OVERHEAD, with_reserve
 from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.catalog.model import load_model
 from prophet_moe.errors import UserError
-from prophet_moe.files import write_csv
 from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
+from studies.memory_validation.study import VALIDATION
 
-COLUMNS = ("model", "measurement", "phase", "method", "batch", "tokens", "predicted", "measured", "error_pct")
-"""Columns of a comparison; bytes, or tokens for max_context_tokens. `phase` and `method` are the measurement's."""
+COLUMNS = tuple(column.name for column in VALIDATION.columns if column.name != "gpu")
+"""Columns of a comparison on one GPU."""
 NUMBERS = ("layers", "batch", "tokens", "value")
 """Columns of memory.csv that hold numbers, where a row has them."""
 COMPARED = (
@@ -157,4 +158,4 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     folders = sorted({path.parent for path in files.measured})
     tables = [compare(read_memory(folder), architectures, scenario).assign(gpu=folder.name) for folder in folders]
-    write_csv(files.table, pd.concat(tables))
+    write_table(files.table, pd.concat(tables), VALIDATION)

@@ -5,18 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from prophet_moe.files import write_csv
 from prophet_moe.predict.context import network_bytes
 from prophet_moe.predict.schema import DOMAIN
+from prophet_moe.tables import write_table
 from prophet_moe.units import MB
 from prophet_moe.validation import read_json
+from studies.prediction.study import BY_DOMAIN, SCORES, SUMMARY
 
 ENDS = {"": "value", "_low": "low", "_high": "high"}
 """Endings of a column's name, by the field of a predictor score that they hold."""
-DOMAIN_COLUMNS = [
-    *("trace", "domain", "lookahead", "rank", "best_counting"),
-    *(f"{name}_recall{end}" for name in ("prophet", "best_counting", "popularity") for end in ENDS),
-]
 
 
 def prediction_summary(
@@ -57,7 +54,7 @@ def prediction_by_domain(scores: pd.DataFrame, summary: pd.DataFrame) -> pd.Data
         renamed = {"predictor": name} | {value: f"{name}_recall{end}" for end, value in ENDS.items()}
         wanted = found[[*keys, "domain", *renamed]].rename(columns=renamed)
         table = table.merge(wanted, on=[*shared, name])
-    return table[DOMAIN_COLUMNS]
+    return table[[column.name for column in BY_DOMAIN.columns]]
 
 
 def _gain(trace: str, lookahead: int, found: pd.DataFrame, metadata: Mapping[str, Any], rank: int) -> dict[str, Any]:
@@ -90,8 +87,8 @@ def _gain(trace: str, lookahead: int, found: pd.DataFrame, metadata: Mapping[str
 def build(files, parameters):
     """Write every judgement, table 6, and recall by domain."""
     judgements = pd.concat(map(pd.read_csv, files.of_judgements))
-    write_csv(files.judgements, judgements)
+    write_table(files.judgements, judgements, SCORES)
     predictors = {path.parent.name: read_json(path) for path in files.predictors}
     summary = prediction_summary(judgements, predictors, pd.read_csv(files.latency))
-    write_csv(files.summary, summary)
-    write_csv(files.by_domain, prediction_by_domain(judgements, summary))
+    write_table(files.summary, summary, SUMMARY)
+    write_table(files.by_domain, prediction_by_domain(judgements, summary), BY_DOMAIN)

@@ -1,10 +1,10 @@
 """Measure how well the predictor of one trace tells chosen experts from others, on sequences it did not learn from."""
 
-from prophet_moe.files import write_csv
 from prophet_moe.predict.context import split
-from prophet_moe.predict.discrimination import as_rows, measure
+from prophet_moe.predict.discrimination import POWER, as_rows, measure
 from prophet_moe.predict.network import read_trained
 from prophet_moe.routing.store import read_trace
+from prophet_moe.tables import write_table
 
 
 def build(files, parameters):
@@ -13,4 +13,4 @@ def build(files, parameters):
     trace = read_trace(folder)
     _, held_out = split(trace)
     network = read_trained(files.predictor[0].parent, trace, folder)
-    write_csv(files.discrimination, as_rows(measure(held_out.described(), network)))
+    write_table(files.discrimination, as_rows(measure(held_out.described(), network)), POWER)

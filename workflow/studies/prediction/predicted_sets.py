@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from prophet_moe.files import write_csv
+from prophet_moe.tables import write_table
+from studies.prediction.study import SETS
 
 
 def build(files, parameters):
     """Write the rows of all traces."""
-    write_csv(files.table, pd.concat(map(pd.read_csv, files.sets)))
+    write_table(files.table, pd.concat(map(pd.read_csv, files.sets)), SETS)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prophet_moe.catalog import load_gpus
 from prophet_moe.collect.plan import read_as, read_recorded
 from prophet_moe.errors import UserError
-from prophet_moe.files import sha256, write_csv
+from prophet_moe.files import sha256
 from prophet_moe.hardware.profile import AttentionShape, Profile, check_device, read_profile
 from prophet_moe.hardware.recorded import Recording, again, read_recording
 from prophet_moe.offload.decode_loop.clock import Tokens, step_seconds, tokens_of
@@ -32,6 +32,8 @@ from prophet_moe.predict.context import context_of
 from prophet_moe.predict.network import Network, read_trained
 from prophet_moe.routing.store import METADATA, TRACE, read_trace
 from prophet_moe.routing.trace import Trace
+from prophet_moe.tables import write_table
+from studies.prefetch_validation.study import SUMMARY, VALIDATION
 
 TOLERANCE_PCT = 10.0
 """What a simulated time per token may differ from the measured one, of the measured."""
@@ -285,5 +287,5 @@ def build(files, parameters):
         tables.append(compare(read_as(Plan, files.plan), unmeasured))
     order = {name: number for number, name in enumerate(parameters["gpus"])}
     table = pd.concat(tables).sort_values("gpu", key=lambda names: names.map(order), kind="stable")
-    write_csv(files.validation, table)
-    write_csv(files.summary, summary(table))
+    write_table(files.validation, table, VALIDATION)
+    write_table(files.summary, summary(table), SUMMARY)

@@ -8,9 +8,10 @@ from prophet_moe.capacity.prefill import prefill_times
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
-from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
+from studies.prefill.study import PREFILL
 
 
 def build(files, parameters):
@@ -21,4 +22,5 @@ def build(files, parameters):
     specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
     profiles = {name: read_profile(Path(parameters["profiles"]), name, spec) for name, spec in specs.items()}
     scenario = Scenario.model_validate(parameters["scenario"])
-    write_csv(files.table, prefill_times(models, profiles, grid, scenario, parameters["prefill"]["compute_share"]))
+    table = prefill_times(models, profiles, grid, scenario, parameters["prefill"]["compute_share"])
+    write_table(files.table, table, PREFILL)

@@ -2,15 +2,16 @@
 
 import pandas as pd
 
-from prophet_moe.files import write_csv
 from prophet_moe.routing.cross_model import leave_one_out
-from prophet_moe.routing.law_schema import BATCHINGS
+from prophet_moe.routing.law_schema import BATCHINGS, FITS
+from prophet_moe.tables import write_table
+from studies.routing_law.study import RESIDUALS, TRANSFER
 
 
 def build(files, parameters):
     """Write the fits and residuals of all traces, and how well each is predicted from the others."""
     fits, residuals = (pd.concat(map(pd.read_csv, paths)) for paths in (files.of_fits, files.of_residuals))
     transfer = [row for batching in BATCHINGS for row in leave_one_out(fits, residuals, batching)]
-    write_csv(files.fits, fits)
-    write_csv(files.residuals, residuals)
-    write_csv(files.transfer, pd.DataFrame(transfer))
+    write_table(files.fits, fits, FITS)
+    write_table(files.residuals, residuals, RESIDUALS)
+    write_table(files.transfer, pd.DataFrame(transfer), TRANSFER)

@@ -1,8 +1,9 @@
 """What the study of laws for u(B) declares of itself."""
 
+from prophet_moe.routing.law_schema import BATCHING, EXPERTS, FITS, LAW, TOP_K
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import Table
+from prophet_moe.tables import MODEL, TRACE, Table, ends, integer, number, text
 
 
 class RoutingLawSettings(StudySettings):
@@ -17,11 +18,66 @@ class RoutingLawSettings(StudySettings):
     """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
 
 
-FITS = Table("routing_law_fits", ())
-RESIDUALS = Table("routing_law_residuals", ())
-TRANSFER = Table("routing_law_transfer", ())
-VARIATION = Table("routing_variation", ())
-EXPONENTS = Table("table5_routing_exponents", ())
+RESIDUALS = Table(
+    "routing_law_residuals",
+    (
+        TRACE,
+        EXPERTS,
+        TOP_K,
+        BATCHING,
+        LAW,
+        integer("batch", "tokens", "Batch size B, in tokens."),
+        number("predicted", "experts", "u(B) as the law predicts it."),
+        number("held_out", "experts", "u(B) of the held-out sequences, mean over layers."),
+        number("residual_pct", "%", "Relative residual of the prediction; positive where the law says too many."),
+    ),
+)
+TRANSFER = Table(
+    "routing_law_transfer",
+    (
+        text("trace", "Trace that is left out and predicted from the traces of all other models."),
+        BATCHING,
+        LAW,
+        number("parameter", "", "Parameter of the law, pooled from the other models; empty where the law has none."),
+        *ends("the pooled parameter, over models"),
+        number("own", "", "Parameter as fitted to the trace itself; empty where the law has none."),
+        number("error_pct", "%", "Root mean square relative error of u(B), B > 1."),
+        number("worst_residual_pct", "%", "Relative residual of largest size; positive where the law says too many."),
+    ),
+)
+VARIATION = Table(
+    "routing_variation",
+    (
+        MODEL,
+        BATCHING,
+        number(
+            "value",
+            "",
+            "Popularity CV of the model: standard deviation of the popularity of its experts over its mean.",
+        ),
+        *ends("the value: of the fit, or of one model more"),
+        text("source", "Trace or counts that it was fitted to, or the traces that it was pooled from."),
+    ),
+)
+EXPONENTS = Table(
+    "table5_routing_exponents",
+    (
+        text("name", "Trace, or model that the report names."),
+        text("basis", "measured (fitted to the trace), or what the popularity CV of the model rests on."),
+        integer("num_experts", "", "Routed experts per MoE layer, E."),
+        TOP_K,
+        number("exponent", "", "Exponent a of u(B) = k B^a, for staggered batches."),
+        *ends("the exponent: over sequences for a trace, over routings of other models for a model"),
+        integer("largest_batch", "tokens", "Largest B that the exponent was fitted to."),
+        number("r_squared", "", "Share of the variance of u(B) over B that the power law explains; empty for a model."),
+        number(
+            "held_out_error_pct",
+            "%",
+            "Root mean square relative error of u(B) on held-out sequences; empty for a model.",
+        ),
+        number("reported_exponent", "", "Exponent that the report states, for a trace its common one."),
+    ),
+)
 FIGURE = Figure("routing_law", 7.0, 2.6)
 
 STUDY = Study(

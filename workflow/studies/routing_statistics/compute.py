@@ -2,12 +2,11 @@
 
 import pandas as pd
 
-from prophet_moe.files import atomic_write
-from prophet_moe.routing.schema import COLUMNS, read_summary
+from prophet_moe.tables import write_table
+from studies.routing_statistics.study import STATISTICS
 
 
 def build(files, parameters):
-    """Write the rows of every trace, in the order given."""
-    table = pd.concat([read_summary(path) for path in files.statistics])
-    with atomic_write(files.table) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n", columns=COLUMNS)
+    """Write the rows of every trace, in the order given, every cell as the text it is."""
+    rows = (pd.read_csv(path, dtype=str, keep_default_na=False) for path in files.statistics)
+    write_table(files.table, pd.concat(rows), STATISTICS)
