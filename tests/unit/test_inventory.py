@@ -12,8 +12,8 @@ from prophet_moe.inventory import Inventory, counted, known_counts, known_traces
 from prophet_moe.routing.datasets import Dataset
 from prophet_moe.routing.store import write_counts, write_trace
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router
+from tests.builders import uniform_trace
 from tests.conftest import ROOT
-from tests.unit.test_statistics import uniform_trace
 
 PLAN = read_plan(ROOT / "config/collect.yaml")
 SMALL = next(iter(PLAN.models))
