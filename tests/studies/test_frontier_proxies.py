@@ -28,7 +28,7 @@ def three_models(models):
     return {name: models[name] for name in ("Mixtral-8x7B", "DBRX-132B", "OLMoE-1B-7B")}
 
 
-def test_proxies_are_traces_of_equal_shape_else_the_nearest_routing(tmp_path, here, three_models):
+def test_proxies_are_traces_of_equal_shape_or_nearest_routing(tmp_path, here, three_models):
     calibrate(tmp_path, "sixteen", 16, 4)
     calibrate(tmp_path, "sixty-four", 64, 8)
     assert proxies(["predicted", "without-predictor"], here, tmp_path, three_models) == {
