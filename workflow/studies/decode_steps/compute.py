@@ -113,7 +113,7 @@ def _row(
 
 
 def build(files, parameters):
-    """Write table 7."""
+    """Write table 7, the times of decode steps."""
     models = {path.stem: load_model(path) for path in files.models}
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)

@@ -1,4 +1,4 @@
-"""What the study of KV extension by memory alone declares of itself: figures 1 to 5 and tables 1 to 4."""
+"""The declaration of the study of KV extension by memory alone: figures 1 to 5 and tables 1 to 4."""
 
 from prophet_moe.settings.fields import Names, StudySettings
 from prophet_moe.study import Figure, Study
@@ -17,9 +17,9 @@ class KvExtensionSettings(StudySettings):
         "Switch-Base-128",
         "Snowflake-Arctic-480B",
     ]
-    """Models of figure 1, memory by component."""
+    """Models of figure 1, which shows memory by component."""
     figure3_models: Names = ["Switch-Base-128", "Qwen1.5-MoE-A2.7B", "DeepSeek-MoE-16B", "OLMoE-1B-7B"]
-    """Models of figure 3, KV extension against batch size."""
+    """Models of figure 3, which shows KV extension against batch size."""
     figure4_models: Names = [
         "Mixtral-8x7B",
         "DeepSeek-MoE-16B",
@@ -30,7 +30,7 @@ class KvExtensionSettings(StudySettings):
         "Qwen1.5-MoE-A2.7B",
         "Snowflake-Arctic-480B",
     ]
-    """Models of figure 4, savings by batch size."""
+    """Models of figure 4, which shows expert savings by batch size."""
 
 
 TABLE1 = Table("table1_kv_extension_a100_80gb", (), by_scenario=True)
@@ -46,7 +46,7 @@ FIGURE5 = Figure("figure5_expert_count_analysis", 7.0, 3.2, by_scenario=True)
 
 STUDY = Study(
     id="kv_extension",
-    question="How much longer may a context be, if every expert that Prophet keeps were there in time?",
+    question="How much longer can a context be by memory alone, if every expert is always there in time?",
     settings=KvExtensionSettings,
     tables=(TABLE1, TABLE2, TABLE3, TABLE4),
     figures=(FIGURE1, FIGURE2, FIGURE3, FIGURE4, FIGURE5),
