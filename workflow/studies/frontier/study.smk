@@ -1,4 +1,4 @@
-"""How much longer may a context be, at most so much slower?
+"""How much longer can a context be within a limit of the slowdown of a decode step?
 
 REQUIRED INPUTS: the capacity grid; routing that stands for each model: traces with predictors, or calibrated routing.
 OUTPUTS: tables/data/frontier.csv, tables/table11_context_gained.csv, figures/frontier.

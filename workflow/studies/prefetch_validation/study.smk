@@ -1,4 +1,4 @@
-"""Does the simulated decode loop with prefetches take as long as GPUs were measured to take?
+"""Does a simulated decode loop with prefetching take as long as on a measured GPU?
 
 REQUIRED INPUTS: config/measurements/prefetch.yaml, the traces and predictors that it names; resources/prefetch/, where
 a GPU was measured. OUTPUTS: tables/data/prefetch_validation.csv, tables/table12_simulated_and_measured.csv.
