@@ -56,5 +56,5 @@ def test_notebooks_show_the_limits_that_the_readme_has(name):
 
 
 def test_section_that_a_readme_lacks_is_an_error(name):
-    with pytest.raises(UserError, match="README.md: has no text below a heading 'Results'"):
+    with pytest.raises(UserError, match="has no text below a heading 'Results'"):
         section(name, "Results", FOLDER)

@@ -27,7 +27,7 @@ def selection(record: pd.DataFrame, *, models: list[str], gpu: str) -> pd.DataFr
 
 
 def findings(record: pd.DataFrame, *, models: list[str], gpu: str) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     factors = selection(record, models=models, gpu=gpu)
     lines = []
     for model in factors:
@@ -40,7 +40,7 @@ def findings(record: pd.DataFrame, *, models: list[str], gpu: str) -> str:
         )
         losing = drawn[drawn < 1]
         if len(losing):
-            text += f"; below 1, down to {losing.min():.4f}×, at B = {', '.join(map(str, losing.index))}"
+            text += f". It is below 1 at B = {', '.join(map(str, losing.index))}, with a minimum of {losing.min():.4f}×"
         lines.append(f"{text}.")
     return "\n".join(f"* {line}" for line in lines)
 

@@ -76,14 +76,14 @@ def widest_group(models: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     models = selection(record, zero_fill=zero_fill)
     means, ranks, alike = group_means(models), rank_correlations(models), widest_group(models)
     never = models[models["factor"].isna()]
     lines = []
     if len(means):
         groups = [f"{group.factor:.2f}× ({_members(group)})" for group in means.itertuples()]
-        lines.append(f"Panel (a), group means from few to many experts: {'; '.join(groups)}.")
+        lines.append(f"Panel (a): the mean factors of groups, from few to many experts, are {'; '.join(groups)}.")
     if len(never):
         counts = ", ".join(map(str, sorted(never["experts"].unique())))
         lines.append(f"{len(never)} of {len(models)} models have no factor: their baseline never fits (E = {counts}).")
@@ -92,8 +92,8 @@ def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
     if alike is not None:
         most, least = (alike.loc[getattr(alike["dedup"], end)()] for end in ("idxmax", "idxmin"))
         lines.append(
-            f"Top-k matters as well as E: of {most['experts']} experts each, {_described(most)} has a dedup factor of "
-            f"{most['dedup']:.1f}, {_described(least)} of {least['dedup']:.1f}."
+            f"Top-k matters as well as E: with {most['experts']} experts each, {_described(most)} has a dedup factor "
+            f"of {most['dedup']:.1f}, and {_described(least)} has one of {least['dedup']:.1f}."
         )
     if ranks:
         lines.append(
