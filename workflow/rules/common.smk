@@ -1,4 +1,4 @@
-"""Settings, what is here, and helpers that all rules share.
+"""Settings, the inventory, and helpers that all rules share.
 
 REQUIRED INPUTS: config/, and the folders below resources/ that the settings name. OUTPUTS: none.
 """
@@ -77,7 +77,7 @@ with exit_on_user_error():
     if EXPERIMENT.collect.afresh and not shutil.which(EXPERIMENT.collect.python):
         where = Sources(config, MERGED_FILES).of(("collect", "afresh"), ("collect", "python"))
         problem = (
-            f"collect.python: got {EXPERIMENT.collect.python!r}, which is no program here, but collect.afresh is set"
+            f"collect.python: got {EXPERIMENT.collect.python!r}, which is not an installed program, but collect.afresh is set"
         )
         raise UserError(where, problem, "Run: make gpu; or name a Python that has PyTorch and Transformers.")
     BUILT = EXPERIMENT.built_scenarios()

@@ -73,8 +73,8 @@ def _of_its_two_savings(claimed: ReportedComparison) -> list[str]:
         return []
     one, other = (told[twice[-1]] for told in (claimed.savings, claimed.scaling_savings))
     return [
-        f"* The report prints two savings for the same batches: at batch size {twice[-1]}, {100 * one:.1f} % in its table of "
-        f"deduplication, and {100 * other:.1f} % in its table of batch sizes."
+        f"* The report prints two savings for the same batches: at batch size {twice[-1]}, {100 * one:.1f} % in its "
+        f"table of deduplication, and {100 * other:.1f} % in its table of batch sizes."
     ]
 
 
