@@ -257,7 +257,7 @@ def test_no_batch_shares_more_than_twice_what_it_saves(tables):
 
 def test_that_the_report_prints_two_savings_is_told(tables):
     told = expert_deduplication.findings(tables["counted"], traces=SHOWN, claimed=CLAIMED)
-    assert "two savings for the same batches: at 64, 64.9 % in its table" in told
+    assert "two savings for the same batches: at batch size 64, 64.9 % in its table" in told
     assert "and 36.5 % in its table of batch sizes" in told
     agreed = CLAIMED.model_copy(update={"scaling_savings": CLAIMED.savings})
     assert "two savings" not in expert_deduplication.findings(tables["counted"], traces=SHOWN, claimed=agreed)
@@ -319,7 +319,8 @@ def test_findings_count_layers_that_stall_less_and_more(tables):
     more = (prophet["stall_ms_low"] > base["stall_ms_high"]).sum()
     told = layer_detail.findings(tables["layers"], traces=SHOWN[:1])
     assert told.endswith(
-        f"Prophet stalls less than On-Demand in {fewer} of {len(base)} layers and more in {more} (intervals apart)."
+        f"Prophet stalls less than On-Demand in {fewer} of {len(base)} layers and more in {more} "
+        "(layers whose intervals do not overlap)."
     )
     assert f"On-Demand {base['stall_ms'].sum():.2f}, Prophet {prophet['stall_ms'].sum():.2f}" in told
 
@@ -387,7 +388,7 @@ def test_findings_of_sweeps_tell_both_ends_of_a_limit(tables):
 def test_the_reports_ratio_is_computed_from_its_own_times(tables):
     text = comparative_evaluation.findings(tables["results"], traces=SHOWN, claimed=CLAIMED)
     assert "77,882 / 61,542 = 1.27" in text
-    assert "79,658, the mean over its batch sizes of another table, gives 1.29" in text
+    assert "Another of its tables has a mean over batch sizes of 79,658, which gives 1.29" in text
     halved = CLAIMED.model_copy(update={"step_ms": CLAIMED.step_ms | {BASE: CLAIMED.step_ms["intelligent"] / 2}})
     assert "= 0.50" in comparative_evaluation.findings(tables["results"], traces=SHOWN, claimed=halved)
 

@@ -129,7 +129,7 @@ def test_an_overlays_wrong_value_names_the_overlay(project):
 def test_collecting_without_its_python_ends_before_any_job(project):
     done = project.snakemake("--cores", "1", "--configfile", "config/overlays/collect_quick.yaml")
     assert done.returncode != 0
-    told = "config/overlays/collect_quick.yaml: collect.python: got '.venv-gpu/bin/python', which is no program here"
+    told = "collect_quick.yaml: collect.python: got '.venv-gpu/bin/python', which is not an installed program"
     assert told in only_error(done.stdout)
     assert "Run: make gpu" in only_error(done.stdout)
 

@@ -79,14 +79,14 @@ def test_traces_of_prompts_and_sessions_are_told(project):
         write_trace(project.root / "resources/traces" / name, replace(trace, router=replace(trace.router, model=MODEL)))
     done = project.snakemake("figures/routing_statistics.png", "--configfile", "mine.yaml", "--cores", "2")
     assert done.returncode == 0, done.stdout
-    table = "it is left out of tables/data/comparative_results.csv"
+    table = "so tables/data/comparative_results.csv leaves it out"
     for note in (
-        "prompts holds no decode token: what is said of it is of prefill, and it is called prompts (prefill)",
-        "session holds 1 sequence without repetition, expected at least 4: nothing is fitted to it or replayed",
-        f"few holds 5 sequences without repetition, expected at least 16, twice studies.comparison.sequences: {table}",
+        "prompts holds no decode token, so its results are those of prefill and it is called prompts (prefill)",
+        "session holds 1 sequence without repetition, expected at least 4. No law is fitted to it",
+        f"few holds 5 sequences without repetition, expected at least 16, twice studies.comparison.sequences, {table}",
     ):
         assert f"\nnote: {note}" in done.stdout
-    assert "no model is listed" not in done.stdout
+    assert "has no timing model" not in done.stdout
     described = pd.read_csv(project.root / "tables/data/routing_statistics.csv")
     assert set(described["trace"]) >= {"small-6x8-top2", "prompts (prefill)", "session", "few"}
 
@@ -110,12 +110,12 @@ def test_traces_of_one_text_are_left_out_of_laws(project):
     (project.root / "mine.yaml").write_text("traces: [small-6x8-top2, copies, pieces]\n")
     done = project.snakemake("tables/data/model_catalog.csv", "--cores", "1", *SMALL, "mine.yaml")
     assert done.returncode == 0, done.stdout
-    alone = "nothing is fitted to it or replayed on it, it is in tables/data/routing_statistics.csv alone"
+    alone = "No law is fitted to it and it is not simulated; only tables/data/routing_statistics.csv has it"
     for held in (
         "copies holds 1 sequence without repetition, expected at least 4",
         "pieces holds 20 sequences of one text, expected at least 2 texts",
     ):
-        assert f"note: {held}: {alone}" in done.stdout
+        assert f"note: {held}. {alone}" in done.stdout
     jobs = project.jobs("routing_law", "comparison", *SMALL, "mine.yaml")
     assert "fit_law trace=small-6x8-top2" in jobs
     assert not {job for job in jobs if "copies" in job or "pieces" in job}
@@ -138,6 +138,6 @@ def test_prefill_data_is_named_and_found_by_a_run_of_its_own(project):
     statistics = "results/traces/others/statistics.csv"
     done = project.snakemake(statistics, "--cores", "1", *SMALL, "mine.yaml", PROPHET_DATA="there")
     assert done.returncode == 0, done.stdout
-    assert "dataset others is not available" not in done.stdout
+    assert "dataset others is not available locally" not in done.stdout
     assert "note: others holds no decode token" in done.stdout
     assert set(pd.read_csv(project.root / "results/runs/mine" / statistics)["trace"]) == {"others (prefill)"}

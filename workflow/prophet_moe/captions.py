@@ -19,6 +19,15 @@ def captions(study: str, folder: Path = STUDIES) -> Mapping[str, str]:
     return {output: " ".join(text.split()) for output, text in found}
 
 
+def section(study: str, heading: str, folder: Path = STUDIES) -> str:
+    """Return the text below a heading of a study's README, up to the next heading; none is a UserError."""
+    path = _readme(study, folder)
+    found = re.search(rf"^#+ {re.escape(heading)}\n\n(.+?)(?=\n+#|\s*\Z)", read_text(path), re.MULTILINE | re.DOTALL)
+    if not found:
+        raise UserError(relpath(path), f"has no text below a heading {heading!r}", "Add that section.")
+    return found[1]
+
+
 def caption(study: str, output: str, values: Mapping[str, Any], folder: Path = STUDIES) -> str:
     """Return the caption of one output of a study, with `values` in place of its placeholders.
 

@@ -1,4 +1,4 @@
-"""What is here and what is missing: routing traces, data of others, predictors, and measured GPUs.
+"""The inventory: routing traces, datasets, predictors and measured GPUs that are available locally, or missing.
 
 Plain data and lines for the user; the rules only read them. Paths are relative to the project's root.
 """
@@ -17,10 +17,10 @@ from prophet_moe.validation import read_json
 TRACE_FILES = ("trace.parquet", "metadata.json", "SHA256SUMS")
 PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
 COMPLETE = "SHA256SUMS"
-"""Lies in a folder of recorded data once it is whole."""
+"""The file that a folder of recorded data has once it is complete."""
 
 LEAST_FITTED, LEAST_TEXTS = 4, 2
-"""Sequences and texts of a trace to which something is fitted: either half has a batch of two, and its own text."""
+"""The least sequences and texts of a trace that a law is fitted to: each half has a batch of two and its own text."""
 
 
 def known_traces(folder: Path) -> list[str]:
@@ -34,26 +34,26 @@ def known_counts(folder: Path) -> list[str]:
 
 
 def counted(sequences: int) -> str:
-    """Say a number of sequences in words."""
+    """Return a number of sequences in words."""
     return f"{sequences} sequence{'' if sequences == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The traces that the settings list, and what else about them is here."""
+    """The traces that the settings list, and the data about them that is available locally."""
 
     traces: tuple[str, ...]
-    """Of `traces` in config/experiment.yaml."""
+    """Names of the traces: `traces` in config/experiment.yaml."""
     afresh: bool
-    """Whether the build collects them itself."""
+    """Whether the build collects these traces itself: `collect.afresh`."""
     plan: Plan
-    """Of that collection."""
+    """The plan of that collection."""
     listed: Mapping[str, Dataset]
-    """Routing data of others by name, as config/datasets.yaml lists it."""
+    """Routing data of other projects by name, as config/datasets.yaml lists it."""
     gpus: tuple[str, ...]
-    """Of `gpus` in config/experiment.yaml."""
+    """Names of the GPUs: `gpus` in config/experiment.yaml."""
     python: str = "python"
-    """A Python with PyTorch, for commands in messages."""
+    """Python interpreter with PyTorch, for commands in messages."""
     resources: Path = Path("resources")
     results: Path = Path("results")
     elsewhere: Mapping[str, Sequence[Path] | None] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Inventory:
 
     @cached_property
     def present(self) -> list[str]:
-        """Datasets whose files are on this machine."""
+        """Datasets whose files are available locally."""
         return [name for name in self.listed if self.elsewhere.get(name)]
 
     @cached_property
@@ -95,7 +95,7 @@ class Inventory:
         return [self.result(name, kind) for name in names]
 
     def metadata(self, name: str) -> dict[str, Any]:
-        """Return what a recorded trace says of itself; nothing of one that the build collects or imports."""
+        """Return the metadata of a recorded trace; it is empty for one that the build collects or imports."""
         if name not in self.traces or self.afresh:
             return {}
         found = read_json(self.trace_folder(name) / "metadata.json")
@@ -128,7 +128,7 @@ class Inventory:
 
     @cached_property
     def fitted(self) -> list[str]:
-        """Traces and datasets with enough sequences and texts to fit a law to some and judge it by others."""
+        """Traces and datasets with enough sequences and texts to fit a law to one half and evaluate it on the other."""
         return [name for name in (*self.traces, *self.datasets) if not self._too_few(name)]
 
     def _too_few(self, name: str) -> str:
@@ -174,23 +174,23 @@ class Inventory:
     def _missing_datasets(self) -> list[str]:
         instead = {True: "its recorded statistics are used", False: "it is left out"}
         return [
-            f"note: dataset {name} is not available locally, {instead[name in self.recorded]}; "
-            f"to get it: {how_to_get(name, dataset)}"
+            f"note: dataset {name} is not available locally, so {instead[name in self.recorded]}. "
+            f"To get it: {how_to_get(name, dataset)}"
             for name, dataset in self.listed.items()
             if name not in self.present
         ]
 
     def _of_prefill(self) -> list[str]:
         return [
-            f"note: {name} holds no decode token: what is said of it is of prefill, and it is called {title}"
+            f"note: {name} holds no decode token, so its results are those of prefill and it is called {title}"
             for name, title in ((name, self.title(name)) for name in (*self.traces, *self.datasets))
             if title != name
         ]
 
     def _too_short(self) -> list[str]:
         return [
-            f"note: {name} holds {self._too_few(name)}: nothing is fitted to it or replayed on it, it is in "
-            "tables/data/routing_statistics.csv alone"
+            f"note: {name} holds {self._too_few(name)}. No law is fitted to it and it is not simulated; only "
+            "tables/data/routing_statistics.csv has it"
             for name in self.traces
             if name not in self.fitted
         ]
@@ -200,13 +200,13 @@ class Inventory:
         lines = []
         if names := [name for name in self.gpus if name not in self.measured("hardware")]:
             lines.append(
-                f"note: times on {', '.join(names)} rest on datasheets; on a machine with the GPU: "
+                f"note: times on {', '.join(names)} come from datasheets. To measure them on a machine with the GPU: "
                 f"{command} hardware --out {self.resources}/hardware/NAME"
             )
         if not self.measured_memory:
             lines.append(
-                "note: no GPU's memory was measured, the runtime reserve is assumed and memory is not validated; "
-                f"with one: {command} memory --out {self.resources}/memory/NAME"
+                "note: no GPU's memory was measured, so the runtime reserve is assumed and memory is not validated. "
+                f"To measure it on a machine with a GPU: {command} memory --out {self.resources}/memory/NAME"
             )
         return lines
 
@@ -220,7 +220,7 @@ class Inventory:
             if training := read_json(metadata)["notes"].get("training"):
                 machine = training["machine"]
                 lines.append(
-                    f"note: training {name} took {training['seconds'] / 60:.0f} minutes on "
+                    f"note: this build trains {name}. This took {training['seconds'] / 60:.0f} minutes on "
                     f"{machine.get('cpu') or machine['device']} with {machine['cpu_threads']} threads"
                 )
         return lines
@@ -228,7 +228,7 @@ class Inventory:
     def without_predictor(self) -> list[str]:
         """Return one line for each trace that no predictor was trained on."""
         return [
-            f"note: no predictor was trained on {name}, it is left out of tables/data/prediction.csv; to train one: "
+            f"note: no predictor was trained on {name}, so tables/data/prediction.csv leaves it out. To train one: "
             f"{self.python} -m prophet_moe.collect predictor {self.trace_folder(name)} "
             f"--out {self.predictor_folder(name)}"
             for name in (*self.traces, *self.present)

@@ -1,10 +1,10 @@
-"""What a build tells its user: which models a figure leaves out, what went wrong, and what there is to look at."""
+"""Messages of a build: models that a figure leaves out, failed jobs, and where the outputs are."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOW_TO_GET_TEX = (
-    "paper/main.pdf was left out: latexmk is not installed. To get it: apt-get install latexmk "
+    "paper/main.pdf was not built: latexmk is not installed. To install it: apt-get install latexmk "
     "texlive-latex-recommended texlive-fonts-recommended texlive-science texlive-latex-extra"
 )
 
@@ -36,12 +36,12 @@ def failures(logs: Path, since: float, folder: Path) -> list[str]:
 
 
 def summary(scenario_dirs: Mapping[str, str], headlines: Path, run: str, run_folder: Path | None) -> str:
-    """Return what the end of a build tells: where the outputs are, and the numbers to look at first."""
+    """Return the message at the end of a build: where the outputs are, and the most important numbers."""
     places = ", ".join(f"{name} in {at}" if at else f"{name} at the top" for name, at in scenario_dirs.items())
     lines = ["", f"Outputs: figures/, tables/, paper/generated/, results/notebooks/. Scenarios: {places}.", ""]
     if headlines.exists():
         lines += [headlines.read_text()]
     if run_folder:
-        lines += [f"All of them below {run_folder}/; the committed outputs are as they were."]
-        return "\n".join([*lines, f"What differs from these: prophet-moe compare {run}"])
+        lines += [f"All of them are below {run_folder}/. The committed outputs did not change."]
+        return "\n".join([*lines, f"To compare with them: prophet-moe compare {run}"])
     return "\n".join([*lines, "Compare with the committed outputs: snakemake --cores 2 verify"])

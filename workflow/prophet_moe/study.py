@@ -1,4 +1,4 @@
-"""Studies: what a folder below workflow/studies/ declares of itself, and how the workflow finds it."""
+"""Studies: the declaration in each folder of workflow/studies/, its README, and how the workflow finds both."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

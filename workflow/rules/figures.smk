@@ -1,6 +1,6 @@
 """The figures of all studies: one notebook each, run with Papermill.
 
-REQUIRED INPUTS: the notebook of a figure, and the data that its study draws it from. OUTPUTS: figures/,
+REQUIRED INPUTS: the notebook of a figure, the README of its study, and the data that it shows. OUTPUTS: figures/,
 results/notebooks/.
 """
 
@@ -21,6 +21,11 @@ def figure_code(wildcards):
     """The script that runs a notebook, and what that and the notebook import."""
     notebook, *modules = code(notebook_of(wildcards))
     return list(dict.fromkeys([*code("workflow/scripts/figure.py"), *modules]))
+
+
+def study_readme(wildcards):
+    """The README of the figure's study, which says what the figure does not show."""
+    return studies.STUDIES / STUDY_OF[FIGURES[wildcards.figure].path].id / "README.md"
 
 
 def figure_data(wildcards):
@@ -46,6 +51,7 @@ rule figure:
     input:
         code=figure_code,
         notebook=notebook_of,
+        readme=study_readme,
         record=figure_data,
         also=figure_others,
     output:

@@ -91,7 +91,7 @@ def test_capacity_of_a_model_that_no_build_has_seen_is_pooled(ask, project):
     assert not error
     (found,) = of(shown)
     pooled = read_popularity_cvs(TABLES / "routing_variation.csv", "staggered")["Qwen3-235B"]
-    assert f"varies by {pooled.value:.3g}" in found["rests_on"]["routing"]
+    assert f"popularity CV of experts is {pooled.value:.3g}" in found["rests_on"]["routing"]
     assert "pooled from" in found["rests_on"]["routing"]
     assert found["numbers"]["resident_experts"] == 8
 
@@ -126,11 +126,11 @@ def test_verdict_comes_first_and_tells_time_and_its_basis(ask, project):
     text = " ".join(shown.split())
     words = text[: text.index("experts per MoE layer that Prophet keeps")]
     for sentence in (
-        "With all 128 experts of every MoE layer on the GPU it does not fit",
-        "With Prophet's resident set, 8 of 128 experts per MoE layer, it fits, with a context of up to 40,960 tokens",
+        "With all 128 experts of every MoE layer on the GPU, the model does not fit",
+        "8 of 128 experts per MoE layer, the model fits, with a context of up to 40,960 tokens",
         "A context of 8,192 tokens does not fit with all experts resident (38.0 GB are missing), and fits with",
-        "the hit rate is not known below 16 experts, so none of the experts needed is taken to be there",
-        "there is room for 44 of 128 experts per MoE layer. With them a decode step at 8,192 tokens takes",
+        "the hit rate is not known below 16 experts, so none of the needed experts counts as resident",
+        "leaves memory for 44 of 128 experts per MoE layer. With them, a decode step at 8,192 tokens takes",
         "of Qwen3-235B, which has the same E and k",
         "each is a lower bound, their ratio is not a bound",
     ):
@@ -183,7 +183,7 @@ def test_gpu_by_numbers_is_the_listed_one(ask):
 def test_gpu_without_bandwidths_has_no_times(ask):
     (found,) = of(ask("capacity", "--model", "OLMoE-1B-7B", "--memory", "24", "--json")[0])
     assert found["decode_step"] is None
-    assert found["rests_on"]["times"] == "none, without --bandwidth and --link"
+    assert found["rests_on"]["times"] == "none, because --bandwidth and --link are missing"
 
 
 MISTAKES = {
@@ -193,7 +193,7 @@ MISTAKES = {
         "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S",
     ),
     "speed without memory": (["--link", "32"], "--link: describes a GPU that is not listed"),
-    "one speed": (["--memory", "24", "--link", "32"], "--link: is not enough to tell times"),
+    "one speed": (["--memory", "24", "--link", "32"], "--link: is not enough to compute times"),
     "memory of nothing": (["--memory", "0"], "--memory: got 0, expected 1 to 10,000 GiB"),
     "memory that is no number": (["--memory", "nan"], "--memory: got nan, expected 1 to 10,000 GiB"),
     "memory with a unit": (["--memory", "24GB"], "--memory: got 24GB, expected 1 to 10,000 GiB"),

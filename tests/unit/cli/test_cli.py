@@ -127,7 +127,7 @@ def test_counts_are_imported_and_described(tmp_path):
     done = run("trace", "import", "counts", str(tmp_path / "a.npy"), "--model", "OLMoE-1B-7B", "--out", out)
     assert done.stdout.split(": ", 1)[1] == "counts only (the source has no token order), windows: 1\n"
     shown = run("trace", "describe", out).stdout
-    assert "variation (std/mean)" in shown and "law at 0.500 (std/mean)" in shown
+    assert "popularity CV" in shown and "law at 0.500 (popularity CV)" in shown
     assert "no interval: it takes counts of 20 windows or more, here are 1." in shown
 
 

@@ -30,8 +30,8 @@ from studies.routing_statistics.study import STATISTICS
 from tests.builders import uniform_trace
 from tests.conftest import ROOT
 
-PREFILL_NOTE = "prefill tokens are used: the trace holds no decode token"
-ONE_TEXT_NOTE = "one text: the first half of its tokens is learned from, the second half judged or replayed"
+PREFILL_NOTE = "prefill tokens are used, because the trace holds no decode token"
+ONE_TEXT_NOTE = "the trace holds one text: the first half of its tokens is for training, the second half for evaluation"
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_the_figure_of_statistics_draws_few_sequences(tmp_path, lengths):
     write_table(path, pd.DataFrame(rows), STATISTICS)
     statistics, traces = read_table(path, STATISTICS), ["many", "few"]
     told = routing_statistics.findings(statistics, traces=traces).splitlines()
-    assert "8 sequences need" in told[0] and "it has fewer than 8 sequences" in told[1]
+    assert "8 sequences need" in told[0] and "The trace has fewer than 8 sequences" in told[1]
     routing_statistics.draw(statistics, Style(), traces=traces)
 
 

@@ -165,18 +165,21 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     if "context" in result:
         sentences.append(_context(result))
     if result["step"] and metrics["prophet_fits"]:
-        sentences.append(f"With Prophet's set a {_time(result['step'], experts)}")
+        sentences.append(f"With Prophet's set, a {_time(result['step'], experts)}")
     most = result.get("most", {}).get("resident_experts")
     if most and (most > metrics["resident_experts"] or not metrics["prophet_fits"]):
         kept = f"all {_number(experts)} experts" if most == experts else _of(most, experts)
-        sentences.append(f"Beside a context of {result['most']['context']:,} tokens there is room for {kept}.")
+        sentences.append(f"A context of {result['most']['context']:,} tokens leaves memory for {kept}.")
         if result["most_step"]:
-            sentences[-1] += f" With them a {_time(result['most_step'], experts)}"
+            sentences[-1] += f" With them, a {_time(result['most_step'], experts)}"
     return sentences
 
 
 def _baseline(result: Mapping[str, Any]) -> str:
-    metrics, head = result["metrics"], f"With all {_number(result['experts'])} experts of every MoE layer on the GPU it"
+    metrics, head = (
+        result["metrics"],
+        f"With all {_number(result['experts'])} experts of every MoE layer on the GPU, the model",
+    )
     if metrics["baseline_fits"]:
         return f"{head} fits, {_contexts(metrics, 'baseline', result['native_context'])}."
     return f"{head} does not fit{_short(metrics['baseline_free_bytes'], result['device_gb'])}."
@@ -185,22 +188,25 @@ def _baseline(result: Mapping[str, Any]) -> str:
 def _prophet(result: Mapping[str, Any]) -> str:
     metrics = result["metrics"]
     kept = _of(metrics["resident_experts"], result["experts"])
-    head = f"With Prophet's resident set, {kept}, it"
+    head = f"With Prophet's resident set, {kept}, the model"
     if metrics["prophet_fits"]:
-        return f"{head} fits, {_contexts(metrics, 'prophet', result['native_context'])}; the others lie in host memory."
+        fitting = _contexts(metrics, "prophet", result["native_context"])
+        return f"{head} fits, {fitting}. The other experts are in host memory."
     return f"{head} does not fit{_short(metrics['prophet_free_bytes'], result['device_gb'])}."
 
 
 def _short(free: Number, device_gb: float) -> str:
     if not free < 0:
         return ""
-    return f": it takes {device_gb - free / GB:,.1f} GB without any KV cache, the GPU offers {device_gb:,.1f} GB"
+    return f": it takes {device_gb - free / GB:,.1f} GB without any KV cache, and the GPU has {device_gb:,.1f} GB"
 
 
 def _contexts(metrics: Mapping[str, Number], who: str, native: Number) -> str:
     useful, longest = metrics[f"{who}_native_context"], metrics[f"{who}_max_context"]
     if longest > native:
-        return f"with a context of up to {useful:,} tokens, the model's native one (the memory would hold {longest:,})"
+        return (
+            f"with a context of up to {useful:,} tokens, the model's native one (the memory is enough for {longest:,})"
+        )
     return f"with a context of up to {longest:,} tokens (native: {_number(native)})"
 
 
@@ -213,7 +219,7 @@ def _context(result: Mapping[str, Any]) -> str:
             parts.append(f"fits with {name} ({left:,.1f} GB are left)")
         else:
             parts.append(f"does not fit with {name}" + (f" ({-left:,.1f} GB are missing)" if left < 0 else ""))
-    note = " It is beyond what the model was trained for." if asked["beyond_native"] else ""
+    note = " It is beyond the native context of the model." if asked["beyond_native"] else ""
     return f"A context of {asked['tokens']:,} tokens {', and '.join(parts)}.{note}"
 
 
@@ -222,13 +228,15 @@ def _time(timed: Step, experts: Number) -> str:
     if timed.resident >= experts:
         return f"{whole} {_ms(timed.all_resident_ms)}: nothing is fetched."
     if timed.hit_rate is not None:
-        basis = f"{timed.hit_rate:.1%} of the experts needed are there"
+        basis = f"{timed.hit_rate:.1%} of the needed experts are resident"
     else:
         simulated = "" if timed.fewest_simulated is None else f" below {_number(timed.fewest_simulated)} experts"
-        basis = f"the hit rate is not known{simulated}, so none of the experts needed is taken to be there"
-    against = f"{timed.slowdown:.3g} times the {_ms(timed.all_resident_ms)} with all experts on such a GPU ({basis})"
-    least = f"no prefetch of these bytes takes less than {_ms(timed.prefetched_ms)}"
-    return f"{whole} {_ms(timed.on_demand_ms)} on demand, {against}; {least}."
+        basis = f"the hit rate is not known{simulated}, so none of the needed experts counts as resident"
+    against = (
+        f"{timed.slowdown:.3g} times the {_ms(timed.all_resident_ms)} with all experts resident on such a GPU ({basis})"
+    )
+    least = f"Prefetching the same bytes takes at least {_ms(timed.prefetched_ms)}"
+    return f"{whole} {_ms(timed.on_demand_ms)} on demand, {against}. {least}."
 
 
 def _of(kept: Number, experts: Number) -> str:

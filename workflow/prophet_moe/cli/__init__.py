@@ -1,4 +1,4 @@
-"""The command line `prophet-moe`: ask the library without the workflow. Run it from the project's root."""
+"""The command line `prophet-moe`: use the library without the workflow. Run it from the project's root."""
 
 import argparse
 from typing import NoReturn
@@ -13,14 +13,14 @@ examples:
   prophet-moe trace describe resources/traces/small-6x8-top2
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8
 
-prophet-moe COMMAND --help tells options, units and defaults."""
+prophet-moe COMMAND --help lists options, units and defaults."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints end in one line, like every other mistake of a user."""
+    """A parser whose errors end in one line, like every other mistake of a user."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse complains of as a UserError."""
+        """Raise the error of argparse as a UserError."""
         raise UserError(self.prog, " ".join(message.split()), f"See: {self.prog} --help")
 
 
@@ -28,7 +28,7 @@ class Version(argparse.Action):
     """Print the version of the package and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Look the version up only when it is asked for: that takes a while."""
+        """Look up the version only when it is requested, because this takes a while."""
         from importlib.metadata import version
 
         print(f"prophet-moe {version('prophet-moe')}")

@@ -42,7 +42,7 @@ examples:
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
 DESCRIBE_ANOTHER = "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S"
-"""What whoever asks about a GPU that config/gpus.yaml lacks can do."""
+"""The advice for a GPU that config/gpus.yaml does not list."""
 NUMBERS = {
     "resident_experts": ("experts per MoE layer that Prophet keeps on the GPU", ""),
     "unique_experts": ("distinct experts of a layer that the batch uses, mean", ""),
@@ -54,12 +54,12 @@ NUMBERS = {
     "expert_savings_bytes": ("experts, saved by Prophet", "GB"),
     "staging_bytes": ("Prophet's staging buffer", "GB"),
     "activation_bytes": ("activations", "GB"),
-    "fixed_bytes": ("weights besides experts, activations, runtime", "GB"),
+    "fixed_bytes": ("non-expert weights, activations, runtime", "GB"),
     "kv_cache_bytes": ("KV cache of the batch at the native context", "GB"),
-    "baseline_total_bytes": ("all of it, all experts resident", "GB"),
-    "prophet_total_bytes": ("all of it, Prophet's set", "GB"),
-    "baseline_free_bytes": ("left for the KV cache, all experts resident", "GB"),
-    "prophet_free_bytes": ("left for the KV cache, Prophet's set", "GB"),
+    "baseline_total_bytes": ("total, all experts resident", "GB"),
+    "prophet_total_bytes": ("total, Prophet's set", "GB"),
+    "baseline_free_bytes": ("free for the KV cache, all experts resident", "GB"),
+    "prophet_free_bytes": ("free for the KV cache, Prophet's set", "GB"),
     "baseline_fits": ("fits with all experts resident", ""),
     "prophet_fits": ("fits with Prophet's set", ""),
     "baseline_max_context": ("longest context by memory, all experts resident", "tokens"),
@@ -69,7 +69,7 @@ NUMBERS = {
     "kv_increase_tokens": ("context gained by memory", "tokens"),
     "kv_extension_factor": ("context by memory, Prophet's set over all resident", ""),
 }
-"""What the numbers of the capacity model are called, and their units."""
+"""Names of the numbers of the capacity model in tables, and their units."""
 
 
 def add_command(commands: Any) -> None:
@@ -86,26 +86,35 @@ def add_command(commands: Any) -> None:
     add("--model", required=True, metavar="NAME", help="a model of config/models/ (see: prophet-moe models)")
     add("--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="one or more GPUs of config/gpus.yaml")
     batches = {"nargs": "+", "action": "extend", "type": whole("--batch", 1, LARGEST_BATCH)}
-    add("--batch", metavar="B", **batches, help="sequences that decode together, one or more numbers (default: 1)")
+    add(
+        "--batch",
+        metavar="B",
+        **batches,
+        help="batch size: sequences that decode together, one or more numbers (default: 1)",
+    )
     context = whole("--context", 1, LARGEST_CONTEXT)
-    add("--context", type=context, metavar="TOKENS", help="tokens per sequence: does this context fit, what is left?")
-    add("--scenario", metavar="NAME", help="of config/experiment.yaml or the overlay (default: its default scenario)")
+    add("--context", type=context, metavar="TOKENS", help="tokens per sequence: check whether this context fits")
+    add(
+        "--scenario",
+        metavar="NAME",
+        help="a scenario of config/experiment.yaml or of an overlay (default: `scenario` there)",
+    )
     overlay = "overlays of config/experiment.yaml, as `snakemake --configfile` takes them"
     add("--configfile", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help=overlay)
-    memory = "a GPU that is not listed, by the GiB that CUDA offers (nvidia-smi's MiB / 1024)"
+    memory = "memory in GiB of a GPU that is not listed, as CUDA reports it (nvidia-smi's MiB / 1024)"
     add("--memory", type=between("--memory", "GiB", 1, 10_000), metavar="GIB", help=memory)
     bandwidth = between("--bandwidth", "GB/s", 1, LARGEST_SPEED)
-    add("--bandwidth", type=bandwidth, metavar="GB/S", help="of its memory; with --link: tell times too")
-    link = "from the host to it, one direction (PCIe 4.0 x16: 31.5)"
+    add("--bandwidth", type=bandwidth, metavar="GB/S", help="its memory bandwidth; with --link, times are computed too")
+    link = "bandwidth of its host link in one direction (PCIe 4.0 x16: 31.5)"
     add("--link", type=between("--link", "GB/s", 1, LARGEST_SPEED), metavar="GB/S", help=link)
-    peak = "its peak of 16-bit matrix products (default: none, arithmetic takes no time)"
+    peak = "its peak for 16-bit matrix products (default: unlimited, so arithmetic takes no time)"
     add("--tflops", type=between("--tflops", "TFLOP/s", 1, 100_000), metavar="TFLOP/S", help=peak)
     add("--json", action="store_true", help="print JSON: a list with one entry per GPU and batch")
     capacity.set_defaults(run=show_capacity)
 
 
 def show_capacity(arguments: argparse.Namespace) -> None:
-    """Print the answer for every GPU and batch that is asked for: words first, then numbers."""
+    """Print the answer for every requested GPU and batch size: words first, then numbers."""
     answers = list(_answers(arguments))
     if arguments.json:
         print(json.dumps([_as_json(found, rests) for found, rests in answers], indent=2, allow_nan=False))
@@ -122,7 +131,7 @@ def show_capacity(arguments: argparse.Namespace) -> None:
 
 
 def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """The answer for every GPU and batch, and what it rests on."""
+    """Yield the answer for every GPU and batch size, and what it is based on."""
     experiment = _experiment(arguments.configfile)
     name, scenario = _scenario(arguments, experiment)
     spec = load_models(MODELS, [arguments.model])[arguments.model]
@@ -178,7 +187,7 @@ def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[st
 
 
 def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
-    """The GPUs asked for, and what each does per second where that is known."""
+    """Return the requested GPUs, and the performance profile of each where it is known."""
     gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)), DESCRIBE_ANOTHER)
     profiles: dict[str, Profile | None] = {name: read_profile(HARDWARE, name, spec) for name, spec in gpus.items()}
     speeds = {"--bandwidth": arguments.bandwidth, "--link": arguments.link, "--tflops": arguments.tflops}
@@ -191,7 +200,7 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
             raise UserError("--gpu", f"missing, {expected}", f"Name one. {DESCRIBE_ANOTHER}")
         return gpus, profiles
     if given and (arguments.bandwidth is None or arguments.link is None):
-        raise UserError(given[0], "is not enough to tell times", "Give both --bandwidth and --link.")
+        raise UserError(given[0], "is not enough to compute times", "Give both --bandwidth and --link.")
     name = f"GPU of {arguments.memory:g} GiB"
     nominal = arguments.memory * GIB / GB
     gpus[name] = GpuSpec.model_construct(memory_nominal_gb=nominal, memory_visible_gib=arguments.memory)
@@ -265,13 +274,13 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
     rests["memory"] = f"counted from {MODELS / spec.name}.yaml, {bits}; runtime reserve {reserve}"
     if popularity_cv:
         whose = f"{popularity_cv.source}{'; the model has no trace of its own' if popularity_cv.pooled else ''}"
-        rests["routing"] = f"popularity of experts varies by {popularity_cv.value:.3g} of its mean, {whose}"
+        rests["routing"] = f"the popularity CV of experts is {popularity_cv.value:.3g}, {whose}"
     else:
         rests["routing"] = f"{scenario.routing.law} as scenario gives it"
     if question.profile is None:
-        rests["times"] = "none, without --bandwidth and --link"
+        rests["times"] = "none, because --bandwidth and --link are missing"
     elif question.profile.optimistic:
-        rests["times"] = "by datasheet peaks: each is a lower bound, their ratio is not a bound"
+        rests["times"] = "from datasheet peaks: each is a lower bound, their ratio is not a bound"
     else:
         rests["times"] = f"measured on {question.gpu} ({HARDWARE / question.gpu})"
     if question.profile is not None:

@@ -22,14 +22,14 @@ def add_commands(commands: Any) -> None:
     models = commands.add_parser(
         "models",
         help="list the catalogue with exact counts",
-        description="Every model of config/models/, a line each. B are 10^9 parameters, GB 10^9 and MB 10^6 bytes at "
-        "16 bits; active: what one token uses. Published: the total that the authors state; a count "
-        "that is more than 1 % off, beyond its rounding, is noted below the table.",
+        description="Print one line per model of config/models/. B are 10^9 parameters, GB 10^9 and MB 10^6 bytes at "
+        "16 bits. Active parameters are those that one token uses. Published is the authors' total. A count "
+        "that differs by more than 1 %, beyond rounding, is noted below the table.",
         epilog="example: prophet-moe models",
     )
     models.set_defaults(run=list_models)
 
-    config = commands.add_parser("config", help="the generated schemas and reference pages")
+    config = commands.add_parser("config", help="write or check the generated schemas and reference pages")
     config.add_argument("action", choices=["write", "check"])
     config.set_defaults(run=generated_documents)
 

@@ -1,4 +1,4 @@
-"""Compare the outputs of a run by name with the committed ones."""
+"""The command `compare`: the outputs of a named run and the committed ones."""
 
 import argparse
 from typing import Any
@@ -12,10 +12,10 @@ def add_commands(commands: Any) -> None:
     """Add the command `compare` to the parser."""
     compare = commands.add_parser(
         "compare",
-        help="what a run by name changes, beside the committed outputs",
+        help="compare the outputs of a named run with the committed ones",
         epilog="example: prophet-moe compare talk, after a build with an overlay that holds `name: talk`",
     )
-    compare.add_argument("name", help="the `name` of the run's overlay; its outputs lie in results/runs/NAME/")
+    compare.add_argument("name", help="the `name` in the run's overlay; its outputs are in results/runs/NAME/")
     compare.set_defaults(run=compare_with_committed)
 
 
@@ -33,6 +33,6 @@ def compare_with_committed(arguments: argparse.Namespace) -> None:
             table.add_row("", *cells(column))
     console().print(table)
     print(
-        f"{len(differences)} figures and tables built by this run, {len(differences) - len(changed)} of them the same."
+        f"This run built {len(differences)} figures and tables; {len(differences) - len(changed)} of them are the same."
     )
     print(f"Side by side: {write_page(arguments.name, differences)}")

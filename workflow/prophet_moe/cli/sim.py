@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 CORRECT = "Correct it."
 LEAST_MB, LARGEST_MB = 0.001, 10**7
-"""Of an expert and of a cache: a kB, and more than a machine's memory."""
-ROOM = re.compile(" *[0-9]{1,18} *")
-"""A number of experts: what has more digits is no number that anybody means."""
+"""Limits of the size of an expert and of a cache in MB: 1 kB, and more than the memory of any machine."""
+SLOTS = re.compile(" *[0-9]{1,18} *")
+"""Pattern of a number of slots. More digits are a typing error."""
 DATASETS, PREDICTORS = Path("config/datasets.yaml"), Path("resources/predictors")
 
 EXAMPLES = """\
@@ -44,42 +44,50 @@ examples:
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8 --gpu A100-80GB
   prophet-moe sim run --trace small-6x8-top2 --strategy on_demand --iso-cache 100 --expert-mb 2.5 --json
 
-MB are 10^6 bytes, times are in ms. docs/simulation.md tells what is simulated and what not."""
+MB are 10^6 bytes, times are in ms. docs/simulation.md describes what is simulated and what is not."""
 
 
 def add_commands(commands: Any) -> None:
     """Add the command `sim` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    sim = commands.add_parser("sim", help="expert caches on recorded routing", **shown).add_subparsers(
+    sim = commands.add_parser("sim", help="simulate expert caches on recorded routing", **shown).add_subparsers(
         required=True, metavar="ACTION"
     )
-    listed = sim.add_parser("list", help="the strategies, and where each is described")
+    listed = sim.add_parser("list", help="list the strategies and their sources")
     listed.set_defaults(run=list_strategies)
 
-    run = sim.add_parser("run", help="serve the held-out tokens of a trace by one strategy, with a clock", **shown)
+    run = sim.add_parser("run", help="simulate one strategy on the held-out tokens of a trace", **shown)
     run.add_argument("--trace", required=True, type=trace_folder, metavar="TRACE", help=A_TRACE)
     run.add_argument("--strategy", required=True, help="see `prophet-moe sim list`")
     size = run.add_mutually_exclusive_group(required=True)
-    size.add_argument("--capacity", metavar="C[,C2...]", help="experts of the GPU, and of farther tiers")
+    size.add_argument("--capacity", metavar="C[,C2...]", help="slots for experts in GPU memory, and in further tiers")
     total = between("--iso-cache", "MB", LEAST_MB, LARGEST_MB)
-    size.add_argument("--iso-cache", type=total, metavar="MB", help="three tiers of 40, 40 and 20 %% of so many MB")
+    size.add_argument("--iso-cache", type=total, metavar="MB", help="three tiers of 40, 40 and 20 %% of this many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
-    run.add_argument("--gpu", help="default: that of `reference` in config/experiment.yaml")
-    run.add_argument("--model", help="whose layers the tokens are timed with; default: replay.timed_as")
-    run.add_argument("--predictor", type=Path, metavar="DIR", help="default: resources/predictors/TRACE")
+    run.add_argument("--gpu", help="GPU of the simulation; default: `reference.gpu` in config/experiment.yaml")
+    run.add_argument("--model", help="timing model of the trace; default: replay.timed_as")
+    run.add_argument(
+        "--predictor", type=Path, metavar="DIR", help="folder of the predictor; default: resources/predictors/TRACE"
+    )
     expert = between("--expert-mb", "MB", LEAST_MB, LARGEST_MB)
     run.add_argument("--expert-mb", type=expert, metavar="MB", help="size of an expert; default: the model's")
-    run.add_argument("--item-by-item", action="store_true", help="experts of one token after another")
-    run.add_argument("--deduplicated", action="store_true", help="distinct experts of the batch; default: as described")
+    run.add_argument("--item-by-item", action="store_true", help="access the experts of one token after another")
+    run.add_argument(
+        "--deduplicated", action="store_true", help="access each distinct expert of a batch once; default: as described"
+    )
     run.add_argument(
         "--order",
         default="mixed",
         choices=get_args(SequenceOrder),
-        help="how sequences are batched: domains mixed (default), or as recorded, domain by domain",
+        help="order in which sequences are batched: domains mixed (default), or as recorded, domain by domain",
     )
     run.add_argument("--global", action="store_false", dest="per_layer", help="all layers share the capacity")
-    run.add_argument("--inclusive", action="store_true", help="a farther tier holds all that nearer ones hold")
-    run.add_argument("--waves", action="store_true", help="let a layer need more experts at once than it has slots")
+    run.add_argument(
+        "--inclusive", action="store_true", help="a further tier also holds the experts of the nearer tiers"
+    )
+    run.add_argument(
+        "--waves", action="store_true", help="allow oversubscribed layers, which need more experts than they have slots"
+    )
     run.add_argument("--json", action="store_true", help="print JSON")
     run.set_defaults(run=run_strategy)
 
@@ -95,7 +103,7 @@ def list_strategies(arguments: argparse.Namespace) -> None:
 
 
 def run_strategy(arguments: argparse.Namespace) -> None:
-    """Print what one strategy does on the held-out tokens of a trace: those of decoding, else those of prefill."""
+    """Print the results of one strategy on the held-out tokens of a trace: decode tokens, else prefill tokens."""
     # Only this command needs Numba, whose import takes half a second.
     from prophet_moe.offload.replay import parts_of, run
     from prophet_moe.offload.simulator.predictions import TrainingStatistics
@@ -123,8 +131,8 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     outcome = run(served, training, strategy, hierarchy, times, oversubscribe=arguments.waves)
     every = strategies()["all_resident"]
     resident = run(parts_of(*replay), training, every, hierarchy, times).seconds
-    told = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
-    result = told | _described(arguments, trace, strategy, hierarchy, outcome, resident)
+    basis = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
+    result = basis | _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
@@ -133,7 +141,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
 
 def _capacities(text: str) -> tuple[int, ...]:
     parts = text.split(",")
-    if not all(ROOM.fullmatch(part) for part in parts):
+    if not all(SLOTS.fullmatch(part) for part in parts):
         raise UserError("--capacity", f"got {text!r}, expected whole numbers, such as 64 or 16,16,8", CORRECT)
     return tuple(map(int, parts))
 
@@ -182,14 +190,14 @@ def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, 
     found = architecture_named(model, MODELS, load_datasets(DATASETS))
     if found is None and not arguments.model:
         raise UserError("--model", f"{model} is not in the catalogue", "Name the model that the trace is timed with.")
-    # A wrong name that was given is told with those that are like it.
+    # The error about an unknown name suggests similar names.
     return found or load_models(MODELS, [model])[model].architecture.model_dump()
 
 
 def _hierarchy(
     arguments: argparse.Namespace, capacities: tuple[int, ...] | None, trace: Trace, expert_mb: float
 ) -> "Hierarchy":
-    """That of `--capacity`, or without one that of `--iso-cache`."""
+    """Return the hierarchy of `--capacity`, or that of `--iso-cache`."""
     from prophet_moe.offload.simulator.simulation import Hierarchy, iso_cache
 
     capacities = capacities or iso_cache(arguments.iso_cache, expert_mb)
@@ -224,7 +232,7 @@ def _network(arguments: argparse.Namespace, trace: Trace) -> Any:
 
 
 def _watched(parts: "Iterable[Part]", tokens: int) -> "Iterator[Part]":
-    """A bar on standard error, where that is a terminal."""
+    """Show a progress bar on standard error, if it is a terminal."""
     terminal = errors()
     with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
         bar = progress.add_task("replaying", total=tokens)
@@ -263,7 +271,7 @@ def _show(result: dict[str, Any], strategy: "Strategy") -> None:
     capacities = ", ".join(map(str, result["capacity"]))
     scope = "experts in each layer" if result["scope"] == "per_layer" else "experts of all layers"
     title = f"{result['model']}: {strategy.title}, {capacities} {scope}, batch {result['batch']}"
-    table = Table("layer", "experts asked for", "hit rate", "stall (ms)", min_width=76, title=title)
+    table = Table("layer", "experts accessed", "hit rate", "stall (ms)", min_width=76, title=title)
     for row in result["layers"]:
         cells = (f"{row['unique_experts']:.2f}", f"{row['hit_rate']:.4f}", f"{row['stall_ms']:.3f}")
         table.add_row(str(row["layer"]), *cells)
@@ -271,7 +279,7 @@ def _show(result: dict[str, Any], strategy: "Strategy") -> None:
     lines = {
         "tokens": "{tokens:,} of {phase}",
         "step": "mean {step_ms_mean:.3f} ms, p50 {step_ms_p50:.3f}, p95 {step_ms_p95:.3f}, p99 {step_ms_p99:.3f}",
-        "slowdown": "{slowdown:.3f} times all experts resident; {stall_share:.1%} of the time is waiting",
+        "slowdown": "{slowdown:.3f} times the time with all experts resident; {stall_share:.1%} of the time is stall",
         "requests": "{requests:,} of {routed_requests:,} choices ({request_dedup:.1%} deduplicated)",
         "hits": "{hit_rate:.4f} (kept {kept_share:.4f}, prefetched {prefetched_share:.4f}); late {late_share:.4f}",
         "copies": "{demand_copies:,} missing, prefetched {useful_prefetches:,} useful, {late_prefetches:,} late, "

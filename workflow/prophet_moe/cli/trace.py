@@ -1,4 +1,4 @@
-"""Commands about routing traces and other people's data."""
+"""The commands `trace` and `data`: routing traces and datasets of other projects."""
 
 import argparse
 import math
@@ -26,13 +26,13 @@ examples:
   prophet-moe trace describe resources/traces/small-6x8-top2
   prophet-moe trace import vllm_routed_experts records/ --model OLMoE-1B-7B --out resources/traces/mine --licence MIT
 
-docs/routing.md tells what each format holds."""
+docs/formats.md describes each format."""
 
 
 def add_commands(commands: Any) -> None:
     """Add the commands `trace` and `data` to the parser."""
     shown = {"epilog": EXAMPLES, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    trace = commands.add_parser("trace", help="read, describe routing traces", **shown).add_subparsers(
+    trace = commands.add_parser("trace", help="import and describe routing traces", **shown).add_subparsers(
         required=True, metavar="ACTION"
     )
     imported = trace.add_parser(
@@ -47,24 +47,24 @@ def add_commands(commands: Any) -> None:
     imported.add_argument("source", type=Path, help="a file or a folder")
     imported.add_argument("--model", required=True, help="a model of config/models/ or of config/datasets.yaml")
     imported.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder, or an empty one")
-    imported.add_argument("--force", action="store_true", help="replace the trace that lies in DIR")
+    imported.add_argument("--force", action="store_true", help="replace the trace in DIR")
     imported.add_argument(
-        "--licence", default="unstated", help="of the source, kept in the metadata; default: unstated"
+        "--licence", default="unstated", help="licence of the source, kept in the metadata; default: unstated"
     )
     imported.add_argument("--hidden-layers", type=int, metavar="N", help="layers of the model, dense ones included")
-    told = imported.add_argument_group("for the format lines, where the file does not say it")
-    told.add_argument(
+    lines = imported.add_argument_group("for the format lines, if the file does not have it")
+    lines.add_argument(
         "--columns",
         metavar="NAME=COLUMN,...",
         help="such as token=pos,layer=il,experts=e0..e5; without a header 1, 2, ...",
     )
-    told.add_argument("--experts", type=int, metavar="E", help="routed experts of a layer")
-    told.add_argument(
+    lines.add_argument("--experts", type=int, metavar="E", help="routed experts of a layer")
+    lines.add_argument(
         "--top-k", type=int, metavar="K", help="experts of a token, where the run used fewer than the model"
     )
-    told.add_argument("--prompt-tokens", type=int, metavar="N", help="first tokens of every sequence (default 0)")
+    lines.add_argument("--prompt-tokens", type=int, metavar="N", help="first tokens of every sequence (default 0)")
     imported.set_defaults(run=import_trace)
-    described = trace.add_parser("describe", help="what a trace says about its model's routing", **shown)
+    described = trace.add_parser("describe", help="print statistics of the routing in a trace", **shown)
     described.add_argument("folder", type=trace_folder, metavar="TRACE", help=A_TRACE)
     described.set_defaults(run=describe_trace)
     curve = trace.add_parser("fit-curve", help="fit a synthetic routing to the published hit rates of a curve")
@@ -72,16 +72,18 @@ def add_commands(commands: Any) -> None:
     curve.add_argument("--out", type=Path, default=ROUTINGS, metavar="DIR", help=f"default: {ROUTINGS}")
     curve.set_defaults(run=fit_curve)
 
-    data = commands.add_parser("data", help="other people's data: what is here, and get the rest")
+    data = commands.add_parser("data", help="list and download datasets of other projects")
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="what is listed, and where it lies").set_defaults(run=list_data)
+    actions.add_parser("list", help="list all datasets, and where each is available locally").set_defaults(
+        run=list_data
+    )
     fetched = actions.add_parser("fetch", help="download a dataset that has a public address")
     fetched.add_argument("id")
     fetched.set_defaults(run=fetch_data)
 
 
 class FormatHelp(argparse.Action):
-    """Prints the help of a parser; after a format, what that format is."""
+    """Print the help of a parser and, after a format, the description of that format."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -164,8 +166,8 @@ def fit_curve(arguments: argparse.Namespace) -> None:
 
 
 def list_data(arguments: argparse.Namespace) -> None:
-    """Print the list of data sets, and which of them are here."""
-    table = Table("id", "kind", "licence", "MB", "here")
+    """Print the list of datasets, and where each is available locally."""
+    table = Table("id", "kind", "licence", "MB", "available locally")
     folders = datasets.data_folders()
     for name, dataset in datasets.load_datasets(DATASETS).datasets.items():
         paths = datasets.located(name, dataset, folders)
@@ -227,20 +229,20 @@ def _describe_origin(folder: Path, metadata: dict[str, Any]) -> None:
     for remark in metadata["notes"].get(REMARKS, []):
         table.add_row("note", remark)
     for domain, losses in metadata["notes"].get("training", {}).get("nats_per_held_out_token", {}).items():
-        told = "loss {loss:.3f}, unigram entropy {unigram_entropy:.3f}, bigram entropy {bigram_entropy:.3f}"
-        table.add_row(f"held-out {domain}", told.format(**losses) + " nats per token")
+        template = "loss {loss:.3f}, unigram entropy {unigram_entropy:.3f}, bigram entropy {bigram_entropy:.3f}"
+        table.add_row(f"held-out {domain}", template.format(**losses) + " nats per token")
     console().print(table)
 
 
 def _describe_counts(counts: Counts) -> None:
-    """Print load and popularity CV by layer, and u(B) by the measured popularity beside the law's."""
+    """Print load and popularity CV by layer, and u(B) by the measured popularity and by the law."""
     # Only describing needs Numba, whose import takes half a second.
     from prophet_moe.routing import counted
     from prophet_moe.routing.counted_law import beside_law
 
     shares = counted.popularity(counts)
     popularity_cv, chance = counted.popularity_cv(shares), counted.popularity_cv_by_chance(counts)
-    table = Table("layer", "load max/mean", "experts never chosen", "variation (std/mean)", "by chance")
+    table = Table("layer", "load max/mean", "experts never chosen", "popularity CV", "by chance")
     for row, layer in enumerate(counts.router.layers):
         load = f"{shares[row].max() / shares[row].mean():.2f}"
         never = str(int((shares[row] == 0).sum()))
@@ -251,16 +253,16 @@ def _describe_counts(counts: Counts) -> None:
     curves = Table(
         "u(B), mean over layers",
         "by popularity",
-        f"law at {law.measured:.3f} (std/mean)",
+        f"law at {law.measured:.3f} (popularity CV)",
         "error",
-        f"law at {law.effective:.3f} (fitted)",
+        f"law at {law.effective:.3f} (effective CV)",
         "error",
         "uniform",
     )
     for row in law.rows:
-        told = (_shown(row.skewed), _shown(row.at_measured), f"{row.measured_error:+.1%}")
+        cells = (_shown(row.skewed), _shown(row.at_measured), f"{row.measured_error:+.1%}")
         curves.add_row(
-            f"B = {row.batch}", *told, _shown(row.at_effective), f"{row.effective_error:+.1%}", _shown(row.uniform)
+            f"B = {row.batch}", *cells, _shown(row.at_effective), f"{row.effective_error:+.1%}", _shown(row.uniform)
         )
     console().print(curves)
     interval = (
@@ -268,7 +270,10 @@ def _describe_counts(counts: Counts) -> None:
         if law.interval is None
         else "95 % interval {:.3f} to {:.3f}".format(*law.interval)
     )
-    console().print(f"variation of dirichlet_occupancy: {law.effective:.3f}, {interval}.", soft_wrap=True)
+    console().print(
+        f"effective CV for dirichlet_occupancy (key routing.variation): {law.effective:.3f}, {interval}.",
+        soft_wrap=True,
+    )
 
 
 def _shown(value: float | None) -> str:

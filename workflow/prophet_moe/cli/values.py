@@ -1,4 +1,4 @@
-"""Numbers of the command line: what is no number, or beyond its bounds, is told in one line."""
+"""Numbers of the command line: a value that is not a number or is out of bounds is a UserError."""
 
 import math
 from collections.abc import Callable

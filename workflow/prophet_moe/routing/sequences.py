@@ -78,12 +78,14 @@ def of_one_text(trace: Trace) -> bool:
 
 
 def caveats(trace: Trace) -> list[str]:
-    """Return what readers of numbers about `trace`, without repetition, have to know of them: a line each, or none."""
+    """Return the caveats of results about `trace`, which is without repetition: one line each, or none."""
     lines = []
     if trace.described_phase == PREFILL:
-        lines.append("prefill tokens are used: the trace holds no decode token")
+        lines.append("prefill tokens are used, because the trace holds no decode token")
     if of_one_text(trace):
-        lines.append("one text: the first half of its tokens is learned from, the second half judged or replayed")
+        lines.append(
+            "the trace holds one text: the first half of its tokens is for training, the second half for evaluation"
+        )
     return lines
 
 
@@ -91,10 +93,10 @@ def divisible(trace: Trace, where: str | Path) -> Trace:
     """Return `trace` if it has two pieces of text, to learn from and to evaluate on; else a UserError names `where`."""
     groups, count = text_groups(trace), len(sequence_starts(trace)) - 1
     if count < 2:
-        problem = f"has {count} sequence without repetition, expected at least 2: one half is learned from, one judged"
+        problem = f"has {count} sequence without repetition, expected at least 2: one for training, one for evaluation"
         raise UserError(str(where), problem, "Collect or import more, or leave it out of `traces`.")
     if not groups.any():
-        problem = f"its {count} sequences are of one text, expected at least 2: one is learned from, one judged"
+        problem = f"its {count} sequences are of one text, expected at least 2: one for training, one for evaluation"
         raise UserError(str(where), problem, "Collect or import others, or leave it out of `traces`.")
     return trace
 

@@ -32,82 +32,85 @@ from prophet_moe.validation import StrictModel, inconsistent, validate
 
 
 class Reference(StrictModel):
-    """The configuration that tables 1 and 4 and figures 1, 3 and 4 show."""
+    """The GPU and batch size that tables 1 and 4 and figures 1, 3 and 4 show."""
 
     gpu: str = "A100-80GB"
-    """One of `gpus`."""
+    """GPU of tables 1 and 4 and figures 1, 3 and 4, one of `gpus`."""
     batch_size: int = Field(default=16, gt=0, le=LARGEST_BATCH)
-    """One of `batch_sizes`."""
+    """Batch size of tables 1 and 4 and figures 1 and 3, one of `batch_sizes`."""
 
 
 class DecodeStep(StrictModel):
     """The decode step whose time is computed or simulated."""
 
     context_tokens: int = Field(default=4096, gt=0, le=LARGEST_CONTEXT)
-    """Tokens in the KV cache of each sequence, at most the model's native context."""
+    """Context length of each sequence in tokens, limited to the model's native context."""
     claimed_slowdown: float = Field(default=1.2, gt=1, le=LARGEST_RATIO)
-    """What the report says that Prophet costs (000:778)."""
+    """Slowdown of a decode step with Prophet that the report claims (000:778)."""
 
 
 class Replay(StrictModel):
-    """The replay of routing traces with a clock."""
+    """The simulation of recorded routing traces, with the times of a GPU."""
 
     timed_as: dict[str, str] = {
         "small-12x128-top1": "Switch-Base-128",
         "small-6x64-top8": "OLMoE-1B-7B",
         "small-6x8-top2": "Mixtral-8x7B",
     }
-    """Model of config/models/ whose layers a trace's tokens are timed with; other traces: the model of the trace."""
+    """Timing model by trace: the model of config/models/ whose layer times the simulation uses for the trace. A trace
+    that is not listed is timed with its own model."""
     copy_chunk_mb: float = Field(default=4.0, gt=0, le=LARGEST_MIB)
     """Preemption granularity of a transfer, MB: a demand transfer waits at most for this much of a running prefetch."""
     storage_gb_per_s: float = Field(default=7.0, gt=0, le=LARGEST_SPEED)
-    """GB/s from storage, behind host memory in `prophet-moe sim run`: sequential reads of a PCIe 4.0 NVMe drive by its
-    datasheet (Samsung 980 PRO)."""
+    """Bandwidth of the storage tier behind host memory in `prophet-moe sim run`, GB/s. The default is the speed of
+    sequential reads of a PCIe 4.0 NVMe drive by its datasheet (Samsung 980 PRO)."""
 
 
 RESERVED = ("data", "generated")
-"""Folders beside the scenarios' own."""
+"""Names of folders next to those of the scenarios, which no scenario may have."""
 
 
 class Collect(StrictModel):
-    """Routing traces: recorded ones, or collected afresh."""
+    """The source of routing traces: the committed ones, or a new collection."""
 
     afresh: bool = False
-    """Train the models of the plan and record their traces now, instead of reading resources/traces/."""
+    """Whether a build trains the models of the plan and records their traces, instead of reading resources/traces/."""
     plan: str = "config/collect.yaml"
-    """The corpus, the models, and how they are trained and traced."""
+    """File with the collection plan: the corpus, the models, and how they are trained and traced."""
     python: str = ".venv-gpu/bin/python"
-    """A Python with PyTorch and Transformers (`make gpu`)."""
+    """Python interpreter that has PyTorch and Transformers (`make gpu` installs one)."""
 
 
 class Experiment(StrictModel):
     """The science of the artifact: what is computed, for which models, GPUs and batches, under which scenarios."""
 
     name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
-    """Of this run, for overlays: its outputs lie in results/runs/<name>/, beside nobody else's; empty: in place."""
+    """Name of the run, for overlays. A named run writes all outputs to results/runs/<name>/. Without a name, a build
+    writes them in place."""
     scenario: str = "calibrated"
-    """The default scenario: its outputs lie at the top of figures/, tables/ and paper/generated/."""
+    """Default scenario. Its outputs are at the top of figures/, tables/ and paper/generated/."""
     models: Literal["all"] | list[str] = "all"
-    """All of config/models/, or a list of names."""
+    """Models of the grid: `all` models of config/models/, or a list of their names."""
     gpus: list[str] = Field(default=["V100-32GB", "A100-40GB", "A100-80GB", "H100-80GB"], min_length=1)
-    """GPUs of the grid, keys of config/gpus.yaml."""
+    """GPUs of the grid, which are keys of config/gpus.yaml."""
     too_large: list[str] = ["Jamba-1.5-Large"]
-    """Models shown although no GPU of the grid holds their non-expert weights; any other such model is an error."""
+    """Models that are kept although no GPU of the grid holds their non-expert weights. Any other such model is an
+    error."""
     batch_sizes: Batches = [1, 4, 8, 16, 32, 64]
-    """Sequences decoded together."""
+    """Batch sizes of the grid: numbers of sequences that are decoded together."""
     traces: Names = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2"]
-    """Folders of resources/traces/; where traces are collected afresh, models of the plan."""
+    """Routing traces, which are folders of resources/traces/. With `collect.afresh` they are models of the plan."""
     counts: list[str] = []
-    """Folders of resources/traces/ that hold counts instead of a trace (`prophet-moe trace import counts`), one of each
-    model, for scenarios with `routing.variation: counts`."""
+    """Folders of resources/traces/ that hold counts instead of a trace (`prophet-moe trace import counts`), at most one
+    per model. Scenarios with `routing.variation: counts` use them."""
     collect: Collect = Collect()
     decode_step: DecodeStep = DecodeStep()
     replay: Replay = Replay()
     reference: Reference = Reference()
     scenarios: dict[str, Scenario] = {"calibrated": CALIBRATED, "reported": REPORTED}
-    """Scenarios by name."""
+    """Scenarios by name. Each has its own parameters."""
     build_scenarios: Literal["all"] | Names = "all"
-    """All of `scenarios`, or a list of names, the default scenario among them: only their outputs are built."""
+    """Scenarios whose outputs are built: `all` of `scenarios`, or a list of names that includes the default one."""
 
     def built_scenarios(self) -> dict[str, Scenario]:
         """The scenarios to build, by name, in the order of their definition."""
@@ -123,7 +126,7 @@ class Experiment(StrictModel):
         for name in self.scenarios:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
                 raise inconsistent(
-                    ("scenarios", name), "this name cannot be a folder beside data/; expected letters, digits and _"
+                    ("scenarios", name), "this name cannot be a folder next to data/; expected letters, digits and _"
                 )
         if self.scenario not in self.scenarios:
             known = ", ".join(self.scenarios)

@@ -7,33 +7,33 @@ from pydantic import Field
 from prophet_moe.validation import StrictModel, inconsistent
 
 LARGEST_BATCH = 10**6
-"""Sequences decoded together; more are a slip. The largest batches reported for one GPU are a few thousand."""
+"""Upper limit of a batch size, to catch typing errors. The largest batches reported for one GPU are a few thousand."""
 LARGEST_CONTEXT = 10**9
-"""Tokens of a sequence; more are a slip. The longest native contexts are of 10^7."""
+"""Upper limit of the tokens of a sequence, to catch typing errors. The longest native contexts are about 10^7."""
 LARGEST_MIB = 2**20
-"""MiB that a GPU keeps for anything: a TiB, more than any has."""
+"""Upper limit of a size in MiB. It is 1 TiB, more than the memory of any GPU."""
 LARGEST_LAYERS = 1000
-"""Layers of a model; the deepest have about a hundred."""
+"""Upper limit of the layers of a model. The deepest models have about a hundred."""
 LARGEST_WIDTH = 2**16
-"""Hidden units of one layer."""
+"""Upper limit of the hidden units of one layer."""
 LARGEST_SPEED = 100_000
-"""GB/s; the fastest memories and links reach some thousands."""
+"""Upper limit of a bandwidth in GB/s. The fastest memories and links reach some thousands."""
 LARGEST_RATIO = 1000
-"""How many times faster or slower something may be told to be."""
+"""Upper limit of a ratio, such as a slowdown or a link speedup."""
 MOST_SAMPLES = 1000
-"""Samples whose spread gives an interval: it shrinks with their root, time grows with their number."""
+"""Upper limit of the samples. An interval shrinks with the square root of their number, and time grows with it."""
 MOST_SEQUENCES = 10_000
-"""Sequences of a sample that is replayed; recorded traces hold some hundreds."""
+"""Upper limit of the sequences of a simulated sample. Recorded traces hold some hundreds."""
 MOST_TOKENS = 10_000
-"""Decoded tokens of a sequence that is replayed; recorded traces hold some hundreds."""
+"""Upper limit of the decoded tokens of a simulated sequence. Recorded traces hold some hundreds."""
 MOST_REPLAYED = 10**6
-"""Decoded tokens of all sequences of a sample: minutes of a replay, and 100 MB of routing."""
+"""Upper limit of the decoded tokens of one sample. Its simulation takes minutes and holds 100 MB of routing."""
 LARGEST_POINTS = 100
-"""Points of text and of lines in a figure; 72 are an inch."""
+"""Upper limit of the size of text and the width of lines, in points. One inch has 72 points."""
 LARGEST_INCHES = 20
-"""Inches of a side of a figure, those of a poster's column."""
+"""Upper limit of the width and height of a figure in inches, about one column of a poster."""
 LARGEST_DPI = 1200
-"""Dots per inch, those of a print shop: a figure of the largest sides is one of 2.3 GB then."""
+"""Upper limit of the resolution in dots per inch, as print shops use. The largest figure then takes 2.3 GB."""
 
 Names = Annotated[list[str], Field(min_length=1)]
 Batch = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
@@ -46,11 +46,11 @@ class StudySettings(StrictModel):
     """The settings of one study: its section under `studies` in config/experiment.yaml."""
 
     named_models: ClassVar[tuple[str, ...]] = ()
-    """Keys whose lists hold names of models."""
+    """Keys of the settings whose values are lists of model names."""
 
 
 def bounded_replay(sequences: int, tokens: int, *others: tuple[str]) -> None:
-    """Refuse a sample of more than MOST_REPLAYED tokens; `others` are keys to blame beside sequences and tokens."""
+    """Refuse a sample of more than MOST_REPLAYED tokens; `others` are further keys that the error names."""
     if sequences * tokens > MOST_REPLAYED:
         problem = f"got {sequences:,} sequences of {tokens:,} tokens, expected at most {MOST_REPLAYED:,} tokens"
         raise inconsistent(("sequences",), problem, [("tokens",), *others])

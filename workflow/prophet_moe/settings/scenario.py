@@ -13,77 +13,84 @@ class Routing(StrictModel):
     """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
 
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
-    """dirichlet_occupancy: experts differ in popularity by `variation`; uniform_occupancy: E (1 - (1 - k/E)^B);
-    power_law: min(E, k B^exponent)."""
+    """Law of u(B). `dirichlet_occupancy` lets experts differ in popularity, by `variation`. `uniform_occupancy` is
+    E (1 - (1 - k/E)^B). `power_law` is min(E, k B^exponent)."""
     variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
-    """Of dirichlet_occupancy: standard deviation of the experts' popularity over its mean; fitted: to the model's own
-    traces, else pooled from those of other models; counts: to the model's own folder of `counts`, else as fitted."""
+    """Coefficient of variation of expert popularity, used by `dirichlet_occupancy`. `fitted` uses the value fitted to
+    this model's traces, or the value pooled over other models if it has none. `counts` uses the value fitted to this
+    model's folder of `counts`, or that of `fitted` if it has none."""
     batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
-    """Which batches `variation` is fitted to: each sequence at a token of its own (continuous batching), all at the
-    same step since their prompts, or consecutive tokens of one sequence."""
+    """Batches that `variation` is fitted to. In `staggered`, each sequence is at a token of its own, as in continuous
+    batching. In `decode_step`, all sequences are at the same step since their prompts. In `prefill`, a batch is
+    consecutive tokens of one sequence."""
     exponent: float = Field(default=0.932, gt=0, le=1)
-    """Exponent of the power law (report 000:73)."""
+    """Exponent of `power_law` (report 000:73)."""
 
 
 class Quantile(StrictModel):
-    """As many experts as a given share of a layer's steps needs at most, by the routing law."""
+    """A number of resident experts that is enough for a given share of layer-steps, by the routing law."""
 
     quantile: float = Field(gt=0, lt=1)
-    """Share of the layer-steps whose distinct experts are all resident."""
+    """Share of layer-steps whose distinct experts are all resident."""
 
 
 class Activation(StrictModel):
-    """How the peak memory of activations is computed."""
+    """The rule for the peak memory of activations."""
 
     rule: Literal["per_component", "per_total_parameters"] = "per_component"
-    """per_component: the widest block times the tokens in flight; per_total_parameters: fitted to the report."""
+    """Rule for activation memory. `per_component` is the widest block times the tokens in flight.
+    `per_total_parameters` is fitted to the report."""
     prefill_chunk_tokens: int = Field(default=2048, gt=0, le=LARGEST_CONTEXT)
-    """Tokens of one prefill chunk; vLLM's documented minimum budget for chunked prefill."""
+    """Tokens of one prefill chunk. The default is vLLM's documented minimum budget for chunked prefill."""
     gb_per_billion_parameters: float = Field(default=0.0107, ge=0, le=LARGEST_RATIO)
-    """GB per 10^9 parameters and sequence; a fit to the report's results, not a law."""
+    """Activation memory of `per_total_parameters`, GB per 10^9 parameters and sequence. It is fitted to the report's
+    results and is no physical law."""
 
 
 class Scenario(StrictModel):
     """A named set of parameters; the same rules build every scenario."""
 
     title: str
-    """Shown in captions, notebooks and the metadata of figures."""
+    """Title of the scenario in captions, notebooks and the metadata of figures."""
     architecture: Literal["published", "reported"] = "published"
-    """Count from the published architecture, or take the report's constants."""
+    """Source of sizes. `published` counts them from the published architecture. `reported` uses the report's
+    constants."""
     device_memory: Literal["visible", "nominal"] = "visible"
-    """Memory that CUDA reports, or the number in the product's name."""
+    """Memory of a GPU. `visible` is what CUDA reports. `nominal` is the number in the product's name."""
     usable_memory_share: float = Field(default=1.0, gt=0, le=1)
-    """Of the device memory, what an engine may use; vLLM's gpu_memory_utilization is 0.9 by default."""
+    """Share of the device memory that an engine may use. The default of vLLM's gpu_memory_utilization is 0.9."""
     weight_bits: int = Field(default=16, gt=0, le=32)
-    """Bits per weight (published architectures)."""
+    """Bits per weight, for published architectures."""
     kv_bits: int = Field(default=16, gt=0, le=32)
-    """Bits per KV-cache value (published architectures)."""
+    """Bits per value of the KV cache, for published architectures."""
     ssm_state_bits: int = Field(default=32, gt=0, le=32)
-    """Bits per value of a Mamba SSM state; Transformers keeps FP32."""
+    """Bits per value of a Mamba SSM state. Transformers keeps FP32."""
     mla_cache: MlaCache = "latent"
-    """What multi-head latent attention caches."""
+    """Form in which multi-head latent attention keeps its KV cache."""
     routing: Routing = Routing()
     resident: Literal["mean", "fractional", "never_overflows"] | Quantile = Quantile(quantile=0.99)
-    """Experts per layer that Prophet keeps. mean: u(B), rounded up; fractional: u(B) as it is, as the report does;
-    never_overflows: min(E, k B); quantile: what that share of layer-steps needs at most, for laws other than the
-    power law, which has no distribution."""
+    """Experts per layer that Prophet keeps resident. `mean` is u(B), rounded up. `fractional` is u(B) without rounding,
+    as in the report. `never_overflows` is min(E, k B). `quantile` is the number that is enough for that share of
+    layer-steps. `power_law` has no distribution, so it cannot be combined with a quantile."""
     activation: Activation = Activation()
     workspace_mib: float = Field(default=32, ge=0, le=LARGEST_MIB)
-    """Library workspace, MiB; cuBLAS's default on Hopper."""
+    """Workspace of the GPU's libraries, MiB. The default is that of cuBLAS on Hopper."""
     runtime_reserve: Literal["measured", "assumed"] = "measured"
-    """measured: the CUDA context of a GPU whose memory was measured (resources/memory/<gpu>/) replaces
-    runtime_reserve_mib; assumed: that number on every GPU."""
+    """Source of the runtime reserve. With `measured`, a GPU whose memory was measured (resources/memory/<gpu>/) has the
+    measured CUDA context, and other GPUs have `runtime_reserve_mib`. With `assumed`, all GPUs have
+    `runtime_reserve_mib`."""
     runtime_reserve_mib: float = Field(default=1024, ge=0, le=LARGEST_MIB)
-    """CUDA context and allocator slack, MiB: an assumption, for GPUs that were not measured."""
+    """Memory for the CUDA context and allocator slack, MiB. It is an assumption for GPUs that were not measured."""
     predictor_mb: Literal["own"] | Annotated[float, Field(ge=0, le=LARGEST_MIB)] = "own"
-    """Prophet's predictor, MB; own: what the project's predictor takes for the model's experts and layers."""
+    """Size of Prophet's predictor, MB. `own` computes the size of this project's predictor for the model's experts and
+    layers."""
     predictor_hidden: int = Field(default=96, gt=0, le=LARGEST_WIDTH)
-    """Hidden units per layer of a predictor whose size is its own; config/predictor.yaml trains as many."""
+    """Hidden units per layer of the predictor, used with `predictor_mb: own`. config/predictor.yaml trains as many."""
     lookahead_layers: int = Field(default=0, ge=0, le=LARGEST_LAYERS)
-    """Layers whose top-k experts have a staging buffer of their own (the report looks 3 ahead, 000:69). 0: what is
-    prefetched goes into the slots of resident experts, as in the simulator."""
+    """Number of layers whose top-k experts have a staging buffer. The report looks 3 layers ahead (000:69). With 0,
+    prefetched experts use the slots of resident experts, as in the simulator."""
     undefined_extension: Literal["empty", "zero"] = "empty"
-    """What kv_extension_factor holds where the baseline does not fit; with zero, means run over all rows."""
+    """Value of kv_extension_factor where the baseline does not fit. With `zero`, means are over all rows."""
 
     @property
     def fits_routing(self) -> bool:
@@ -122,7 +129,7 @@ class Scenario(StrictModel):
             raise inconsistent(
                 ("routing", "batching"),
                 f"got {self.routing.batching}, expected staggered with variation counts: "
-                "counts do not tell which tokens follow each other",
+                "counts do not say which tokens follow each other",
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Looks of the figures, config/style.yaml: apart from the science, so that a change redraws and recomputes nothing."""
+"""Styles of the figures, config/style.yaml. They are separate from the science, so a change redraws figures only."""
 
 import difflib
 import re
@@ -39,20 +39,21 @@ Colour = Annotated[str, AfterValidator(_colour)]
 
 
 class Colours(StrictModel):
-    """Colours as Matplotlib takes them; the defaults are safe for the colour-blind (Okabe and Ito 2008, and greys)."""
+    """Colours as Matplotlib accepts them; the defaults are safe for colour-blind readers (Okabe and Ito 2008)."""
 
     baseline: Colour
-    """Bars of the baseline."""
+    """Colour of the baseline's bars."""
     prophet: Colour
-    """Bars of Prophet."""
+    """Colour of Prophet's bars."""
     does_not_fit: Colour
-    """Marks of what does not fit."""
+    """Colour of marks for what does not fit."""
     text: Colour
-    """Text and axes."""
+    """Colour of text and axes."""
     grid: Colour
-    """Grid lines."""
+    """Colour of grid lines."""
     series: Annotated[list[Colour], Field(min_length=1)]
-    """Series in figures with several models; more series than colours take them in turn, told apart by markers."""
+    """Colours of the series in figures with several models or traces. If there are more series than colours, colours
+    repeat and markers distinguish the series."""
 
 
 OKABE_ITO = Colours(
@@ -69,32 +70,34 @@ KNOWN_TRACES = ["small-12x128-top1", "small-6x64-top8", "small-6x8-top2", "gpt-o
 
 
 class Size(StrictModel):
-    """Size of one figure as printed."""
+    """The size of one figure in print."""
 
     width_in: float = Field(gt=0, le=LARGEST_INCHES)
-    """Width as printed, inches: 3.33 is one column, 7 is two."""
+    """Width in print, inches. One column is 3.33, two columns are 7."""
     height_in: float = Field(gt=0, le=LARGEST_INCHES)
-    """Height as printed, inches; a figure grows when its rows need more."""
+    """Height in print, inches. A figure becomes higher if its rows need more."""
 
 
 class Style(StrictModel):
-    """Looks, apart from science: a change here redraws figures and recomputes nothing."""
+    """Styles of the figures. A change redraws figures and recomputes nothing."""
 
     font: Literal["DejaVu Sans", "DejaVu Sans Mono", "DejaVu Serif", "STIXGeneral"] = "DejaVu Sans"
-    """A font that Matplotlib ships, so that every machine draws the same."""
+    """Font of all text. Matplotlib ships these fonts, so every machine draws the same figure."""
     font_size_pt: float = Field(default=8, gt=0, le=LARGEST_POINTS)
-    """Size of text in a printed figure, points."""
+    """Size of text in print, points."""
     line_width_pt: float = Field(default=1.2, gt=0, le=LARGEST_POINTS)
     """Width of data lines, points."""
     png_dpi: int = Field(default=200, gt=0, le=LARGEST_DPI)
     """Resolution of the PNG copies, dots per inch."""
     colours: Colours = OKABE_ITO
     heatmap: Annotated[str, AfterValidator(_colour_map)] = "YlGnBu"
-    """Colour map of figure 4, from low savings to high. Choose a sequential one: its greys tell the ends apart."""
+    """Colour map of figure 4, from low savings to high. A sequential map is best, because its ends also differ in
+    grey."""
     traces: list[str] = KNOWN_TRACES
-    """Routing traces in the order of their colours and markers, which a trace keeps in every figure. Append others."""
+    """Routing traces in the order of their colours and markers, which are the same in every figure. Add new traces at
+    the end."""
     figures: dict[str, Size] = {}
-    """Sizes of figures by name that differ from their study's, as printed."""
+    """Sizes of figures by name, for figures that should differ from the size in their study."""
 
     def size_of(self, figure: Any) -> Any:
         """Return what has the `width_in` and `height_in` of a figure: its entry in `figures`, else itself."""
@@ -107,6 +110,6 @@ class Style(StrictModel):
 
 
 class StyleFile(StrictModel):
-    """The whole of the file config/style.yaml."""
+    """The keys of the whole file config/style.yaml."""
 
     style: Style = Style()

@@ -1,4 +1,4 @@
-"""What report 004 measures of its strategies, measured anew: how much of a speedup is deduplication."""
+"""The comparison of report 004, simulated: how much of a speedup is deduplication."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,21 +28,21 @@ STRATEGIES = {
 }
 """Strategies in the report's order, and what they are called in figures."""
 BOUNDS = {"static_popular": "static popular", "belady": "Belady", "perfect_prefetch": "oracle"}
-"""What no predictor is, and what it is called in figures: one never changes the cache, two know the future."""
+"""References that no predictor can be, and their names in figures: one never changes the cache, two know the future."""
 NAMED = ("static_popular", "prophet", "belady", "perfect_prefetch")
 """Strategies with a line of their own, in the order in which they are drawn over On-Demand."""
 OTHERS = tuple(name for name in STRATEGIES if name not in (BASE, "prophet"))
 """Strategies of the report and of the papers that are drawn as one group."""
 ASKING_ONCE, PREDICTION = "asking once", "prediction"
-"""The two comparisons: everything over On-Demand as described, and over On-Demand that asks once as well."""
+"""The two comparisons: over On-Demand as described, and over On-Demand with deduplication."""
 GEOMETRIC_MEAN = 0
-"""Stands for the batch size of a geometric mean over batch sizes."""
+"""In place of a batch size: the geometric mean over batch sizes."""
 SPEEDUPS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 POWERS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 """Speedups that may be named on an axis: on one that spans little, and on one that spans more than COARSE_SPAN."""
 COARSE_SPAN = 6
 _AT_ONE = {ASKING_ONCE: (), PREDICTION: (BASE,)}
-"""Strategies that are 1 by definition: what the others are held against."""
+"""Strategies that are 1 by definition, because the others are compared with them."""
 _BY_BATCH = {"improvements", "papers_ms", "best_ms", "savings", "scaling_savings", "reuse"}
 
 
@@ -66,8 +66,8 @@ def selection(results: pd.DataFrame, *, traces: list[str]) -> pd.DataFrame:
     """Speedups over On-Demand of the same batch size and sample: one row per trace, comparison, strategy and batch.
 
     Columns: trace, comparison, strategy, batch, speedup, low, high (95 %, over sequences). `comparison` is ASKING_ONCE:
-    On-Demand that asks once for each expert, and Prophet, over On-Demand as described; or PREDICTION: every strategy
-    over On-Demand when both ask once. Batch GEOMETRIC_MEAN is the geometric mean over batch sizes.
+    On-Demand with deduplication, and Prophet, over On-Demand as described; or PREDICTION: every strategy over
+    On-Demand, both with deduplication. Batch GEOMETRIC_MEAN is the geometric mean over batch sizes.
     """
     rows = []
     for trace in traces:
@@ -105,7 +105,7 @@ def _over_batches(ratio: pd.Series) -> pd.Series:
 
 
 def findings(results: pd.DataFrame, *, traces: list[str], claimed: ReportedComparison) -> str:
-    """Say in Markdown what the runs show, and what contradicts the report; every number is computed."""
+    """Describe in Markdown what the runs show, and what contradicts the report; every number is computed."""
     found = selection(results, traces=traces)
     lines = [*_of_the_report(claimed), *_of_its_batches(claimed)]
     for trace in traces:
@@ -121,13 +121,13 @@ def _of_the_report(claimed: ReportedComparison) -> Iterator[str]:
         return
     best = max(known, key=known.get)
     own, base = claimed.step_ms[best], claimed.step_ms[BASE]
-    text = f"**The report's {known[best]:.2f}x** is {base:,.0f} / {own:,.0f} = {base / own:.2f} by its own table"
+    text = f"**The report's {known[best]:.2f}x**: its own table gives {base:,.0f} / {own:,.0f} = {base / own:.2f}"
     if all(paper in claimed.step_ms for paper in PAPERS):
         mean = sum(claimed.step_ms[paper] for paper in PAPERS) / len(PAPERS)
         text += f", and {mean / own:.2f} over the mean of its three baselines"
     if claimed.papers_ms:
         mean = sum(claimed.papers_ms.values()) / len(claimed.papers_ms)
-        text += f"; {mean:,.0f}, the mean over its batch sizes of another table, gives {mean / own:.2f}"
+        text += f". Another of its tables has a mean over batch sizes of {mean:,.0f}, which gives {mean / own:.2f}"
     yield f"{text}."
 
 
@@ -135,28 +135,28 @@ def _of_its_batches(claimed: ReportedComparison) -> Iterator[str]:
     """What the report says of its smallest and largest batch."""
     if claimed.improvements:
         ends = sorted({min(claimed.improvements), max(claimed.improvements)})
-        told = ", ".join(f"{claimed.improvements[batch]:.2f}x at batch {batch}" for batch in ends)
-        yield f"**The report's best** strategy over the mean of the papers': {told}."
+        printed = ", ".join(f"{claimed.improvements[batch]:.2f}x at batch size {batch}" for batch in ends)
+        yield f"**The report's best strategy** has these speedups over the mean of the papers' strategies: {printed}."
 
 
 def _of_asking_once(found: pd.DataFrame, trace: str) -> str:
-    """What On-Demand gains by asking once, at the ends of the batch sizes and in the mean."""
-    told = "; ".join(
+    """Describe what On-Demand gains by deduplication, at the ends of the batch sizes and in the mean."""
+    speedups = "; ".join(
         f"{label} {_along_batches(where(found, strategy=name))}"
-        for name, label in ((BASE, "On-Demand that asks once for each expert of a batch"), ("prophet", "Prophet"))
+        for name, label in ((BASE, "On-Demand with deduplication"), ("prophet", "Prophet"))
         if len(where(found, strategy=name))
     )
-    return f"**{trace}**, over On-Demand as described: {told}."
+    return f"**{trace}**, speedup over On-Demand as described: {speedups}."
 
 
 def _of_prediction(found: pd.DataFrame, trace: str) -> str:
     mine = [name for name in NAMED if len(where(found, strategy=name))]
-    told = "; ".join(f"{name_of(name)} {_along_batches(where(found, strategy=name))}" for name in mine)
+    speedups = "; ".join(f"{name_of(name)} {_along_batches(where(found, strategy=name))}" for name in mine)
     means = where(found, batch=GEOMETRIC_MEAN).set_index("strategy")
     slower = [name for name in STRATEGIES if name in means.index and name != BASE and means["high"][name] < 1]
     lost = ", ".join(f"{name_of(name)} {means['speedup'][name]:.3f}x" for name in slower)
-    text = f"**{trace}**, all deduplicated, over On-Demand: {told}. "
-    return text + f"Slower than On-Demand in the geometric mean: {lost if slower else 'none, within 95 %'}."
+    text = f"**{trace}**, speedup over On-Demand, all deduplicated: {speedups}. "
+    return text + f"Slower than On-Demand in the geometric mean, with a 95 % interval below 1: {lost or 'none'}."
 
 
 def _along_batches(rows: pd.DataFrame) -> str:
@@ -165,7 +165,7 @@ def _along_batches(rows: pd.DataFrame) -> str:
     mean = by_batch.loc[GEOMETRIC_MEAN]
     batches = [batch for batch in sorted(by_batch.index) if batch != GEOMETRIC_MEAN]
     ends = ", ".join(
-        f"{by_batch['speedup'][batch]:.2f}x at batch {batch}" for batch in dict.fromkeys((batches[0], batches[-1]))
+        f"{by_batch['speedup'][batch]:.2f}x at batch size {batch}" for batch in dict.fromkeys((batches[0], batches[-1]))
     )
     interval = "" if np.isnan(mean["low"]) else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
     return f"{mean['speedup']:.2f}x{interval} ({ends})"
@@ -187,7 +187,7 @@ def _span(values: pd.Series) -> str:
 
 
 def draw(results: pd.DataFrame, style: Style, *, traces: list[str], claimed: ReportedComparison) -> Figure:
-    """A column per trace, speedup by batch size; rows: what asking once gains, and what prediction adds to it."""
+    """Draw a column per trace, speedup by batch size; rows: the gain of deduplication, and what prediction adds."""
     found = selection(results, traces=traces)
     rows = (
         (ASKING_ONCE, "(a) Over On-Demand as described", (BASE, "prophet"), claimed.improvements),
@@ -225,7 +225,7 @@ def _legend(found: pd.DataFrame, claimed: ReportedComparison, style: Style) -> d
 
 
 def _look(style: Style, name: str) -> dict[str, Any]:
-    """On-Demand, against which the others are held, is wide and pale; strategies of the group are thin and alike."""
+    """Draw On-Demand, the reference, as a wide and pale line, and the strategies of the group as thin equal lines."""
     if name == BASE:
         return strategy_look(style, name) | {"marker": "", "linewidth": 2.6, "alpha": 0.5}
     if name in OTHERS:
@@ -271,7 +271,7 @@ def _draw_row(
 
 
 def _draw_strategy(ax: Axes, rows: pd.DataFrame, places: Mapping[int, float], look: dict[str, Any]) -> None:
-    """A line over batch sizes and, beside it, the geometric mean with its interval: a dash where lines have no mark."""
+    """Draw a line over batch sizes and the geometric mean with its interval, as a dash for lines without marks."""
     dash = {} if look["marker"] else {"marker": "_", "markersize": 7, "markeredgewidth": look["linewidth"]}
     for part, own in ((rows[rows["batch"] != GEOMETRIC_MEAN].sort_values("batch"), {}), (_mean(rows), dash)):
         spread = [part["speedup"] - part["low"], part["high"] - part["speedup"]]
@@ -284,7 +284,7 @@ def _mean(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _print_means(ax: Axes, means: pd.DataFrame, style: Style) -> None:
-    """Write the geometric means beside their marks, in their order, far enough apart to be read."""
+    """Write the geometric means next to their marks, in their order, far enough apart to be read."""
     if means.empty:
         return
     size = small_pt(style)

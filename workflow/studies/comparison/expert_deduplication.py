@@ -1,4 +1,4 @@
-"""What batches of measured routing save because their tokens share experts, beside what the report says they save."""
+"""Accesses that batches of recorded routing save because their tokens share experts, next to the report's claims."""
 
 from collections.abc import Mapping
 
@@ -15,14 +15,14 @@ from studies.comparison.study import DEDUPLICATION_FIGURE, ReportedComparison
 
 DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
 ROOM = 2.2
-"""Factor by which the axis goes on beyond the largest batch, for the numbers that the report prints of it."""
+"""Factor by which the axis continues beyond the largest batch, for the numbers that the report prints for it."""
 DEDUPLICATION, SCALING = "the report's table of deduplication", "the report's table of batch sizes"
 """Tables of the report that have savings (004:56-62 and 72-78), as the legend calls them."""
 CLAIMS = {DEDUPLICATION: {"marker": "x"}, SCALING: {"marker": "+", "markersize": 6}}
 
 
 def findings(counted: pd.DataFrame, *, traces: list[str], claimed: ReportedComparison) -> str:
-    """Say in Markdown what the counts show, and what contradicts the report; every number is computed."""
+    """Describe in Markdown what the counts show, and what contradicts the report; every number is computed."""
     summary = deduplication_summary(counted, claimed)
     lines = []
     for trace in traces:
@@ -30,11 +30,11 @@ def findings(counted: pd.DataFrame, *, traces: list[str], claimed: ReportedCompa
         row = rows[rows["batch"] == rows["batch"].max()].iloc[0]
         report = f" (the report: {100 * row.claimed_saving:.1f} %)" if pd.notna(row.claimed_saving) else ""
         lines.append(
-            f"* **{trace}**: a batch of {row.batch} asks for {row.unique_experts:.1f} distinct experts per layer, "
-            f"which saves {_percent(row, 'request_dedup')} of its requests{report}; uniform routing would save "
-            f"{100 * row.uniform_request_dedup:.1f} %. {_percent(row, 'shared_requests')} of the requests are for an "
-            f"expert that another token asks for too. The distinct ones are {_percent(row, 'resident_share')} of the "
-            f"layer's experts, all of which a step computes with: a larger batch needs more of them, not fewer."
+            f"* **{trace}**: a batch of {row.batch} accesses {row.unique_experts:.1f} distinct experts per layer. "
+            f"Deduplication saves {_percent(row, 'request_dedup')} of its accesses{report}. Uniform random routing "
+            f"would save {100 * row.uniform_request_dedup:.1f} %. {_percent(row, 'shared_requests')} of the accesses "
+            "are to an expert that another token of the batch accesses as well. The distinct experts are "
+            f"{_percent(row, 'resident_share')} of the layer's experts. A larger batch needs more of them, not fewer."
         )
     return "\n".join([*lines, *_of_its_two_savings(claimed), *_of_the_report(claimed)])
 
@@ -46,8 +46,8 @@ def _of_the_report(claimed: ReportedComparison) -> list[str]:
         return []
     largest = both[-1]
     lines = [
-        f'* The report\'s "{100 * claimed.reuse[largest]:.1f} % memory savings" is its reuse factor at batch '
-        f"{largest}; its own saving there is {100 * claimed.savings[largest]:.1f} %, of requests, not of memory."
+        f'* The report\'s "{100 * claimed.reuse[largest]:.1f} % memory savings" is its reuse factor at batch size '
+        f"{largest}. Its own saving there is {100 * claimed.savings[largest]:.1f} %, of accesses and not of memory."
     ]
     # An expert that s >= 2 tokens share saves s - 1 >= s / 2 of its s requests.
     impossible = [batch for batch in both if claimed.reuse[batch] > 2 * claimed.savings[batch]]
@@ -56,8 +56,8 @@ def _of_the_report(claimed: ReportedComparison) -> list[str]:
             f"{claimed.reuse[batch]:.3f} > 2 x {claimed.savings[batch]:.3f} at batch {batch}" for batch in impossible
         )
         lines.append(
-            f"* Nor is that factor a share of requests that are shared: no routing shares more than twice what it "
-            f"saves, and the report has {named}."
+            f"* The reuse factor is not a share of shared accesses either: no routing shares more than twice what it "
+            f"saves, but the report has {named}."
         )
     return lines
 
@@ -69,8 +69,8 @@ def _of_its_two_savings(claimed: ReportedComparison) -> list[str]:
         return []
     one, other = (told[twice[-1]] for told in (claimed.savings, claimed.scaling_savings))
     return [
-        f"* The report prints two savings for the same batches: at {twice[-1]}, {100 * one:.1f} % in its table of "
-        f"deduplication, and {100 * other:.1f} % in its table of batch sizes."
+        f"* The report prints two savings for the same batches: at batch size {twice[-1]}, {100 * one:.1f} % in its "
+        f"table of deduplication, and {100 * other:.1f} % in its table of batch sizes."
     ]
 
 
@@ -145,7 +145,7 @@ def _claim_look(style: Style, table: str) -> dict[str, object]:
 
 
 def _print_claim(ax: Axes, told: Mapping[int, float], style: Style) -> None:
-    """Write what the report prints for its largest batch beside the end of its line."""
+    """Write the number that the report prints for its largest batch next to the end of its line."""
     if told:
         text = f"{told[max(told)]:.3f}".lstrip("0")
         place = (max(told), told[max(told)]), (4, 0), "data", "offset points"

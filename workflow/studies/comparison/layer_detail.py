@@ -1,6 +1,6 @@
 """Where in a model an expert cache misses: hits and stalls of every layer, and whether layers differ.
 
-All strategies are deduplicated, so that they ask for the same experts and their hits and stalls can be compared.
+All strategies are deduplicated, so that they access the same experts and their hits and stalls can be compared.
 """
 
 import numpy as np
@@ -23,22 +23,22 @@ TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 SHOWN = (BASE, "prophet", "belady")
 ROOM = 1.08
-"""Factor by which the axis of stalls goes on beyond the largest, so that no mark is cut."""
+"""Factor by which the axis of stalls continues beyond the largest, so that no mark is cut."""
 
 
 def selection(layers: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the deduplicated runs of the strategies shown: each expert of a batch is asked for once."""
+    """Return the rows of the deduplicated runs of the strategies shown: a batch makes one access to each expert."""
     return layers[layers["deduplicated"] & layers["strategy"].isin(SHOWN)]
 
 
 def findings(layers: pd.DataFrame, *, traces: list[str]) -> str:
-    """Say in Markdown what the layers show; every number is computed from them."""
+    """Describe in Markdown what the layers show; every number is computed from them."""
     found = selection(layers)
     return "\n".join(f"* **{trace}**: {_of_trace(where(found, trace=trace))}" for trace in traces)
 
 
 def _of_trace(layers: pd.DataFrame) -> str:
-    told = []
+    sentences = []
     for batch in sorted({layers["batch"].min(), layers["batch"].max()}):
         rows = where(layers, batch=batch).set_index(["strategy", "layer"])
         shown = [name for name in SHOWN if name in rows.index.get_level_values("strategy")]
@@ -46,18 +46,18 @@ def _of_trace(layers: pd.DataFrame) -> str:
         spread = ", ".join(f"{name_of(name)} {hit.min():.2f} to {hit.max():.2f}" for name, hit in hits.items())
         stalls = ", ".join(f"{name_of(name)} {rows['stall_ms'][name].sum():.2f}" for name in shown)
         text = (
-            f"at batch {batch} a step needs {rows['unique_experts'][BASE].mean():.1f} distinct experts of a layer; hit "
-            f"rates of the layers: {spread}; stalls of all layers in ms: {stalls}"
+            f"At batch size {batch}, a step needs {rows['unique_experts'][BASE].mean():.1f} distinct experts per "
+            f"layer. Hit rates by layer: {spread}. Stalls of all layers in ms per step: {stalls}"
         )
         if "prophet" in shown:
             low, high = rows["stall_ms_low"], rows["stall_ms_high"]
             fewer, more = int((high["prophet"] < low[BASE]).sum()), int((low["prophet"] > high[BASE]).sum())
             text += (
-                f"; Prophet stalls less than On-Demand in {fewer} of {len(hits[BASE])} layers and more in {more} "
-                "(intervals apart)"
+                f". Prophet stalls less than On-Demand in {fewer} of {len(hits[BASE])} layers and more in {more} "
+                "(layers whose intervals do not overlap)"
             )
-        told.append(text)
-    return f"{'. '.join(told)}."
+        sentences.append(text)
+    return f"{'. '.join(sentences)}."
 
 
 def spans(layers: pd.DataFrame, *, traces: list[str], batch: int) -> pd.DataFrame:

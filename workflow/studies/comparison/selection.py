@@ -1,4 +1,4 @@
-"""Which traces the strategies are replayed on, with the times of which model, and which are left out, and why."""
+"""Traces that strategies are simulated on, their timing models, and the traces that are left out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ def timing_models(
 
 @dataclass(frozen=True)
 class Selection:
-    """The traces of a build by what becomes of them here."""
+    """The traces of a build: those that are simulated, those that are recorded, and those that are left out."""
 
     here: Inventory
     timed: Mapping[str, Any]
     """As `timing_models` returns it."""
     least: int
-    """Sequences that a trace must hold: half of them are learned from, the other half must hold one sample."""
+    """Sequences that a trace must hold: half of them are for training, and the other half must hold one sample."""
     alike: Sequence[str]
-    """Recorded datasets that were replayed with the settings of this build."""
+    """Recorded datasets whose results have the settings of this build."""
 
     @property
     def short(self) -> dict[str, int]:
@@ -45,31 +45,30 @@ class Selection:
 
     @property
     def replayed(self) -> list[str]:
-        """Traces and datasets that are replayed here."""
+        """Traces and datasets that this build simulates."""
         names = [name for name in (*self.here.traces, *self.here.present) if name in self.here.fitted]
         return [name for name in names if self.timed[name] and name not in self.short]
 
     @property
     def shown(self) -> list[str]:
-        """Those, and the datasets whose replays were recorded."""
+        """Traces and datasets with results: simulated by this build, or recorded."""
         return [*self.replayed, *self.alike]
 
     def notes(self) -> list[str]:
-        """Return one line for each trace that is left out; those with nothing fitted have theirs elsewhere."""
+        """Return one line for each trace that is left out; traces that are too short for any fit have another note."""
         short = [
             f"note: {name} holds {counted(sequences)} without repetition, expected at least {self.least}, twice "
-            f"studies.comparison.sequences: it is left out of {TABLE}; collect more, or lower that number"
+            f"studies.comparison.sequences, so {TABLE} leaves it out. Collect more sequences, or lower that number"
             for name, sequences in self.short.items()
             if name in self.here.fitted
         ]
         untimed = [
-            f"note: no model is listed whose layers {name} could be timed with, it is left out of {TABLE}; "
-            "add it to replay.timed_as"
+            f"note: {name} has no timing model, so {TABLE} leaves it out. To choose one: add {name} to replay.timed_as"
             for name in (*self.here.traces, *self.here.present)
             if not self.timed[name] and name in self.here.fitted and name not in self.short
         ]
         otherwise = [
-            f"note: {name} was replayed with other settings and is not available locally, it is left out of {TABLE}"
+            f"note: {name} was simulated with other settings and is not available locally, so {TABLE} leaves it out"
             for name in self.here.recorded
             if name not in self.alike
         ]
@@ -77,9 +76,9 @@ class Selection:
 
 
 def replayed_alike(here: Inventory, settings: Mapping[str, Any], measured: bool) -> list[str]:
-    """Return the recorded datasets whose replays were recorded with these `settings`, by name.
+    """Return the recorded datasets whose simulations were recorded with these `settings`, by name.
 
-    They rest on the GPU's datasheet: once it is `measured`, every dataset must be replayed again.
+    They use the GPU's datasheet. Once the GPU is `measured`, every dataset must be simulated again.
     """
     files = {name: here.resources / "statistics" / name / "simulation.json" for name in here.recorded}
     known = {name: read_json(path) for name, path in files.items() if path.exists()}

@@ -1,4 +1,4 @@
-"""Speedup over On-Demand as the cache grows and as the link gets faster: where prefetching begins to pay."""
+"""Speedup over On-Demand as the cache grows and as the link gets faster: when prefetching helps."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -19,7 +19,7 @@ from studies.comparison.study import SWEEP_FIGURE
 SHOWN = ("on_demand", "static_popular", "prophet", "belady", "perfect_prefetch")
 """Strategies in the order in which they are drawn, the same in every panel."""
 TOLD = ("prophet", "static_popular", "perfect_prefetch")
-"""Strategies that the text and the titles speak about."""
+"""Strategies that the text and the titles name."""
 SPEEDUPS = (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8)
 """Speedups that may be named on an axis."""
 
@@ -28,7 +28,7 @@ def selection(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """Speedup over On-Demand of the strategies shown: one row per trace, strategy and value of `x`.
 
     Columns: trace, strategy, x, slowdown, base (On-Demand's slowdown), speedup, low, high. The interval is that of the
-    strategy's own slowdown, which is cut at 1, where nothing waits; On-Demand's is held at its mean.
+    strategy's own slowdown, which is cut at 1, where nothing waits; On-Demand's is fixed at its mean.
     """
     base = where(rows, strategy=BASE).set_index(["trace", x])["slowdown"]
     found = rows[rows["strategy"].isin(SHOWN)].rename(columns={x: "x"}).sort_values("x", kind="stable")
@@ -57,7 +57,7 @@ def share_of_links(sweeps: pd.DataFrame) -> float:
 
 
 def findings(sweeps: pd.DataFrame, *, traces: list[str], batch: int, claimed_slowdown: float) -> str:
-    """Say in Markdown what the sweeps show; every number is computed from them."""
+    """Describe in Markdown what the sweeps show; every number is computed from them."""
     return "\n".join(
         f"* **{trace}**, batch {batch}: {_of_trace(where(sweeps, trace=trace, batch=batch), claimed_slowdown)}"
         for trace in traces
@@ -66,24 +66,24 @@ def findings(sweeps: pd.DataFrame, *, traces: list[str], batch: int, claimed_slo
 
 def _of_trace(sweeps: pd.DataFrame, claimed_slowdown: float) -> str:
     shares, links = by_capacity(sweeps), by_link(sweeps)
-    text = f"with {100 * share_of_links(sweeps):.0f} % of the experts on the GPU a step takes "
+    text = f"with slots for {100 * share_of_links(sweeps):.0f} % of the experts, the slowdown is "
     reached = where(links, link_speedup=links["link_speedup"].min()).set_index("strategy")["slowdown"]
     text += ", ".join(f"{reached[name]:.1f} ({name_of(name)})" for name in SHOWN if name in reached)
-    text += f" times as long as with all. To take at most the report's {claimed_slowdown:g} times as long, "
-    told = []
+    text += f". For the report's slowdown of {claimed_slowdown:g}, "
+    needs = []
     for name in ("prophet", "perfect_prefetch"):
         if name in set(sweeps["strategy"]):
             experts = needed(where(shares, strategy=name), "capacity_share", claimed_slowdown, "{:.4g} %", 100)
             link = needed(where(links, strategy=name), "link_speedup", claimed_slowdown, "{:g}x")
-            told.append(f"{name_of(name)} needs {experts} of the experts, or {link} the link")
-    text += f"{'; '.join(told)}."
+            needs.append(f"{name_of(name)} needs {experts} of the experts, or {link} the link")
+    text += f"{'; '.join(needs)}."
     for what, rows, x in (("share of the experts", shares, "capacity_share"), ("link", links, "link_speedup")):
-        text += f" Speedup over On-Demand, by the {what}: {_spans(selection(rows, x))}."
+        text += f" Speedup over On-Demand by the {what}: {_spans(selection(rows, x))}."
     return text
 
 
 def _spans(speedups: pd.DataFrame) -> str:
-    """Least and largest speedup of the strategies told about, each with where it is."""
+    """Describe the least and largest speedup of the strategies in TOLD, each with where it is."""
     told = []
     for name in TOLD:
         mine = where(speedups, strategy=name).set_index("x")["speedup"]
@@ -142,7 +142,7 @@ def draw(sweeps: pd.DataFrame, style: Style, *, traces: list[str], batch: int) -
 
 
 def _look(style: Style, name: str) -> dict[str, object]:
-    """On-Demand, against which the others are held, is a wide line without marks."""
+    """Draw On-Demand, the reference, as a wide line without marks."""
     own = {"marker": "", "linewidth": 2.4, "alpha": 0.5} if name == BASE else {"markersize": 3.2, "linewidth": 1.1}
     return strategy_look(style, name) | own
 

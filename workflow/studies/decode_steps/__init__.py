@@ -1,1 +1,1 @@
-"""How long does a decode step take with every expert resident, and with every expert to be fetched?"""
+"""How long does a decode step take if every expert is resident, and if every expert must be fetched?"""

@@ -1,4 +1,4 @@
-"""What the study of decode steps declares of itself."""
+"""The declaration of the study of decode steps."""
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Study
@@ -60,7 +60,7 @@ DECODE_STEPS = Table(
 
 STUDY = Study(
     id="decode_steps",
-    question="How long does a decode step take with every expert resident, and with every expert to be fetched?",
+    question="How long does a decode step take if every expert is resident, and if every expert must be fetched?",
     settings=DecodeStepsSettings,
     tables=(DECODE_STEPS,),
     reports=("000:778",),

@@ -1,4 +1,4 @@
-"""How long does a decode step take with every expert resident, and with every expert to be fetched?
+"""How long does a decode step take if every expert is resident, and if every expert must be fetched?
 
 REQUIRED INPUTS: models, GPUs, the grid. OUTPUTS: tables/table7_decode_steps.csv.
 """
@@ -9,7 +9,7 @@ offer(DECODE_STEPS)
 
 
 def decode_steps_parameters(wildcards):
-    """What table 7 depends on besides the model, GPU and profile files."""
+    """Parameters of table 7, in addition to the model, GPU and profile files."""
     return as_json(
         {
             "scenario": plain(DEFAULT),

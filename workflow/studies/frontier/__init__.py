@@ -1,1 +1,1 @@
-"""How much longer may a context be, if a decode step may take at most so many times as long?"""
+"""How much longer can a context be within a limit of the slowdown of a decode step?"""

@@ -1,4 +1,4 @@
-"""How much longer a context may be at most so much slowdown: the gain at each limit, beside the memory floor."""
+"""The KV extension within each limit of slowdown, next to the memory floor."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,9 +60,9 @@ def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
     """KV extension by model that the report prints, from the record that reproduces it; without a path nothing."""
     if not record:
         return {}
-    told = where(read_table(Path(record), RECORD), gpu=gpu, batch_size=batch_size)
-    told = told[told["kv_extension_factor"] > 0]
-    return dict(zip(told["model"], told["kv_extension_factor"], strict=True))
+    printed = where(read_table(Path(record), RECORD), gpu=gpu, batch_size=batch_size)
+    printed = printed[printed["kv_extension_factor"] > 0]
+    return dict(zip(printed["model"], printed["kv_extension_factor"], strict=True))
 
 
 def memory_floor(memory: pd.DataFrame, points: pd.DataFrame) -> pd.Series:
@@ -82,31 +82,30 @@ def findings(
     claimed_slowdown: float,
     claimed_extension: Mapping[str, float],
 ) -> str:
-    """Say in Markdown what a longer context costs; every number is computed from the points."""
+    """Describe in Markdown what a longer context costs; every number is computed from the points."""
     if fitting(points).empty:
-        return "* The baseline of no configuration fits: there is no context to extend."
-    told = sorted({*limits, claimed_slowdown})
-    gains = selection(points, np.array(told))
+        return "* The baseline of no configuration fits, so there is no context to extend."
+    shown = sorted({*limits, claimed_slowdown})
+    gains = selection(points, np.array(shown))
     floor = memory_floor(memory, points)
-    lines = [_of_all(gains[limit], limit) for limit in told]
+    lines = [_of_all(gains[limit], limit) for limit in shown]
     lines.append(
-        f"By memory alone, which is what would be gained if every expert were there in time, the median is "
-        f"{floor.median():.2f} and the geometric mean {geometric_mean(floor):.2f}. This memory floor belongs to no "
-        "slowdown."
+        "The memory floor is the KV extension by memory alone, if every expert were there in time. Its median is "
+        f"{floor.median():.2f} and its geometric mean {geometric_mean(floor):.2f}. It belongs to no slowdown."
     )
     lines += _above_floor(gains, floor)
     for model in models:
         key = (model, gpu, batch_size)
         if key not in floor.index:
-            lines.append(f"**{model}** on {gpu}, batch {batch_size}: no baseline fits.")
+            lines.append(f"**{model}** on {gpu}, batch size {batch_size}: the baseline does not fit.")
             continue
         reached = gains[claimed_slowdown].loc[key]
         text = ", ".join(f"{reached[name]:.3f} ({STRATEGIES[name]})" for name in STRATEGIES if name in reached)
         claim = claimed_extension.get(model)
-        report = "" if claim is None else f"; the report claims {claim:.3f}"
+        report = "" if claim is None else f", and the report claims {claim:.3f}"
         lines.append(
-            f"**{model}** on {gpu}, batch {batch_size}, at a slowdown of at most {claimed_slowdown:g}: {text}; "
-            f"memory floor {floor[key]:.3f}{report}."
+            f"**{model}** on {gpu}, batch size {batch_size}, within a slowdown of {claimed_slowdown:g}: {text}. "
+            f"The memory floor is {floor[key]:.3f}{report}."
         )
     return "\n".join(f"* {line}" for line in lines)
 
@@ -124,32 +123,33 @@ def _above_floor(gains: pd.DataFrame, floor: pd.Series) -> list[str]:
     """In how many configurations time buys more than memory alone, by limit and strategy, and why it can."""
     more = above_floor(gains, floor)
     if not more.any(axis=None):
-        return ["Within none of these limits any strategy gains more than by memory alone."]
+        return ["Within these limits, no strategy gains more than by memory alone."]
     counts = more.groupby("strategy").sum()
     labels = {name: label for name, label in STRATEGIES.items() if name in counts.index}
-    told = [
+    counted = [
         f"within {limit:g}: {', '.join(f'{counts.loc[name, limit]} ({label})' for name, label in labels.items())}"
         for limit in more
     ]
     batches = more.index[more.any(axis=1)].get_level_values("batch_size")
     return [
-        f"Configurations of {len(floor)} that gain more with time than by memory alone, {'; '.join(told)}. Their "
-        f"batches are of {batches.min()} to {batches.max()}. The memory floor keeps every expert that nearly all "
-        "steps need, which in large batches is nearly every one; a step within a limit may miss a few and fetch them."
+        f"Of {len(floor)} configurations, these numbers gain more within a limit of slowdown than by memory alone: "
+        f"{'; '.join(counted)}. Their batch sizes are {batches.min()} to {batches.max()}. The memory floor keeps "
+        "enough experts for nearly all steps, which in large batches is nearly every expert. A step within a limit may "
+        "miss a few of them and fetch them."
     ]
 
 
 def _of_all(gained: pd.Series, limit: float) -> str:
     by_strategy = dict(list(gained.groupby("strategy")))
-    told = "; ".join(
+    described = "; ".join(
         f"{label} {by_strategy[name].median():.3f} ({geometric_mean(by_strategy[name]):.3f}), "
-        f"{(by_strategy[name] >= 1.01).mean():.0%} gain a hundredth or more"
+        f"{(by_strategy[name] >= 1.01).mean():.0%} gain at least 1 %"
         for name, label in STRATEGIES.items()
         if name in by_strategy
     )
     return (
-        f"Within a slowdown of **{limit:g}** a context is so many times as long, median (geometric mean) of "
-        f"{gained.index.droplevel('strategy').nunique()} configurations: {told}."
+        f"Within a slowdown of **{limit:g}**, the median KV extension (geometric mean in brackets) over "
+        f"{gained.index.droplevel('strategy').nunique()} configurations is: {described}."
     )
 
 
@@ -302,7 +302,7 @@ def _label(ax: Axes, style: Style, *, small: bool) -> None:
 
 
 def _place_of(slowdown: np.ndarray) -> np.ndarray:
-    """Where a slowdown lies on the axis: nearly linear in the time lost, then logarithmic."""
+    """Return the position of a slowdown on the axis: nearly linear in the lost time, then logarithmic."""
     return np.log1p((np.maximum(slowdown, 1) - 1) / NEAR_ONE)
 
 

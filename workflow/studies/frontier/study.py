@@ -1,4 +1,4 @@
-"""What the study of KV extension against slowdown declares of itself."""
+"""The declaration of the study of KV extension against slowdown."""
 
 from typing import Annotated
 
@@ -21,34 +21,35 @@ from prophet_moe.tables import GPU, MODEL, Table, flag, integer, interval, numbe
 
 
 class FrontierSettings(StudySettings):
-    """The replay of every model with fewer and fewer experts on the GPU."""
+    """The simulation of every model with fewer and fewer resident experts."""
 
     named_models = ("models",)
 
     models: Names = ["Switch-Large-128", "DeepSeek-MoE-16B", "Qwen1.5-MoE-A2.7B", "Switch-Base-128"]
-    """Models that have a panel of their own."""
+    """Models that have a panel of their own in the figure."""
     traces: list[str] = ["small-12x128-top1", "small-6x8-top2"]
-    """Recorded traces that are replayed for models of their own E and k; all other models are replayed on calibrated
-    routing (resources/routing/). small-6x64-top8 lacks the locality of the models that it could stand for."""
+    """Recorded traces that are proxies for models of the same E and k. All other models are simulated on calibrated
+    routing (resources/routing/). small-6x64-top8 is not a proxy, because it lacks the locality of these models."""
     predictor: str = "gpt-oss-20b-decode"
-    """Trace whose predictor's power to tell chosen experts from others is carried over to calibrated routing."""
+    """Trace with a trained predictor. How well its scores separate chosen experts from others is measured, and
+    predictions on calibrated routing separate them as well."""
     shares: list[Share] = Field(default=[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.9375, 0.96875], min_length=1)
-    """Shares of each layer's experts that are simulated, besides all of them; limits of slowdown are interpolated
-    between them. A share of fewer than k experts or of all of them is left out."""
+    """Shares of each layer's experts that are resident in the simulations. All experts resident is always simulated.
+    Slowdowns between these shares are interpolated. A share of fewer than k experts, or of all, is left out."""
     samples: int = Field(default=4, gt=1, le=MOST_SAMPLES)
-    """Samples of sequences that are replayed: intervals come from their spread."""
+    """Number of samples of sequences. Intervals are computed from their spread."""
     sequences: int = Field(default=32, gt=0, le=MOST_SEQUENCES)
-    """Sequences of each; larger batches take as many as they are."""
+    """Sequences of one sample. A batch larger than this uses as many sequences as the batch."""
     largest_batch: int = Field(default=64, gt=0, le=1024)
-    """The largest of `batch_sizes` that is replayed: time and memory of a replay grow with the batch."""
+    """Largest of `batch_sizes` that is simulated. Time and memory of a simulation grow with the batch."""
     tokens: int = Field(default=128, gt=0, le=MOST_TOKENS)
     """Decoded tokens of each sequence."""
     layers: int = Field(default=6, gt=0, le=LARGEST_LAYERS)
-    """MoE layers of calibrated routing; a layer takes as long whatever their number."""
+    """MoE layers of calibrated routing. The time of one layer does not depend on their number."""
     slowdown_limits: list[Annotated[float, Field(ge=1, le=LARGEST_RATIO)]] = Field(
         default=[1.05, 1.2, 2.0], min_length=1
     )
-    """Limits of slowdown, at least 1, for which the context gained is stated."""
+    """Limits of slowdown, at least 1, for which table 11 gives the context gained."""
 
     @model_validator(mode="after")
     def _samples_are_bounded(self) -> "FrontierSettings":
@@ -86,7 +87,7 @@ FIGURE = Figure("frontier", 7.0, 3.0)
 
 STUDY = Study(
     id="frontier",
-    question="How much longer may a context be, if a decode step may take at most so many times as long?",
+    question="How much longer can a context be within a limit of the slowdown of a decode step?",
     settings=FrontierSettings,
     tables=(FRONTIER, CONTEXT_GAINED),
     figures=(FIGURE,),

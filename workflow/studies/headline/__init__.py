@@ -1,1 +1,1 @@
-"""What becomes of the headline under other rules for the resident experts and other assumptions?"""
+"""How does the headline result change with the rule for resident experts and with other assumptions?"""

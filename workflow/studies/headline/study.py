@@ -1,4 +1,4 @@
-"""What the study of the headline under other assumptions declares of itself."""
+"""The declaration of the study of the headline result under other assumptions."""
 
 from typing import Annotated
 
@@ -10,14 +10,14 @@ from prophet_moe.tables import Table, flag, integer, number, text
 
 
 class HeadlineSettings(StudySettings):
-    """Assumptions of the default scenario under which the headline is computed again, one changed at a time."""
+    """Other assumptions under which the headline result is computed again, one changed at a time."""
 
     runtime_reserve_mib: list[Annotated[float, Field(ge=0, le=LARGEST_MIB)]] = [0, 1024, 2048, 3072]
-    """MiB of CUDA context and allocator slack."""
+    """Values of the memory for the CUDA context and allocator slack, MiB."""
     usable_memory_share: list[Share] = [0.9, 1.0]
-    """Of the device memory."""
+    """Values of the share of the device memory that an engine may use."""
     prefill_chunk_tokens: list[Annotated[int, Field(gt=0, le=LARGEST_CONTEXT)]] = [512, 2048, 8192]
-    """Tokens of one prefill chunk."""
+    """Values of the tokens of one prefill chunk."""
 
 
 SUMMARY = (
@@ -60,7 +60,7 @@ SENSITIVITY = Table(
 
 STUDY = Study(
     id="headline",
-    question="What becomes of the headline under other rules for the resident experts and other assumptions?",
+    question="How does the headline result change with the rule for resident experts and with other assumptions?",
     settings=HeadlineSettings,
     tables=(RULES, SENSITIVITY),
     minutes=0.7,

@@ -1,4 +1,4 @@
-"""What becomes of the headline under other rules for the resident experts and other assumptions?
+"""How does the headline result change with the rule for resident experts and with other assumptions?
 
 REQUIRED INPUTS: models, GPUs, the fitted routing. OUTPUTS: tables/data/resident_rules.csv, headline_sensitivity.csv.
 """
@@ -9,7 +9,7 @@ offer(HEADLINE)
 
 
 rule resident_rules:
-    """Set rules for the resident experts beside each other."""
+    """Compare rules for the number of resident experts."""
     input:
         code=code("workflow/studies/headline/resident_rules.py"),
         gpus=GPU_FILE,

@@ -1,1 +1,1 @@
-"""How much longer may a context be, if every expert that Prophet keeps were there in time?"""
+"""How much longer can a context be by memory alone, if every expert is always there in time?"""

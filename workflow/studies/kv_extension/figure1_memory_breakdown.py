@@ -58,34 +58,36 @@ def headline(rows: pd.DataFrame, batch_size: int) -> str:
 
 
 def findings(record: pd.DataFrame, *, models: list[str], gpu: str, batch_size: int) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     rows = selection(record, models=models, gpu=gpu, batch_size=batch_size)
     device = rows["gpu_memory_gb"].iloc[0]
     experts = rows.dropna(subset=["prophet_expert_gb"]).sort_values("expert_savings_pct", kind="stable")
     totals = rows.dropna(subset=["prophet_total_gb"])
     lines = []
     if len(experts):
-        lines.append(f"At batch size {batch_size}, the most leaves the GPU for {_one_model(experts.iloc[-1])}.")
-        lines.append(f"The least leaves for {_one_model(experts.iloc[0])}.")
+        lines.append(f"At batch size {batch_size}, expert savings are largest for {_one_model(experts.iloc[-1])}.")
+        lines.append(f"They are smallest for {_one_model(experts.iloc[0])}.")
     lines.append(
-        f"One {gpu} has {gigabytes(device)} GB. Of the totals, {(totals['baseline_total_gb'] <= device).sum()} of "
-        f"{len(totals)} are within it with the baseline and {(totals['prophet_total_gb'] <= device).sum()} of "
-        f"{len(totals)} with Prophet."
+        f"One {gpu} has {gigabytes(device)} GB. The total memory is within it for "
+        f"{(totals['baseline_total_gb'] <= device).sum()} of {len(totals)} models with the baseline, and for "
+        f"{(totals['prophet_total_gb'] <= device).sum()} of {len(totals)} models with Prophet."
     )
     for side, name in (("baseline", "the baseline"), ("prophet", "Prophet")):
         shorter = totals[(totals[f"{side}_total_gb"] > device) & totals[f"{side}_fits"]]["model"]
         if len(shorter):
-            lines.append(f"With a shorter context than S, {name} also fits {', '.join(shorter)}.")
+            lines.append(f"With a context shorter than S, {name} also fits for {', '.join(shorter)}.")
     unknown = rows[rows["prophet_total_gb"].isna()]["model"].tolist()
     if unknown:
-        lines.append(f"The total memory of {', '.join(unknown)} is unknown here; its bars are of experts alone.")
+        lines.append(
+            f"The total memory of {', '.join(unknown)} is unknown in this scenario, so their bars show only experts."
+        )
     return "\n".join(f"* {line}" for line in lines)
 
 
 def _one_model(row: pd.Series) -> str:
     return (
-        f"**{row['model']}**: {gigabytes(row['prophet_expert_gb'])} of {gigabytes(row['baseline_expert_gb'])} GB of "
-        f"routed experts stay, {row['expert_savings_pct']:.1f} % leave"
+        f"**{row['model']}**: {row['expert_savings_pct']:.1f} % of the memory of routed experts leaves the GPU, and "
+        f"{gigabytes(row['prophet_expert_gb'])} of {gigabytes(row['baseline_expert_gb'])} GB stay"
     )
 
 
@@ -158,7 +160,7 @@ def _print_heads(ax: Axes, style: Style) -> None:
 
 
 def _part_look(name: str, style: Style) -> dict[str, object]:
-    """Experts dark, the KV cache hatched, the rest pale: told apart without colour."""
+    """Draw experts dark, the KV cache hatched and the rest pale, so that they differ without colour."""
     look = {"edgecolor": "white", "linewidth": 0.6}
     faces = {"rest": style.colours.baseline, "kv": style.colours.grid, "expert": style.colours.prophet}
     hatched = {"hatch": "//////", "edgecolor": style.colours.baseline} if name == "kv" else {}

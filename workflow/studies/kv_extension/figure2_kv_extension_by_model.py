@@ -75,40 +75,37 @@ def headline(record: pd.DataFrame, gained: pd.DataFrame, claimed_slowdown: float
 def findings(
     record: pd.DataFrame, *, zero_fill: bool, gained: pd.DataFrame | None = None, claimed_slowdown: float = 1
 ) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record and, if given, from table 11."""
+    """Describe in Markdown what the figure shows; every number is computed from the record and table 11."""
     models = selection(record, zero_fill=zero_fill, gained=gained)
     fit, never = models[models["fitting"] > 0], models[models["fitting"] == 0]
     over = "all rows, with 0 where the baseline does not fit" if zero_fill else "the rows where the baseline fits"
     lines = [
         f"The baseline fits in at least one row for {len(fit)} of {len(models)} models. Means are over {over}. "
-        "The bars are the memory floor: what would be gained if every expert were there in time."
+        "The bars are the memory floor: the KV extension if every expert were there in time."
     ]
     if len(fit):
-        lines += [f"Largest mean floor: {_one_mean(fit.iloc[0])}.", f"Smallest: {_one_mean(fit.iloc[-1])}."]
+        lines += [f"Largest mean floor: {_one_mean(fit.iloc[0])}.", f"Smallest mean floor: {_one_mean(fit.iloc[-1])}."]
         lines.append(
-            f"{fit['native'].sum()} of the {fit['fitting'].sum()} rows whose baseline fits gain anything within the "
+            f"{fit['native'].sum()} of the {fit['fitting'].sum()} rows whose baseline fits gain context within the "
             "model's native context."
         )
     if _priced(models):
         lines += _prices(fit, limits_of(gained), nearest_limit(gained, claimed_slowdown))
     if len(never):
         best, most = never["alone"].idxmax(), never["alone"].max()
-        line = (
-            f"The baseline of {len(never)} models never fits: they have no factor, for want of a context to divide by. "
-        )
+        line = f"The baseline of {len(never)} models never fits, so their factor is undefined. "
         if most:
-            line += f"Prophet makes {(never['alone'] > 0).sum()} of them fit in some rows, most often **{best}** "
+            line += f"Prophet fits for {(never['alone'] > 0).sum()} of them in some rows, most often for **{best}** "
             line += f"({most} of {never.loc[best, 'rows']})."
         else:
-            line += "Prophet fits none of them either."
+            line += "Prophet fits for none of them either."
         lines.append(line)
     return "\n".join(f"* {line}" for line in lines)
 
 
 def _one_mean(model: pd.Series) -> str:
-    return (
-        f"**{model.name}**, {model['factor']:.2f}× (the baseline fits in {model['fitting']:.0f} of {model['rows']:.0f})"
-    )
+    fitting = f"the baseline fits in {model['fitting']:.0f} of {model['rows']:.0f} rows"
+    return f"**{model.name}**, {model['factor']:.2f}× ({fitting})"
 
 
 def _priced(models: pd.DataFrame) -> bool:
@@ -117,18 +114,19 @@ def _priced(models: pd.DataFrame) -> bool:
 
 
 def _prices(fit: pd.DataFrame, limits: list[float], marked: float) -> list[str]:
-    """What is gained within a limit of slowdown, beside the floor, a sentence per model that is in table 11."""
+    """Describe the extension within limits of slowdown and the floor, for each model that is in table 11."""
     lines = []
     for name, model in fit.iterrows():
-        told = []
+        extensions = []
         for strategy, label in STRATEGIES.items():
             at, low, high = (model[f"mean_{strategy}_at_{limit:g}x"] for limit in (marked, limits[0], limits[-1]))
             if pd.notna(at):
-                told.append(f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)")
-        if told:
+                extensions.append(f"{at:.2f}× ({label}; {low:.2f}× to {high:.2f}×)")
+        if extensions:
             lines.append(
-                f"**{name}**: memory floor {model['factor']:.2f}×; within {marked:g}× the time {', '.join(told)}. "
-                f"In brackets: within {limits[0]:g}× to within {limits[-1]:g}× the time."
+                f"**{name}**: the memory floor is {model['factor']:.2f}×. Within {marked:g}× the time, the extension "
+                f"is {', '.join(extensions)}. The ranges in brackets are within {limits[0]:g}× and {limits[-1]:g}× the "
+                "time."
             )
     return lines
 
@@ -274,7 +272,7 @@ def _name(ax: Axes, names: pd.Index, size_pt: float) -> None:
 
 
 def _print_columns(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
-    """Print beside the rows: mean expert savings, rows in which the baseline fits, and gains within native context."""
+    """Print next to the rows: mean expert savings, rows in which the baseline fits, and gains within native context."""
     for place, row in enumerate(rows.itertuples()):
         native = str(row.native) if row.fitting else "–"
         cells = (f"{row.savings:.0f} %", f"{row.fitting}/{row.rows}", native)

@@ -27,7 +27,7 @@ def selection(record: pd.DataFrame, *, models: list[str], gpu: str) -> pd.DataFr
 
 
 def findings(record: pd.DataFrame, *, models: list[str], gpu: str) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     factors = selection(record, models=models, gpu=gpu)
     lines = []
     for model in factors:
@@ -40,7 +40,7 @@ def findings(record: pd.DataFrame, *, models: list[str], gpu: str) -> str:
         )
         losing = drawn[drawn < 1]
         if len(losing):
-            text += f"; below 1, down to {losing.min():.4f}×, at B = {', '.join(map(str, losing.index))}"
+            text += f". It is below 1 at B = {', '.join(map(str, losing.index))}, with a minimum of {losing.min():.4f}×"
         lines.append(f"{text}.")
     return "\n".join(f"* {line}" for line in lines)
 
@@ -116,7 +116,7 @@ def _draw_lines(ax: Axes, factors: pd.DataFrame, looks: dict[str, dict[str, str]
 def _label_lines(
     figure: Figure, ax: Axes, factors: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style
 ) -> None:
-    """Name each line beside its last point, the names spread so that none overlap."""
+    """Name each line next to its last point, with the names spread so that none overlap."""
     figure.draw_without_rendering()
     height_pt = ax.get_window_extent().height * 72 / figure.dpi
     gap = NAME_SPACING * style.font_size_pt / height_pt

@@ -37,20 +37,20 @@ def _few_experts_first(row: tuple[str, int, int]) -> tuple[int, int, str]:
 
 
 def findings(record: pd.DataFrame, *, models: list[str], gpu: str) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     savings, fits = selection(record, models=models, gpu=gpu)
     first, last = savings.columns[0], savings.columns[-1]
     best, worst = savings[last].idxmax(), savings[last].idxmin()
     saturated = sorted(model for model, _, _ in savings.index[savings[last] < 1])
     lines = [
         f"Prophet saves {_span(savings[first])} of expert memory at B = {first}, {_span(savings[last])} at B = {last}.",
-        f"Savings last longest for {_described(best)}: {savings.loc[best, last]:.0f} % at B = {last}. "
-        f"They are least there for {_described(worst)}: {savings.loc[worst, last]:.0f} %.",
-        f"{fits.to_numpy(bool).sum()} of {fits.size} cells fit on one {gpu} with Prophet. The others save memory, but "
-        "not enough to serve the model from this GPU.",
+        f"At B = {last}, savings are largest for {_described(best)}: {savings.loc[best, last]:.0f} %. "
+        f"They are smallest for {_described(worst)}: {savings.loc[worst, last]:.0f} %.",
+        f"{fits.to_numpy(bool).sum()} of {fits.size} cells fit on one {gpu} with Prophet. In the other cells, Prophet "
+        "saves memory, but not enough to serve the model from this GPU.",
     ]
     if saturated:
-        lines.append(f"Below 1 % at B = {last}: {', '.join(saturated)}.")
+        lines.append(f"Savings are below 1 % at B = {last} for {', '.join(saturated)}.")
     return "\n".join(f"* {line}" for line in lines)
 
 

@@ -15,7 +15,7 @@ NEVER = "baseline never fits"
 ROW_IN, AROUND_IN = 0.15, 0.75
 """Height of a model's row, and of what stands around the rows, inches."""
 ROOM = 1.18
-"""Factor by which an axis goes on beyond its largest value, for the number printed there."""
+"""Factor by which an axis continues beyond its largest value, for the number printed there."""
 
 
 def selection(record: pd.DataFrame, *, zero_fill: bool) -> pd.DataFrame:
@@ -76,14 +76,14 @@ def widest_group(models: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
-    """Say in Markdown what the figure shows; every number is computed from the record."""
+    """Describe in Markdown what the figure shows; every number is computed from the record."""
     models = selection(record, zero_fill=zero_fill)
     means, ranks, alike = group_means(models), rank_correlations(models), widest_group(models)
     never = models[models["factor"].isna()]
     lines = []
     if len(means):
         groups = [f"{group.factor:.2f}× ({_members(group)})" for group in means.itertuples()]
-        lines.append(f"Panel (a), group means from few to many experts: {'; '.join(groups)}.")
+        lines.append(f"Panel (a): the mean factors of groups, from few to many experts, are {'; '.join(groups)}.")
     if len(never):
         counts = ", ".join(map(str, sorted(never["experts"].unique())))
         lines.append(f"{len(never)} of {len(models)} models have no factor: their baseline never fits (E = {counts}).")
@@ -92,8 +92,8 @@ def findings(record: pd.DataFrame, *, zero_fill: bool) -> str:
     if alike is not None:
         most, least = (alike.loc[getattr(alike["dedup"], end)()] for end in ("idxmax", "idxmin"))
         lines.append(
-            f"Top-k matters as well as E: of {most['experts']} experts each, {_described(most)} has a dedup factor of "
-            f"{most['dedup']:.1f}, {_described(least)} of {least['dedup']:.1f}."
+            f"Top-k matters as well as E: with {most['experts']} experts each, {_described(most)} has a dedup factor "
+            f"of {most['dedup']:.1f}, and {_described(least)} has one of {least['dedup']:.1f}."
         )
     if ranks:
         lines.append(
@@ -170,7 +170,7 @@ def _never_look(style: Style) -> dict[str, object]:
 
 
 def _draw_values(ax: Axes, values: pd.Series, style: Style) -> None:
-    """A stem from 1, where nothing is gained, to each value, which is printed beside its mark."""
+    """A stem from 1, where nothing is gained, to each value, which is printed next to its mark."""
     known = values.dropna()
     ax.hlines(known.index, 1, known, color=style.colours.prophet, linewidth=1.4)
     ax.plot(known, known.index, "o", color=style.colours.prophet, markersize=4.5)

@@ -1,4 +1,4 @@
-"""What the study of KV extension by memory alone declares of itself: figures 1 to 5 and tables 1 to 4."""
+"""The declaration of the study of KV extension by memory alone: figures 1 to 5 and tables 1 to 4."""
 
 from dataclasses import replace
 
@@ -21,9 +21,9 @@ class KvExtensionSettings(StudySettings):
         "Switch-Base-128",
         "Snowflake-Arctic-480B",
     ]
-    """Models of figure 1, memory by component."""
+    """Models of figure 1, which shows memory by component."""
     figure3_models: Names = ["Switch-Base-128", "Qwen1.5-MoE-A2.7B", "DeepSeek-MoE-16B", "OLMoE-1B-7B"]
-    """Models of figure 3, KV extension against batch size."""
+    """Models of figure 3, which shows KV extension against batch size."""
     figure4_models: Names = [
         "Mixtral-8x7B",
         "DeepSeek-MoE-16B",
@@ -34,7 +34,7 @@ class KvExtensionSettings(StudySettings):
         "Qwen1.5-MoE-A2.7B",
         "Snowflake-Arctic-480B",
     ]
-    """Models of figure 4, savings by batch size."""
+    """Models of figure 4, which shows expert savings by batch size."""
 
 
 EXPERTS = integer("num_experts", "", "Routed experts per MoE layer, E.")
@@ -177,7 +177,7 @@ FIGURE5 = Figure("figure5_expert_count_analysis", 7.0, 3.2, by_scenario=True)
 
 STUDY = Study(
     id="kv_extension",
-    question="How much longer may a context be, if every expert that Prophet keeps were there in time?",
+    question="How much longer can a context be by memory alone, if every expert is always there in time?",
     settings=KvExtensionSettings,
     tables=TABLES,
     extended=EXTENDED,

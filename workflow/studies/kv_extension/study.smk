@@ -1,4 +1,4 @@
-"""How much longer may a context be, if every expert that Prophet keeps were there in time? Tables 1-4, figures 1-5.
+"""How much longer can a context be by memory alone, if every expert is always there in time?
 
 REQUIRED INPUTS: the record and the grid of every scenario; table 11, where time was simulated. OUTPUTS: tables/table1
 to table4, tables/extended/, figures/figure1 to figure5, for every scenario.

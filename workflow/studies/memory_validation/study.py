@@ -1,4 +1,4 @@
-"""What the validation of predicted memory declares of itself."""
+"""The declaration of the study that validates predicted memory."""
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Study

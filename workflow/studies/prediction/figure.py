@@ -1,4 +1,4 @@
-"""How well Prophet's predictor finds the experts to come, beside predictors that only count."""
+"""How well Prophet's predictor predicts the next experts, compared with predictors that only count."""
 
 import numpy as np
 import pandas as pd
@@ -40,22 +40,22 @@ def gain(scores: pd.DataFrame, trace: str, lookahead: int) -> pd.Series:
 
 
 def findings(scores: pd.DataFrame, *, traces: list[str]) -> str:
-    """Say in Markdown what the scores of predictors show; every number is computed from them."""
+    """Describe in Markdown what the scores of predictors show; every number is computed from them."""
     lines = []
     for trace in traces:
         found, more = recall(scores, trace, 1), gain(scores, trace, 1)
         text = (
-            f"* **{trace}**: one layer ahead Prophet's first k contain {found[PROPHET]:.3f} of the experts, "
-            f"{100 * more.value:.1f} points [{100 * more.low:.1f}, {100 * more.high:.1f}] more than the best predictor "
-            f"that only counts ({PREDICTORS[more.against]}, {found[more.against]:.3f}) and "
-            f"{100 * (found[PROPHET] - found['naive_bayes_all_inputs']):.1f} more than naive Bayes on the same inputs; "
-            f"three layers ahead {recall(scores, trace, 3)[PROPHET]:.3f}"
+            f"* **{trace}**: one layer ahead, Prophet has a recall@k of {found[PROPHET]:.3f}. This is "
+            f"{100 * more.value:.1f} points [{100 * more.low:.1f}, {100 * more.high:.1f}] more than the best counting "
+            f"predictor ({PREDICTORS[more.against]}, {found[more.against]:.3f}), and "
+            f"{100 * (found[PROPHET] - found['naive_bayes_all_inputs']):.1f} points more than naive Bayes on the same "
+            f"inputs. Three layers ahead, its recall@k is {recall(scores, trace, 3)[PROPHET]:.3f}"
         )
         sampled = recall(scores, trace, 1, "router_inputs")
         if "gate_input" in sampled:
             text += (
-                f". The next router applied to this layer's router input finds {sampled['gate_input']:.3f} "
-                f"(Prophet on the same tokens {sampled[PROPHET]:.3f})"
+                f". The next layer's router, applied to this layer's router input, has a recall@k of "
+                f"{sampled['gate_input']:.3f} (Prophet on the same tokens: {sampled[PROPHET]:.3f})"
             )
         lines.append(f"{text}.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What the study of predictors declares of itself."""
+"""The declaration of the study of predictors."""
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study

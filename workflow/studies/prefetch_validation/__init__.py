@@ -1,1 +1,1 @@
-"""Does the simulated decode loop with prefetches take as long as GPUs were measured to take?"""
+"""Does a simulated decode loop with prefetching take as long as on a measured GPU?"""

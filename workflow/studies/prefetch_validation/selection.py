@@ -1,4 +1,4 @@
-"""Which measurements of the decode loop can be replayed here, and which files they need."""
+"""Measurements of the decode loop that can be simulated, and the files that they need."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def replayed_files(plan: Plan) -> list[Path]:
 
 
 def missing(plan: Plan) -> list[Path]:
-    """Return those of them that are not there."""
+    """Return the files of the plan that are missing."""
     return [path for path in replayed_files(plan) if not path.exists()]
 
 
@@ -35,16 +35,16 @@ def notes(plan: Plan, plans: Mapping[str, Plan], gpus: Sequence[str], folder: Pa
     replayable = [name for name, own in plans.items() if not missing(own)]
     if names := [name for name in gpus if name not in replayable]:
         lines.append(
-            f"note: no simulated time was compared with measurements on {', '.join(names)}; on a machine with the GPU: "
-            f"python -m prophet_moe.collect prefetch --out {folder}/NAME"
+            f"note: no simulated time was compared with measurements on {', '.join(names)}. "
+            f"To measure on a machine with the GPU: python -m prophet_moe.collect prefetch --out {folder}/NAME"
         )
-    left_out = "left out of tables/data/prefetch_validation.csv"
+    table = "tables/data/prefetch_validation.csv"
     lines += [
-        f"note: {missing(own)[0]} is not there, what was measured on {name} is {left_out}"
+        f"note: {missing(own)[0]} is missing, so {table} leaves out the measurement on {name}"
         for name, own in plans.items()
         if missing(own)
     ]
     if missing(plan):
         both = "tables/data/prefetch_validation.csv and tables/table12_simulated_and_measured.csv"
-        lines.append(f"note: {missing(plan)[0]} is not there, {both} are left out")
+        lines.append(f"note: {missing(plan)[0]} is missing, so {both} are not built")
     return lines

@@ -1,4 +1,4 @@
-"""What the validation of simulated prefetching declares of itself."""
+"""The declaration of the study that validates simulated prefetching."""
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Study
@@ -63,7 +63,7 @@ SUMMARY = Table(
 
 STUDY = Study(
     id="prefetch_validation",
-    question="Does the simulated decode loop with prefetches take as long as GPUs were measured to take?",
+    question="Does a simulated decode loop with prefetching take as long as on a measured GPU?",
     settings=PrefetchValidationSettings,
     tables=(VALIDATION, SUMMARY),
     minutes=0.2,

@@ -1,4 +1,4 @@
-"""Does the simulated decode loop with prefetches take as long as GPUs were measured to take?
+"""Does a simulated decode loop with prefetching take as long as on a measured GPU?
 
 REQUIRED INPUTS: config/measurements/prefetch.yaml, the traces and predictors that it names; resources/prefetch/, where
 a GPU was measured. OUTPUTS: tables/data/prefetch_validation.csv, tables/table12_simulated_and_measured.csv.
@@ -35,7 +35,7 @@ NOTES.append(prefetch_notes)
 
 
 rule prefetch_validation:
-    """Set the simulated decode loop with prefetches beside what GPUs were measured to take for it."""
+    """Compare the simulated decode loop with prefetching with measurements on GPUs."""
     input:
         code=code("workflow/studies/prefetch_validation/compute.py"),
         plan=PREFETCH_PLAN_FILE,

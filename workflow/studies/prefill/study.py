@@ -1,4 +1,4 @@
-"""What the study of prefill declares of itself."""
+"""The declaration of the study of prefill."""
 
 from pydantic import Field
 
@@ -8,11 +8,11 @@ from prophet_moe.tables import GPU, MODEL, Table, integer, number, text
 
 
 class PrefillSettings(StudySettings):
-    """The prefill of the contexts that the memory allows."""
+    """The prefill of the longest contexts that fit in memory."""
 
     compute_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the GPU's peak that matrix products of a prompt reach. A choice of this project, no prefill was
-    measured: PaLM 540B reached 76 % at best (arXiv 2211.05102, table 2)."""
+    """Share of the GPU's peak that the matrix products of a prompt reach. It is an assumption, because no prefill was
+    measured. PaLM 540B reached 76 % at best (arXiv 2211.05102, table 2)."""
 
 
 PREFILL = Table(

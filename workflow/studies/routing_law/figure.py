@@ -1,4 +1,4 @@
-"""How many experts a batch needs, measured, beside the laws that were proposed for it."""
+"""How many experts a batch needs: measured values and the laws that were proposed for them."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def errors(residuals: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(residuals: pd.DataFrame, *, traces: list[str]) -> str:
-    """Say in Markdown what the fits show; every number is computed from the residuals."""
+    """Describe in Markdown what the fits show; every number is computed from the residuals."""
     error = errors(residuals).set_index(["trace", "batching", "law"])["error_pct"]
     lines = []
     for trace in traces:
@@ -42,9 +42,9 @@ def findings(residuals: pd.DataFrame, *, traces: list[str]) -> str:
             f"{label} {error[trace, SERVING, law]:.1f} %" for law, label in LAW_NAMES.items() if law != "empirical"
         )
         lines.append(
-            f"* **{trace}**: {largest} sequences need {reported.held_out:.1f} of {reported.experts} experts, where the "
-            f"report's law says {reported.predicted:.1f} ({reported.residual_pct:+.0f} %). Error of u(B) on held-out "
-            f"sequences: {named}."
+            f"* **{trace}**: {largest} sequences need {reported.held_out:.1f} of {reported.experts} experts. The "
+            f"report's law predicts {reported.predicted:.1f} ({reported.residual_pct:+.0f} %). Errors of u(B) on "
+            f"held-out sequences: {named}."
         )
     return "\n".join(lines)
 
@@ -55,7 +55,7 @@ def headline(error: pd.DataFrame) -> str:
 
 
 def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
-    """Two panels: u(B)/k against B beside the report's law; the error of each law on held-out sequences."""
+    """Draw two panels: u(B)/k against B with the report's law; the error of each law on held-out sequences."""
     looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.size_of(FIGURE))

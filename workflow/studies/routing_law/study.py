@@ -1,4 +1,4 @@
-"""What the study of laws for u(B) declares of itself."""
+"""The declaration of the study of laws for u(B)."""
 
 from prophet_moe.routing.law_schema import BATCHING, EXPERTS, FITS, LAW, TOP_K
 from prophet_moe.settings.fields import StudySettings
@@ -7,7 +7,7 @@ from prophet_moe.tables import MODEL, TRACE, Table, ends, integer, number, text
 
 
 class RoutingLawSettings(StudySettings):
-    """Laws for the distinct experts of a batch, u(B)."""
+    """The laws for the distinct experts of a batch, u(B)."""
 
     reported_exponents: dict[str, float] = {
         "Switch-Base-128": 0.934,
@@ -15,7 +15,7 @@ class RoutingLawSettings(StudySettings):
         "DeepSeek-V3-671B": 0.935,
         "Mixtral-8x7B": 0.931,
     }
-    """Exponents of u(B) = k B^a that the report says it fitted, by model (000:871-874)."""
+    """Exponents of u(B) = k B^a by model that the report states as fitted (000:871-874)."""
 
 
 RESIDUALS = Table(

@@ -1,4 +1,4 @@
-"""What routing traces say: experts that a batch needs, whether routing is learned, and how well a cache serves it."""
+"""Statistics of routing traces: experts that a batch needs, structure of routing, and hit rates of caches."""
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def value_of(statistics: pd.DataFrame, trace: str, statistic: str, x: float | No
 
 
 def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
-    """Say in Markdown what the traces show; every number is computed from their statistics."""
+    """Describe in Markdown what the traces show; every number is computed from their statistics."""
     lines = []
     for trace in traces:
         size = {name: int(value_of(statistics, trace, name).value) for name in ("tokens", "experts", "top_k")}
@@ -45,13 +45,14 @@ def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
         lru, best = (value_of(statistics, trace, name, HALF) for name in ("lru_hit_rate", "belady_hit_rate"))
         text = (
             f"**{trace}** ({size['tokens']:,} tokens, {size['experts']} experts, top-{size['top_k']}): "
-            f"consecutive tokens share {overlap.value:.3f} of their experts (shuffled {overlap.control:.3f}); "
-            f"the layer before finds {recall.value:.3f} of them (shuffled {recall.control:.3f}); {_said(distinct)}; "
-            f"a cache of half the experts hits {lru.value:.3f} with LRU, {best.value:.3f} at best"
+            f"consecutive tokens share {overlap.value:.3f} of their experts (shuffled: {overlap.control:.3f}). "
+            f"The layer before predicts {recall.value:.3f} of them (shuffled: {recall.control:.3f}). "
+            f"{_said(distinct)}. "
+            f"A cache of half the experts has a hit rate of {lru.value:.3f} with LRU, and of {best.value:.3f} at best"
         )
         informed = over_layers(statistics, "token_information_bits")
         for row in informed[informed["trace"] == trace].itertuples():
-            text += f"; the token tells {row.value:.2f} bits about its expert (shuffled {row.control:.2f})"
+            text += f". A token has {row.value:.2f} bits of information on its expert (shuffled: {row.control:.2f})"
         lines.append(f"* {text}.")
     return "\n".join(lines)
 
@@ -59,9 +60,9 @@ def findings(statistics: pd.DataFrame, *, traces: list[str]) -> str:
 def _said(distinct: pd.Series) -> str:
     """What a batch needs, where the trace has as many sequences."""
     if np.isnan(distinct.value):
-        return f"it has fewer than {BATCH_8} sequences"
-    interval = f"[{distinct.low:.1f}, {distinct.high:.1f}]"
-    return f"{BATCH_8} sequences need {distinct.value:.1f} distinct experts {interval} (uniform {distinct.uniform:.1f})"
+        return f"The trace has fewer than {BATCH_8} sequences"
+    needed = f"{distinct.value:.1f} distinct experts [{distinct.low:.1f}, {distinct.high:.1f}]"
+    return f"{BATCH_8} sequences need {needed} (uniform: {distinct.uniform:.1f})"
 
 
 def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:

@@ -1,4 +1,4 @@
-"""What the study of routing traces declares of itself."""
+"""The declaration of the study of routing traces."""
 
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
