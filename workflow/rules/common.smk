@@ -76,9 +76,7 @@ with exit_on_user_error():
             raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), problem, advice)
     if EXPERIMENT.collect.afresh and not shutil.which(EXPERIMENT.collect.python):
         where = Sources(config, MERGED_FILES).of(("collect", "afresh"), ("collect", "python"))
-        problem = (
-            f"collect.python: got {EXPERIMENT.collect.python!r}, which is not an installed program, but collect.afresh is set"
-        )
+        problem = f"collect.python: got {EXPERIMENT.collect.python!r}, which is not an installed program, but collect.afresh is set"
         raise UserError(where, problem, "Run: make gpu; or name a Python that has PyTorch and Transformers.")
     BUILT = EXPERIMENT.built_scenarios()
     COVERED = {name: [model for model in MODELS if covers(scenario, MODELS[model])] for name, scenario in BUILT.items()}

@@ -125,7 +125,7 @@ class Experiment(StrictModel):
         for name in self.scenarios:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in RESERVED:
                 raise inconsistent(
-                    ("scenarios", name), "this name cannot be a folder beside data/; expected letters, digits and _"
+                    ("scenarios", name), "this name cannot be a folder next to data/; expected letters, digits and _"
                 )
         if self.scenario not in self.scenarios:
             known = ", ".join(self.scenarios)

@@ -196,7 +196,7 @@ def _span(values: pd.Series) -> str:
 
 
 def draw(results: pd.DataFrame, style: Style, *, traces: list[str], claimed: ReportedComparison) -> Figure:
-    """A column per trace, speedup by batch size; rows: what asking once gains, and what prediction adds to it."""
+    """Draw a column per trace, speedup by batch size; rows: the gain of deduplication, and what prediction adds."""
     found = selection(results, traces=traces)
     rows = (
         (ASKING_ONCE, "(a) Over On-Demand as described", (BASE, "prophet"), claimed.improvements),
@@ -280,7 +280,7 @@ def _draw_row(
 
 
 def _draw_strategy(ax: Axes, rows: pd.DataFrame, places: Mapping[int, float], look: dict[str, Any]) -> None:
-    """A line over batch sizes and, beside it, the geometric mean with its interval: a dash where lines have no mark."""
+    """Draw a line over batch sizes and the geometric mean with its interval, as a dash for lines without marks."""
     dash = {} if look["marker"] else {"marker": "_", "markersize": 7, "markeredgewidth": look["linewidth"]}
     for part, own in ((rows[rows["batch"] != GEOMETRIC_MEAN].sort_values("batch"), {}), (_mean(rows), dash)):
         spread = [part["speedup"] - part["low"], part["high"] - part["speedup"]]
@@ -293,7 +293,7 @@ def _mean(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _print_means(ax: Axes, means: pd.DataFrame, style: Style) -> None:
-    """Write the geometric means beside their marks, in their order, far enough apart to be read."""
+    """Write the geometric means next to their marks, in their order, far enough apart to be read."""
     if means.empty:
         return
     size = small_pt(style)

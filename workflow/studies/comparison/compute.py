@@ -1,7 +1,7 @@
-"""The three tables of report 004, measured: strategies, deduplication, and batch sizes; what it claims stands beside.
+"""The three tables of report 004, simulated: strategies, deduplication, and batch sizes, next to the report's claims.
 
 A speedup is over On-Demand in the same mode: as described (On-Demand takes the tokens of a batch one by one, as the
-report's baselines do), or deduplicated (each strategy asks once for the distinct experts of a batch, as serving engines
+report's baselines do), or deduplicated (each strategy accesses each distinct expert of a batch once, as serving engines
 do). Over several batch sizes it is the geometric mean of theirs, in which each size counts the same; the report's own
 means weigh milliseconds, so that the largest batch decides. Comparisons are paired by sample, their intervals those of
 `routing.intervals`. No p-values: the few samples that share sequences carry none, and whether an interval excludes 1
@@ -95,7 +95,7 @@ def batch_scaling(results: pd.DataFrame, claimed: ReportedComparison) -> pd.Data
 def chosen_by_others(steps: pd.DataFrame) -> pd.Series:
     """For every sample (row), the strategy (column) with the least mean step in the other samples.
 
-    So none is judged on the sample that it was chosen by. Of a single sample there is no other: it chooses itself.
+    So no strategy is evaluated on the sample that it was chosen by. A single sample has no other and chooses itself.
     """
     others = (steps.sum() - steps) / (len(steps) - 1) if len(steps) > 1 else steps
     return others.idxmin(axis=1)

@@ -19,7 +19,7 @@ COLUMNS = [field.name for field in fields(Deduplication)]
 """Of the table of batches."""
 DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
 ROOM = 2.2
-"""Factor by which the axis goes on beyond the largest batch, for the numbers that the report prints of it."""
+"""Factor by which the axis continues beyond the largest batch, for the numbers that the report prints for it."""
 DEDUPLICATION, SCALING = "the report's table of deduplication", "the report's table of batch sizes"
 """Tables of the report that have savings (004:56-62 and 72-78), as the legend calls them."""
 CLAIMS = {DEDUPLICATION: {"marker": "x"}, SCALING: {"marker": "+", "markersize": 6}}
@@ -149,7 +149,7 @@ def _claim_look(style: Style, table: str) -> dict[str, object]:
 
 
 def _print_claim(ax: Axes, told: Mapping[int, float], style: Style) -> None:
-    """Write what the report prints for its largest batch beside the end of its line."""
+    """Write the number that the report prints for its largest batch next to the end of its line."""
     if told:
         text = f"{told[max(told)]:.3f}".lstrip("0")
         place = (max(told), told[max(told)]), (4, 0), "data", "offset points"

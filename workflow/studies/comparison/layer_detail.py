@@ -23,7 +23,7 @@ TICKS = {"nbins": 6, "steps": [1, 2, 2.5, 5, 10]}
 """Round numbers, at most so many intervals: as many as fit would depend on the layout, which depends on them."""
 SHOWN = (BASE, "prophet", "belady")
 ROOM = 1.08
-"""Factor by which the axis of stalls goes on beyond the largest, so that no mark is cut."""
+"""Factor by which the axis of stalls continues beyond the largest, so that no mark is cut."""
 COLUMNS = [
     *("trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"),
     *(

@@ -36,7 +36,7 @@ def comparative_results(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row for every strategy at every batch size on every sample, and means over samples by layer.
 
-    A strategy is run as it is described and, beside it, deduplicated: a serving engine computes each expert once for
+    A strategy is run as it is described and also deduplicated: a serving engine computes each expert once for
     all tokens of a batch, whatever it does about caching. Both are reported by layer, as `deduplicated` says.
     """
     rows, by_layer = [], []

@@ -37,7 +37,7 @@ def selection(rows: pd.DataFrame, x: str) -> pd.DataFrame:
     """Speedup over On-Demand of the strategies shown: one row per trace, strategy and value of `x`.
 
     Columns: trace, strategy, x, slowdown, base (On-Demand's slowdown), speedup, low, high. The interval is that of the
-    strategy's own slowdown, which is cut at 1, where nothing waits; On-Demand's is held at its mean.
+    strategy's own slowdown, which is cut at 1, where nothing waits; On-Demand's is fixed at its mean.
     """
     base = where(rows, strategy=BASE).set_index(["trace", x])["slowdown"]
     found = rows[rows["strategy"].isin(SHOWN)].rename(columns={x: "x"}).sort_values("x", kind="stable")

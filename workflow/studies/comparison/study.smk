@@ -15,7 +15,7 @@ with exit_on_user_error():
 
 
 def replay_settings(name):
-    """What the replays of a trace depend on besides the trace, its predictor and the GPU's profile."""
+    """Parameters of the simulations of a trace, in addition to the trace, its predictor and the GPU's profile."""
     chosen = plain(settings("comparison"), exclude={"dedup_samples", "reported"})
     return {
         "name": HERE.title(name),
@@ -29,7 +29,7 @@ def replay_settings(name):
 
 
 def deduplication_settings(name):
-    """What the counts of a trace depend on besides the trace."""
+    """Parameters of the counts of a trace, in addition to the trace."""
     chosen = plain(settings("comparison"), include={"batch_sizes", "dedup_samples"})
     return {"name": HERE.title(name), "simulation": chosen}
 

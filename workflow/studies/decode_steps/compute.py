@@ -1,6 +1,6 @@
-"""Decode steps of every model on every GPU: all experts resident, and with every expert of the batch to be fetched.
+"""Decode steps of every model on every GPU: all experts resident, and every expert of the batch fetched.
 
-The two bound what any prefetch can do, whatever it predicts: the link moves a number of bytes a second.
+Both bound the effect of any prefetching, because the link moves a limited number of bytes per second.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ offer(DECODE_STEPS)
 
 
 def decode_steps_parameters(wildcards):
-    """What table 7 depends on besides the model, GPU and profile files."""
+    """Parameters of table 7, in addition to the model, GPU and profile files."""
     return as_json(
         {
             "scenario": plain(DEFAULT),

@@ -1,8 +1,8 @@
-"""What a saved gigabyte costs: KV extension against slowdown, as fewer experts stay on the GPU.
+"""The cost of saved memory: KV extension against slowdown, with fewer and fewer resident experts.
 
-Memory follows from the number of resident experts alone; hit rates, and with them time, from replaying routing with the
-times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: the simulator
-has no staging buffer beside them, and memory has one only where a scenario asks for it.
+Memory follows from the number of resident experts alone. Hit rates and times follow from simulating routing with the
+layer times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: the
+simulator has no staging buffer in addition, and memory has one only if a scenario sets it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,7 +104,7 @@ def _requests(replayed: Sequence[DecodeBatches]) -> float:
 def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
     """Return the rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
 
-    `grid` is the capacity grid at its estimate. Prophet keeps its predictor besides; all experts of an encoder stay.
+    `grid` is the capacity grid at its estimate. Prophet also keeps its predictor. All experts of an encoder stay.
     `tokens` is not cut at 0: below it, the experts do not fit.
     """
     rows = replayed.merge(grid.drop(columns="resident_experts"), on=CONFIGURATION, how="left", validate="many_to_one")

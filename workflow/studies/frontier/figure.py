@@ -1,4 +1,4 @@
-"""How much longer a context may be at most so much slowdown: the gain at each limit, beside the memory floor."""
+"""The KV extension within each limit of slowdown, next to the memory floor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from prophet_moe.settings.style import Style
 from studies.frontier.study import FIGURE
 
 COLUMNS = [*CONFIGURATION, "strategy", "resident_experts", "slowdown", "kv_extension_factor"]
-"""Those that are read of the table of points, which `capacity.frontier.frontier` makes."""
+"""Columns that are read of the table of points, which `studies.frontier.compute.frontier` makes."""
 INTERVAL = ["slowdown_low", "slowdown_high"]
 """The interval of the slowdown over sequences, drawn where the table has it."""
 MEMORY_COLUMNS = [*CONFIGURATION, "kv_extension_factor"]
-"""Of the record of capacity: those that are read."""
+"""Columns that are read of the capacity table."""
 FLOOR = "memory floor: if every expert were there in time"
 LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
 """Limits of slowdown at which lines are read, a fine grid of the axis."""
@@ -303,7 +303,7 @@ def _label(ax: Axes, style: Style, *, small: bool) -> None:
 
 
 def _place_of(slowdown: np.ndarray) -> np.ndarray:
-    """Where a slowdown lies on the axis: nearly linear in the time lost, then logarithmic."""
+    """Return the position of a slowdown on the axis: nearly linear in the lost time, then logarithmic."""
     return np.log1p((np.maximum(slowdown, 1) - 1) / NEAR_ONE)
 
 

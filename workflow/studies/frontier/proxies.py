@@ -1,4 +1,4 @@
-"""Which routing each model is replayed on: a recorded trace of its E and k, else the nearest calibrated routing."""
+"""The routing that each model is simulated on: a recorded trace of its E and k, else the nearest calibrated routing."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from prophet_moe.validation import read_json
 def proxies(
     traces: Sequence[str], here: Inventory, calibrated: Path, models: Mapping[str, ModelSpec]
 ) -> dict[str, list[str]]:
-    """Return the models that each routing stands for, by its name.
+    """Return the models that each routing is the proxy of, by its name.
 
     Of `traces`, those that are listed and have a predictor are considered; `calibrated` is the folder of fitted
     routing, which lies in the project, so that the result is the same on every machine.

@@ -1,6 +1,6 @@
 """How much longer can a context be within a limit of the slowdown of a decode step?
 
-REQUIRED INPUTS: the capacity grid; routing that stands for each model: traces with predictors, or calibrated routing.
+REQUIRED INPUTS: the capacity grid; a proxy routing of each model: traces with predictors, or calibrated routing.
 OUTPUTS: tables/data/frontier.csv, tables/table11_context_gained.csv, figures/frontier.
 """
 
@@ -21,33 +21,33 @@ wildcard_constraints:
 
 
 def proxy_trace(wildcards):
-    """The files of the trace that stands for some models, where it is one."""
+    """The files of a proxy that is a recorded trace."""
     return HERE.trace_files(wildcards.source) if wildcards.source in HERE.traces else []
 
 
 def proxy_predictor(wildcards):
-    """The files of the predictor of that trace."""
+    """The files of the predictor of such a trace."""
     return HERE.predictor_files(wildcards.source) if wildcards.source in HERE.traces else []
 
 
 def proxy_calibrated(wildcards):
-    """The file of calibrated routing, where it is no trace that stands for some models."""
+    """The file of a proxy that is calibrated routing."""
     return [] if wildcards.source in HERE.traces else [CALIBRATED_FOLDER / f"{wildcards.source}.json"]
 
 
 def proxy_discrimination(wildcards):
-    """What was measured of the predictor that foretells calibrated routing."""
+    """The measured discrimination of the predictor that is used for calibrated routing."""
     measured = HERE.result(settings("frontier").predictor, "discrimination")
     return [] if wildcards.source in HERE.traces else [measured]
 
 
 def proxied_models(wildcards):
-    """The files of the models that a routing stands for."""
+    """The files of the models that a routing is the proxy of."""
     return [MODEL_FOLDER / f"{name}.yaml" for name in PROXIES[wildcards.source]]
 
 
 def replay_frontier_parameters(wildcards):
-    """What a replay depends on besides files."""
+    """Parameters of a simulation, in addition to files."""
     return as_json(
         {
             "name": wildcards.source,
@@ -61,7 +61,7 @@ def replay_frontier_parameters(wildcards):
 
 
 def frontier_parameters(wildcards):
-    """What the memory of the frontier depends on besides the grid."""
+    """Parameters of the memory of the frontier, in addition to the grid."""
     limits = {*settings("frontier").slowdown_limits, EXPERIMENT.decode_step.claimed_slowdown}
     return as_json({"scenario": plain(DEFAULT), "slowdown_limits": sorted(limits)})
 
@@ -91,7 +91,7 @@ DRAWN["frontier"] = Drawing(path_of("frontier"), frontier_shown, frontier_record
 
 
 rule replay_frontier:
-    """Simulate each model that a routing stands for, on every GPU and for every number of resident experts."""
+    """Simulate each model whose proxy is this routing, on every GPU and for every number of resident experts."""
     input:
         code=with_strategies("workflow/studies/frontier/replay_frontier.py"),
         trace=proxy_trace,

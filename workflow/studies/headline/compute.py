@@ -1,4 +1,4 @@
-"""The headline under other rules for the resident experts, and under other assumptions."""
+"""The headline result under other rules for the resident experts, and under other assumptions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,7 +16,7 @@ from prophet_moe.settings.scenario import Quantile, Scenario
 from studies.headline.study import HeadlineSettings
 
 RULES = {"mean": "mean", "quantile 0.99": Quantile(quantile=0.99), "never_overflows": "never_overflows"}
-"""Rules for the resident experts that are set beside each other."""
+"""Rules for the resident experts that are compared."""
 
 
 def resident_rules(

@@ -1,4 +1,4 @@
-"""Set rules for the resident experts beside each other: KV extension, and how often a layer-step overflows."""
+"""Compare rules for the resident experts: KV extension, and how often a layer-step overflows."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ offer(HEADLINE)
 
 
 rule resident_rules:
-    """Set rules for the resident experts beside each other."""
+    """Compare rules for the number of resident experts."""
     input:
         code=code("workflow/studies/headline/resident_rules.py"),
         gpus=GPU_FILE,

@@ -20,7 +20,7 @@ def tables(
 ) -> dict[str, pd.DataFrame]:
     """Tables 1-4: 1 and 4 at one GPU and batch size, 2 ranked with missing extensions left out or as 0.
 
-    `gained` is table 11, where time was simulated: table 2 sets what each limit of slowdown allows beside the floor.
+    `gained` is table 11, if time was simulated. Table 2 then also has the KV extension within each limit of slowdown.
     """
     return {
         "table1": kv_extension(record, gpu, batch_size),

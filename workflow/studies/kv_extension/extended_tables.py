@@ -8,7 +8,7 @@ from studies.kv_extension.compute import tables, with_intervals
 
 
 def build(files, parameters):
-    """Write the four tables as CSV, low and high beside every column that depends on the routing."""
+    """Write the four tables as CSV, with low and high for every column that depends on the routing."""
     grid = pd.read_parquet(files.grid)
     found = {case: tables(record(grid, case=case), **parameters) for case in grid["case"].unique()}
     without = without_interval(grid)

@@ -160,7 +160,7 @@ def _print_heads(ax: Axes, style: Style) -> None:
 
 
 def _part_look(name: str, style: Style) -> dict[str, object]:
-    """Experts dark, the KV cache hatched, the rest pale: told apart without colour."""
+    """Draw experts dark, the KV cache hatched and the rest pale, so that they differ without colour."""
     look = {"edgecolor": "white", "linewidth": 0.6}
     faces = {"rest": style.colours.baseline, "kv": style.colours.grid, "expert": style.colours.prophet}
     hatched = {"hatch": "//////", "edgecolor": style.colours.baseline} if name == "kv" else {}

@@ -272,7 +272,7 @@ def _name(ax: Axes, names: pd.Index, size_pt: float) -> None:
 
 
 def _print_columns(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
-    """Print beside the rows: mean expert savings, rows in which the baseline fits, and gains within native context."""
+    """Print next to the rows: mean expert savings, rows in which the baseline fits, and gains within native context."""
     for place, row in enumerate(rows.itertuples()):
         native = str(row.native) if row.fitting else "–"
         cells = (f"{row.savings:.0f} %", f"{row.fitting}/{row.rows}", native)

@@ -116,7 +116,7 @@ def _draw_lines(ax: Axes, factors: pd.DataFrame, looks: dict[str, dict[str, str]
 def _label_lines(
     figure: Figure, ax: Axes, factors: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style
 ) -> None:
-    """Name each line beside its last point, the names spread so that none overlap."""
+    """Name each line next to its last point, with the names spread so that none overlap."""
     figure.draw_without_rendering()
     height_pt = ax.get_window_extent().height * 72 / figure.dpi
     gap = NAME_SPACING * style.font_size_pt / height_pt

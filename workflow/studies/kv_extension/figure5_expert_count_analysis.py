@@ -15,7 +15,7 @@ NEVER = "baseline never fits"
 ROW_IN, AROUND_IN = 0.15, 0.75
 """Height of a model's row, and of what stands around the rows, inches."""
 ROOM = 1.18
-"""Factor by which an axis goes on beyond its largest value, for the number printed there."""
+"""Factor by which an axis continues beyond its largest value, for the number printed there."""
 
 
 def selection(record: pd.DataFrame, *, zero_fill: bool) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def _never_look(style: Style) -> dict[str, object]:
 
 
 def _draw_values(ax: Axes, values: pd.Series, style: Style) -> None:
-    """A stem from 1, where nothing is gained, to each value, which is printed beside its mark."""
+    """A stem from 1, where nothing is gained, to each value, which is printed next to its mark."""
     known = values.dropna()
     ax.hlines(known.index, 1, known, color=style.colours.prophet, linewidth=1.4)
     ax.plot(known, known.index, "o", color=style.colours.prophet, markersize=4.5)

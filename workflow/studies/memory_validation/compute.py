@@ -1,4 +1,4 @@
-"""Predicted against measured memory: the constants of the capacity model beside what `collect memory` measured."""
+"""Predicted against measured memory: the capacity model and the measurements of `collect memory`."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -10,7 +10,7 @@ if HERE.measured_memory:
 
 
 rule memory_validation:
-    """Set predicted memory beside what was measured on a GPU."""
+    """Compare predicted memory with measurements on a GPU."""
     input:
         code=code("workflow/studies/memory_validation/compute.py"),
         models=MODEL_FILES,

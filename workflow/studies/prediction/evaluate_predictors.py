@@ -1,4 +1,4 @@
-"""Judge Prophet's predictor of one routing trace beside predictors that count."""
+"""Evaluate Prophet's predictor of one routing trace, and predictors that only count."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Measure how well the predictor of one trace tells chosen experts from others, on sequences it did not learn from."""
+"""Measure how well the predictor of one trace separates chosen experts from others, on held-out sequences."""
 
 from prophet_moe.files import write_csv
 from prophet_moe.predict.context import split

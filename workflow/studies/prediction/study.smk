@@ -21,7 +21,7 @@ DRAWN["prediction"] = Drawing(path_of("prediction"), predicted)
 
 
 rule evaluate_predictors:
-    """Score Prophet's predictor of one trace beside predictors that count, on held-out sequences."""
+    """Evaluate Prophet's predictor of one trace, and predictors that only count, on held-out sequences."""
     input:
         code=code("workflow/studies/prediction/evaluate_predictors.py"),
         files=trace_files,
@@ -43,7 +43,7 @@ rule evaluate_predictors:
 
 
 rule measure_discrimination:
-    """Measure how well the predictor of one trace tells chosen experts from others, on sequences not learned from."""
+    """Measure how well the predictor of one trace separates chosen experts from others, on held-out sequences."""
     input:
         code=code("workflow/studies/prediction/measure_discrimination.py"),
         files=trace_files,

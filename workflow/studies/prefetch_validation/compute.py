@@ -1,4 +1,4 @@
-"""Simulated against measured: the decode loop by the clock, beside what `collect prefetch` recorded of it on a GPU."""
+"""Simulated against measured times: the simulated decode loop, and what `collect prefetch` recorded on a GPU."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

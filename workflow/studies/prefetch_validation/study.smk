@@ -35,7 +35,7 @@ NOTES.append(prefetch_notes)
 
 
 rule prefetch_validation:
-    """Set the simulated decode loop with prefetches beside what GPUs were measured to take for it."""
+    """Compare the simulated decode loop with prefetching with measurements on GPUs."""
     input:
         code=code("workflow/studies/prefetch_validation/compute.py"),
         plan=PREFETCH_PLAN_FILE,

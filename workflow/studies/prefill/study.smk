@@ -9,7 +9,7 @@ offer(PREFILL)
 
 
 def prefill_parameters(wildcards):
-    """What the times of prefill depend on besides the grid, the model, GPU and profile files."""
+    """Parameters of the times of prefill, in addition to the grid, model, GPU and profile files."""
     own = {"prefill": plain(settings("prefill")), "profiles": str(PROFILE_FOLDER)}
     return as_json(own | {"scenario": plain(DEFAULT)})
 

@@ -1,4 +1,4 @@
-"""Table 5: measured exponents of u(B) beside the report's."""
+"""Table 5: measured exponents of u(B) and those of the report."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,8 +20,8 @@ def exponents(
 ) -> pd.DataFrame:
     """Table 5: exponents of k B^a, fitted to every trace; and, for models that the report names, what the law implies.
 
-    The report's exponent stands beside: its common one for the traces. Intervals: over sequences for a trace, over
-    routings of other models for a model.
+    The report's exponent is in a column of its own; for traces it is the common one. Intervals are over sequences for
+    a trace, and over the routing of other models for a model.
     """
     rows = []
     measured = fits[(fits["batching"] == BATCHING) & (fits["law"] == "power_law")]

@@ -55,7 +55,7 @@ def headline(error: pd.DataFrame) -> str:
 
 
 def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
-    """Two panels: u(B)/k against B beside the report's law; the error of each law on held-out sequences."""
+    """Draw two panels: u(B)/k against B with the report's law; the error of each law on held-out sequences."""
     looks = {trace: trace_look(style, trace) for trace in traces}
     with styled(style):
         figure = new_figure(style.size_of(FIGURE))
