@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prophet_moe.errors import UserError
 from prophet_moe.captions import captions, section
+from prophet_moe.errors import UserError
 from prophet_moe.study import load_studies
 from tests.conftest import ROOT
 from tests.unit.test_docs_pages import LINK, anchors
