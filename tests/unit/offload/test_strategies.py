@@ -221,7 +221,7 @@ def test_too_few_sequences_are_told(recorded):
 
 
 def test_process_batch_is_that_of_the_report():
-    """004:84-98; and no request is no saving, where the report's code divides by zero."""
+    """004:89-105; and no request is no saving, where the report's code divides by zero."""
     assert process_batch(0, [[3, 1], [1, 2], [1, 3]]) == ([1, 2, 3], 0.5)
     assert process_batch(7, [[5]]) == ([5], 0.0)
     assert process_batch(0, []) == ([], 0.0)
@@ -275,7 +275,7 @@ def test_deduplication_of_too_few_sequences_has_no_interval(recorded):
 
 
 def test_the_iso_cache_of_the_report():
-    """004:104-110."""
+    """004:111-116."""
     assert iso_cache(100.0, 2.5) == (16, 16, 8)
 
 

@@ -61,7 +61,7 @@ def _claims(tables: Tables, claimed_slowdown: float) -> list[tuple[str, str, tup
         (
             "The needed experts are in GPU memory",
             "99.4 % of requests",
-            ("000:60",),
+            ("000:63-69",),
             f"{_range(100 * _of(alike, 'prophet', 'hit_rate'), '.0f')} %, half of them resident, all batch sizes",
             "tables/table8_strategies.csv",
             "comparison",
@@ -77,7 +77,7 @@ def _claims(tables: Tables, claimed_slowdown: float) -> list[tuple[str, str, tup
         (
             "Intelligent caching with deduplication is faster than loading on demand",
             f"{_of(described, 'intelligent', 'claimed_speedup').iloc[0]:.2f}x",
-            ("004:36-41",),
+            ("004:30-35",),
             f"{_range(_of(described, 'intelligent', 'speedup'), '.2f')}x; if both deduplicate, "
             f"{_range(_of(alike, 'intelligent', 'speedup'), '.2f')}x",
             "figures/comparative_evaluation.pdf",
@@ -87,7 +87,7 @@ def _claims(tables: Tables, claimed_slowdown: float) -> list[tuple[str, str, tup
             f"Deduplication saves requests, {LARGEST_BATCH} sequences",
             f"{100 * savings['claimed_saving'].iloc[0]:.1f} %, elsewhere "
             f"{100 * savings['claimed_saving_in_scaling'].iloc[0]:.1f} %",
-            ("004:56-62", "004:72-78"),
+            ("004:49-55", "004:69-75"),
             f"{_range(100 * savings['request_dedup'], '.0f')} %",
             "figures/expert_deduplication.pdf",
             "comparison",

@@ -30,9 +30,9 @@ BASE = "on_demand"
 UNPREDICTED = "intelligent"
 """What Prophet is without its predictor: the same cache, prefetching by counted transitions."""
 PAPERS = ("on_demand", "pre_gated", "expertflow")
-"""What the report calls paper baselines (004:36-38)."""
+"""What the report calls paper baselines (004:30-32)."""
 OURS = ("top_k", "multi_look_ahead", "intelligent")
-"""What the report calls its own strategies (004:39-41)."""
+"""What the report calls its own strategies (004:33-35)."""
 MODES = {"as_described": ("as_described", True), "deduplicated": ("deduplicated", True)}
 """Column and value that select the runs of a mode."""
 ALL_BATCHES = "all"

@@ -1,4 +1,4 @@
-"""What a batch saves because its tokens share experts (report 004:50-64)."""
+"""What a batch saves because its tokens share experts (report 004:43-57)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def process_batch(layer_id: int, batch_expert_requests: Sequence[Sequence[int]])
     """Return the distinct experts that a layer needs for a batch, ascending, and `request_dedup`, 1 - distinct /
     requests.
 
-    `batch_expert_requests` holds what each item of the batch requests of layer `layer_id` (004:84-98). No request saves
+    `batch_expert_requests` holds what each item of the batch requests of layer `layer_id` (004:89-105). No request saves
     0.
     """
     requests = [int(expert) for item in batch_expert_requests for expert in item]

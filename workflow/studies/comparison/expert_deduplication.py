@@ -17,7 +17,7 @@ DOTTED, DASHED = (0, (1, 1.5)), (0, (3, 1.5))
 ROOM = 2.2
 """Factor by which the axis continues beyond the largest batch, for the numbers that the report prints for it."""
 DEDUPLICATION, SCALING = "the report's table of deduplication", "the report's table of batch sizes"
-"""Tables of the report that have savings (004:56-62 and 72-78), as the legend calls them."""
+"""Tables of the report that have savings (004:49-55 and 004:69-75), as the legend calls them."""
 CLAIMS = {DEDUPLICATION: {"marker": "x"}, SCALING: {"marker": "+", "markersize": 6}}
 
 

@@ -31,7 +31,7 @@ class ReportedComparison(StrictModel):
         "multi_look_ahead": 80454,
         "intelligent": 61542,
     }
-    """Mean latency by strategy, ms (004:36-41)."""
+    """Mean latency by strategy, ms (004:30-35)."""
     speedups: dict[str, float] = {
         "on_demand": 1.00,
         "pre_gated": 1.00,
@@ -40,30 +40,30 @@ class ReportedComparison(StrictModel):
         "multi_look_ahead": 0.97,
         "intelligent": 1.29,
     }
-    """Performance relative to the baseline by strategy (004:36-41)."""
+    """Performance relative to the baseline by strategy (004:30-35)."""
     improvements: dict[int, float] = {1: 1.08, 2: 1.11, 4: 1.07, 8: 1.05, 16: 1.09, 32: 1.21, 64: 1.50}
     """Speedup of the best of the report's own strategies over the mean of the papers' strategies, by batch size
-    (004:72-78)."""
+    (004:69-75)."""
     papers_ms: dict[int, float] = {1: 5213, 2: 9681, 4: 18341, 8: 35791, 16: 70312, 32: 139699, 64: 278568}
-    """Mean latency of the papers' strategies, ms, by batch size (004:72-78)."""
+    """Mean latency of the papers' strategies, ms, by batch size (004:69-75)."""
     best_ms: dict[int, float] = {1: 4840, 2: 8715, 4: 17139, 8: 33971, 16: 64663, 32: 115460, 64: 186006}
-    """Mean latency of the best of the report's own strategies, ms, by batch size (004:72-78)."""
+    """Mean latency of the best of the report's own strategies, ms, by batch size (004:69-75)."""
     savings: dict[int, float] = {1: 0.0, 2: 0.057, 4: 0.171, 8: 0.244, 16: 0.348, 32: 0.491, 64: 0.649}
-    """Share of memory and bandwidth saved by deduplication, by batch size (004:56-62)."""
+    """Share of memory and bandwidth saved by deduplication, by batch size (004:49-55)."""
     scaling_savings: dict[int, float] = {1: 0.0, 2: 0.009, 4: 0.023, 8: 0.052, 16: 0.11, 32: 0.208, 64: 0.365}
-    """Deduplication by batch size in another table of the report (004:72-78)."""
+    """Deduplication by batch size in another table of the report (004:69-75)."""
     reuse: dict[int, float] = {1: 0.0, 2: 0.281, 4: 0.438, 8: 0.508, 16: 0.637, 32: 0.768, 64: 0.876}
-    """Expert reuse factor by batch size (004:56-62)."""
+    """Expert reuse factor by batch size (004:49-55)."""
 
 
 class ComparisonSettings(StudySettings):
     """The comparison of strategies on routing traces."""
 
     batch_sizes: Batches = [1, 2, 4, 8, 16, 32, 64]
-    """Batch sizes: numbers of sequences that decode together (004:70)."""
+    """Batch sizes: numbers of sequences that decode together (004:67-75)."""
     seeds: int = Field(default=5, gt=0, le=MOST_SAMPLES)
     """Number of samples of sequences. With the report's six strategies and seven batch sizes, 5 samples give its 210
-    runs (004:8)."""
+    runs (004:7)."""
     sequences: int = Field(default=64, gt=0, le=MOST_SEQUENCES)
     """Sequences of one sample, at least the largest batch size."""
     tokens: int = Field(default=32, gt=0, le=MOST_TOKENS)
@@ -73,7 +73,7 @@ class ComparisonSettings(StudySettings):
     tenants, as the capacity model assumes. `one_tenant_at_a_time` keeps the recorded order, domain by domain."""
     dedup_samples: int = Field(default=80, gt=0, le=MOST_SAMPLES)
     """Number of batches of each size whose deduplication is counted. With seven sizes, 80 give the report's 560 runs
-    (004:8)."""
+    (004:7)."""
     capacity_share: Share = 0.5
     """Share of each layer's experts that the GPU has slots for."""
     capacity_shares: list[Share] = Field(default=[0.125, 0.25, 0.5, 0.75, 0.875, 1.0], min_length=1)
@@ -332,6 +332,6 @@ STUDY = Study(
     settings=ComparisonSettings,
     tables=(RESULTS, LAYERS, SWEEPS, DEDUPLICATION, STRATEGIES, SAVINGS, SCALING),
     figures=(EVALUATION_FIGURE, DEDUPLICATION_FIGURE, LAYER_FIGURE, SWEEP_FIGURE),
-    reports=("004:36-41", "004:56-62", "004:72-78"),
+    reports=("004:30-35", "004:49-55", "004:69-75"),
     minutes=1,
 )

@@ -15,7 +15,7 @@ class RoutingLawSettings(StudySettings):
         "DeepSeek-V3-671B": 0.935,
         "Mixtral-8x7B": 0.931,
     }
-    """Exponents of u(B) = k B^a by model that the report states as fitted (000:871-874)."""
+    """Exponents of u(B) = k B^a by model that the report states as fitted (000:870-873)."""
 
 
 RESIDUALS = Table(
@@ -86,6 +86,6 @@ STUDY = Study(
     settings=RoutingLawSettings,
     tables=(FITS, RESIDUALS, TRANSFER, VARIATION, EXPONENTS),
     figures=(FIGURE,),
-    reports=("000:73", "000:871-874"),
+    reports=("000:73", "000:870-873"),
     minutes=0.6,
 )

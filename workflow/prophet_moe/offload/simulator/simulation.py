@@ -38,11 +38,11 @@ class Hierarchy:
 
 
 ISO_CACHE_SHARES = (0.4, 0.4, 0.2)
-"""Shares of the cache that L1, L2 and L3 have (004:104-110)."""
+"""Shares of the cache that L1, L2 and L3 have (004:111-116)."""
 
 
 def iso_cache(total_mb: float, expert_mb: float, shares: Sequence[float] = ISO_CACHE_SHARES) -> tuple[int, ...]:
-    """Return the experts of each tier in report 004's iso-cache framework (004:104-110): 16, 16, 8 for 100 MB of 2.5
+    """Return the experts of each tier in report 004's iso-cache framework (004:111-116): 16, 16, 8 for 100 MB of 2.5
     MB.
     """
     return tuple(int(total_mb * share / expert_mb) for share in shares)

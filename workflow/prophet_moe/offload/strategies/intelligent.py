@@ -1,4 +1,4 @@
-"""Intelligent + Deduplication (004:154-157): each distinct expert of the batch once, caching by recency and frequency.
+"""Intelligent + Deduplication (004:147-150): each distinct expert of the batch once, caching by recency and frequency.
 
 The report says no more of its caching. Here it is LRFU (Lee et al. 2001), and the next layer is predicted from one.
 """
@@ -14,7 +14,7 @@ def plan_prefetches(batches, predictions, hierarchy):
 
 STRATEGY = Strategy(
     title="Intelligent + Deduplication",
-    source="report 004:154",
+    source="report 004:147",
     rank=6,
     prefetches=plan_prefetches,
     eviction="lrfu",

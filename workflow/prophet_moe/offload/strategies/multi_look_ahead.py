@@ -1,4 +1,4 @@
-"""Multi-Look-Ahead (004:149-152): patterns of three layers predict the experts of the next three."""
+"""Multi-Look-Ahead (004:142-145): patterns of three layers predict the experts of the next three."""
 
 from prophet_moe.offload.simulator.prefetch import LOOKAHEAD, ahead, batch_needs
 from prophet_moe.offload.strategies import Strategy
@@ -13,4 +13,4 @@ def plan_prefetches(batches, predictions, hierarchy):
     )
 
 
-STRATEGY = Strategy(title="Multi-Look-Ahead", source="report 004:149", rank=5, prefetches=plan_prefetches)
+STRATEGY = Strategy(title="Multi-Look-Ahead", source="report 004:142", rank=5, prefetches=plan_prefetches)

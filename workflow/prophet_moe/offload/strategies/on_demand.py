@@ -2,4 +2,4 @@
 
 from prophet_moe.offload.strategies import Strategy
 
-STRATEGY = Strategy(title="On-Demand (LRU)", source="report 004:36", rank=1)
+STRATEGY = Strategy(title="On-Demand (LRU)", source="report 004:30", rank=1)

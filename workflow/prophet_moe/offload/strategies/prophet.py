@@ -13,5 +13,5 @@ def plan_prefetches(batches, predictions, hierarchy):
 
 
 STRATEGY = Strategy(
-    title="Prophet", source="report 000:60", rank=7, prefetches=plan_prefetches, eviction="lrfu", deduplicated=True
+    title="Prophet", source="report 000:63-69", rank=7, prefetches=plan_prefetches, eviction="lrfu", deduplicated=True
 )

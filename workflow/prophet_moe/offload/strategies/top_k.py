@@ -1,4 +1,4 @@
-"""Top-K (004:144-147): the experts that the batch used most often of late are prefetched for the next layer."""
+"""Top-K (004:137-140): the experts that the batch used most often of late are prefetched for the next layer."""
 
 import numpy as np
 from numba import njit
@@ -38,4 +38,4 @@ def _often(starts_of, ids_of, layers, experts, window):
     return starts, ids[: starts[-1]].copy()
 
 
-STRATEGY = Strategy(title="Top-K", source="report 004:144", rank=4, prefetches=plan_prefetches)
+STRATEGY = Strategy(title="Top-K", source="report 004:137", rank=4, prefetches=plan_prefetches)
