@@ -21,8 +21,8 @@ def process_batch(layer_id: int, batch_expert_requests: Sequence[Sequence[int]])
     """Return the distinct experts that a layer needs for a batch, ascending, and `request_dedup`, 1 - distinct /
     requests.
 
-    `batch_expert_requests` holds what each item of the batch requests of layer `layer_id` (004:89-105). No request saves
-    0.
+    `batch_expert_requests` holds what each item of the batch requests of layer `layer_id` (004:89-105). Without any
+    request, the saving is 0.
     """
     requests = [int(expert) for item in batch_expert_requests for expert in item]
     unique = sorted(set(requests))
