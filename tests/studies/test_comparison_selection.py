@@ -64,17 +64,17 @@ def test_trace_of_just_enough_sequences_is_replayed():
 
 
 def test_notes_tell_why_a_trace_is_left_out(selection):
-    table = "it is left out of tables/data/comparative_results.csv"
+    table = "so tables/data/comparative_results.csv leaves it out"
     assert selection.notes() == [
-        "note: short holds 8 sequences without repetition, expected at least 16, twice studies.comparison.sequences: "
-        f"{table}; collect more, or lower that number",
-        f"note: no model is listed whose layers strange could be timed with, {table}; add it to replay.timed_as",
+        "note: short holds 8 sequences without repetition, expected at least 16, twice studies.comparison.sequences, "
+        f"{table}. Collect more sequences, or lower that number",
+        f"note: strange has no timing model, {table}. To choose one: add strange to replay.timed_as",
     ]
 
 
 def test_notes_tell_of_recorded_data_replayed_otherwise(selection):
     *_, last = Selection(selection.here, selection.timed, 16, []).notes()
-    assert last.startswith(f"note: {RECORDED} was replayed with other settings and is not available locally")
+    assert last.startswith(f"note: {RECORDED} was simulated with other settings and is not available locally")
 
 
 @pytest.mark.parametrize(

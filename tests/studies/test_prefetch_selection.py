@@ -60,7 +60,7 @@ def test_recorded_plan_that_cannot_be_read_names_its_file(tmp_path):
 
 def test_notes_tell_how_to_measure_a_gpu(plan):
     (line,) = notes(plan, {"A": plan}, ["A", "B", "C"], FOLDER)
-    assert "no simulated time was compared with measurements on B, C;" in line
+    assert "no simulated time was compared with measurements on B, C." in line
     assert line.endswith("python -m prophet_moe.collect prefetch --out resources/prefetch/NAME")
     assert notes(plan, {"A": plan}, ["A"], FOLDER) == []
 
@@ -70,5 +70,5 @@ def test_notes_tell_which_file_leaves_something_out(plan, tmp_path):
     absent.unlink()
     table = "tables/data/prefetch_validation.csv"
     _, measured, both = notes(plan, {"A": plan}, ["A"], FOLDER)
-    assert measured == f"note: {absent} is not there, what was measured on A is left out of {table}"
-    assert both == f"note: {absent} is not there, {table} and tables/table12_simulated_and_measured.csv are left out"
+    assert measured == f"note: {absent} is missing, so {table} leaves out the measurement on A"
+    assert both == f"note: {absent} is missing, so {table} and tables/table12_simulated_and_measured.csv are not built"

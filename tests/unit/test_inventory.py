@@ -190,21 +190,21 @@ def test_measured_memory_holds_gpus_outside_the_grid(here):
 def test_notes_tell_what_is_missing_and_what_follows(here):
     recorded, unknown, *rest = here.notes()
     assert recorded == (
-        "note: dataset recorded is not available locally, its recorded statistics are used; "
-        "to get it: prophet-moe data fetch recorded"
+        "note: dataset recorded is not available locally, so its recorded statistics are used. "
+        "To get it: prophet-moe data fetch recorded"
     )
-    assert unknown == "note: dataset unknown is not available locally, it is left out; to get it: ask them"
-    prefill = "holds no decode token: what is said of it is of prefill, and it is called"
-    alone = "nothing is fitted to it or replayed on it, it is in tables/data/routing_statistics.csv alone"
+    assert unknown == "note: dataset unknown is not available locally, so it is left out. To get it: ask them"
+    prefill = "holds no decode token, so its results are those of prefill and it is called"
+    alone = "No law is fitted to it and it is not simulated; only tables/data/routing_statistics.csv has it"
     assert rest[:4] == [
         f"note: prompts {prefill} prompts (prefill)",
         f"note: at-hand {prefill} at-hand (prefill)",
-        f"note: few holds 3 sequences without repetition, expected at least 4: {alone}",
-        f"note: one-text holds 5 sequences of one text, expected at least 2 texts: {alone}",
+        f"note: few holds 3 sequences without repetition, expected at least 4. {alone}",
+        f"note: one-text holds 5 sequences of one text, expected at least 2 texts. {alone}",
     ]
-    assert [line.split("; ")[0] for line in rest[4:]] == [
-        "note: times on A, B rest on datasheets",
-        "note: no GPU's memory was measured, the runtime reserve is assumed and memory is not validated",
+    assert [line.split(". ")[0] for line in rest[4:]] == [
+        "note: times on A, B come from datasheets",
+        "note: no GPU's memory was measured, so the runtime reserve is assumed and memory is not validated",
     ]
 
 
@@ -219,7 +219,7 @@ def test_training_minutes_are_told_once_of_untrained_models(afresh, tmp_path):
     machine = {"cpu": "a processor", "cpu_threads": 8}
     notes = {"training": {"seconds": 600, "machine": machine}}
     write_json(tmp_path / "recorded" / SMALL / "metadata.json", {"notes": notes})
-    line = f"note: training {SMALL} took 10 minutes on a processor with 8 threads"
+    line = f"note: this build trains {SMALL}. This took 10 minutes on a processor with 8 threads"
     assert afresh.training_minutes(tmp_path / "recorded") == [line]
     assert afresh.training_minutes(tmp_path / "none") == []
     touch(afresh.results / "collect" / SMALL / "training.json")
@@ -237,7 +237,7 @@ def test_training_minutes_are_none_of_recorded_traces(here):
 
 def test_traces_without_predictor_are_told_with_the_command(here):
     assert here.without_predictor() == [
-        f"note: no predictor was trained on {name}, it is left out of tables/data/prediction.csv; to train one: "
+        f"note: no predictor was trained on {name}, so tables/data/prediction.csv leaves it out. To train one: "
         f"their-python -m prophet_moe.collect predictor {folder} --out {here.resources}/predictors/{name}"
         for name, folder in (
             ("prompts", here.resources / "traces/prompts"),

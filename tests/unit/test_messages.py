@@ -50,5 +50,5 @@ def test_summary_names_places_headlines_and_the_next_command(tmp_path):
 
 def test_summary_of_a_named_run_tells_how_to_compare_it(tmp_path):
     text = summary({"calibrated": ""}, tmp_path / "none.txt", "mine", Path("results/runs/mine"))
-    assert "All of them below results/runs/mine/" in text
-    assert text.endswith("What differs from these: prophet-moe compare mine")
+    assert "All of them are below results/runs/mine/" in text
+    assert text.endswith("To compare with them: prophet-moe compare mine")

@@ -58,7 +58,7 @@ def follow(copy: Path, title: str) -> str:
 def test_steps_for_a_model_list_it_and_answer_for_it(copy):
     printed = follow(copy, "Add a model")
     assert "My-MoE" in printed
-    assert "it fits" in printed
+    assert "the model fits" in printed
 
 
 def test_steps_for_a_gpu_answer_for_it(copy):

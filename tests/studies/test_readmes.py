@@ -9,7 +9,7 @@ from prophet_moe.captions import captions, section
 from prophet_moe.errors import UserError
 from prophet_moe.study import load_studies
 from tests.conftest import ROOT
-from tests.unit.test_docs_pages import LINK, anchors
+from tests.unit.docs.test_docs_pages import LINK, anchors
 
 FOLDER = ROOT / "workflow/studies"
 STUDIES = load_studies(FOLDER)
