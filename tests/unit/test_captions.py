@@ -60,8 +60,9 @@ def test_caption_fills_in_the_values(folder):
         ("tables/data/a.csv", "caption of tables/data/a.csv: "),
     ],
 )
-def test_caption_that_cannot_be_made_names_readme_and_reason(folder, output, problem):
+def test_caption_that_cannot_be_made_names_readme_and_reason(folder, monkeypatch, output, problem):
+    monkeypatch.chdir(folder)
     with pytest.raises(UserError) as told:
         caption("s", output, {"scope": "this", "limits": 3}, folder)
-    assert str(told.value).startswith(f"{folder}/s/README.md: {problem}")
+    assert str(told.value).startswith(f"s/README.md: {problem}")
     assert "\n" not in str(told.value)
