@@ -143,19 +143,16 @@ def test_a_style_change_redraws_only_that_figure(built):
 
 AFTER_A_KEY = {
     "comparison": COMPARED,
-    "decode_steps": set(),
     "frontier": FRONTIER,
     "headline": study_jobs("headline") | jobs("numbers"),
-    "kv_extension": figures("kv_extension"),
-    "memory_validation": set(),
-    "prediction": figures("prediction"),
-    "prefetch_validation": set(),
+    "kv_extension": study_jobs("kv_extension") | jobs("latex_tables"),
+    "prediction": jobs("prediction", "predicted_sets", "numbers") | figures("prediction"),
     "prefill": study_jobs("prefill") | jobs("numbers"),
-    "routing_law": figures("routing_law") | FROM_THE_ROUTING,
-    "routing_statistics": figures("routing_statistics"),
+    "routing_law": LAW | FROM_THE_ROUTING,
+    "routing_statistics": jobs("routing_statistics") | figures("routing_statistics"),
 }
-"""Jobs that run again after a key was added to the settings of a study, where these are not all of its own: those that
-need no settings do not run, and what reads an output does."""
+"""Jobs that run again after a key was added to the settings of a study, where these are not all of its own: what needs
+no declaration of the study does not run, and what reads an output does."""
 
 
 SETTINGS_CLASS = re.compile(r'^class \w+\(StudySettings\):\n    """.+?"""\n', re.MULTILINE | re.DOTALL)
