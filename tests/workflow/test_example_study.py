@@ -39,7 +39,7 @@ def test_example_study_gives_table_and_figure_with_sidecars(extended):
         assert told["output"] == name
         assert f"workflow/studies/{STUDY}/study.py" in told["code"]
     page = (extended.root / f"results/notebooks/{STUDY}.html").read_text()
-    assert "The laws differ most for" in page
+    assert "The laws differ most for" in page and "What it does not show" in page
 
 
 def test_example_study_has_captions_in_the_report(extended):
@@ -55,10 +55,13 @@ def test_example_study_appears_in_the_docs(extended):
         ["prophet-moe", "config", "write"], cwd=extended.root, env=extended.environment(), check=True, text=True
     )
     assert done.returncode == 0
-    data, keys = ((extended.root / f"docs/{name}.md").read_text() for name in ("data", "configuration"))
-    assert "## How many experts does a batch need by each law?" in data
+    data, keys, commands = (
+        (extended.root / f"docs/{name}.md").read_text() for name in ("data", "configuration", "reproduce")
+    )
+    assert f"## {STUDY}\n\nHow many experts does a batch need by each law?" in data
     assert f"`{TABLE}`" in data and "| `needed` | number | experts | Distinct experts" in data
     assert f"| `studies.{STUDY}.batch_size` | whole number, > 0, <= 1000000 | `16` |" in keys
+    assert f"`snakemake --cores 8 {TABLE}`" in commands
     schema = json.loads((extended.root / "workflow/schemas/experiment.schema.json").read_text())
     assert STUDY in schema["$defs"]["Studies"]["properties"]
 
