@@ -27,6 +27,8 @@ class Figure:
     height_in: float
     by_scenario: bool = False
     """Whether every scenario has one."""
+    table: str = ""
+    """Name of the table that it shows, where the study's rules say nothing else of it."""
 
     @property
     def path(self) -> str:
@@ -94,9 +96,13 @@ def check_drawn(studies: Mapping[str, Study], targets: Collection[str], drawn: C
             notebook = Path("notebooks") / f"{figure.name}.ipynb"
             if f"{figure.path.format(scenario_dir='')}.png" not in targets:
                 continue
-            if figure.name not in drawn:
+            if figure.name not in drawn and not figure.table:
                 where, problem = STUDIES / study.id / "study.smk", f"does not say what figure {figure.name} shows"
-                raise UserError(relpath(where), problem, f'Add DRAWN["{figure.name}"] = Drawing(...) to it.')
+                raise UserError(
+                    relpath(where),
+                    problem,
+                    f'Add DRAWN["{figure.name}"] = Drawing(...) to it, or name its table in study.py.',
+                )
             if not notebook.exists():
                 raise UserError(str(notebook), "no such file", f"Add it: it draws a figure of study {study.id}.")
 

@@ -118,6 +118,16 @@ RECORDED_KINDS, RECORDED_SETTINGS = [], {}
 """Kinds of results about a trace that can be recorded, and functions of its name that say what they depend on."""
 
 
+def no_others(wildcards):
+    """Nothing besides the table that a figure shows."""
+    return []
+
+
+def no_parameters(wildcards):
+    """No parameters besides looks."""
+    return {}
+
+
 class Drawing(NamedTuple):
     """What the notebook of a figure is given."""
 
@@ -125,7 +135,7 @@ class Drawing(NamedTuple):
     """Path of the table that it shows."""
     parameters: Callable
     """Function of the wildcards: its parameters besides looks."""
-    others: Callable = lambda wildcards: []
+    others: Callable = no_others
     """Function of the wildcards: what it shows besides."""
     of_scenario: bool = False
     """Whether its numbers rest on a scenario."""

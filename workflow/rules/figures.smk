@@ -23,27 +23,33 @@ def figure_code(wildcards):
     return list(dict.fromkeys([*code("workflow/scripts/figure.py"), *modules]))
 
 
+def drawing(figure):
+    """What a figure is drawn from: as its study's rules say, else its declared table without further parameters."""
+    return DRAWN.get(figure) or Drawing(path_of(FIGURES[figure].table), no_parameters)
+
+
 def study_readme(wildcards):
     """The README of the figure's study, which says what the figure does not show."""
-    return studies.STUDIES / STUDY_OF[FIGURES[wildcards.figure].path].id / "README.md"
+    return Path("workflow/studies") / STUDY_OF[FIGURES[wildcards.figure].path].id / "README.md"
 
 
 def figure_data(wildcards):
     """The table that a figure shows."""
-    return DRAWN[wildcards.figure].data.format(**wildcards)
+    return drawing(wildcards.figure).data.format(**wildcards)
 
 
 def figure_others(wildcards):
     """What a figure shows besides."""
-    return DRAWN[wildcards.figure].others(wildcards)
+    return drawing(wildcards.figure).others(wildcards)
 
 
 def figure_parameters(wildcards):
     """The parameters of a notebook: those of its study, and the looks that concern the figure."""
     figure = FIGURES[wildcards.figure]
-    title = scenario_of(wildcards).title if DRAWN[figure.name].of_scenario else "recorded traces"
+    shown = drawing(figure.name)
+    title = scenario_of(wildcards).title if shown.of_scenario else "recorded traces"
     looks = {"title": title, "style": SETTINGS.style.for_figure(figure.name)}
-    return as_json(DRAWN[figure.name].parameters(wildcards) | looks)
+    return as_json(shown.parameters(wildcards) | looks)
 
 
 rule figure:
