@@ -282,5 +282,5 @@ def test_the_report_builds_offline(built):
     done = built.snakemake("--report", "report.html")
     assert done.returncode == 0, done.stdout
     page = (built.root / "report.html").read_text()
-    assert "Memory floor of every model" in page
+    assert "Mean KV extension by memory alone" in page
     (built.root / "report.html").unlink()
