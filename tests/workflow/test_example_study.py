@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -38,6 +40,7 @@ def test_example_study_gives_table_and_figure_with_sidecars(extended):
         told = json.loads((extended.root / f"{name}.prov.json").read_text())
         assert told["output"] == name
         assert f"workflow/studies/{STUDY}/study.py" in told["code"]
+        assert not [path for path in (*told["inputs"], *told["code"]) if Path(path).is_absolute()]
     page = (extended.root / f"results/notebooks/{STUDY}.html").read_text()
     assert "The laws differ most for" in page and "What it does not show" in page
 
@@ -64,6 +67,46 @@ def test_example_study_appears_in_the_docs(extended):
     assert f"`snakemake --cores 8 {TABLE}`" in commands
     schema = json.loads((extended.root / "workflow/schemas/experiment.schema.json").read_text())
     assert STUDY in schema["$defs"]["Studies"]["properties"]
+
+
+def pass_tests_of_readmes(project: Project) -> None:
+    """Hold the README and the notebooks of the example to what those of all studies are held to."""
+    command = [sys.executable, "-m", "pytest", "-q", "tests/studies/test_readmes.py", "-k", STUDY]
+    done = subprocess.run(command, cwd=project.root, env=project.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "5 passed" in done.stdout
+
+
+def test_readme_of_the_example_is_as_those_of_studies(extended):
+    pass_tests_of_readmes(extended)
+
+
+def test_second_figure_needs_no_edit_of_the_rules(extended, tmp_path):
+    project = Project(shutil.copytree(extended.root, tmp_path / "project"))
+    folder = project.root / "workflow/studies" / STUDY
+    with (folder / "figure.py").open("a") as file:
+        file.write("\n\ndraw_again = draw\n")
+    added = '(FIGURE, Figure("needed_again", 3.33, 2.8, table=NEEDED.name))'
+    declared = (folder / "study.py").read_text()
+    (folder / "study.py").write_text(declared.replace("(FIGURE,)", added))
+    caption = "### figures/needed_again\n\nThe same share once more.\n\n## Columns\n"
+    text = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(text.replace("## Columns\n", caption))
+    notebook = (EXAMPLE / f"{STUDY}.ipynb").read_text().replace("import draw,", "import draw_again as draw,")
+    (project.root / "notebooks/needed_again.ipynb").write_text(notebook)
+    pass_tests_of_readmes(project)
+    project.build("figures/needed_again.png", *SMALL)
+    told = json.loads((project.root / "figures/needed_again.png.prov.json").read_text())
+    assert TABLE in told["inputs"]
+
+
+def test_figure_of_an_unknown_table_is_a_users_mistake(extended, tmp_path):
+    project = Project(shutil.copytree(extended.root, tmp_path / "project"))
+    declared = project.root / "workflow/studies" / STUDY / "study.py"
+    declared.write_text(declared.read_text().replace("table=NEEDED.name", 'table="none"'))
+    done = project.snakemake("--dry-run", FIGURE, *SMALL)
+    assert done.returncode == 1
+    assert f"workflow/studies/{STUDY}/study.py: figure {STUDY}: no table 'none'. Name a table" in done.stdout
 
 
 def test_example_study_is_verified_and_built_by_default(extended):

@@ -6,6 +6,12 @@ results/notebooks/.
 
 with exit_on_user_error():
     studies.check_drawn(STUDIES, TARGETS, DRAWN)
+    for found in FIGURES.values():
+        if found.name not in DRAWN and found.table and found.table not in TABLES:
+            where = f"workflow/studies/{STUDY_OF[found.path].id}/study.py"
+            raise UserError(
+                where, f"figure {found.name}: no table {found.table!r}", "Name a table that a study declares."
+            )
 
 
 wildcard_constraints:
@@ -24,8 +30,8 @@ def figure_code(wildcards):
 
 
 def drawing(figure):
-    """What a figure is drawn from: as its study's rules say, else its declared table without further parameters."""
-    return DRAWN.get(figure) or Drawing(path_of(FIGURES[figure].table), no_parameters)
+    """What a figure is drawn from: as its study's rules say, else its declared table under a scenario."""
+    return DRAWN.get(figure) or Drawing(path_of(FIGURES[figure].table), no_parameters, of_scenario=True)
 
 
 def study_readme(wildcards):

@@ -24,7 +24,7 @@ NEEDED = Table(
         number("needed", "experts", "Distinct experts that the batch needs in a layer, u(B)."),
     ),
 )
-FIGURE = Figure("needed_experts", 3.33, 2.8)
+FIGURE = Figure("needed_experts", 3.33, 2.8, table=NEEDED.name)
 
 STUDY = Study(
     id="needed_experts",

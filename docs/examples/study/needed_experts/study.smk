@@ -13,14 +13,6 @@ def needed_experts_parameters(wildcards):
     return as_json({"routing": plain(DEFAULT.routing), "batch_size": settings("needed_experts").batch_size})
 
 
-def needed_experts_shown(wildcards):
-    """The figure shows the whole table."""
-    return {}
-
-
-DRAWN["needed_experts"] = Drawing(path_of("needed_experts"), needed_experts_shown, of_scenario=True)
-
-
 rule needed_experts:
     """Compute how many experts of each model a batch needs, by each law."""
     input:
