@@ -91,6 +91,15 @@ def test_importer_of_the_page_refuses_a_wrong_line(copy, line, problem):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("title", ["Add a strategy", "Add an import format"])
+def test_modules_of_the_page_pass_the_linter(title):
+    for _, lines in (block for block in blocks(title) if block[0] == "python"):
+        for check in (["check"], ["format", "--check"]):
+            command = ["ruff", *check, "--config", str(ROOT / "pyproject.toml"), "-"]
+            done = subprocess.run(command, input=lines, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+
+
 def test_paths_of_the_page_exist():
     named = set(re.findall(r"`((?:workflow|tests|docs|config|benches)/[\w./-]+)`", PAGE.read_text()))
     expected = {"docs/examples/study/", "tests/workflow/test_example_study.py"}

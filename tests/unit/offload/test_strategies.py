@@ -18,7 +18,7 @@ from prophet_moe.offload import replay
 from prophet_moe.offload.replay import RECORDED, SHUFFLED, parts_of, run, samples
 from prophet_moe.offload.simulator import engine, reference
 from prophet_moe.offload.simulator.invariants import Impossible, check, check_beside
-from prophet_moe.offload.simulator.simulation import Hierarchy, Times, iso_cache
+from prophet_moe.offload.simulator.simulation import Hierarchy, PrefetchPlan, Times, iso_cache
 from prophet_moe.offload.simulator.timing import timing_model
 from prophet_moe.offload.strategies import Strategy, strategies
 from prophet_moe.precision import Precision
@@ -82,12 +82,13 @@ def test_only_the_clairvoyant_go_by_what_is_not_known_yet(recorded, sample, name
         replace(sample.predictions, trace=trace, memo=type(sample.predictions.memo)())
         for trace in (sample.trace, other)
     ]
-    prefetches = [
+    plans = [
         strategy.prefetches(
             replace(batches, choices=predictions.trace.experts, memo=type(batches.memo)()), predictions, HALF
-        ).array()
+        )
         for predictions in forecasts
     ]
+    prefetches = [plan.array() if isinstance(plan, PrefetchPlan) else plan for plan in plans]
     before = [ids[: step + 1].copy() for ids in prefetches]
     for ids in before:
         ids[step, layer + 1 :] = -1
