@@ -83,7 +83,7 @@ class Dataset(StrictModel):
     phase: Literal["decode", "prefill"] = "decode"
     """The tokens of a routing trace that are described: those of prefill where none is decoded."""
     unrepeated: Extent | None = None
-    """What a routing trace holds, needed where that is too little for a law. It is known before the data is imported."""
+    """What a routing trace holds, known before it is imported; needed where that is too little for a law."""
     without_address: str = ""
     """How to get the files that have no public address."""
 
