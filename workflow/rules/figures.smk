@@ -25,7 +25,7 @@ def figure_code(wildcards):
 
 def study_readme(wildcards):
     """The README of the figure's study, which says what the figure does not show."""
-    return studies.STUDIES / STUDY_OF[FIGURES[wildcards.figure].path].id / "README.md"
+    return f"workflow/studies/{STUDY_OF[FIGURES[wildcards.figure].path].id}/README.md"
 
 
 def figure_data(wildcards):

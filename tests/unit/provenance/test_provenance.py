@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
@@ -72,6 +73,21 @@ def test_an_untouched_output_passes(project):
     check = verify(Path("out.csv"), {})
     assert check.passed
     assert check.committed == "identical"
+
+
+def test_sidecars_with_an_absolute_path_are_refused(project):
+    (project / "other.csv").write_text("a\n")
+    with pytest.raises(UserError, match=r"rule rule: input /.*input\.txt is absolute, expected a path from"):
+        write_sidecar(Path("other.csv"), origin("rule", [Path("input.txt").absolute()], [], {}))
+    assert not sidecar_of(Path("other.csv")).exists()
+
+
+def test_committed_outputs_are_made_from_relative_paths():
+    sidecars = [path for part in ("figures", "tables", "paper") for path in (ROOT / part).rglob("*.prov.json")]
+    assert len(sidecars) > 50
+    named = {path.name: json.loads(path.read_text()) for path in sidecars}
+    told = {name: [at for at in (*held["inputs"], *held["code"]) if at[0] == "/"] for name, held in named.items()}
+    assert {name: paths for name, paths in told.items() if paths} == {}, "build the outputs again"
 
 
 def test_sidecars_hold_no_absolute_path_and_no_time(project):
