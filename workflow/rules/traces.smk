@@ -35,7 +35,10 @@ def dataset_parameters(wildcards):
 
 def settings_to_record(wildcards):
     """The settings that what is recorded of every dataset here depends on, by the name of their file."""
-    of = {kind: {name: settings_of(name) for name in HERE.present if name in HERE.fitted} for kind, settings_of in RECORDED_SETTINGS.items()}
+    of = {
+        kind: {name: settings_of(name) for name in HERE.present if name in HERE.fitted}
+        for kind, settings_of in RECORDED_SETTINGS.items()
+    }
     return as_json(of)
 
 

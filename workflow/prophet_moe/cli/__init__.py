@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from prophet_moe.cli import capacity, catalog, compare, sim, trace
-from prophet_moe.errors import UserError, exit_on_user_error
+from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
 examples:
@@ -50,7 +50,7 @@ def main() -> None:
     trace.add_commands(commands)
     sim.add_commands(commands)
     compare.add_commands(commands)
-    with exit_on_user_error():
+    with exit_on_lost_output(), exit_on_user_error():
         arguments = parser.parse_args()
         if not catalog.EXPERIMENT.exists():
             raise UserError(str(catalog.EXPERIMENT), "no such file", "Run it in the project's folder.")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_as, read_plan
-from prophet_moe.errors import UserError, exit_on_user_error
+from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 from prophet_moe.files import write_json
 
 WORK = Path("results/collect")
@@ -71,8 +71,8 @@ def main() -> None:
         measurement.add_argument("--out", type=Path, required=True, metavar="DIR")
         measurement.set_defaults(run=measure, measurement=name)
 
-    arguments = parser.parse_args()
-    with exit_on_user_error():
+    with exit_on_lost_output(), exit_on_user_error():
+        arguments = parser.parse_args()
         try:
             arguments.run(arguments)
         except ModuleNotFoundError as error:
