@@ -56,6 +56,25 @@ def test_code_of_a_script_is_what_python_imports(script):
     assert loaded == declared
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("none.py", None, "none.py: no such file"),
+        ("wrong.py", "def", "wrong.py: is no Python: invalid syntax"),
+        ("null.py", "\0", "null.py: is no Python: source code"),
+        ("no.ipynb", "x", "no.ipynb: line 1: malformed JSON"),
+        ("other.ipynb", "{}", "other.ipynb: is no notebook"),
+        ("list.ipynb", "[1]", "list.ipynb: is no notebook"),
+        ("cell.ipynb", '{"cells": [{"cell_type": "code", "source": "def"}]}', "cell.ipynb: is no Python"),
+    ],
+)
+def test_code_of_what_is_none_is_one_line(tmp_path, name, content, problem):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=problem):
+        code_of(tmp_path / name, Path("workflow"))
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A git checkout with one committed output and its sidecar."""
