@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from prophet_moe.files import write_text
 from prophet_moe.params import attention_layers, moe_layers, parameter_counts
 from prophet_moe.routing.store import seal
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation
-from studies.memory_validation.compute import COLUMNS, NUMBERS, compare, left_out, read_memory, with_layers
+from studies.memory_validation.compute import COLUMNS, NUMBERS, build, compare, left_out, read_memory, with_layers
 from tests.conftest import ROOT
 
 PLANS = ROOT / "config/measurements"
@@ -354,3 +355,9 @@ def test_a_file_that_cannot_be_true_is_refused(tmp_path, change, told):
         read_memory(folder)
     assert told in str(refused.value)
     assert str(refused.value).endswith(f"python -m prophet_moe.collect memory --out {folder}")
+
+
+def test_build_without_a_measured_gpu_is_one_line(tmp_path):
+    files = SimpleNamespace(models=[], measured=[], table=tmp_path / "memory_validation.csv")
+    with pytest.raises(UserError, match=r"memory_validation\.csv: nothing that it could be made from is available"):
+        build(files, {"scenario": CALIBRATED.model_dump(mode="json")})

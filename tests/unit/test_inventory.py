@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ SMALL = next(iter(PLAN.models))
 """A model of the plan."""
 
 
-def dataset(phase: str = "decode", **more: str) -> Dataset:
+def dataset(phase: str = "decode", **more: Any) -> Dataset:
     """An entry of config/datasets.yaml."""
     told = dict.fromkeys(("project", "commit", "licence", "citation", "use"), "of this test")
     files = [{"path": "prompts.npz", "bytes": 1, "sha256": "0" * 64, "address": "https://example.org/prompts.npz"}]
@@ -149,6 +150,33 @@ def test_sequences_of_older_metadata_leave_out_flagged_ones(here):
 
 def test_laws_are_fitted_to_enough_sequences_of_two_texts(here):
     assert here.fitted == ["long", "prompts", "at-hand", "recorded"]
+
+
+def listing(here: Inventory, **unrepeated: int) -> Inventory:
+    """The inventory where both datasets are listed with what they hold."""
+    more = {"at-hand": dataset("prefill", unrepeated=unrepeated), "recorded": dataset(unrepeated=unrepeated)}
+    return replace(here, listed=here.listed | more)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "texts", "too_few"),
+    [
+        (3, 3, "3 sequences without repetition, expected at least 4"),
+        (9, 1, "9 sequences of one text, expected at least 2 texts"),
+    ],
+)
+def test_datasets_listed_with_too_little_are_not_fitted(here, sequences, texts, too_few):
+    listed = listing(here, sequences=sequences, texts=texts)
+    assert listed.fitted == ["long", "prompts"]
+    assert listed.predicted == ["long"]
+    assert listed.datasets == here.datasets, "their statistics are still computed"
+    noted = [line.partition(". ")[0] for line in listed.notes() if "expected at least" in line]
+    assert noted[2:] == [f"note: {name} holds {too_few}" for name in ("at-hand", "recorded")]
+
+
+def test_sequences_of_datasets_are_those_that_are_listed(here):
+    assert listing(here, sequences=7, texts=2).sequences == here.sequences | {"at-hand": 7, "recorded": 7}
+    assert listing(here, sequences=7, texts=2).fitted == here.fitted
 
 
 def test_predictors_of_collected_traces_are_built(here, afresh):

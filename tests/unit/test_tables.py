@@ -1,5 +1,7 @@
 """Tables declared as columns: what is written and read, and every mistake in a file as one line."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -10,6 +12,7 @@ from prophet_moe.tables import (
     flag,
     integer,
     interval,
+    joined,
     number,
     read_table,
     text,
@@ -115,3 +118,13 @@ def test_paths_follow_from_name_and_scenario():
         Table("table1", (), by_scenario=True, extended=True).path,
     ]
     assert paths == ["tables/table9.csv", "tables/data/frontier.csv", "tables/{scenario_dir}extended/table1.csv"]
+
+
+def test_joined_rows_are_those_of_all_frames_in_order():
+    frames = (pd.DataFrame({"a": [number]}) for number in (2, 1))
+    assert joined(frames, Path("tables/a.csv"))["a"].tolist() == [2, 1]
+
+
+def test_joined_nothing_is_one_line_that_names_the_table():
+    with pytest.raises(UserError, match=r"^tables/a\.csv: nothing that it could be made from is available\. The notes"):
+        joined([], Path("tables/a.csv"))

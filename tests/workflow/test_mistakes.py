@@ -97,6 +97,14 @@ MISTAKES = {
         lambda p: remove(p, "notebooks/prediction.ipynb"),
         "notebooks/prediction.ipynb: no such file. Add it: it draws a figure of study prediction",
     ),
+    "a notebook that is none": (
+        lambda p: (p.root / "notebooks/prediction.ipynb").write_text("x"),
+        "notebooks/prediction.ipynb: line 1: malformed JSON",
+    ),
+    "a study without its computation": (
+        lambda p: remove(p, "workflow/studies/prefill/compute.py"),
+        "workflow/studies/prefill/compute.py: no such file",
+    ),
     "a figure of which no one says what it shows": (
         lambda p: edit(p, "workflow/studies/prediction/study.smk", 'DRAWN["prediction"] = ', "_ = "),
         "workflow/studies/prediction/study.smk: does not say what figure prediction shows",

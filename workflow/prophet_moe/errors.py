@@ -1,6 +1,7 @@
 """The errors that users see, their own mistakes and the program's, and how each ends a command in one line."""
 
 import errno
+import os
 import platform
 import shlex
 import sys
@@ -10,6 +11,9 @@ from importlib import metadata
 
 REPORTED = ("prophet-moe", "numpy", "numba")
 """Packages whose versions a report of a fault names."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing to a full disk fails with."""
 
 
 class UserError(Exception):
@@ -38,6 +42,25 @@ def exit_on_user_error() -> Iterator[None]:
         )
 
 
+@contextmanager
+def exit_on_lost_output() -> Iterator[None]:
+    """End the program with exit code 1 and no traceback when its output cannot be written.
+
+    Silently where nobody reads it any more, as with `| head -1`, and in one line where the disk is full.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE and error.errno not in FULL:
+            raise
+        # Python would try once more to write what is left when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1 if error.errno == errno.EPIPE else f"error: {from_os_error('output', error)}")
+
+
 def _report_context() -> str:
     versions = [f"Python {platform.python_version()}"]
     for name in REPORTED:
@@ -50,7 +73,7 @@ def _report_context() -> str:
 
 def from_os_error(path: object, error: OSError) -> UserError:
     """Turn a failed read or write of `path` into a line for the user."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return UserError(
             str(path), "could not be written: the disk is full", "Free some space and run the command again."
         )

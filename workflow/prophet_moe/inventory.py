@@ -11,6 +11,7 @@ from typing import Any
 
 from prophet_moe.collect.plan import Plan
 from prophet_moe.routing.datasets import Dataset, data_folders, how_to_get, located
+from prophet_moe.routing.sequences import LEAST_FITTED, LEAST_TEXTS
 from prophet_moe.routing.store import phase_of, title_of
 from prophet_moe.validation import read_json
 
@@ -18,9 +19,6 @@ TRACE_FILES = ("trace.parquet", "metadata.json", "SHA256SUMS")
 PREDICTOR_FILES = ("predictor.safetensors", "metadata.json", "SHA256SUMS")
 COMPLETE = "SHA256SUMS"
 """The file that a folder of recorded data has once it is complete."""
-
-LEAST_FITTED, LEAST_TEXTS = 4, 2
-"""The least sequences and texts of a trace that a law is fitted to: each half has a batch of two and its own text."""
 
 
 def known_traces(folder: Path) -> list[str]:
@@ -122,9 +120,15 @@ class Inventory:
 
     @cached_property
     def sequences(self) -> dict[str, int]:
-        """Sequences of each recorded trace without repetition; without duplicates, where its metadata tells of them."""
+        """Sequences without repetition of each recorded trace and of each dataset that tells of them.
+
+        Duplicates of a trace are left out where its metadata tells of them.
+        """
         found = {name: self.metadata(name) for name in self.traces}
-        return {name: _sequences(metadata) for name, metadata in found.items() if metadata}
+        listed = {name: self.listed[name].unrepeated for name in self.datasets}
+        return {name: _sequences(metadata) for name, metadata in found.items() if metadata} | {
+            name: extent.sequences for name, extent in listed.items() if extent
+        }
 
     @cached_property
     def fitted(self) -> list[str]:
@@ -136,8 +140,15 @@ class Inventory:
         held = self.sequences.get(name, LEAST_FITTED)
         if held < LEAST_FITTED:
             return f"{counted(held)} without repetition, expected at least {LEAST_FITTED}"
-        texts = self.metadata(name).get("unrepeated", {}).get("texts", LEAST_TEXTS)
+        texts = self._texts(name)
         return f"{counted(held)} of one text, expected at least {LEAST_TEXTS} texts" if texts < LEAST_TEXTS else ""
+
+    def _texts(self, name: str) -> int:
+        """Texts of a trace; as many as are needed where nothing tells of them."""
+        if name in self.listed:
+            extent = self.listed[name].unrepeated
+            return extent.texts if extent else LEAST_TEXTS
+        return self.metadata(name).get("unrepeated", {}).get("texts", LEAST_TEXTS)
 
     def predictor_folder(self, name: str) -> Path:
         """Return where the predictor that was trained on a trace lies, or will lie."""
@@ -152,7 +163,7 @@ class Inventory:
         """Traces and datasets that have a predictor, or will have one, or whose prediction was recorded."""
         names = (*self.traces, *self.present)
         trained = [n for n in names if self.afresh or (self.predictor_folder(n) / "metadata.json").exists()]
-        return [*trained, *self.recorded]
+        return [*trained, *(name for name in self.recorded if name in self.fitted)]
 
     def measured(self, kind: str) -> list[str]:
         """Return the GPUs of the grid whose measurement of one kind is complete: hardware or prefetch."""
@@ -191,7 +202,7 @@ class Inventory:
         return [
             f"note: {name} holds {self._too_few(name)}. No law is fitted to it and it is not simulated; only "
             "tables/data/routing_statistics.csv has it"
-            for name in self.traces
+            for name in (*self.traces, *self.datasets)
             if name not in self.fitted
         ]
 

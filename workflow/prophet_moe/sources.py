@@ -28,7 +28,7 @@ class Sources:
         nowhere = len(self._contents)
         depths = [_depth(content, key) for _, content in self._contents]
         deepest = max(depths, default=0)
-        if deepest == 0:
+        if deepest == 0 or deepest < _depth(self._merged, key):
             return nowhere
         last = max(number for number, depth in enumerate(depths) if depth == deepest)
         held = key[:deepest]

@@ -4,7 +4,7 @@ The writer, the typed reader, docs/data.md and the check of another machine's ta
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,6 +128,16 @@ def write_table(path: Path, frame: "pd.DataFrame", table: Table) -> None:
     if names != declared:
         raise ValueError(f"{table.name}: got columns {names}, declared are {declared}")
     write_csv(path, frame)
+
+
+def joined(frames: "Iterable[pd.DataFrame]", path: Path) -> "pd.DataFrame":
+    """Return the rows of all frames, of which the table at `path` is made; where there is none, a UserError."""
+    import pandas as pd  # slow to import, and most that declares a table joins none
+
+    if parts := list(frames):
+        return pd.concat(parts)
+    problem = "nothing that it could be made from is available"
+    raise UserError(str(path), problem, "The notes at the beginning of the build say what is missing.")
 
 
 def read_table(path: Path, table: Table) -> "pd.DataFrame":

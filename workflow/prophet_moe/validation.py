@@ -182,8 +182,12 @@ def _problem(first: Any, location: tuple, alike: list[str], model: type[BaseMode
     key = _key_path(location)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        name = str(location[-1])
+        near = difflib.get_close_matches(name, known, n=1)
         expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
+        if name.partition(".")[0] in known:
+            parts = name.split(".")
+            expected = f"keys with dots are written {': {'.join(parts)}: ...{'}' * (len(parts) - 1)}"
         return f"{key}: unknown key; {expected}"
     if first["type"] == "missing":
         return f"{key}: missing"

@@ -200,7 +200,8 @@ def plain(model, **selection):
 @cache
 def code(script):
     """A script or notebook and every module it imports: an edit of any of them rebuilds what it made."""
-    return code_of(Path(script), Path("workflow"))
+    with exit_on_user_error():
+        return code_of(Path(script), Path("workflow"))
 
 
 def sidecars(*outputs):

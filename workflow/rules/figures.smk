@@ -36,7 +36,7 @@ def drawing(figure):
 
 def study_readme(wildcards):
     """The README of the figure's study, which says what the figure does not show."""
-    return Path("workflow/studies") / STUDY_OF[FIGURES[wildcards.figure].path].id / "README.md"
+    return f"workflow/studies/{STUDY_OF[FIGURES[wildcards.figure].path].id}/README.md"
 
 
 def figure_data(wildcards):

@@ -35,13 +35,17 @@ def dataset_parameters(wildcards):
 
 def settings_to_record(wildcards):
     """The settings that what is recorded of every dataset here depends on, by the name of their file."""
-    of = {kind: {name: settings_of(name) for name in HERE.present} for kind, settings_of in RECORDED_SETTINGS.items()}
+    of = {
+        kind: {name: settings_of(name) for name in HERE.present if name in HERE.fitted}
+        for kind, settings_of in RECORDED_SETTINGS.items()
+    }
     return as_json(of)
 
 
 def results_to_record(wildcards):
-    """Every kind of result of every dataset that is here."""
-    return [HERE.result(name, kind) for name in HERE.present for kind in RECORDED_KINDS]
+    """Every kind of result of every dataset that is here; of one that nothing is fitted to, its statistics."""
+    kinds = {name: RECORDED_KINDS if name in HERE.fitted else ["statistics"] for name in HERE.present}
+    return [HERE.result(name, kind) for name, of in kinds.items() for kind in of]
 
 
 rule import_dataset:

@@ -1,7 +1,7 @@
 """Turn other people's routing data into a trace folder."""
 
 from prophet_moe.routing import store
-from prophet_moe.routing.datasets import Dataset, check_files, check_phase
+from prophet_moe.routing.datasets import Dataset, check_extent, check_files, check_phase
 from prophet_moe.routing.importers import import_trace
 from prophet_moe.routing.trace import Origin, Router
 
@@ -13,4 +13,6 @@ def build(files, parameters):
     origin = Origin(f"{dataset.project} {dataset.commit}", dataset.licence, dataset.files[0].sha256)
     router = Router(router["model"], router["experts"], router["top_k"], tuple(router["layers"]))
     trace = import_trace(dataset.importer, files.sources[0], router, origin)
-    store.write_trace(files.trace.parent, check_phase(parameters["name"], dataset, trace))
+    for check in (check_phase, check_extent):
+        check(parameters["name"], dataset, trace)
+    store.write_trace(files.trace.parent, trace)

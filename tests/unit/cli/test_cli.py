@@ -1,8 +1,10 @@
 """The command line: what it prints, and its errors."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,40 @@ COMMAND = Path(sys.executable).with_name("prophet-moe")
 def run(*arguments: str) -> subprocess.CompletedProcess:
     """Run prophet-moe in the project."""
     return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+PRINTING = {
+    "help of a format": (COMMAND, "trace", "import", "counts", "--help"),
+    "version": (COMMAND, "--version"),
+    "table": (COMMAND, "models"),
+    "JSON": (COMMAND, "capacity", "--model", "OLMoE-1B-7B", "--gpu", "A100-80GB", "--json"),
+    "help of the collector": (sys.executable, "-m", "prophet_moe.collect", "--help"),
+}
+"""What prints something."""
+
+
+def lost(arguments: tuple, stdout: Any) -> subprocess.CompletedProcess:
+    """Run a command whose output cannot be written. Python buffers it, as it does unless told otherwise."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(arguments, stdout=stdout, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+
+
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
+def test_output_that_nobody_reads_ends_without_a_word(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = lost(arguments, write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("arguments", PRINTING.values(), ids=PRINTING)
+def test_output_onto_a_full_disk_ends_in_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = lost(arguments, full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: output: could not be written: the disk is full")
+    assert done.stderr.count("\n") == 1
 
 
 def test_models_lists_the_catalogue(models):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
@@ -55,6 +56,25 @@ def test_code_of_a_script_is_what_python_imports(script):
     assert loaded == declared
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("none.py", None, "none.py: no such file"),
+        ("wrong.py", "def", "wrong.py: is no Python: invalid syntax"),
+        ("null.py", "\0", "null.py: is no Python: source code"),
+        ("no.ipynb", "x", "no.ipynb: line 1: malformed JSON"),
+        ("other.ipynb", "{}", "other.ipynb: is no notebook"),
+        ("list.ipynb", "[1]", "list.ipynb: is no notebook"),
+        ("cell.ipynb", '{"cells": [{"cell_type": "code", "source": "def"}]}', "cell.ipynb: is no Python"),
+    ],
+)
+def test_code_of_what_is_none_is_one_line(tmp_path, name, content, problem):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=problem):
+        code_of(tmp_path / name, Path("workflow"))
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A git checkout with one committed output and its sidecar."""
@@ -72,6 +92,21 @@ def test_an_untouched_output_passes(project):
     check = verify(Path("out.csv"), {})
     assert check.passed
     assert check.committed == "identical"
+
+
+def test_sidecars_with_an_absolute_path_are_refused(project):
+    (project / "other.csv").write_text("a\n")
+    with pytest.raises(UserError, match=r"rule rule: input /.*input\.txt is absolute, expected a path from"):
+        write_sidecar(Path("other.csv"), origin("rule", [Path("input.txt").absolute()], [], {}))
+    assert not sidecar_of(Path("other.csv")).exists()
+
+
+def test_committed_outputs_are_made_from_relative_paths():
+    sidecars = [path for part in ("figures", "tables", "paper") for path in (ROOT / part).rglob("*.prov.json")]
+    assert len(sidecars) > 50
+    named = {path.name: json.loads(path.read_text()) for path in sidecars}
+    told = {name: [at for at in (*held["inputs"], *held["code"]) if at[0] == "/"] for name, held in named.items()}
+    assert {name: paths for name, paths in told.items() if paths} == {}, "build the outputs again"
 
 
 def test_sidecars_hold_no_absolute_path_and_no_time(project):

@@ -103,6 +103,32 @@ def test_a_dataset_of_another_phase_is_refused(tmp_path, stated, found):
     assert datasets.check_phase("x", data, trace) is trace
 
 
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [(None, "nothing"), ({"sequences": 3, "texts": 2}, r"\{sequences: 3, texts: 2\}")],
+)
+def test_a_dataset_that_holds_too_little_must_say_so(tmp_path, listed, told):
+    trace = uniform_trace([3, 2], 2, 4, 2)
+    expected = rf"datasets\.x\.unrepeated: got {told}, expected \{{sequences: 2, texts: 2\}}, which the data holds"
+    with pytest.raises(UserError, match=expected):
+        datasets.check_extent("x", dataset(tmp_path, unrepeated=listed), trace)
+    told_right = dataset(tmp_path, unrepeated={"sequences": 2, "texts": 2})
+    assert datasets.check_extent("x", told_right, trace) is trace
+
+
+def test_a_dataset_that_holds_enough_need_not_say_it(tmp_path):
+    trace = uniform_trace([3, 2, 4, 5], 2, 4, 2)
+    assert datasets.check_extent("x", dataset(tmp_path), trace) is trace
+
+
+def test_a_dataset_is_listed_with_what_it_holds():
+    name = "gpt-oss-20b-decode"
+    data = KNOWN.datasets[name]
+    router = datasets.router_named(data.model, {}, KNOWN)
+    trace = import_trace(data.importer, published(data.files[0].path), router, Origin(data.project, data.licence))
+    assert datasets.check_extent(name, data, trace) is trace
+
+
 @pytest.mark.parametrize("name", [name for name, data in KNOWN.datasets.items() if data.kind == "expert_cache"])
 def test_sessions_of_expert_caches_are_read_as_listed(name):
     data = KNOWN.datasets[name]

@@ -16,7 +16,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv, reading
+from prophet_moe.routing import arrays
+from prophet_moe.routing.importers import FORMATS, import_source, prompt_csv
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check
 from tests import plain_prompt_csv
 from tests.conftest import published
@@ -805,7 +806,7 @@ def _zeros(path: Path, size: int) -> Path:
 @pytest.mark.parametrize("name", ["arrays", "counts", "vllm_routed_experts", "transformers_logits"])
 def test_archives_that_fill_the_memory_are_not_expanded(name, tmp_path, monkeypatch):
     path = _zeros(tmp_path / "a.npz", 6 * 2**20)
-    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    monkeypatch.setattr(arrays, "EXPANDED_BYTES", 2**22)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("expanded"))
     assert "bytes expand to 6,29" in complaint(name, path)
 
@@ -830,6 +831,6 @@ def test_archives_may_hold_other_files(tmp_path):
 
 
 def test_gzip_files_that_fill_the_memory_are_cut_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "EXPANDED_BYTES", 2**22)
+    monkeypatch.setattr(arrays, "EXPANDED_BYTES", 2**22)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"pos,layer,e0,e1\n" + bytes(2**26)))
     assert "bytes expand to 6,5" in complaint("lines", tmp_path / "a.csv.gz")

@@ -1,6 +1,7 @@
 """Traces without decode tokens and of a single session: described, replayed, and said to be so."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -258,6 +259,27 @@ def test_import_refuses_a_folder_that_holds_something(command, tmp_path):
                 command(*again, out, *options)
     (tmp_path / "empty").mkdir()
     assert "7 tokens" in command(*again, tmp_path / "empty")
+
+
+def test_import_over_counts_says_that_they_are_counts(command, tmp_path):
+    folder, counts = tmp_path / "out", ROOT / "docs/samples/counts.csv"
+    again = ("trace", "import", "counts", counts, "--model", "made-up", "--out", folder)
+    command(*again)
+    with pytest.raises(SystemExit, match=r"out: holds counts already\. Name another one, or add --force"):
+        command(*again)
+    assert "counts only" in command(*again, "--force")
+
+
+def test_a_predictor_is_neither_described_nor_replaced(command, tmp_path):
+    folder = tmp_path / "predictor"
+    shutil.copytree("resources/predictors/small-6x8-top2", folder)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SystemExit, match="predictor: holds predictor, expected a trace or counts"):
+        command("trace", "describe", folder)
+    counts = ROOT / "docs/samples/counts.csv"
+    with pytest.raises(SystemExit, match="predictor: holds other files, expected a new folder"):
+        command("trace", "import", "counts", counts, "--model", "made-up", "--out", folder, "--force")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
 
 
 def test_a_forced_import_leaves_nothing_of_the_trace_before(command, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing import store
+from prophet_moe.routing import arrays, store
 from prophet_moe.routing.trace import DECODE, PREFILL, Counts, Origin, Router, Trace, check, sequence_starts
 
 ORIGIN = Origin("a test", "none", notes={"why": "to read it again"})
@@ -186,6 +186,42 @@ def test_a_damaged_folder_is_refused(tmp_path, spoil, expected):
     spoil(tmp_path)
     with pytest.raises(UserError, match=expected):
         store.read_trace(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("memory", "claimed", "expected"),
+    [
+        (10**9, {"tokens": 20}, "has 21 tokens, metadata.json says 20"),
+        (2 * 21 * 3 * 3 - 1, {}, "holds arrays that do not fit into this machine's memory"),
+    ],
+)
+def test_a_trace_is_measured_before_it_is_read(tmp_path, monkeypatch, memory, claimed, expected):
+    store.write_trace(tmp_path, random_trace())
+    claim(**claimed)(tmp_path)
+    monkeypatch.setattr(store, "machine_memory", lambda: memory)
+    monkeypatch.setattr(store.pq, "read_table", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match=expected):
+        store.read_trace(tmp_path)
+
+
+def test_counts_that_fill_the_memory_are_not_expanded(tmp_path, monkeypatch):
+    router = Router("m", 4, 1, (0,))
+    store.write_counts(tmp_path, Counts(router, np.ones((1, 1, 4), int), Origin("test", "")))
+    np.savez_compressed(tmp_path / store.COUNTS, counts=np.zeros((2**18, 1, 4), int))
+    store.write_sums(tmp_path, [store.COUNTS, store.METADATA])
+    monkeypatch.setattr(arrays, "EXPANDED_BYTES", 2**22)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("expanded"))
+    with pytest.raises(UserError, match=r"counts\.npz: its .* bytes expand to 8,388,"):
+        store.read_counts(tmp_path)
+
+
+def test_counts_by_another_name_are_refused(tmp_path):
+    router = Router("m", 4, 1, (0,))
+    store.write_counts(tmp_path, Counts(router, np.ones((1, 1, 4), int), Origin("test", "")))
+    np.savez_compressed(tmp_path / store.COUNTS, counted=np.ones((1, 1, 4), int))
+    store.write_sums(tmp_path, [store.COUNTS, store.METADATA])
+    with pytest.raises(UserError, match=r"counts\.npz: holds no array by the name counts\. Collect or import it again"):
+        store.read_counts(tmp_path)
 
 
 def test_a_trace_of_another_model_is_refused(tmp_path):

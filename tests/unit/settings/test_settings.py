@@ -181,6 +181,10 @@ BAD_SETTINGS = {
         {"style": {"font": "Comic Sans"}},
         "style.font: got 'Comic Sans', expected 'DejaVu Sans', 'DejaVu Sans Mono', 'DejaVu Serif' or 'STIXGeneral'",
     ),
+    "a key with dots": (
+        {"studies.comparison.seeds": [1]},
+        "studies.comparison.seeds: unknown key; keys with dots are written studies: {comparison: {seeds: ...}}",
+    ),
     "unknown study": ({"studies": {"frontir": {}}}, "studies.frontir: unknown key; did you mean 'frontier'"),
     "unknown key of a study": (
         {"studies": {"frontier": {"share": [0.5]}}},
@@ -227,6 +231,13 @@ def test_a_moved_key_tells_its_new_place(old, new, tmp_path):
 def test_a_wrong_value_of_the_command_line_names_it():
     config = merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
     with pytest.raises(UserError, match=r"^--config: batch_sizes\[0\]: got 'one'"):
+        resolve(config, [EXPERIMENT], MODELS, GPUS, STUDIES, figures=FIGURES)
+
+
+def test_an_unknown_nested_key_of_the_command_line_names_it():
+    """Other keys of the study are in the file."""
+    config = merged(read_yaml(EXPERIMENT), {"studies": {"comparison": {"seed": [3]}}})
+    with pytest.raises(UserError, match=r"^--config: studies\.comparison\.seed: unknown key; did you mean 'seeds'"):
         resolve(config, [EXPERIMENT], MODELS, GPUS, STUDIES, figures=FIGURES)
 
 

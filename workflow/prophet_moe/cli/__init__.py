@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from prophet_moe.cli import capacity, catalog, compare, sim, trace
-from prophet_moe.errors import UserError, exit_on_user_error
+from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
 examples:
@@ -35,8 +35,8 @@ class Version(argparse.Action):
         parser.exit()
 
 
-def main() -> None:
-    """Run one subcommand; a user's mistake ends in one line and exit code 1."""
+def command_line() -> Parser:
+    """Return the parser of `prophet-moe` with all of its subcommands."""
     parser = Parser(
         prog="prophet-moe",
         description=__doc__,
@@ -50,8 +50,13 @@ def main() -> None:
     trace.add_commands(commands)
     sim.add_commands(commands)
     compare.add_commands(commands)
-    with exit_on_user_error():
-        arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run one subcommand; a user's mistake ends in one line and exit code 1."""
+    with exit_on_lost_output(), exit_on_user_error():
+        arguments = command_line().parse_args()
         if not catalog.EXPERIMENT.exists():
             raise UserError(str(catalog.EXPERIMENT), "no such file", "Run it in the project's folder.")
         arguments.run(arguments)

@@ -19,6 +19,7 @@ from prophet_moe.routing.trace import Counts, Origin, Trace
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
 TRACES = Path("resources/traces")
 A_TRACE = f"a folder, or its name in {TRACES}/"
+HELD = {"trace": "holds a trace already", "counts": "holds counts already"}
 OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_rates.csv"), Path("resources/routing")
 
 EXAMPLES = """\
@@ -128,17 +129,15 @@ def import_trace(arguments: argparse.Namespace) -> None:
 
 
 def _check_out(folder: Path, *, force: bool) -> None:
-    """Refuse a folder that holds something, unless it is a trace that is to be replaced."""
+    """Refuse a folder that holds something, unless it is a trace, or counts, that is to be replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(str(folder), "is a file, expected a new folder", "Name another one.")
-    if force and (folder / store.METADATA).exists():
-        return
-    if any(folder.iterdir()):
-        is_trace = (folder / store.METADATA).exists()
-        problem = "holds a trace already" if is_trace else "holds other files, expected a new folder"
-        raise UserError(str(folder), problem, "Name another one, or add --force." if is_trace else "Name another one.")
+    held = store.kind_in(folder)
+    if any(folder.iterdir()) and not (force and held):
+        problem = HELD[held] if held else "holds other files, expected a new folder"
+        raise UserError(str(folder), problem, "Name another one, or add --force." if held else "Name another one.")
 
 
 def _source_sha256(source: Path) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from prophet_moe.collect.plan import read_as, read_plan
-from prophet_moe.errors import UserError, exit_on_user_error
+from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 from prophet_moe.files import write_json
 
 WORK = Path("results/collect")
@@ -23,8 +23,8 @@ MEASUREMENTS = {
 """Measurements of this machine, each a module of its name: what it does."""
 
 
-def main() -> None:
-    """Run one subcommand; a user's mistake ends in one line and exit code 1."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of `python -m prophet_moe.collect` with all of its subcommands."""
     parser = argparse.ArgumentParser(prog="python -m prophet_moe.collect", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -70,9 +70,13 @@ def main() -> None:
         measurement.add_argument("--plan", type=Path, default=plan, metavar="FILE", help=f"default: {plan}")
         measurement.add_argument("--out", type=Path, required=True, metavar="DIR")
         measurement.set_defaults(run=measure, measurement=name)
+    return parser
 
-    arguments = parser.parse_args()
-    with exit_on_user_error():
+
+def main() -> None:
+    """Run one subcommand; a user's mistake ends in one line and exit code 1."""
+    with exit_on_lost_output(), exit_on_user_error():
+        arguments = command_line().parse_args()
         try:
             arguments.run(arguments)
         except ModuleNotFoundError as error:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grimp
 
-from prophet_moe.validation import read_json
+from prophet_moe.errors import UserError
+from prophet_moe.validation import read_json, read_text
 
 PACKAGES = ("prophet_moe", "studies")
 
@@ -15,7 +16,8 @@ PACKAGES = ("prophet_moe", "studies")
 def code_of(entry: Path, library: Path) -> list[str]:
     """Paths of `entry` (.py or .ipynb) and of every module of `library` that it imports, directly or through others.
 
-    `library` is the folder that holds the package; paths come back as given, sorted.
+    `library` is the folder that holds the package; paths come back as given, sorted. An entry that is missing or cannot
+    be parsed is a UserError.
     """
     graph = _import_graph()
     found: set[str] = set()
@@ -38,7 +40,11 @@ def _import_graph() -> grimp.ImportGraph:
 
 def _imported_names(entry: Path) -> Iterator[str]:
     for source in _sources(entry):
-        for node in ast.walk(ast.parse(source)):
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError) as error:
+            raise UserError(str(entry), f"is no Python: {error}", "Mend it.") from None
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from (name.name for name in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -48,9 +54,11 @@ def _imported_names(entry: Path) -> Iterator[str]:
 
 def _sources(entry: Path) -> list[str]:
     if entry.suffix != ".ipynb":
-        return [entry.read_text(encoding="utf-8")]
-    cells = read_json(entry)["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        return [read_text(entry)]
+    try:
+        return ["".join(cell["source"]) for cell in read_json(entry)["cells"] if cell["cell_type"] == "code"]
+    except (KeyError, TypeError):
+        raise UserError(str(entry), "is no notebook", "Restore or mend it.") from None
 
 
 def _file_of(module: str, library: Path) -> Path:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from prophet_moe.errors import UserError
 from prophet_moe.files import canonical_hash, sha256, write_json
 
 SUFFIX = ".prov.json"
@@ -32,7 +33,10 @@ def origin(rule: str, inputs: Sequence[Path], code: Sequence[Path], parameters: 
 
 
 def write_sidecar(output: Path, made_from: dict[str, Any]) -> None:
-    """Write the sidecar of the finished `output`."""
+    """Write the sidecar of the finished `output`; an absolute path among what it is made from is a UserError."""
+    if elsewhere := [path for path in (*made_from["inputs"], *made_from["code"]) if Path(path).is_absolute()]:
+        problem = f"input {elsewhere[0]} is absolute, expected a path from the project's root"
+        raise UserError(f"rule {made_from['rule']}", problem, "Correct the rule.")
     write_json(sidecar_of(output), {"output": str(output), "sha256": sha256(output), **made_from})
 
 

@@ -15,6 +15,7 @@ from prophet_moe.catalog import Architecture, ModelSpec, load_models, model_name
 from prophet_moe.errors import UserError
 from prophet_moe.files import atomic_write, sha256
 from prophet_moe.routing.importers import FORMATS
+from prophet_moe.routing.sequences import LEAST_FITTED, LEAST_TEXTS, unrepeated_extent
 from prophet_moe.routing.trace import PHASES, Router, Trace
 from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
@@ -50,6 +51,15 @@ class DataFile(StrictModel):
     """Public address, {commit} filled in; empty where there is none."""
 
 
+class Extent(StrictModel):
+    """How much of a routing trace is used: what repeats within itself or repeats another sequence is not counted."""
+
+    sequences: int = Field(ge=0)
+    """Sequences without repetition."""
+    texts: int = Field(ge=0)
+    """Texts that they are of."""
+
+
 class Dataset(StrictModel):
     """A published data set that this project reads but does not distribute."""
 
@@ -72,6 +82,8 @@ class Dataset(StrictModel):
     """The format of a routing trace, as in `prophet-moe trace import`."""
     phase: Literal["decode", "prefill"] = "decode"
     """The tokens of a routing trace that are described: those of prefill where none is decoded."""
+    unrepeated: Extent | None = None
+    """What a routing trace holds, known before it is imported; needed where that is too little for a law."""
     without_address: str = ""
     """How to get the files that have no public address."""
 
@@ -164,6 +176,21 @@ def check_phase(name: str, dataset: Dataset, trace: Trace) -> Trace:
         problem = f"datasets.{name}.phase: got {dataset.phase!r}, expected {found!r}: the data {why}"
         raise UserError("config/datasets.yaml", problem, "Mend that entry.")
     return trace
+
+
+def check_extent(name: str, dataset: Dataset, trace: Trace) -> Trace:
+    """Return the `trace` of a dataset if it holds what is listed, or enough for a law where nothing is listed."""
+    found = Extent.model_validate(unrepeated_extent(trace))
+    listed = dataset.unrepeated
+    if found == listed or (listed is None and found.sequences >= LEAST_FITTED and found.texts >= LEAST_TEXTS):
+        return trace
+    told = "nothing" if listed is None else _in_yaml(listed)
+    problem = f"datasets.{name}.unrepeated: got {told}, expected {_in_yaml(found)}, which the data holds"
+    raise UserError("config/datasets.yaml", problem, "Mend that entry.")
+
+
+def _in_yaml(extent: Extent) -> str:
+    return f"{{sequences: {extent.sequences}, texts: {extent.texts}}}"
 
 
 def how_to_get(name: str, dataset: Dataset) -> str:

@@ -18,6 +18,8 @@ RUN_TOKENS = 32
 """Sequences with so many equal tokens in a row share text: some 100 characters, a power of two."""
 TRAINING_SHARE = 0.5
 """Share of the sequences that laws and predictors learn from; they are evaluated on the others."""
+LEAST_FITTED, LEAST_TEXTS = 4, 2
+"""The least sequences and texts of a trace that a law is fitted to: each half has a batch of two and its own text."""
 
 
 def follows(trace: Trace) -> NDArray[np.bool_]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from prophet_moe.errors import UserError, from_os_error
 from prophet_moe.files import atomic_write, sha256, write_json, write_text
+from prophet_moe.routing.arrays import TOO_LARGE, machine_memory, read_arrays
 from prophet_moe.routing.sequences import unrepeated_extent
 from prophet_moe.routing.trace import (
     PHASES,
@@ -95,6 +95,13 @@ def clear(folder: Path) -> None:
     for name in [SUMS, *(line.partition("  ")[2] for line in lines)]:
         if Path(name).name == name and (folder / name).is_file():
             (folder / name).unlink()
+
+
+def kind_in(folder: Path) -> str:
+    """Return whether `folder` holds a trace or counts, as its file names say: "trace", "counts", or nothing."""
+    if not (folder / METADATA).exists():
+        return ""
+    return next((kind for kind, name in (("trace", TRACE), ("counts", COUNTS)) if (folder / name).exists()), "")
 
 
 def write_part(path: Path, trace: Trace) -> None:
@@ -177,6 +184,7 @@ def read_trace(folder: Path, model: str | None = None) -> Trace:
     metadata = read_metadata(folder, "trace", model)
     path = folder / TRACE
     with _reading(path):
+        _check_size(path, metadata)
         table = pq.read_table(path, memory_map=True)
     return check(_trace_of(table, metadata, path), path)
 
@@ -210,11 +218,10 @@ def read_counts(folder: Path, model: str | None = None) -> Counts:
     """Read the counts in `folder`, which must be of `model` where one is named."""
     metadata = read_metadata(folder, "counts", model)
     router = router_of(metadata)
-    try:
-        with np.load(folder / COUNTS) as arrays:
-            counts = Counts(router, arrays["counts"], _origin_of(metadata))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise UserError(str(folder / COUNTS), f"truncated, or no counts: {error}", AGAIN) from None
+    arrays = read_arrays(folder / COUNTS, AGAIN)
+    if "counts" not in arrays:
+        raise UserError(str(folder / COUNTS), "holds no array by the name counts", AGAIN)
+    counts = Counts(router, arrays["counts"], _origin_of(metadata))
     if len(counts.counts) != metadata["windows"]:
         problem = f"has {len(counts.counts)} windows, metadata.json says {metadata['windows']}"
         raise UserError(str(folder / COUNTS), problem, AGAIN)
@@ -233,8 +240,9 @@ def read_metadata(folder: Path, kind: str | None = None, model: str | None = Non
     if problem := _problem(metadata):
         raise UserError(str(path), problem, AGAIN)
     check_router(router_of(metadata), path, AGAIN)
-    if kind is not None and metadata["kind"] != kind:
-        raise UserError(str(folder), f"holds {metadata['kind']}, expected a {kind}", "Name another folder.")
+    if metadata["kind"] not in ([kind] if kind else FORM_OF):
+        expected = f"a {kind}" if kind else "a trace or counts"
+        raise UserError(str(folder), f"holds {metadata['kind']:.60}, expected {expected}", "Name another folder.")
     if model is not None and metadata["model"] != model:
         raise UserError(str(folder), f"is of model {metadata['model']!r}, expected {model!r}", "Name another folder.")
     check_sums(folder)
@@ -364,6 +372,18 @@ def _trace_of(table: pa.Table, metadata: dict[str, Any], path: Path) -> Trace:
     trace = _rows_of(table, metadata, path)
     _check_totals(len(trace), len(np.unique(trace.sequence)), metadata, path)
     return trace
+
+
+def _check_size(path: Path, metadata: dict[str, Any]) -> None:
+    """Refuse a file with other rows than its metadata, or too large for memory, by its footer: before it is read."""
+    footer = pq.read_metadata(path)
+    if footer.num_rows != metadata["tokens"]:
+        problem = f"has {footer.num_rows} tokens, metadata.json says {metadata['tokens']}"
+        raise UserError(str(path), problem, AGAIN)
+    ids = footer.num_rows * len(metadata["layers"]) * metadata["top_k"]
+    told = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+    if max(told, ids * np.dtype(np.uint16).itemsize) > machine_memory():
+        raise UserError(str(path), TOO_LARGE, "Use a part of it, or a machine with more memory.")
 
 
 def _check_totals(tokens: int, sequences: int, metadata: dict[str, Any], path: Path) -> None:

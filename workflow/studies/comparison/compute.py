@@ -13,7 +13,7 @@ import pandas as pd
 
 from prophet_moe.present.select import where
 from prophet_moe.routing.intervals import beyond_sample, mean_interval
-from prophet_moe.tables import write_table
+from prophet_moe.tables import joined, write_table
 from studies.comparison.deduplication import MEASURED
 from studies.comparison.study import (
     DEDUPLICATION,
@@ -167,7 +167,7 @@ def build(files, parameters):
     tables = {}
     runs = {"results": RESULTS, "deduplication": DEDUPLICATION, "layers": LAYERS, "sweeps": SWEEPS}
     for kind, declared in runs.items():
-        tables[kind] = pd.concat(map(pd.read_csv, getattr(files, f"of_{kind}")))
+        tables[kind] = joined(map(pd.read_csv, getattr(files, f"of_{kind}")), getattr(files, kind))
         write_table(getattr(files, kind), tables[kind], declared)
     write_table(files.strategies, strategy_summary(tables["results"], claimed), STRATEGIES)
     write_table(files.savings, deduplication_summary(tables["deduplication"], claimed), SAVINGS)

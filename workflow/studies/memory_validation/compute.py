@@ -15,7 +15,7 @@ from prophet_moe.catalog.model import load_model
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.recorded import read_recording
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import joined, write_table
 from studies.memory_validation.study import VALIDATION
 
 COLUMNS = tuple(column.name for column in VALIDATION.columns if column.name != "gpu")
@@ -158,4 +158,4 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     folders = sorted({path.parent for path in files.measured})
     tables = [compare(read_memory(folder), architectures, scenario).assign(gpu=folder.name) for folder in folders]
-    write_table(files.table, pd.concat(tables), VALIDATION)
+    write_table(files.table, joined(tables, files.table), VALIDATION)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from prophet_moe.predict.context import network_bytes
 from prophet_moe.predict.schema import DOMAIN
-from prophet_moe.tables import write_table
+from prophet_moe.tables import joined, write_table
 from prophet_moe.units import MB
 from prophet_moe.validation import read_json
 from studies.prediction.study import BY_DOMAIN, SCORES, SUMMARY
@@ -86,7 +86,7 @@ def _gain(trace: str, lookahead: int, found: pd.DataFrame, metadata: Mapping[str
 
 def build(files, parameters):
     """Write every judgement, table 6, and recall by domain."""
-    judgements = pd.concat(map(pd.read_csv, files.of_judgements))
+    judgements = joined(map(pd.read_csv, files.of_judgements), files.judgements)
     write_table(files.judgements, judgements, SCORES)
     predictors = {path.parent.name: read_json(path) for path in files.predictors}
     summary = prediction_summary(judgements, predictors, pd.read_csv(files.latency))

@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prophet_moe.routing.importers.reading import LAYERS, fault, files_of, moe_counts, read_arrays, with_notes
+from prophet_moe.routing.arrays import read_arrays
+from prophet_moe.routing.importers.reading import LAYERS, NEXT_STEP, fault, files_of, moe_counts, with_notes
 from prophet_moe.routing.trace import Counts, Origin, Router
 from prophet_moe.validation import read_json, read_text
 
@@ -64,7 +65,7 @@ def _numbers(path: Path, router: Router) -> Any:
             return content
         held = [content[name] for name in NAMES if name in content]
     else:
-        content = read_arrays(path)
+        content = read_arrays(path, NEXT_STEP)
         held = [content[name] for name in NAMES if name in content] or list(content.values())
     if len(held) != 1:
         found = ", ".join(map(str, content)) or "nothing"

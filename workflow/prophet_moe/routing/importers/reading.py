@@ -1,22 +1,19 @@
 """What the importers share: finding files, reading arrays, and checks that name the file."""
 
 import gzip
-import io
 import json
-import math
-import os
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError, from_os_error
+from prophet_moe.routing.arrays import check_expansion, largest_expansion, machine_memory, read_arrays
 from prophet_moe.routing.trace import DECODE, PREFILL, Origin, Router, Trace, check
 from prophet_moe.validation import read_json
 
@@ -28,14 +25,8 @@ LAYERS = 10_000
 SHARED_SLOTS_SURE = 64
 """Tokens times layers in which one id in the same slot is no chance."""
 UNFUSED = "Serve it with --disable-shared-experts-fusion and record again."
-HEAD_BYTES = 2**16
-"""The head of an .npy file fits into these."""
-EXPANDED_BYTES = 2**28
-"""Bytes that a compressed file may expand to whatever its size: half a second's work."""
-ARRAYS_RATIO, TEXT_RATIO = 500, 100
-"""Beyond these, how many times its own size. Recorded routing packs less well: one-token windows of counts for 128
-experts, top-1, shrink to 1/290, tables to 1/30. Zeros, of which files are made to fill a memory, shrink to 1/1030."""
-TOO_LARGE = "holds arrays that do not fit into this machine's memory"
+TEXT_RATIO = 100
+"""Beyond this, how many times its own size a compressed text may expand to. Tables of routing shrink to 1/30."""
 REMARKS = "remarks"
 """The note with sentences for the user: what a file leaves out, and what of it looks wrong."""
 
@@ -100,92 +91,16 @@ def _begins_with_lines(path: Path) -> bool:
         return False
 
 
-def read_arrays(path: Path) -> dict[str, NDArray]:
-    """Return all arrays of an .npz file by name; the one array of an .npy file has the name "".
-
-    What heads and directory say of their sizes is checked before anything is expanded.
-    """
-    try:
-        _check_sizes(path)
-        arrays = np.load(path, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            return {"": arrays}
-        with arrays:
-            held = {name: arrays[name] for name in arrays.files}
-            return {name: array for name, array in held.items() if isinstance(array, np.ndarray)}
-    except UserError:
-        raise
-    except MemoryError:
-        raise fault(path, TOO_LARGE) from None
-    except OSError as error:
-        raise from_os_error(path, error) from None
-    except Exception:
-        # A damaged file raises whatever NumPy and zipfile stumble over, errors of Python's tokenizer included.
-        raise fault(path, f"truncated, or no {path.suffix or '.npz'} file of plain arrays") from None
-
-
-def _check_sizes(path: Path) -> None:
-    """Refuse arrays that are larger than their file tells, and an archive that expands to far more than its size."""
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as stream:
-            _check_array(stream, path.stat().st_size, path)
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        check_expansion(path, sum(member.file_size for member in members), ARRAYS_RATIO)
-        for member in members:
-            if member.filename.endswith(".npy"):
-                with archive.open(member) as stream:
-                    _check_array(stream, member.file_size, path)
-
-
-def _check_array(stream: IO[bytes], size: int, path: Path) -> None:
-    """Refuse an array whose head, at the begin of `stream`, tells of more bytes than the `size` that there are."""
-    shape, dtype = array_head(stream.read(HEAD_BYTES))
-    told = math.prod(shape) * dtype.itemsize
-    if told > _memory():
-        raise fault(path, TOO_LARGE)
-    if told > size and not dtype.hasobject:
-        raise fault(path, f"truncated: an array of {told:,} bytes in {size:,}")
-
-
-def array_head(head: bytes) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array whose .npy file begins with `head`."""
-    stream = io.BytesIO(head)
-    old = np.lib.format.read_magic(stream) == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
-
-
-def check_expansion(path: Path, expanded: int, ratio: int) -> None:
-    """Refuse a compressed file that expands to more than `ratio` times its size, or does not fit into the memory."""
-    if expanded > _memory():
-        raise fault(path, TOO_LARGE)
-    if expanded > largest_expansion(path, ratio):
-        raise fault(path, f"its {path.stat().st_size:,} bytes expand to {expanded:,} or more: no recorded routing")
-
-
-def largest_expansion(path: Path, ratio: int) -> int:
-    """Bytes that a compressed file may expand to at most."""
-    return max(EXPANDED_BYTES, ratio * path.stat().st_size)
-
-
-def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def read_bytes(path: Path) -> bytes:
     """The bytes of a file, decompressed where it is one of gzip, and no further than routing may expand."""
     try:
         with path.open("rb") as stream:
             if stream.read(2) != b"\x1f\x8b":
                 return path.read_bytes()
-        most = min(largest_expansion(path, TEXT_RATIO), _memory())
+        most = min(largest_expansion(path, TEXT_RATIO), machine_memory())
         with gzip.open(path) as stream:
             content = stream.read(most + 1)
-        check_expansion(path, len(content), TEXT_RATIO)
+        check_expansion(path, len(content), TEXT_RATIO, NEXT_STEP)
         return content
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise fault(path, "truncated or damaged gzip file") from None
@@ -195,7 +110,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_named_arrays(path: Path) -> dict[str, NDArray]:
     """Return all arrays of an .npz file; an .npy file, whose array has no name, is refused."""
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, NEXT_STEP)
     if "" in arrays:
         raise fault(path, f"holds one array {arrays[''].shape} without a name, expected an .npz file of named arrays")
     return arrays

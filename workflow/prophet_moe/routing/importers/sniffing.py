@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prophet_moe.errors import UserError
+from prophet_moe.routing.arrays import HEAD_BYTES, array_head
 from prophet_moe.routing.importers import counts, prompt_csv
-from prophet_moe.routing.importers.reading import HEAD_BYTES, array_head
 
 HEAD = 1 << 16
 """Bytes of a file that are looked at."""
