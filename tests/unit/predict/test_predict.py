@@ -563,7 +563,7 @@ def test_a_guessing_network_gains_nothing_and_is_uncalibrated(determined):
 def test_a_recorded_predictor_is_of_its_trace(name):
     """Trained on the committed trace, of its shape, and of as many bytes as the capacity model gives it."""
     trace, network = recorded_trace(name), read_network(PREDICTORS / name)
-    metadata = store.read_metadata(PREDICTORS / name)
+    metadata = store.read_metadata(PREDICTORS / name, "predictor")
     assert network.trained_on == metadata["trained_on"] == sequences.fingerprint(trace)
     assert network.learned_from == metadata["learned_from"] == sequences.fingerprint(split(trace)[0])
     experts, layers, hidden = trace.router.experts, len(trace.router.layers), metadata["plan"]["hidden"]
@@ -581,7 +581,7 @@ def test_read_trained_of_another_half_is_refused(tmp_path):
     trace, folder = recorded_trace(name), tmp_path / name
     assert read_trained(PREDICTORS / name, trace, folder).trained_on == sequences.fingerprint(trace)
     shutil.copytree(PREDICTORS / name, folder)
-    metadata = store.read_metadata(folder) | {"learned_from": sequences.fingerprint(split(trace)[1])}
+    metadata = store.read_metadata(folder, "predictor") | {"learned_from": sequences.fingerprint(split(trace)[1])}
     store.seal(folder, metadata, WEIGHTS)
     with pytest.raises(UserError, match=r"has not learned from the half of .* that is learned from now") as caught:
         read_trained(folder, trace, ROOT / "resources/traces" / name)

@@ -229,7 +229,7 @@ def read_counts(folder: Path, model: str | None = None) -> Counts:
 
 
 def read_metadata(folder: Path, kind: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """Return the metadata of a trace folder, after its files were held against their checksums."""
+    """Return the metadata of a folder of one `kind`, by default a trace or counts, once its checksums were compared."""
     path = folder / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
