@@ -30,11 +30,11 @@ RECORD = pd.DataFrame(
 def project(tmp_path, monkeypatch):
     """A project with one committed table and figure and an intermediate result, as the current folder."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("config", "figures", "tables/data", "results/routing", "results/notebooks", ".snakemake/metadata"):
+    for folder in ("config", "figures", "tables/data", "results/traces", "results/notebooks", ".snakemake/metadata"):
         (tmp_path / folder).mkdir(parents=True)
     write_csv(tmp_path / "tables/table.csv", RECORD)
     Image.new("RGB", (4, 4)).save(tmp_path / "figures/figure.png")
-    (tmp_path / "results/routing/fits.csv").write_text("a\n1\n")
+    (tmp_path / "results/traces/fits.csv").write_text("a\n1\n")
     (tmp_path / "results/notebooks/page.html").write_text("")
     (tmp_path / "tables/data/fits.csv").write_text("a\n1\n")
     (tmp_path / "Snakefile").write_text("")
@@ -50,12 +50,12 @@ def test_prepare_links_inputs_and_takes_over_results(project):
     folder = prepare("talk")
     assert folder == folder_of("talk")
     assert (folder / "config").resolve() == project / "config"
-    assert (folder / "results/routing/fits.csv").read_text() == "a\n1\n"
+    assert (folder / "results/traces/fits.csv").read_text() == "a\n1\n"
     assert not (folder / "results/notebooks").exists()
     assert not (folder / "figures").exists(), "a figure of other parameters would pass for one of this run"
-    (folder / "results/routing/fits.csv").write_text("changed")
-    assert (prepare("talk") / "results/routing/fits.csv").read_text() == "changed", "it is taken over only once"
-    assert (project / "results/routing/fits.csv").read_text() == "a\n1\n"
+    (folder / "results/traces/fits.csv").write_text("changed")
+    assert (prepare("talk") / "results/traces/fits.csv").read_text() == "changed", "it is taken over only once"
+    assert (project / "results/traces/fits.csv").read_text() == "a\n1\n"
 
 
 def test_enter_project_stays_in_the_folder_of_a_run(project, monkeypatch):
