@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import settings
 
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment
-from tests import fuzzing
-
-# Machines are shared and noisy: how long an example takes says nothing of it.
-settings.register_profile("noisy machines", deadline=None)
-settings.load_profile("noisy machines")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +40,8 @@ def fresh_folder(tmp_path_factory) -> Callable[[], Path]:
 def pytest_terminal_summary(terminalreporter, config) -> None:
     """After a run of the fuzz tests alone, tell how many examples passed."""
     if config.getoption("markexpr") == "fuzz":
+        from tests import fuzzing  # the environment of the peers has no Hypothesis
+
         terminalreporter.section("fuzz examples passed")
         for name, count in sorted(fuzzing.passed.items()):
             terminalreporter.write_line(f"{count:>9,}  {name}")
