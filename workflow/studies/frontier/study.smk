@@ -109,6 +109,8 @@ rule replay_frontier:
         "logs/replay_frontier/{source}.log",
     benchmark:
         "benchmarks/replay_frontier/{source}.tsv"
+    # The longest jobs of the essentials begin before the figures that do not wait for them.
+    priority: 1
     conda:
         "../../../envs/analysis.yaml"
     params:

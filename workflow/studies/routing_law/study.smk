@@ -32,6 +32,8 @@ rule fit_law:
         "logs/fit_law/{trace}.log",
     benchmark:
         "benchmarks/fit_law/{trace}.tsv"
+    # The longest chain of the essentials begins here.
+    priority: 2
     conda:
         "../../../envs/analysis.yaml"
     params:
