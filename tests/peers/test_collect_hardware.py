@@ -40,7 +40,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> Path:
-    """The tiny plan, measured."""
+    """Measure what the tiny plan lists, and give the folder that it leaves."""
     folder = tmp_path_factory.mktemp("measured")
     hardware.collect(TINY, folder)
     return folder

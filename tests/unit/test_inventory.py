@@ -22,7 +22,7 @@ SMALL = next(iter(PLAN.models))
 
 
 def dataset(phase: str = "decode", **more: Any) -> Dataset:
-    """An entry of config/datasets.yaml."""
+    """Make an entry as config/datasets.yaml holds it, of routing in `phase`; `more` replaces its keys."""
     told = dict.fromkeys(("project", "commit", "licence", "citation", "use"), "of this test")
     files = [{"path": "prompts.npz", "bytes": 1, "sha256": "0" * 64, "address": "https://example.org/prompts.npz"}]
     content = told | {"kind": "routing", "model": "m", "importer": "arrays", "phase": phase, "files": files} | more

@@ -11,13 +11,13 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def architecture() -> dict:
-    """The names of docs/draw_architecture.py."""
+    """Run docs/draw_architecture.py without drawing, and give its functions by name."""
     return runpy.run_path(str(ROOT / "docs/draw_architecture.py"))
 
 
 @pytest.fixture(scope="module")
 def timeline() -> dict:
-    """The names of docs/draw_timeline.py."""
+    """Run docs/draw_timeline.py without drawing, and give its functions by name."""
     return runpy.run_path(str(ROOT / "docs/draw_timeline.py"))
 
 
