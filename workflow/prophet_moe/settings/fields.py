@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from prophet_moe.precision import WeightFormat
 from prophet_moe.validation import StrictModel, inconsistent
 
 LARGEST_BATCH = 10**6
@@ -40,6 +41,33 @@ Batch = Annotated[int, Field(gt=0, le=LARGEST_BATCH)]
 Batches = Annotated[list[Batch], Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 SequenceOrder = Literal["mixed", "one_tenant_at_a_time"]
+
+
+class WeightFormats(StrictModel):
+    """Formats of weights by component; docs/formats.md lists them. Norms, routers and biases stay at 16 bits."""
+
+    default: WeightFormat = "bf16"
+    """Format of the matrices of every component without one of its own."""
+    routed_experts: WeightFormat | None = None
+    """Format of routed experts."""
+    shared_experts: WeightFormat | None = None
+    """Format of shared experts."""
+    dense_ffn: WeightFormat | None = None
+    """Format of dense FFNs, of whole layers and beside experts."""
+    attention: WeightFormat | None = None
+    """Format of the projections of attention."""
+    indexer: WeightFormat | None = None
+    """Format of the index branch of sparse attention."""
+    state_mixer: WeightFormat | None = None
+    """Format of the projections of linear attention, Mamba and short convolutions."""
+    latent_projections: WeightFormat | None = None
+    """Format of the projections into and out of the width that experts act on."""
+    embeddings: WeightFormat | None = None
+    """Format of the embeddings."""
+
+    def components(self) -> dict[str, WeightFormat]:
+        """Return the formats of the components that have one of their own."""
+        return self.model_dump(exclude={"default"}, exclude_none=True)
 
 
 class StudySettings(StrictModel):

@@ -4,8 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prophet_moe.precision import MlaCache, Precision
-from prophet_moe.settings.fields import LARGEST_CONTEXT, LARGEST_LAYERS, LARGEST_MIB, LARGEST_RATIO, LARGEST_WIDTH
+from prophet_moe.precision import KvFormat, MlaCache, Precision, StateFormat, WeightFormat
+from prophet_moe.settings.fields import (
+    LARGEST_CONTEXT,
+    LARGEST_LAYERS,
+    LARGEST_MIB,
+    LARGEST_RATIO,
+    LARGEST_WIDTH,
+    WeightFormats,
+)
 from prophet_moe.validation import StrictModel, inconsistent
 
 
@@ -59,12 +66,15 @@ class Scenario(StrictModel):
     """Memory of a GPU. `visible` is what CUDA reports. `nominal` is the number in the product's name."""
     usable_memory_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the device memory that an engine may use. The default of vLLM's gpu_memory_utilization is 0.9."""
-    weight_bits: int = Field(default=16, gt=0, le=32)
-    """Bits per weight, for published architectures."""
-    kv_bits: int = Field(default=16, gt=0, le=32)
-    """Bits per value of the KV cache, for published architectures."""
-    ssm_state_bits: int = Field(default=32, gt=0, le=32)
-    """Bits per value of a Mamba SSM state. Transformers keeps FP32."""
+    precision: Literal["shipped"] | WeightFormat | WeightFormats = "bf16"
+    """Formats of weights, for published architectures: one for all matrices, one per component, or `shipped`, those
+    of the model's file."""
+    kv_format: KvFormat = "bf16"
+    """Format of the KV cache, for published architectures."""
+    state_format: StateFormat = "own"
+    """Format of recurrent states. `own` is the one that the model's class keeps, which is fp32 for nearly all."""
+    draft_layers: bool = False
+    """Whether the draft layers of a model (multi-token prediction) are resident, where its file has them."""
     mla_cache: MlaCache = "latent"
     """Form in which multi-head latent attention keeps its KV cache."""
     routing: Routing = Routing()
@@ -102,10 +112,13 @@ class Scenario(StrictModel):
         """Whether the routing law rests on counts where a model has some."""
         return self.fits_routing and self.routing.variation == "counts"
 
-    @property
-    def precision(self) -> Precision:
-        """The precision that memory and time both count with."""
-        return Precision(self.weight_bits, self.kv_bits, self.ssm_state_bits, self.mla_cache)
+    def precision_of(self, shipped: WeightFormats) -> Precision:
+        """Return the precision that memory and time both count with, of a model whose file ships `shipped` formats."""
+        formats = shipped if self.precision == "shipped" else self.precision
+        if isinstance(formats, str):
+            formats = WeightFormats(default=formats)
+        kept = self.kv_format, self.state_format, self.mla_cache
+        return Precision(formats.default, formats.components(), *kept)
 
     @property
     def zero_fill(self) -> bool:

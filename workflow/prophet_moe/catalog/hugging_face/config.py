@@ -1,0 +1,159 @@
+"""A reader of a checkpoint's config.json that knows which of its fields it has understood."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prophet_moe.errors import UserError
+from prophet_moe.validation import shortened
+
+NEXT_STEP = "Write the model's file by hand (docs/models.md), or report the field."
+HARMLESS_NAMES = """
+    _name_or_path architectures auto_map transformers_version torch_dtype dtype use_cache cache_implementation
+    bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id unk_token_id mask_token_id
+    initializer_range initializer_factor hidden_act hidden_activation activation_function rms_norm_eps layer_norm_eps
+    layer_norm_epsilon norm_eps norm_epsilon attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop dropout
+    rope_theta rope_scaling rope_parameters rope_type rope_interleave rope_ratio partial_rotary_factor rotary_dim
+    rotary_percent original_max_position_embeddings max_window_layers
+    router_aux_loss_coef router_z_loss_coef aux_loss_alpha seq_aux output_router_logits router_jitter_noise
+    norm_topk_prob scoring_func score_function topk_method routed_scaling_factor router_scaling_factor n_group
+    topk_group num_expert_group num_limited_groups router_dtype
+    output_attentions output_hidden_states return_dict use_return_dict tokenizer_class chunk_size_feed_forward
+    pretraining_tp attn_implementation _attn_implementation is_encoder_decoder gradient_checkpointing
+    final_logit_softcapping attn_logit_softcapping logits_scaling embedding_multiplier residual_multiplier
+    attention_multiplier language model_max_length problem_type id2label label2id num_labels ep_size
+"""
+HARMLESS = frozenset(HARMLESS_NAMES.split())
+"""Fields that change no byte: names, token ids, constants of norms, rotary positions, dropout, losses, scaling."""
+
+_REQUIRED = object()
+
+
+class Config:
+    """The fields of one config.json, each marked as understood when it is read."""
+
+    def __init__(self, fields: Mapping[str, Any], where: str, path: str = "") -> None:
+        """Keep the fields of the file `where`; `path` leads to them where they are inside another field."""
+        self.fields, self.where, self.path = fields, where, path
+        self._read: set[str] = set()
+
+    def has(self, *names: str) -> bool:
+        """Return whether one of the names is there with a value that is not null."""
+        return any(self.fields.get(name) is not None for name in names)
+
+    def get(self, *names: str, default: Any = _REQUIRED) -> Any:
+        """Return a value by any of its names, marked as read; values under two names must be equal.
+
+        A field that is missing, or null, has the default; without one it is a UserError.
+        """
+        self._read.update(names)
+        given = {name: self.fields[name] for name in names if self.fields.get(name) is not None}
+        if not given:
+            if default is _REQUIRED:
+                self.refuse(names[0], "is missing, expected a value")
+            return default
+        (name, value), *others = given.items()
+        for other, its in others:
+            if its != value:
+                self.refuse(name, f"got {shortened(repr(value))}, but {other} is {shortened(repr(its))}; expected one")
+        return value
+
+    def size(self, *names: str, default: Any = _REQUIRED) -> Any:
+        """Return a whole number above 0, or the default where there is none."""
+        value = self.get(*names, default=default)
+        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number above 0")
+        return value
+
+    def count(self, *names: str, default: Any = _REQUIRED) -> Any:
+        """Return a whole number of 0 or more, or the default where there is none."""
+        value = self.get(*names, default=default)
+        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number of 0 or more")
+        return value
+
+    def flag(self, *names: str, default: Any = _REQUIRED) -> bool:
+        """Return true or false, or the default where there is none."""
+        value = self.get(*names, default=default)
+        if value is not default and not isinstance(value, bool):
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected true or false")
+        return value
+
+    def only(self, name: str, *allowed: Any, default: Any = _REQUIRED) -> Any:
+        """Return a value that must be one of those that the family is understood with."""
+        value = self.get(name, default=default)
+        if value is not default and value not in allowed:
+            self.refuse(name, f"got {shortened(repr(value))}, expected {' or '.join(map(repr, allowed))}")
+        return value
+
+    def items(self, *names: str, length: int | None = None, default: Any = _REQUIRED) -> list[Any]:
+        """Return a list, of one entry per layer where `length` is given, or the default where there is none."""
+        value = self.get(*names, default=default)
+        if value is default:
+            return value
+        if not isinstance(value, list):
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected a list")
+        if length is not None and len(value) != length:
+            self.refuse(names[0], f"has {len(value)} entries, expected {length}, one per layer")
+        return value
+
+    def below(self, name: str) -> "Config":
+        """Return the reader of a mapping inside, such as text_config."""
+        value = self.get(name)
+        if not isinstance(value, Mapping):
+            self.refuse(name, f"got {shortened(repr(value))}, expected a mapping of fields")
+        return Config(value, self.where, f"{self.path}{name}.")
+
+    def ignore(self, *names: str) -> None:
+        """Mark fields of this family that change no byte."""
+        self._read.update(names)
+
+    def refuse(self, name: str, problem: str) -> None:
+        """Raise a UserError about a field."""
+        raise UserError(self.where, f"{self.path}{name}: {problem}", NEXT_STEP)
+
+    def refuse_unread(self) -> None:
+        """Raise a UserError for the first field that nobody has understood; null is no value."""
+        for name, value in self.fields.items():
+            if value is not None and name not in self._read and name not in HARMLESS:
+                self.refuse(name, f"got {shortened(repr(value))}, which is not understood for this model_type")
+
+
+def runs(layers: Sequence[str]) -> list[str]:
+    """Return the pattern of a sequence of letters: repeated periods where there are some, else runs of equal letters.
+
+    `DMMM` becomes `[D, 3 x M]`, `LLLFLLLF` becomes `[2 x LLLF]`, `DLLFLLF` becomes `[D, 2 x LLF]`.
+    """
+    text, start, found = "".join(layers), 0, []
+    while start < len(text):
+        repeats, period = _best_run(text, start)
+        blocks = text[start : start + period]
+        found.append(f"{repeats} x {blocks}" if repeats > 1 else blocks)
+        start += repeats * period
+    return _joined(found)
+
+
+LONGEST_PERIOD = 32
+"""Most blocks of a run that is repeated."""
+
+
+def _best_run(text: str, start: int) -> tuple[int, int]:
+    """Return (repeats, period) of the run at `start` that covers most; a single block where none repeats."""
+    best = (1, 1)
+    for period in range(1, min(LONGEST_PERIOD, len(text) - start) + 1):
+        blocks, repeats = text[start : start + period], 1
+        while text.startswith(blocks, start + repeats * period):
+            repeats += 1
+        if repeats > 1 and repeats * period > best[0] * best[1]:
+            best = repeats, period
+    return best
+
+
+def _joined(pattern: list[str]) -> list[str]:
+    """Return a pattern whose neighbouring runs without repeats are one."""
+    joined: list[str] = []
+    for run in pattern:
+        if joined and " x " not in run and " x " not in joined[-1]:
+            joined[-1] += run
+        else:
+            joined.append(run)
+    return joined

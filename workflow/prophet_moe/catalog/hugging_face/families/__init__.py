@@ -1,0 +1,28 @@
+"""How each family of checkpoints says what its layers are: one reader per `model_type`.
+
+A reader takes the fields of a config.json and returns those of an `Architecture`, as data. What it does not read, and
+what `HARMLESS` does not list, is refused by name: nothing is guessed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prophet_moe.catalog.hugging_face.config import Config
+from prophet_moe.catalog.hugging_face.families import attention, latent, linear, windows
+
+Reader = Callable[[Config], dict[str, Any]]
+
+FAMILIES: Mapping[str, Reader] = {
+    **attention.FAMILIES,
+    **windows.FAMILIES,
+    **latent.FAMILIES,
+    **linear.FAMILIES,
+}
+"""Readers by `model_type`."""
+
+REFUSED: Mapping[str, str] = {
+    "jetmoe": "its attention is a mixture of experts too",
+    "nllb-moe": "it is an encoder-decoder with biases everywhere",
+    "zaya": "its attention is convolutional and its router is a network",
+}
+"""Families that no schema of this project expresses, with the reason."""

@@ -1,0 +1,103 @@
+"""From a config.json to the fields of a model's file: the family's reader, what is left out, the shipped formats."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prophet_moe.catalog.architecture import Architecture, letters
+from prophet_moe.catalog.hugging_face.config import Config
+from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
+from prophet_moe.catalog.hugging_face.quantisation import shipped_formats
+from prophet_moe.errors import UserError
+from prophet_moe.settings.fields import WeightFormats
+from prophet_moe.validation import validate
+
+TEXT_PARTS = ("text_config", "llm_config", "language_config")
+"""Where a multimodal checkpoint keeps the fields of its language model."""
+OTHER_PARTS = {
+    "vision_config": "the vision tower",
+    "audio_config": "the audio tower",
+    "talker_config": "the talker, a second model that speaks",
+    "code2wav_config": "the vocoder",
+}
+"""Parts of a multimodal checkpoint that are left out."""
+DRAFT_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "mtp_num_layers")
+"""Fields that count draft (multi-token prediction) layers."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a config.json says of a model."""
+
+    model_type: str
+    architecture: Architecture
+    precision: WeightFormats
+    left_out: list[str]
+    """Parts of the checkpoint that the architecture leaves out on purpose."""
+
+
+def import_config(fields: Mapping[str, Any], where: str) -> Imported:
+    """Read the fields of a config.json.
+
+    Parameters
+    ----------
+    fields : mapping
+        The document.
+    where : str
+        Its file, for messages.
+
+    Returns
+    -------
+    Imported
+        The architecture, which may be dense, with the shipped formats and what is left out.
+
+    Raises
+    ------
+    UserError
+        Where `model_type` is missing or unknown, and for the first field that is not understood.
+    """
+    if not isinstance(fields, Mapping):
+        raise UserError(where, f"holds {type(fields).__name__}, expected a mapping of fields", "Name a config.json.")
+    left_out: list[str] = []
+    config = _language_model(Config(fields, where), left_out)
+    model_type = config.get("model_type")
+    if model_type in REFUSED:
+        raise UserError(
+            where, f"model_type: {model_type!r} cannot be expressed: {REFUSED[model_type]}", "Choose another."
+        )
+    if model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(where, f"model_type: got {model_type!r}, expected one of {known}", "Write the file by hand.")
+    for name in DRAFT_FIELDS:
+        if count := config.count(name, default=0):
+            left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
+    precision = shipped_formats(config)
+    architecture = _pruned(FAMILIES[model_type](config))
+    config.refuse_unread()
+    checked = validate(Architecture, architecture, where, "Correct the config.json.")
+    return Imported(model_type, checked, validate(WeightFormats, precision, where, "Correct it."), left_out)
+
+
+def _language_model(config: Config, left_out: list[str]) -> Config:
+    """Return the reader of the language model; what stands beside it is noted as left out."""
+    if not config.has("model_type"):
+        config.refuse("model_type", "is missing, expected the family of the checkpoint")
+    part = next((name for name in TEXT_PARTS if config.has(name)), None)
+    if part is None:
+        return config
+    for name, what in OTHER_PARTS.items():
+        if config.has(name):
+            left_out.append(f"{what} ({name})")
+    return config.below(part)
+
+
+def _pruned(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return an architecture without the blocks, mixers and FFNs that its pattern does not use."""
+    used = set(letters(architecture["pattern"]))
+    blocks = {letter: block for letter, block in architecture["blocks"].items() if letter in used}
+    named = {part: {block.get(part) for block in blocks.values()} for part in ("mixer", "ffn")}
+    kept = {
+        f"{part}s": {name: found for name, found in architecture.get(f"{part}s", {}).items() if name in names}
+        for part, names in named.items()
+    }
+    return architecture | {"blocks": blocks} | kept
