@@ -89,7 +89,7 @@ def find_model(text: str) -> ModelSpec:
         return load_model(path)
     if path.suffix == ".json" or path.is_dir():
         return read_checkpoint(path, None)[0]
-    folder = CURRENT if text in model_names(CURRENT) else MODELS
+    folder = CURRENT if text in model_names(CURRENT) and text not in model_names(MODELS) else MODELS
     if text not in model_names(folder) and (near := _nearest(text)):
         raise UserError("--model", f"unknown model {text!r}; did you mean {near!r}", "See: prophet-moe models")
     return load_models(folder, [text])[text]
