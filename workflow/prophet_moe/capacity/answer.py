@@ -4,11 +4,11 @@ Needs neither pandas nor Numba, so that a command answers at once.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prophet_moe.capacity import reference
 from prophet_moe.capacity.budget import Line, budget
 from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import ModelMemory, Number
@@ -42,6 +42,8 @@ class Question:
     context: int | None = None
     """Tokens per sequence that are asked for."""
     rates: HitRates | None = None
+    unified_memory: bool = False
+    """Whether the host has no other memory than the GPU's."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,12 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
     Returns
     -------
     Step or None
-        Milliseconds; None where the GPU's bandwidths are unknown, and for the report's constants, which tell no time.
+        Milliseconds; None where the GPU's bandwidths are unknown, for the report's constants, which tell no time, and
+        where missing experts would come from a disk.
     """
     profile, arch = question.profile, question.architecture
+    if question.unified_memory and resident < question.memory.experts:
+        return None
     if profile is None or question.scenario.architecture == "reported":
         return None
     context = min(question.step_context, arch.native_context)
@@ -104,14 +109,7 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
 
 def most_resident(question: Question, context: int) -> int | None:
     """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
-    memory, needed = question.memory, question.batch * question.memory.cached_bytes(context)
-
-    def too_many(resident: int) -> bool:
-        metrics = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
-        return not metrics["prophet_free_bytes"] >= needed
-
-    counts = range(1, int(memory.experts) + 1)
-    return bisect_left(counts, True, key=too_many) or None
+    return reference.most_resident(question.memory, question.device_bytes, question.batch, question.scenario, context)
 
 
 def answer(question: Question) -> dict[str, Any]:
@@ -141,6 +139,7 @@ def answer(question: Question) -> dict[str, Any]:
         "step": step(question, metrics["unique_experts"], metrics["resident_experts"]),
         "rates": question.rates,
         "dense": question.architecture.moe is None,
+        "unified_memory": question.unified_memory,
         "budget": _budget(question, metrics),
     }
     timed_at = question.context or min(question.step_context, native)
@@ -220,7 +219,8 @@ def _prophet(result: Mapping[str, Any]) -> str:
     head = f"With Prophet's resident set, {kept}, the model"
     if metrics["prophet_fits"]:
         fitting = _contexts(metrics, "prophet", result["native_context"])
-        return f"{head} fits, {fitting}. The other experts are in host memory."
+        others = "lie on a disk: the host has no other memory" if result["unified_memory"] else "are in host memory"
+        return f"{head} fits, {fitting}. The other experts {others}."
     return f"{head} does not fit{_short(metrics['prophet_free_bytes'], result['device_gb'])}."
 
 

@@ -4,7 +4,7 @@ The vectorised sweep computes the same; tests hold the two against each other. P
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from statistics import NormalDist
 
 from prophet_moe.capacity.memory import ModelMemory, Number
@@ -151,6 +151,17 @@ def evaluate(
         "baseline_native_context": min(baseline_context, m.native_context),
         "prophet_native_context": min(prophet_context, m.native_context),
     }
+
+
+def most_resident(model: ModelMemory, device_bytes: Number, batch: int, scenario: Scenario, context: int) -> int | None:
+    """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
+    needed = batch * model.cached_bytes(context)
+
+    def too_many(resident: int) -> bool:
+        metrics = evaluate(model, device_bytes, batch, scenario, resident=resident)
+        return not metrics["prophet_free_bytes"] >= needed
+
+    return bisect_left(range(1, int(model.experts) + 1), True, key=too_many) or None
 
 
 def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:

@@ -26,6 +26,8 @@ class GpuSpec(StrictModel):
     """Peak bandwidth of the host link in one direction, GB/s."""
     peak_tflops: float = Field(ge=1, le=LARGEST)
     """Peak dense 16-bit tensor-core throughput, TFLOP/s."""
+    unified_memory: bool = False
+    """Whether the host has no other memory than the device's. Experts that are not resident then lie on a disk."""
     sources: list[str] = Field(min_length=1)
     """Where the numbers come from."""
 

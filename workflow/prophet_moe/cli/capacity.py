@@ -177,6 +177,7 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 arguments.context or experiment.decode_step.context_tokens,
                 arguments.context,
                 rates[batch],
+                listed.unified_memory,
             )
             reserve = f"{here.runtime_reserve_mib:,.0f} MiB {reserve_basis(scenario, reserves.get(gpu))}"
             yield answer(question) | {"scenario": name}, _rests_on(spec, question, popularity_cv, reserve)

@@ -227,8 +227,8 @@ def _gpus_page() -> str:
         "`--gpu` of `prophet-moe capacity` use its name. The overlay `config/overlays/h200.yaml` adds a GPU to the\n"
         "results.\n\n"
         f"```yaml\n{EXAMPLE_GPU}```\n\n"
-        "All keys are required, and an unknown key is an error. Datasheets state `hbm_gb_per_s`, `link_gb_per_s` and\n"
-        "`peak_tflops`; take the dense throughput, not the one with sparsity. On a machine with the GPU this prints\n"
+        "An unknown key is an error. Datasheets state `hbm_gb_per_s`, `link_gb_per_s` and `peak_tflops`; take the\n"
+        "dense throughput, not the one with sparsity. On a machine with the GPU this prints\n"
         "`memory_visible_gib`:\n\n"
         '    python -c "import torch; print(torch.cuda.mem_get_info()[1] / 2**30)"\n\n'
         "Times that rest on these peaks are lower bounds. `python -m prophet_moe.collect hardware` measures what a\n"
