@@ -210,8 +210,10 @@ def resolve(
     for trace, model in experiment.replay.timed_as.items():
         _check_name(("replay", "timed_as", trace), model, models, sources.of)
     for study, kind in studies.items():
-        for key in kind.named_models:
-            check_names(f"studies.{study}.{key}", getattr(getattr(experiment.studies, study), key), models, sources.of)
+        for keys, known in ((kind.named_models, models), (kind.named_gpus, gpus)):
+            for key in keys:
+                named = getattr(getattr(experiment.studies, study), key)
+                check_names(f"studies.{study}.{key}", named, known, sources.of)
     for figure in style.figures if figures is not None else ():
         _check_name(("style", "figures", figure), figure, figures, sources.of)
     return Settings(experiment, style)

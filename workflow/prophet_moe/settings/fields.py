@@ -75,6 +75,8 @@ class StudySettings(StrictModel):
 
     named_models: ClassVar[tuple[str, ...]] = ()
     """Keys of the settings whose values are lists of model names."""
+    named_gpus: ClassVar[tuple[str, ...]] = ()
+    """Keys of the settings whose values are lists of GPU names."""
 
 
 def bounded_replay(sequences: int, tokens: int, *others: tuple[str]) -> None:
