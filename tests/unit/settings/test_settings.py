@@ -21,7 +21,8 @@ from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings.experiment import Experiment, resolve, with_studies
-from prophet_moe.settings.moved import MOVED
+from prophet_moe.settings.moved import MOVED, MOVED_OF_SCENARIOS
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
 from prophet_moe.study import load_studies, shown
 from prophet_moe.validation import StrictModel, merged, read_json, read_yaml, validate
@@ -92,8 +93,8 @@ def test_overlays_are_merged_as_snakemake_merges_them(base, overlay):
 BAD_SETTINGS = {
     "unknown key": ({"batch_size": [1]}, "batch_size: unknown key; did you mean 'batch_sizes'"),
     "unknown nested key": (
-        {"scenarios": {"calibrated": {"title": "x", "weight_bit": 8}}},
-        "scenarios.calibrated.weight_bit: unknown key; did you mean 'weight_bits'",
+        {"scenarios": {"calibrated": {"title": "x", "precisions": "int8"}}},
+        "scenarios.calibrated.precisions: unknown key; did you mean 'precision'",
     ),
     "wrong type": ({"batch_sizes": ["many"]}, "batch_sizes[0]: got 'many', expected a valid integer"),
     "not a list": ({"batch_sizes": 16}, "batch_sizes: got 16, expected a valid list"),
@@ -226,6 +227,24 @@ def test_a_moved_key_tells_its_new_place(old, new, tmp_path):
         == f"{overlay}: {old}: this key is now {new}. Every key is explained in docs/configuration.md."
     )
     assert re.search(rf"^\| `{re.escape(new)}[`.]", documents()[Path("docs/configuration.md")], re.MULTILINE)
+
+
+@pytest.mark.parametrize("scenario", ("calibrated", "mine"))
+@pytest.mark.parametrize(("old", "new"), MOVED_OF_SCENARIOS.items())
+def test_a_moved_key_of_a_scenario_tells_its_new_place(old, new, scenario, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"scenarios": {scenario: {"title": "mine", old: 8}}}))
+    config = merged(read_yaml(EXPERIMENT), read_yaml(overlay))
+    with pytest.raises(UserError) as raised:
+        resolve(config, [EXPERIMENT, overlay], MODELS, GPUS, STUDIES, figures=FIGURES)
+    key, example = new
+    place = f"scenarios.{scenario}.{key}, the name of a format, such as {example} (docs/precision.md)"
+    assert (
+        str(raised.value)
+        == f"{overlay}: scenarios.{scenario}.{old}: this key is now {place}. "
+        "Every key is explained in docs/configuration.md."
+    )
+    assert Scenario.model_validate({"title": "mine", key: example})
 
 
 def test_a_wrong_value_of_the_command_line_names_it():
