@@ -15,6 +15,7 @@ from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import Architecture
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
+from prophet_moe.precision import Precision
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
@@ -27,6 +28,7 @@ class Question:
     gpu: str
     batch: int
     architecture: Architecture
+    precision: Precision
     memory: ModelMemory
     """The memory constants of the model, with its popularity CV."""
     device_bytes: int
@@ -86,10 +88,10 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
     if profile is None or question.scenario.architecture == "reported":
         return None
     context = min(question.step_context, arch.native_context)
-    unique = min(unique, arch.moe.top_k * question.batch)
-    rate = 1.0 if resident >= arch.moe.experts else question.rates.at(resident) if question.rates else None
+    unique = min(unique, question.memory.top_k * question.batch)
+    rate = 1.0 if resident >= question.memory.experts else question.rates.at(resident) if question.rates else None
     missing = unique * (1.0 - (rate or 0.0))
-    times = layer_times(arch, profile, question.batch, context, unique, question.scenario.precision)
+    times = layer_times(arch, profile, question.batch, context, unique, question.precision)
     milliseconds = (
         all_resident_seconds(times),
         on_demand_seconds(times, missing),
@@ -101,7 +103,7 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
 
 def most_resident(question: Question, context: int) -> int | None:
     """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
-    memory, needed = question.memory, question.batch * context * question.memory.kv_bytes_per_token
+    memory, needed = question.memory, question.batch * question.memory.cached_bytes(context)
 
     def too_many(resident: int) -> bool:
         metrics = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
@@ -144,7 +146,7 @@ def answer(question: Question) -> dict[str, Any]:
         result["most"] = {"context": timed_at, "resident_experts": most}
         result["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
     if question.context is not None:
-        cache = question.batch * question.context * question.memory.kv_bytes_per_token
+        cache = question.batch * question.memory.cached_bytes(question.context)
         result["context"] = {
             "tokens": question.context,
             "beyond_native": question.context > native,

@@ -8,6 +8,7 @@ field.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -497,3 +498,21 @@ class Architecture(StrictModel):
 
 def _expert(ffn: Moe) -> tuple:
     return ffn.experts, ffn.top_k, ffn.ffn, ffn.gated, ffn.zero_experts, ffn.latent, ffn.bias
+
+
+def with_top_k(arch: Architecture, top_k: int) -> Architecture:
+    """Return the architecture with another number of experts per token, as a run that uses fewer has it."""
+    ffns = {name: f.model_copy(update={"top_k": top_k}) if isinstance(f, Moe) else f for name, f in arch.ffns.items()}
+    return arch.model_copy(update={"ffns": ffns})
+
+
+def first_layers(arch: Architecture, count: int) -> Architecture:
+    """Return the first `count` layers of the decoder, and of the encoder where there is one."""
+
+    def cut(pattern: list[str]) -> list[str]:
+        return ["".join(islice(letters(pattern), count))]
+
+    kept: dict[str, Pattern | Encoder] = {"pattern": cut(arch.pattern)}
+    if arch.encoder:
+        kept["encoder"] = Encoder(pattern=cut(arch.encoder.pattern))
+    return arch.model_copy(update=kept)

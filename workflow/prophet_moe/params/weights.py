@@ -129,8 +129,8 @@ def _state_mixer(*shapes: tuple[int, int]) -> Iterator[Weights]:
 
 
 def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
-    queries, output = mixer.heads * mixer.head_dim, mixer.heads * mixer.value_dim
-    keys, values = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.value_dim
+    queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
+    output = mixer.heads * mixer.value_dim
     if mixer.query_rank:
         yield Weights("attention", mixer.query_rank, hidden)
         yield _vector("attention", mixer.query_rank)

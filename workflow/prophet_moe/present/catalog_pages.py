@@ -31,7 +31,7 @@ from prophet_moe.catalog.model import Constant, ModelSpec, Reported
 from prophet_moe.precision import FORMATS, KV_FORMATS, CacheFormat, Format
 from prophet_moe.present.keys import field_table
 from prophet_moe.settings.fields import WeightFormats
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import Formats, Scenario
 
 MIXERS = (Softmax, Latent, Compressed, Mamba1, Mamba2, GatedDeltaNet, KimiDelta, Lightning, ShortConv)
 FFNS = (Dense, Moe)
@@ -306,7 +306,7 @@ def example_spec() -> ModelSpec:
 
 
 def _from_config_json(spec: ModelSpec) -> str:
-    arch, precision = spec.architecture, Scenario(title="", precision="shipped").precision_of(spec.precision)
+    arch, precision = spec.architecture, Formats(precision="shipped").precision_of(spec.precision)
     kept = params.caches(arch)
     return FROM_CONFIG_JSON.format(
         name=spec.name,
