@@ -279,7 +279,7 @@ Mixer = Annotated[
 
 
 class Dense(StrictModel):
-    """A dense FFN."""
+    """A dense FFN, which every token uses."""
 
     kind: Literal["dense"]
     ffn: Size
