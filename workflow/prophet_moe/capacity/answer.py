@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prophet_moe.capacity.budget import Line, budget
 from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.capacity.reference import evaluate
@@ -139,9 +140,12 @@ def answer(question: Question) -> dict[str, Any]:
         "metrics": metrics,
         "step": step(question, metrics["unique_experts"], metrics["resident_experts"]),
         "rates": question.rates,
+        "dense": question.architecture.moe is None,
+        "budget": _budget(question, metrics),
     }
     timed_at = question.context or min(question.step_context, native)
-    if question.scenario.architecture == "published" and not question.memory.forced_not_fitting:
+    published = question.scenario.architecture == "published" and not question.memory.forced_not_fitting
+    if published and question.architecture.moe:
         most = most_resident(question, timed_at)
         result["most"] = {"context": timed_at, "resident_experts": most}
         result["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
@@ -157,12 +161,22 @@ def answer(question: Question) -> dict[str, Any]:
     return result
 
 
+def _budget(question: Question, metrics: dict[str, Number]) -> list[Line]:
+    """The budget line by line; the report's constants are not made of lines."""
+    if question.scenario.architecture == "reported":
+        return []
+    memory, device = question.memory, question.device_bytes
+    return budget(question.architecture, question.precision, memory, question.scenario, metrics, device, question.batch)
+
+
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes.
 
     `result` is what `answer` returns. Times are given for what fits.
     """
     metrics, experts = result["metrics"], result["experts"]
+    if result["dense"]:
+        return _dense(result)
     sentences = [_baseline(result), _prophet(result)]
     if "context" in result:
         sentences.append(_context(result))
@@ -174,6 +188,19 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         sentences.append(f"A context of {result['most']['context']:,} tokens leaves memory for {kept}.")
         if result["most_step"]:
             sentences[-1] += f" With them, a {_time(result['most_step'], experts)}"
+    return sentences
+
+
+def _dense(result: Mapping[str, Any]) -> list[str]:
+    metrics = result["metrics"]
+    sentences = ["The model is dense: it has no experts, and nothing of it can be offloaded by expert."]
+    if metrics["baseline_fits"]:
+        sentences.append(f"It fits, {_contexts(metrics, 'baseline', result['native_context'])}.")
+    else:
+        sentences.append(f"It does not fit{_short(metrics['baseline_free_bytes'], result['device_gb'])}.")
+    if result["step"] and metrics["baseline_fits"]:
+        timed = result["step"]
+        sentences.append(f"A decode step at {timed.context:,} tokens takes {_ms(timed.all_resident_ms)}.")
     return sentences
 
 
