@@ -10,6 +10,7 @@ from prophet_moe.catalog.architecture import Architecture, Block, Draft, Encoder
 from prophet_moe.catalog.gpu import GpuFile, GpuSpec
 from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
 from prophet_moe.catalog.model import Constant, ModelSpec, Reported
+from prophet_moe.cli import command_line
 from prophet_moe.precision import FORMATS, KV_FORMATS, Precision
 from prophet_moe.present.catalog_pages import (
     CONFIG_JSON,
@@ -65,6 +66,20 @@ def test_example_model_has_the_counts_of_its_class():
     assert params.growing_bytes_per_token(params.caches(spec.architecture)) == 24_576
     assert params.state_bytes_per_sequence(spec.architecture) == 77_856_768
     assert params.deviation_from_published(spec) == 0
+
+
+def test_import_of_the_example_prints_what_the_page_shows(capsys):
+    """The config.json has the fields of Qwen3NextConfig in Transformers."""
+    spec = example_spec()
+    config = str(ROOT / "docs/examples/qwen3_next/config.json")
+    arguments = command_line().parse_args(["model", "import", config, "--name", spec.name])
+    arguments.run(arguments)
+    printed = capsys.readouterr()
+    assert printed.err in models_page()
+    found = validate(ModelSpec, yaml.safe_load(printed.out), "what is printed", "Mend it.").architecture
+    assert params.parameter_counts(found) == params.parameter_counts(spec.architecture)
+    assert params.caches(found) == params.caches(spec.architecture)
+    assert params.states(found) == params.states(spec.architecture)
 
 
 def test_example_gpu_is_valid():

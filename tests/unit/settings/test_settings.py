@@ -240,8 +240,7 @@ def test_a_moved_key_of_a_scenario_tells_its_new_place(old, new, scenario, tmp_p
     key, example = new
     place = f"scenarios.{scenario}.{key}, the name of a format, such as {example} (docs/precision.md)"
     assert (
-        str(raised.value)
-        == f"{overlay}: scenarios.{scenario}.{old}: this key is now {place}. "
+        str(raised.value) == f"{overlay}: scenarios.{scenario}.{old}: this key is now {place}. "
         "Every key is explained in docs/configuration.md."
     )
     assert Scenario.model_validate({"title": "mine", key: example})
@@ -307,47 +306,46 @@ def test_one_colour_does_for_several_series():
 
 BAD_MODELS = {
     "top_k above experts": (
-        "architecture.moe",
+        "architecture.ffns.moe",
         {"top_k": 99},
-        "architecture.moe.top_k: got 99, expected at most experts, 16",
+        "architecture.ffns.moe.top_k: got 99, expected at most experts, 16",
     ),
     "negative size": ("architecture", {"hidden": -1}, "architecture.hidden: got -1, expected greater than 0"),
-    "endless layers": ("architecture", {"layers": 10**9}, "architecture.layers: got 1000000000, expected less than"),
-    "wrong type": ("architecture", {"layers": "many"}, "architecture.layers: got 'many', expected a valid integer"),
+    "endless layers": ("architecture", {"pattern": ["99999 x M"]}, "architecture.pattern: got 99,999 blocks, expected"),
+    "wrong type": (
+        "architecture.mixers.attention",
+        {"heads": "many"},
+        "architecture.mixers.attention.heads: got 'many', expected a valid integer",
+    ),
     "unknown key": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"n_heads": 4},
-        "architecture.attention.n_heads: unknown key; did you mean 'heads'",
+        "architecture.mixers.attention.n_heads: unknown key; did you mean 'heads'",
     ),
     "kv heads": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"kv_heads": 99},
-        "architecture.attention.kv_heads: got 99, expected at most heads, 48",
+        "architecture.mixers.attention.kv_heads: got 99, expected a divisor of heads, 48",
     ),
     "kv heads that share no whole number of heads": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"kv_heads": 7},
-        "architecture.attention.kv_heads: got 7, expected a divisor of heads, 48",
-    ),
-    "MHA with fewer kv heads": (
-        "architecture.attention",
-        {"kind": "MHA"},
-        "architecture.attention.kv_heads: got 8 for kind MHA, expected heads, 48, or kind GQA",
+        "architecture.mixers.attention.kv_heads: got 7, expected a divisor of heads, 48",
     ),
     "parameters that are not counted in 10^9": (
         "",
         {"published_total_b": 132_000_000_000.0},
         "published_total_b: got 132000000000.0, expected less than or equal to 100000",
     ),
-    "MLA without ranks": ("architecture.attention", {"kind": "MLA"}, "architecture.attention.q_lora_rank: got 0"),
-    "family without its parts": (
-        "architecture",
-        {"family": "hybrid"},
-        "architecture.mamba: expected exactly for family hybrid",
+    "unknown letter": ("architecture", {"pattern": ["39 x M", "D"]}, "architecture.pattern: got the letter 'D'"),
+    "no pattern": ("architecture", {"pattern": ["40 M"]}, "architecture.pattern[0]: got '40 M', expected letters"),
+    "shared without width": (
+        "architecture.ffns.moe",
+        {"shared_experts": 2},
+        "architecture.ffns.moe.shared_ffn: got 0",
     ),
-    "layers without width": ("architecture.moe", {"placement": {"step": 2}}, "architecture.dense_ffn: got 0"),
-    "shared without width": ("architecture.moe", {"shared_experts": 2}, "architecture.moe.shared_ffn: got 0"),
     "value without status": ("reported.layers", {"value": None}, "reported.layers.status: got exact without a value"),
+    "constants of another model": ("", {"name": "DBRX-2"}, "reported.model: got 'DBRX-132B', expected 'DBRX-2'"),
     "missing section": ("", {"architecture": None}, "architecture: got None"),
 }
 

@@ -212,21 +212,24 @@ prophet-moe model import config.json --name {name} --out config/models/current/{
 prophet-moe capacity --model {name} --gpu H100-80GB
 ```
 
-`config.json` is that of the checkpoint. The folder of the checkpoint will do as well: its total of bytes in
-`model.safetensors.index.json` is then compared with the count. The import says what it counts:
+`config.json` is that of the checkpoint; the folder of the checkpoint will do as well. The import prints what it counts:
 
-* {total:,} parameters, of which one token uses {active:,}
-* a KV cache that grows by {growing:,.0f} bytes per token, and holds {bounded:,} bytes in windows
-* {states:,} bytes of recurrent state per sequence
-* {stored:,} bytes of weights in the shipped formats
-* what is left out: {left_out}
+```
+{name} ({experts} experts, top {top_k}): {total:,} parameters, {active:,} active.
+KV cache of 16 bits: {growing:,.0f} B per token, {bounded:,} B in windows; state: {states:,} B per sequence.
+Checkpoint: {stored:,} B ({formats}).
+```
 
-Nothing is guessed. A field that is not understood ends in one line with its name. What is left out on purpose, such
-as vision and draft layers, is listed in the file, and every output about the model names it.
+It also prints what is left out. Where `model.safetensors.index.json` lies beside the file, its total is compared.
+Without `--out` the model's file is printed.
 
-`config/models/` holds the models of the reports: a file there is in every figure and table.
-`config/models/current/` holds models that people serve today. `capacity` finds both, and no list of models has to be
-edited. `prophet-moe models` counts all of them.
+Nothing is guessed. A field that is not understood ends in one line with its name. What is left out on purpose, such as
+vision and draft layers, is listed in the file, and every output about the model names it.
+
+`config/models/` holds the models of the reports: a file there is in every figure and table. `config/models/current/`
+holds models that people serve today. No list of models has to be edited. `prophet-moe models` counts all of them, or
+the files that it is given, and `--json` prints the counts as JSON. `prophet-moe capacity` also takes a file in place of
+a name: `--model config.json`.
 
 """
 
@@ -257,7 +260,9 @@ then counts every parameter, and notes a deviation of more than 1 % from `publis
 Earlier files had `family`, `layers`, `moe`, `attention` and `placement`. They are refused by name, and this converts
 them:
 
-    prophet-moe model convert FILE
+    prophet-moe model convert FILE --out config/models/mine.yaml
+
+A block `reported` then needs the key `model`, the name of the model that the report means.
 
 ## What is refused
 
@@ -315,8 +320,10 @@ def _from_config_json(spec: ModelSpec) -> str:
         growing=float(params.growing_bytes_per_token(kept)),
         bounded=params.bounded_bytes(kept),
         states=params.state_bytes_per_sequence(arch),
-        stored=sum(params.weight_bytes(arch, precision).values()),
-        left_out=", ".join(spec.left_out),
+        stored=sum(params.weight_bytes(arch, precision).values()) + params.draft_bytes(arch, precision),
+        formats=precision.named().partition(", KV")[0],
+        experts=arch.moe.experts,
+        top_k=arch.moe.top_k,
     )
 
 
@@ -391,7 +398,8 @@ An overlay adds a scenario with formats of its own. `config/overlays/int8_weight
 {example}```
 
 `precision: int8` takes one format for all components. `precision: shipped` takes those in which the authors ship the
-weights, `precision` of the model's file ([models.md](models.md)).
+weights, `precision` of the model's file ([models.md](models.md)). `prophet-moe capacity` has the options `--format` and
+`--kv-format` for the same names.
 
 ## Formats of weights
 
