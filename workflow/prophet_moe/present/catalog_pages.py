@@ -212,7 +212,8 @@ prophet-moe model import config.json --name {name} --out config/models/current/{
 prophet-moe capacity --model {name} --gpu H100-80GB
 ```
 
-`config.json` is that of the checkpoint; the folder of the checkpoint will do as well. The import prints what it counts:
+`config.json` is that of the checkpoint; the folder of the checkpoint will do as well. `docs/examples/qwen3_next/` has
+one to try it with. The import prints what it counts:
 
 ```
 {name} ({experts} experts, top {top_k}): {total:,} parameters, {active:,} active.
