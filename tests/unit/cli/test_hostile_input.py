@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from prophet_moe import cli
 from prophet_moe.catalog import load_gpus, load_models, model_names
-from prophet_moe.cli import catalog
+from prophet_moe.cli.model import list_models
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.offload.strategies import strategies
@@ -432,12 +432,11 @@ MODEL = load_models(ROOT / "config/models", ["DeepSeek-V2-236B"])["DeepSeek-V2-2
 @fuzz(40)
 @given(document=changed(MODEL))
 def test_changed_models_are_listed_or_one_line(fresh_folder, document):
-    folder = fresh_folder()
-    (folder / "DeepSeek-V2-236B.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(catalog, "MODELS", folder)
+    path = fresh_folder() / "DeepSeek-V2-236B.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()):
         try:
-            catalog.list_models(Namespace())
+            list_models(Namespace(files=[str(path)], json=False))
         except UserError as error:
             assert len(str(error).splitlines()) == 1
 
