@@ -111,7 +111,7 @@ class Latent(StrictModel):
     heads: Size
     """Query heads."""
     q_lora_rank: Size | None
-    """Rank of the compressed queries. None says that queries are projected at once, as in DeepSeek-V2-Lite."""
+    """Rank of the compressed queries; `null` says that queries are projected at once, as in DeepSeek-V2-Lite."""
     kv_lora_rank: Size
     """Rank of the latent that holds keys and values."""
     nope_head_dim: Size
@@ -239,7 +239,7 @@ class KimiDelta(StrictModel):
     conv: Size
     """Width of each of the three convolutions."""
     gate_rank: Size | None
-    """Rank of the gate on the output. None says that it is projected at once."""
+    """Rank of the gate on the output; `null` says that it is projected at once."""
     gate_bias: bool = False
     """Whether the gate on the output adds a bias."""
 
@@ -279,7 +279,7 @@ Mixer = Annotated[
 
 
 class Dense(StrictModel):
-    """A dense FFN."""
+    """A dense FFN, which every token uses."""
 
     kind: Literal["dense"]
     ffn: Size
