@@ -201,6 +201,10 @@ def _problem(first: Any, location: tuple, alike: list[str], model: type[BaseMode
     return f"{key}: got {shortened(repr(first['input']))}, expected {' or '.join(dict.fromkeys(alike))}"
 
 
+def _several(context: Mapping[str, Any]) -> str:
+    return "mapping" if context.get("field_type") == "Dictionary" else "list"
+
+
 def _discriminator(complaint: Any) -> str:
     return complaint["ctx"]["discriminator"].strip("'")
 
@@ -212,7 +216,7 @@ def _expected(complaint: Any) -> str:
         "model_type": "a mapping of keys",
         "dict_type": "a mapping of keys",
         "bool_type": "true or false",
-        "too_short": f"a list of at least {context.get('min_length')}",
+        "too_short": f"a {_several(context)} of at least {context.get('min_length')}",
         "string_pattern_mismatch": f"text of the form {context.get('pattern')}",
     }
     return told.get(complaint["type"]) or complaint["msg"].replace("Input should be ", "")
