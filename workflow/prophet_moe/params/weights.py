@@ -287,7 +287,8 @@ def draft_weights(arch: Architecture) -> Iterator[Weights]:
         return
     for letter, times in Counter(letters(draft.pattern)).items():
         yield from (each.times(times) for each in _block_weights(arch, arch.blocks[letter], crossing=False))
-    yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules)
+    # Of 16 bits in FP8 checkpoints too: the files of DeepSeek-V3 have the bytes that this gives.
+    yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules, plain=True)
     yield from _norms(arch, draft.norms * draft.modules)
     if draft.own_embeddings:
         yield Weights("embeddings", arch.vocab, arch.hidden, 2 * draft.modules)

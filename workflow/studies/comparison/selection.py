@@ -7,7 +7,7 @@ from typing import Any
 
 from prophet_moe.inventory import Inventory, counted
 from prophet_moe.routing.datasets import DatasetFile, timed_model
-from prophet_moe.validation import read_json
+from prophet_moe.validation import StrictModel, read_json
 
 TABLE = "tables/data/comparative_results.csv"
 
@@ -24,8 +24,13 @@ def timing_models(
         own = known.datasets[name].model if name in known.datasets else here.metadata(name).get("model")
         timed = timed_model(timed_as.get(name) or own, models, known)
         parts = ("architecture", "precision")
-        found[name] = {part: getattr(timed, part).model_dump(mode="json") for part in parts} if timed else None
+        found[name] = {part: _told(getattr(timed, part)) for part in parts} if timed else None
     return found
+
+
+def _told(part: StrictModel) -> dict[str, Any]:
+    """Return what a part states itself, so that a new key with a default leaves recorded results as they are."""
+    return part.model_dump(mode="json", exclude_defaults=True)
 
 
 @dataclass(frozen=True)
