@@ -119,8 +119,12 @@ BAD_SETTINGS = {
         "models[0]: unknown name 'Mixtral-8x7b'; did you mean 'Mixtral-8x7B'",
     ),
     "unknown GPU": (
-        {"gpus": ["A100-80GB", "B200"]},
-        "gpus[1]: unknown name 'B200'; expected one of V100-32GB, A100-40GB, A100-80GB, H100-80GB, H200-141GB",
+        {"gpus": ["A100-80GB", "T4"]},
+        "gpus[1]: unknown name 'T4'; expected one of V100-32GB, A100-40GB, A100-80GB, H100-80GB, H200-141GB, ",
+    ),
+    "GPU of a study that is none": (
+        {"studies": {"current_models": {"gpus": ["A100-80GB", "H200-141GBB"]}}},
+        "studies.current_models.gpus[1]: unknown name 'H200-141GBB'; did you mean 'H200-141GB'",
     ),
     "figure of a model that is none": (
         {"studies": {"kv_extension": {"figure1_models": ["DBRX-132B", "Grok-1-315B"]}}},

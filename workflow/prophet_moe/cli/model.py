@@ -29,8 +29,8 @@ LARGEST_CONFIG, LARGEST_INDEX = 4 * MB, 64 * MB
 INDEX = "model.safetensors.index.json"
 EXAMPLES = """\
 examples:
-  prophet-moe model import Qwen3-Next-80B-A3B-Instruct/config.json --name Qwen3-Next-80B-A3B \\
-      --out config/models/current/Qwen3-Next-80B-A3B.yaml
+  prophet-moe model import Qwen3-Next-80B-A3B-Instruct/config.json --name Qwen3-Next \\
+      --out config/models/current/Qwen3-Next.yaml
   prophet-moe model import ~/checkpoints/gpt-oss-120b          (a folder; its index of weights is compared)
   prophet-moe model convert mine.yaml --out config/models/mine.yaml"""
 

@@ -37,7 +37,7 @@ MIXERS = (Softmax, Latent, Compressed, Mamba1, Mamba2, GatedDeltaNet, KimiDelta,
 FFNS = (Dense, Moe)
 
 EXAMPLE_MODEL = """\
-name: Qwen3-Next-80B-A3B           # the file's name
+name: Qwen3-Next                   # the file's name
 published_name: Qwen3-Next-80B-A3B-Instruct
 hugging_face: Qwen/Qwen3-Next-80B-A3B-Instruct
 licence: Apache-2.0
