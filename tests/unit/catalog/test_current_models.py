@@ -7,7 +7,8 @@ import pytest
 
 from prophet_moe import params
 from prophet_moe.catalog import load_models, model_names
-from prophet_moe.cli.model import described
+from prophet_moe.cli import model as commands
+from prophet_moe.cli.model import described, find_model
 from prophet_moe.units import GIB
 from tests.conftest import ROOT
 
@@ -63,3 +64,13 @@ def test_current_model_is_near_its_stated_total_or_says_why(name):
 def test_current_checkpoint_has_the_stated_size(name):
     size, rounding = CHECKPOINTS[name]
     assert described(CURRENT[name])["checkpoint_bytes"] == pytest.approx(size, rel=rounding)
+
+
+def test_model_of_both_folders_is_that_of_the_user(tmp_path, monkeypatch):
+    """Who adds a model to config/models/ gets it, whatever the group of today's models holds."""
+    text = (FOLDER / "gpt-oss-20b.yaml").read_text()
+    (tmp_path / "gpt-oss-20b.yaml").write_text(text.replace("hugging_face: openai/", "hugging_face: mine/"))
+    monkeypatch.setattr(commands, "CURRENT", FOLDER)
+    monkeypatch.setattr(commands, "MODELS", tmp_path)
+    assert find_model("gpt-oss-20b").hugging_face == "mine/gpt-oss-20b"
+    assert find_model("gpt-oss-120b").hugging_face == "openai/gpt-oss-120b"

@@ -26,6 +26,9 @@ class GpuSpec(StrictModel):
     """Peak bandwidth of the host link in one direction, GB/s."""
     peak_tflops: float = Field(ge=1, le=LARGEST)
     """Peak dense 16-bit tensor-core throughput, TFLOP/s."""
+    device_words: str | None = None
+    """Words of the device's name, where the first word of the GPU's name here is none of them. A measurement of another
+    device is refused by them."""
     unified_memory: bool = False
     """Whether the host has no other memory than the device's. Experts that are not resident then lie on a disk."""
     sources: list[str] = Field(min_length=1)

@@ -244,15 +244,14 @@ def read_profile(folder: Path, gpu: str, spec: GpuSpec) -> Profile:
 
 
 def check_device(recording: "Recording", gpu: str, spec: GpuSpec) -> None:
-    """Refuse what another GPU measured: its name must have the family as a word, and its memory must be alike."""
+    """Refuse what another GPU measured: its name must have the words of the GPU's, and its memory must be alike."""
     machine = recording.metadata.get("machine")
     machine = machine if isinstance(machine, dict) else {}
-    device, family = str(machine.get("device", "")), gpu.split("-")[0]
+    device, named = str(machine.get("device", "")), spec.device_words or gpu.split("-")[0]
     where, other = recording.folder / "metadata.json", f"Move it to the folder of its GPU, or delete {recording.folder}"
-    if family.lower() not in re.split("[^a-z0-9]+", device.lower()):
-        raise UserError(
-            f"{where}: machine.device", f"got {device!r}, expected a name with the word {family}", f"{other}."
-        )
+    if not set(named.lower().split()) <= set(re.split("[^a-z0-9]+", device.lower())):
+        expected = f"expected a name with the word{'s' * (' ' in named)} {named}"
+        raise UserError(f"{where}: machine.device", f"got {device!r}, {expected}", f"{other}.")
     memory, expected = machine.get("memory_bytes"), spec.memory_bytes("visible")
     if not isinstance(memory, int) or abs(memory / expected - 1) > MEMORY_TOLERANCE:
         problem = f"got {memory}, expected about the {expected} of {gpu}"
