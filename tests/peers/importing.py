@@ -30,7 +30,7 @@ COMPONENTS = {
     "attention": r"\.self_attn\.(?!indexer\.)|\.attn\.|\.(Self|EncDec)Attention\.",
     "state_mixer": r"\.mamba\.|\.linear_attn\.|\.mixer\.|\.conv\.",
     "embeddings": r"\.embed_tokens\.|\.wte\.|\.embeddings\.|^lm_head\.|^shared\.",
-    "norms": r"\.layers\.\d+\.\w*norm\w*\.|^model(\.\w+)?\.\w*norm\w*\.|\.norm_[12f]\.|\.layer_norm\.|\.final_layer_norm\.",
+    "norms": r"\.layers\.\d+\.\w*norm\w*\.|^model(\.\w+)?\.\w*norm\w*\.|\.norm_[12f]\.|\.(final_)?layer_norm\.",
 }
 """Pattern of the names of parameters, by component; a family with other names gives its own for some of them."""
 

@@ -84,6 +84,8 @@ class Softmax(StrictModel):
     """Whether values are made of the key projection (Gemma 4). The cache keeps both all the same."""
     own_kv: bool = True
     """Whether the layer has keys and values. One without reads those of an earlier layer, and keeps no cache."""
+    norms_read_keys: bool = False
+    """Whether a layer without keys of its own has a norm for those it reads (Hunyuan-Large)."""
     relative_buckets: Count = 0
     """Buckets of T5's relative position bias, one table per stack. 0 is no such bias."""
 
@@ -93,6 +95,8 @@ class Softmax(StrictModel):
             raise inconsistent(("kv_heads",), f"got {self.kv_heads}, expected a divisor of heads, {self.heads}")
         if self.key_is_value and self.value_dim != self.head_dim:
             raise inconsistent(("v_head_dim",), f"got {self.v_head_dim} with key_is_value, expected head_dim or none")
+        if self.norms_read_keys and (self.own_kv or self.qk_norm != "per_head"):
+            raise inconsistent(("norms_read_keys",), "given, expected it with qk_norm per_head and own_kv false")
         if self.window is None and self.window_kind != "sliding":
             raise inconsistent(("window_kind",), f"got {self.window_kind} without a window, expected its tokens")
         return self

@@ -143,7 +143,7 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
     if mixer.bias == "qkvo":
         yield _vector("attention", hidden)
     if mixer.qk_norm == "per_head":
-        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv else 1)
+        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv or mixer.norms_read_keys else 1)
     if mixer.qk_norm == "full_width":
         yield _vector("attention", queries + (keys if mixer.own_kv else 0))
     if mixer.sinks:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prophet_moe.catalog.hugging_face.config import Config
-from prophet_moe.catalog.hugging_face.families import attention, latent, linear, windows
+from prophet_moe.catalog.hugging_face.families import attention, dense, hybrid, latent, linear, windows
 
 Reader = Callable[[Config], dict[str, Any]]
 
 FAMILIES: Mapping[str, Reader] = {
     **attention.FAMILIES,
+    **dense.FAMILIES,
+    **hybrid.FAMILIES,
     **windows.FAMILIES,
     **latent.FAMILIES,
     **linear.FAMILIES,
