@@ -130,7 +130,7 @@ def _state_mixer(*shapes: tuple[int, int]) -> Iterator[Weights]:
 
 def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
     queries, output = mixer.heads * mixer.head_dim, mixer.heads * mixer.value_dim
-    keys, values = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.value_dim
+    keys = mixer.kv_heads * mixer.head_dim
     if mixer.query_rank:
         yield Weights("attention", mixer.query_rank, hidden)
         yield _vector("attention", mixer.query_rank)

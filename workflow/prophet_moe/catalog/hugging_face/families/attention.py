@@ -13,6 +13,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     refuse_windows,
     shared_experts,
     sparse_decoder,
+    sparse_layers,
     window,
 )
 
@@ -97,8 +98,8 @@ def granite_moe(config: Config) -> Fields:
 
 
 def glm4_moe(config: Config) -> Fields:
-    """GLM-4.5 to GLM-4.7, Solar-Open and sarvam-30b: dense layers first, shared experts as wide as routed ones."""
-    moe = _with_shared(config, "n_shared_experts", "num_shared_experts")
+    """GLM-4.5 to GLM-4.7, alone or inside GLM-4.5V: dense layers first, shared experts as wide as routed ones."""
+    moe = _with_shared(config, "n_shared_experts")
     mixer = grouped_attention(
         config,
         wide=True,
@@ -189,8 +190,8 @@ def hunyuan_large(config: Config) -> Fields:
     reader = own | {"own_kv": False, "norms_read_keys": qk_norm != "none"}
     return model | {
         "mixers": {"attention": own, "reader": reader},
-        "blocks": {"L": {"mixer": "attention", "ffn": "moe"}, "R": {"mixer": "reader", "ffn": "moe"}},
-        "pattern": runs(["R" if layer % shared else "L" for layer in range(layers)]),
+        "blocks": {"M": {"mixer": "attention", "ffn": "moe"}, "R": {"mixer": "reader", "ffn": "moe"}},
+        "pattern": runs(["R" if layer % shared else "M" for layer in range(layers)]),
     }
 
 
@@ -276,15 +277,9 @@ def hy_v3(config: Config) -> Fields:
     config.ignore("moe_router_enable_expert_bias", "moe_router_use_sigmoid", "route_norm", "moe_layer_freq")
     config.only("qk_norm", True, default=True)
     config.only("mlp_bias", False, default=False)
-    kinds = config.items("mlp_layer_types", length=config.size("num_hidden_layers"), default=None)
-    sparse = after_dense_layers(config) if kinds is None else [kind == "sparse" for kind in kinds]
-    if kinds is not None and config.has("first_k_dense_replace") and sparse != after_dense_layers(config):
-        config.refuse(
-            "mlp_layer_types", "does not begin with first_k_dense_replace dense layers, expected that it does"
-        )
     moe = _with_shared(config, "num_shared_experts")
     mixer = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head")
-    return sparse_decoder(config, mixer, moe, sparse)
+    return sparse_decoder(config, mixer, moe, sparse_layers(config))
 
 
 def aria(config: Config) -> Fields:

@@ -20,12 +20,12 @@ def sizes(config: Config, tied: bool = False) -> Fields:
 
 def decoder(config: Config, mixer: Fields, ffn: Fields, tied: bool = False, norms: int = 2) -> Fields:
     """Return a decoder whose layers are all alike."""
-    layers = config.size("num_hidden_layers")
+    letter = "M" if ffn["kind"] == "moe" else "D"
     return sizes(config, tied) | {
         "mixers": {"attention": mixer},
         "ffns": {ffn["kind"]: ffn},
-        "blocks": {"L": {"mixer": "attention", "ffn": ffn["kind"], "norms": norms}},
-        "pattern": runs("L" * layers),
+        "blocks": {letter: {"mixer": "attention", "ffn": ffn["kind"], "norms": norms}},
+        "pattern": runs(letter * config.size("num_hidden_layers")),
     }
 
 
@@ -88,6 +88,20 @@ def after_dense_layers(config: Config) -> list[bool]:
     if first > layers:
         config.refuse("first_k_dense_replace", f"got {first}, expected at most num_hidden_layers, {layers}")
     return [layer >= first for layer in range(layers)]
+
+
+def sparse_layers(config: Config) -> list[bool]:
+    """Return which layers hold experts: by `mlp_layer_types`, or all after the first `first_k_dense_replace`."""
+    kinds = config.items("mlp_layer_types", length=config.size("num_hidden_layers"), default=None)
+    if kinds is None:
+        return after_dense_layers(config)
+    for kind in kinds:
+        if kind not in ("dense", "sparse"):
+            config.refuse("mlp_layer_types", f"holds {kind!r}, expected dense or sparse")
+    sparse = [kind == "sparse" for kind in kinds]
+    if config.has("first_k_dense_replace") and sparse != after_dense_layers(config):
+        config.refuse("mlp_layer_types", "contradicts first_k_dense_replace, expected as many dense layers first")
+    return sparse
 
 
 def window(config: Config) -> Fields:

@@ -18,6 +18,8 @@ JAMBA_BLOCKS = {
     "A": {"mixer": "attention", "ffn": "moe"},
     "a": {"mixer": "attention", "ffn": "dense"},
 }
+JAMBA_LETTERS = {(False, True): "M", (False, False): "D", (True, True): "A", (True, False): "a"}
+"""Letters of blocks by whether they attend and hold experts."""
 GRANITE_KINDS = {"mamba": "M", "linear_attention": "M", "attention": "A", "full_attention": "A"}
 """Letters of blocks by what `layer_types` says; Transformers 5 renames both kinds."""
 
@@ -42,9 +44,7 @@ def jamba(config: Config) -> Fields:
     moe = {"kind": "moe", "experts": experts, "top_k": config.size("num_experts_per_tok"), "ffn": width}
     attends = _every(config, "attn_layer_period", "attn_layer_offset")
     sparse = _every(config, "expert_layer_period", "expert_layer_offset") if experts > 1 else [False] * len(attends)
-    letters = [
-        ("A" if moe else "a") if mixes else ("M" if moe else "D") for mixes, moe in zip(attends, sparse, strict=True)
-    ]
+    letters = [JAMBA_LETTERS[both] for both in zip(attends, sparse, strict=True)]
     return sizes(config) | {
         "mixers": {"mamba": mamba, "attention": grouped_attention(config, multi_head=True)},
         "ffns": {"moe": moe, "dense": dense(config)},
