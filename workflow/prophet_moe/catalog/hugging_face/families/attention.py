@@ -60,9 +60,9 @@ def dbrx(config: Config) -> Fields:
     """DBRX: names of its own, in two mappings. Its LayerNorms have no bias."""
     attention, ffn = config.below("attn_config"), config.below("ffn_config")
     hidden, heads = config.size("d_model"), config.size("n_heads")
-    attention.ignore("clip_qkv", "tie_word_embeddings")
+    attention.ignore("clip_qkv", "model_type", "tie_word_embeddings")
     ffn.ignore("ffn_act_fn", "moe_jitter_eps", "moe_loss_weight", "moe_normalize_expert_weights")
-    ffn.ignore("uniform_expert_assignment", "tie_word_embeddings")
+    ffn.ignore("uniform_expert_assignment", "model_type", "tie_word_embeddings")
     ffn.only("hidden_size", hidden, default=hidden)
     config.ignore("emb_pdrop")
     if hidden % heads:
