@@ -12,6 +12,7 @@ HARMLESS_NAMES = """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id unk_token_id mask_token_id
     initializer_range initializer_factor hidden_act hidden_activation activation_function rms_norm_eps layer_norm_eps
     layer_norm_epsilon norm_eps norm_epsilon attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop dropout
+    hidden_dropout_prob attention_probs_dropout_prob
     rope_theta rope_scaling rope_parameters rope_type rope_interleave rope_ratio partial_rotary_factor rotary_dim
     rotary_percent original_max_position_embeddings max_window_layers
     router_aux_loss_coef router_z_loss_coef aux_loss_alpha seq_aux output_router_logits router_jitter_noise

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prophet_moe.catalog.hugging_face.config import Config, runs
+from prophet_moe.catalog.hugging_face.config import REQUIRED, Config, runs
 from prophet_moe.catalog.hugging_face.families.common import (
     Fields,
     after_dense_layers,
     bias,
     decoder,
     grouped_attention,
+    norms_per_head,
     refuse_windows,
     shared_experts,
     sparse_decoder,
@@ -98,15 +99,17 @@ def granite_moe(config: Config) -> Fields:
 
 
 def glm4_moe(config: Config) -> Fields:
-    """GLM-4.5 to GLM-4.7, alone or inside GLM-4.5V: dense layers first, shared experts as wide as routed ones."""
-    moe = _with_shared(config, "n_shared_experts")
-    mixer = grouped_attention(
-        config,
-        wide=True,
-        bias=bias(config, "qkv"),
-        qk_norm="per_head" if config.flag("use_qk_norm", default=False) else "none",
-    )
-    return sparse_decoder(config, mixer, moe, after_dense_layers(config))
+    """GLM-4.5 to GLM-4.7: dense layers first. A file has to tell what the class supposes otherwise than the models."""
+    biases = bias(config, "qkv", default=REQUIRED)
+    mixer = grouped_attention(config, wide=True, bias=biases, qk_norm=norms_per_head(config))
+    return sparse_decoder(config, mixer, _with_shared(config, "n_shared_experts"), after_dense_layers(config))
+
+
+def glm4v_moe(config: Config) -> Fields:
+    """GLM-4.5V: GLM-4.5-Air, which has no norms of queries and keys."""
+    config.only("use_qk_norm", False, default=False)
+    mixer = grouped_attention(config, wide=True, bias=bias(config, "qkv", default=True))
+    return sparse_decoder(config, mixer, _with_shared(config, "n_shared_experts"), after_dense_layers(config))
 
 
 def solar_open(config: Config) -> Fields:
@@ -122,13 +125,8 @@ def sarvam_moe(config: Config) -> Fields:
     """sarvam-30b: GLM-4.5 under names of Ling."""
     config.only("use_bias", False, default=False)
     config.ignore("moe_router_enable_expert_bias")
-    qkv = config.flag("use_qkv_bias", "attention_bias", default=False)
-    mixer = grouped_attention(
-        config,
-        wide=True,
-        bias="qkv" if qkv else "none",
-        qk_norm="per_head" if config.flag("use_qk_norm", default=True) else "none",
-    )
+    biases = bias(config, "qkv", "use_qkv_bias", "attention_bias")
+    mixer = grouped_attention(config, wide=True, bias=biases, qk_norm=norms_per_head(config, default=True))
     moe = _with_shared(config, "num_shared_experts", "n_shared_experts")
     return sparse_decoder(config, mixer, moe, after_dense_layers(config))
 
@@ -139,13 +137,8 @@ def bailing_moe(config: Config) -> Fields:
     config.only("use_bias", False, default=False)
     config.ignore("norm_head", "norm_softmax", "use_rmsnorm", "embedding_dropout", "output_dropout")
     config.ignore("moe_router_enable_expert_bias", "mtp_loss_scaling_factor")
-    normed = config.flag("use_qk_norm") if second else config.flag("use_qk_norm", default=False)
-    mixer = grouped_attention(
-        config,
-        wide=second,
-        bias="qkv" if config.flag("use_qkv_bias", default=False) else "none",
-        qk_norm="per_head" if normed else "none",
-    )
+    qk_norm = norms_per_head(config, default=REQUIRED if second else False)
+    mixer = grouped_attention(config, wide=second, bias=bias(config, "qkv", "use_qkv_bias"), qk_norm=qk_norm)
     moe = _with_shared(config, "num_shared_experts")
     width = moe.get("shared_ffn", 0)
     config.only("moe_shared_expert_intermediate_size", moe["ffn"], width, default=width)
@@ -168,44 +161,42 @@ def minimax_m2(config: Config) -> Fields:
 
 
 def hunyuan_moe(config: Config) -> Fields:
-    """Hunyuan-A13B: one shared expert, and per layer lists of what is the same in all layers."""
-    moe = _hunyuan_experts(config)
-    _hunyuan_ignored(config)
+    """Hunyuan-A13B: norms of queries and keys in every layer."""
     config.only("use_cla", False, default=False)
     config.only("use_qk_norm", True, default=True)
-    mixer = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
-    return decoder(config, mixer, moe)
-
-
-def hunyuan_large(config: Config) -> Fields:
-    """Hunyuan-Large: of every `cla_share_factor` layers the first has keys and values, which the others read."""
-    layers = config.size("num_hidden_layers")
-    shared = config.size("cla_share_factor") if config.flag("use_cla") else 1
-    qk_norm = "per_head" if config.flag("use_qk_norm") else "none"
-    own = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm=qk_norm)
-    model = decoder(config, own, _hunyuan_experts(config), tied=False)
     _hunyuan_ignored(config)
-    if shared == 1:
-        return model
-    reader = own | {"own_kv": False, "norms_read_keys": qk_norm != "none"}
+    mixer = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
+    return decoder(config, mixer, _hunyuan_ffn(config))
+
+
+def hunyuan(config: Config) -> Fields:
+    """Hunyuan-Large: of every `cla_share_factor` layers the first has keys and values, which the others read."""
+    shared = config.size("cla_share_factor") if config.flag("use_cla") else 1
+    qk_norm = norms_per_head(config)
+    _hunyuan_ignored(config)
+    own = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm=qk_norm)
+    model = decoder(config, own, _hunyuan_ffn(config))
+    ((letter, block),) = model["blocks"].items()
+    layers = config.size("num_hidden_layers")
     return model | {
-        "mixers": {"attention": own, "reader": reader},
-        "blocks": {"M": {"mixer": "attention", "ffn": "moe"}, "R": {"mixer": "reader", "ffn": "moe"}},
-        "pattern": runs(["R" if layer % shared else "M" for layer in range(layers)]),
+        "mixers": {"attention": own, "reader": own | {"own_kv": False, "norms_read_keys": qk_norm != "none"}},
+        "blocks": {letter: block, "R": block | {"mixer": "reader"}},
+        "pattern": runs(["R" if layer % shared else letter for layer in range(layers)]),
     }
 
 
-def _hunyuan_experts(config: Config) -> Fields:
-    width = _same_in_all_layers(config, "moe_intermediate_size", "intermediate_size")
-    shared = 0
-    if config.flag("use_mixed_mlp_moe", default=True):
-        shared = _same_in_all_layers(config, "num_shared_expert", default=1)
-    return {
-        "kind": "moe",
-        "experts": _same_in_all_layers(config, "num_experts", "num_local_experts"),
-        "top_k": _same_in_all_layers(config, "moe_topk", "num_experts_per_tok"),
-        "ffn": width,
-    } | shared_experts(shared, shared * width)
+def _hunyuan_ffn(config: Config) -> Fields:
+    """Return experts with shared ones of `intermediate_size`, or a dense FFN where there is one expert."""
+    width = _same_in_all_layers(config, "intermediate_size")
+    experts = _same_in_all_layers(config, "num_experts", "num_local_experts")
+    top_k = _same_in_all_layers(config, "moe_topk", "num_experts_per_tok")
+    routed = _same_in_all_layers(config, "moe_intermediate_size", default=width)
+    shared = _same_in_all_layers(config, "num_shared_expert", default=1)
+    mixed = config.flag("use_mixed_mlp_moe", default=True)
+    if experts == 1:
+        return {"kind": "dense", "ffn": width}
+    moe = {"kind": "moe", "experts": experts, "top_k": top_k, "ffn": routed}
+    return moe | (shared_experts(shared, shared * width) if mixed else {})
 
 
 def _hunyuan_ignored(config: Config) -> None:
@@ -240,11 +231,12 @@ def ernie_moe(config: Config) -> Fields:
     first, last = config.count("moe_layer_start_index"), config.get("moe_layer_end_index", default=-1)
     config.only("use_bias", False, default=False)
     config.only("moe_use_aux_free", True, default=True)
+    config.only("is_quantized", False, default=False)
     config.ignore("moe_capacity", "moe_gate", "moe_norm_min", "use_rmsnorm", "compression_ratio", "fuse_rms_norm")
     last = layers - 1 if last == -1 else last
     sparse = [first <= layer <= last and (layer + 1) % interval == 0 for layer in range(layers)]
     width = config.size("moe_intermediate_size")
-    shared = config.count("moe_num_shared_experts", default=0)
+    shared = config.count("moe_num_shared_experts")
     moe = {
         "kind": "moe",
         "experts": config.size("moe_num_experts"),
@@ -414,11 +406,11 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "flex_olmo": olmoe,
     "git": grok,
     "glm4_moe": glm4_moe,
-    "glm4v_moe_text": glm4_moe,
+    "glm4v_moe_text": glm4v_moe,
     "granitemoe": granite_moe,
     "granitemoeshared": granite_moe,
     "grok-1": grok,
-    "hunyuan": hunyuan_large,
+    "hunyuan": hunyuan,
     "hunyuan_v1_moe": hunyuan_moe,
     "hy_v3": hy_v3,
     "minimax_m2": minimax_m2,

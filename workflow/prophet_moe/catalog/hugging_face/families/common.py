@@ -71,9 +71,14 @@ def head_dim(config: Config, heads: int) -> int:
     return given or config.size("hidden_size") // heads
 
 
-def bias(config: Config, kind: str = "qkvo", name: str = "attention_bias", default: bool = False) -> str:
+def bias(config: Config, kind: str = "qkvo", *names: str, default: Any = False) -> str:
     """Return the biases of attention's projections: those of `kind` where the flag of the file is set."""
-    return kind if config.flag(name, default=default) else "none"
+    return kind if config.flag(*(names or ("attention_bias",)), default=default) else "none"
+
+
+def norms_per_head(config: Config, default: Any = REQUIRED) -> str:
+    """Return the norms of queries and keys: one of a head's width each where `use_qk_norm` is set."""
+    return "per_head" if config.flag("use_qk_norm", default=default) else "none"
 
 
 def shared_experts(count: int, width: int) -> Fields:
