@@ -126,7 +126,8 @@ class Latent(StrictModel):
     gate: Literal["none", "per_head", "full"] = "none"
     """Gate on the output of attention: none, one value a head, or one a value."""
     bias: Literal["none", "qkvo"] = "none"
-    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes)."""
+    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes).
+    Queries that are projected at once have none."""
     indexer: Indexer | None = None
     """Index branch of sparse attention (DeepSeek-V3.2, GLM-5), in the layers that have one of their own."""
     sparse_top_k: Size | None = None
@@ -242,7 +243,9 @@ class KimiDelta(StrictModel):
     conv: Size
     """Width of each of the three convolutions."""
     gate_rank: Size | None
-    """Rank of the gate on the output. None says that it is projected at once."""
+    """Rank of the decay and of the gate on the output. None says that they are projected at once."""
+    full_output_gate: bool = False
+    """Whether the gate on the output is projected at once although the decay has the rank `gate_rank` (Kimi-K3)."""
     gate_bias: bool = False
     """Whether the gate on the output adds a bias."""
 
@@ -317,6 +320,8 @@ class Moe(StrictModel):
     """Inner width of a dense FFN beside the experts (Arctic, Gemma 4, LongCat). 0 is none."""
     latent: Size | None = None
     """Width that experts act on, where it is not `hidden`: two projections lead there and back (Nemotron-3 Super)."""
+    latent_norm: bool = False
+    """Whether the experts' output has a norm of `latent` weights before it is projected back (Kimi-K3)."""
     bias: bool = False
     """Whether the matrices of routed experts add biases."""
     router_bias: bool = False
@@ -333,6 +338,8 @@ class Moe(StrictModel):
             raise inconsistent(("top_k",), f"got {self.top_k}, expected at most experts, {self.experts}")
         if (self.shared_experts > 0) != (self.shared_ffn > 0):
             raise inconsistent(("shared_ffn",), f"got {self.shared_ffn} for {self.shared_experts} shared_experts")
+        if self.latent_norm and self.latent is None:
+            raise inconsistent(("latent_norm",), "given without latent, expected the width that experts act on")
         if self.shared_gate and not self.shared_experts:
             raise inconsistent(("shared_gate",), "given without shared_experts, expected none")
         return self
@@ -395,6 +402,9 @@ class Architecture(StrictModel):
     """Whether the output embedding adds a bias."""
     hyper_connections: Count = 0
     """Residual streams beside each other (DeepSeek-V4). 0 is the usual one."""
+    attention_residuals: bool = False
+    """Whether every mixer, every FFN and the output weigh the outputs of earlier layers (Kimi-K3), each with a norm and
+    a query of `hidden` weights."""
     mixers: dict[str, Mixer] = {}
     """What mixes tokens, by a name of your own: attention and what stands in its place."""
     ffns: dict[str, Ffn] = {}

@@ -22,6 +22,8 @@ HARMLESS_NAMES = """
     pretraining_tp attn_implementation _attn_implementation is_encoder_decoder gradient_checkpointing
     final_logit_softcapping attn_logit_softcapping logits_scaling embedding_multiplier residual_multiplier
     attention_multiplier language model_max_length problem_type id2label label2id num_labels ep_size
+    compress_rope_theta indexer_rope_interleave swiglu_limit hc_eps hc_sinkhorn_iters moe_router_dtype moe_renormalize
+    moe_router_activation_func index_share_for_mtp_iteration mtp_loss_scaling_factor
 """
 GENERATION_NAMES = """
     bad_words_ids begin_suppress_tokens suppress_tokens diversity_penalty do_sample early_stopping

@@ -26,5 +26,7 @@ REFUSED: Mapping[str, str] = {
     "jetmoe": "its attention is a mixture of experts too",
     "nllb-moe": "it is an encoder-decoder with biases everywhere",
     "zaya": "its attention is convolutional and its router is a network",
+    **latent.REFUSED,
+    **linear.REFUSED,
 }
 """Families that no schema of this project expresses, with the reason."""

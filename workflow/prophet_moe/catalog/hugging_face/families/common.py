@@ -10,10 +10,11 @@ Fields = dict[str, Any]
 
 def sizes(config: Config, tied: bool = False) -> Fields:
     """Return what every decoder has; `tied` says what a file means that does not tell whether embeddings are tied."""
+    older = config.has("model_max_length") and not config.has("max_position_embeddings")
     return {
         "hidden": config.size("hidden_size"),
         "vocab": config.size("vocab_size"),
-        "native_context": config.size("max_position_embeddings"),
+        "native_context": config.size("model_max_length" if older else "max_position_embeddings"),
         "tied_embeddings": config.flag("tie_word_embeddings", default=tied),
     }
 
