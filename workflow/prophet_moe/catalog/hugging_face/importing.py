@@ -12,7 +12,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import WeightFormats
 from prophet_moe.validation import validate
 
-TEXT_PARTS = ("text_config", "llm_config", "language_config")
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where a multimodal checkpoint keeps the fields of its language model."""
 OTHER_PARTS = {
     "vision_config": "the vision tower",
@@ -21,8 +21,16 @@ OTHER_PARTS = {
     "code2wav_config": "the vocoder",
 }
 """Parts of a multimodal checkpoint that are left out."""
-DRAFT_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "mtp_num_layers")
+DRAFT_FIELDS = (
+    "num_nextn_predict_layers",
+    "mtp_num_hidden_layers",
+    "num_mtp_modules",
+    "mtp_num_layers",
+    "num_mtp_layers",
+)
 """Fields that count draft (multi-token prediction) layers."""
+INHERITED = ("tie_word_embeddings", "quantization_config")
+"""Fields of the whole checkpoint that hold for its language model as well."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,9 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(where, f"model_type: got {model_type!r}, expected one of {known}", "Write the file by hand.")
-    for name in DRAFT_FIELDS:
-        if count := config.count(name, default=0):
-            left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
+    if count := config.count(*DRAFT_FIELDS, default=0):
+        name = next(name for name in DRAFT_FIELDS if config.has(name))
+        left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
     precision = shipped_formats(config)
     architecture = _pruned(FAMILIES[model_type](config))
     config.refuse_unread()
@@ -88,7 +96,7 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
-    return config.below(part)
+    return _language_model(config.below(part, *INHERITED), left_out)
 
 
 def _pruned(architecture: dict[str, Any]) -> dict[str, Any]:
