@@ -242,6 +242,7 @@ def without(fields, *names):
         (LING_LITE, 16_801_974_272, 2_753_153_024, 57_344),
         (HUNYUAN_LARGE, 388_701_405_440, 51_322_077_440, 81_920),
         (GRANITE_SMALL, 32_207_337_984, 8_803_121_664, 16_384),
+        (ARCTIC, 478_584_608_768, 17_318_647_808, 143_360),
         (LLAMA_2, 6_738_415_616, 6_738_415_616, 524_288),
     ],
 )
@@ -250,6 +251,27 @@ def test_published_file_has_the_published_counts(fields, total, active, growing)
     counted = params.parameter_counts(arch).total, params.active_parameters(arch)
     assert counted == (total, active)
     assert params.growing_bytes_per_token(params.caches(arch)) == growing
+
+
+ODD = (0, -1, 1.5, True, 2**80, "x", [], [[]], [{}], {}, {"a": 1})
+"""Values that a field may hold in a broken file."""
+BASES = (MIXTRAL, QWEN3, GLM, MINIMAX, HY3, ERNIE, DOTS, DBRX, JAMBA, GROK2, LING_MINI, LING_LITE, HUNYUAN_LARGE)
+BASES += (GRANITE_SMALL, ARCTIC, LLAMA_2, LLAMA_2 | {"model_type": "mistral", "sliding_window": 64})
+
+
+@pytest.mark.parametrize("fields", BASES, ids=lambda fields: fields["model_type"])
+def test_broken_values_end_in_one_line_or_are_read(fields):
+    told = {"layer_types": [], "mlp_layer_types": [], "mlp_only_layers": [], "sliding_window": 1, "attn_type_list": []}
+    for name in fields | told:
+        for value in ODD:
+            try:
+                imported(fields, **{name: value})
+            except UserError as error:
+                assert "\n" not in str(error)
+
+
+def test_layers_beyond_any_model_are_refused():
+    assert "num_hidden_layers: got 10001, expected a whole number" in message(MIXTRAL, num_hidden_layers=10_001)
 
 
 def test_layers_of_hunyuan_large_share_keys_in_pairs():
@@ -263,6 +285,11 @@ def test_arctic_has_a_dense_ffn_as_wide_as_hidden():
 
 def test_arctic_without_dense_ffn_is_refused():
     assert "parallel_attn_mlp_res: got False" in message(ARCTIC, parallel_attn_mlp_res=False)
+
+
+def test_grok_1_that_hides_its_output_embedding_is_refused():
+    fields = without(GROK2, "residual_moe", "moe_intermediate_size") | {"model_type": "grok-1"}
+    assert "tie_word_embeddings: is missing" in message(fields)
 
 
 def test_git_that_is_no_grok_is_refused():
@@ -378,6 +405,12 @@ def test_hunyuan_lists_that_differ_are_refused():
     assert "moe_topk: differs between layers" in message(HUNYUAN_LARGE, moe_topk=[8] * 63 + [4])
 
 
+@pytest.mark.parametrize("model_type", ["hunyuan", "hunyuan_v1_moe"])
+def test_hunyuan_without_a_count_of_experts_is_refused(model_type):
+    fields = without(HUNYUAN_LARGE, "num_experts") | {"model_type": model_type, "use_cla": False}
+    assert "num_experts: is missing" in message(fields)
+
+
 def test_hunyuan_with_one_expert_is_dense():
     assert architecture(HUNYUAN_LARGE, num_experts=1, use_cla=False).moe is None
 
@@ -396,6 +429,10 @@ def test_jamba_offset_beyond_its_period_is_refused():
 
 def test_jamba_rank_of_auto_is_a_sixteenth_of_hidden():
     assert architecture(JAMBA, num_hidden_layers=8).mixers["mamba"].dt_rank == 4
+
+
+def test_jamba_with_one_expert_is_dense():
+    assert architecture(JAMBA, num_experts=1, num_hidden_layers=8).moe is None
 
 
 def test_granite_of_unknown_layers_is_refused():

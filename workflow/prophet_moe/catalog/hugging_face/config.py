@@ -1,8 +1,9 @@
 """A reader of a checkpoint's config.json that knows which of its fields it has understood."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from prophet_moe.catalog.architecture import LARGEST_DEPTH, LARGEST_SIZE
 from prophet_moe.errors import UserError
 from prophet_moe.validation import shortened
 
@@ -80,16 +81,20 @@ class Config:
 
     def size(self, *names: str, default: Any = REQUIRED) -> Any:
         """Return a whole number above 0, or the default where there is none."""
-        value = self.get(*names, default=default)
-        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number above 0")
-        return value
+        return self._whole(names, default, 1)
 
     def count(self, *names: str, default: Any = REQUIRED) -> Any:
         """Return a whole number of 0 or more, or the default where there is none."""
+        return self._whole(names, default, 0)
+
+    def _whole(self, names: tuple[str, ...], default: Any, least: int) -> Any:
+        """Return a whole number within the limits of a size, or of a depth where it counts layers."""
         value = self.get(*names, default=default)
-        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number of 0 or more")
+        largest = LARGEST_DEPTH if names[0].endswith("layers") else LARGEST_SIZE
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not default and not (whole and least <= value <= largest):
+            expected = f"a whole number from {least} to {largest:,}"
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected {expected}")
         return value
 
     def flag(self, *names: str, default: Any = REQUIRED) -> bool:
@@ -138,7 +143,7 @@ class Config:
         """Mark fields of this family that change no byte."""
         self._read.update(names)
 
-    def refuse(self, name: str, problem: str) -> None:
+    def refuse(self, name: str, problem: str) -> NoReturn:
         """Raise a UserError about a field."""
         raise UserError(self.where, f"{self.path}{name}: {problem}", NEXT_STEP)
 

@@ -10,7 +10,7 @@ from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
 from prophet_moe.catalog.hugging_face.quantisation import shipped_formats
 from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import WeightFormats
-from prophet_moe.validation import validate
+from prophet_moe.validation import shortened, validate
 
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where a multimodal checkpoint keeps the fields of its language model."""
@@ -69,6 +69,8 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     left_out: list[str] = []
     config = _language_model(Config(fields, where), left_out)
     model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        config.refuse("model_type", f"got {shortened(repr(model_type))}, expected a name")
     if model_type in REFUSED:
         raise UserError(
             where, f"model_type: {model_type!r} cannot be expressed: {REFUSED[model_type]}", "Choose another."

@@ -1,7 +1,7 @@
 """Families with softmax attention over all tokens: Mixtral, Qwen3, OLMoE, GLM-4.5, MiniMax-M2 and others."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from prophet_moe.catalog.hugging_face.config import REQUIRED, Config, runs
 from prophet_moe.catalog.hugging_face.families.common import (
@@ -9,6 +9,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     after_dense_layers,
     bias,
     decoder,
+    dense,
     grouped_attention,
     norms_per_head,
     refuse_windows,
@@ -38,6 +39,8 @@ def qwen3_moe(config: Config) -> Fields:
     """Qwen3-MoE, alone or inside Qwen3-VL, Qwen3-Omni and Intern-S1: no shared expert, norms of queries and keys."""
     refuse_windows(config)
     config.only("shared_expert_intermediate_size", 0, default=0)
+    config.only("qkv_bias", False, default=False)
+    config.only("use_qk_norm", True, default=True)
     mixer = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head")
     return sparse_decoder(config, mixer, _experts(config), _qwen_sparse(config))
 
@@ -133,7 +136,7 @@ def sarvam_moe(config: Config) -> Fields:
 
 def bailing_moe(config: Config) -> Fields:
     """Ling and Ring, 1.0 to 2.0. The second generation tells whether queries and keys have norms, and their width."""
-    second = any("V2" in name for name in config.items("architectures", default=[])) or config.has("head_dim")
+    second = any("V2" in str(name) for name in config.items("architectures", default=[])) or config.has("head_dim")
     config.only("use_bias", False, default=False)
     config.ignore("norm_head", "norm_softmax", "use_rmsnorm", "embedding_dropout", "output_dropout")
     config.ignore("moe_router_enable_expert_bias", "mtp_loss_scaling_factor")
@@ -162,11 +165,19 @@ def minimax_m2(config: Config) -> Fields:
 
 def hunyuan_moe(config: Config) -> Fields:
     """Hunyuan-A13B: norms of queries and keys in every layer."""
+    return decoder(config, _hunyuan_attention(config), _hunyuan_ffn(config))
+
+
+def hunyuan_dense(config: Config) -> Fields:
+    """The dense Hunyuan models of the same generation."""
+    return decoder(config, _hunyuan_attention(config), dense(config))
+
+
+def _hunyuan_attention(config: Config) -> Fields:
     config.only("use_cla", False, default=False)
     config.only("use_qk_norm", True, default=True)
     _hunyuan_ignored(config)
-    mixer = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
-    return decoder(config, mixer, _hunyuan_ffn(config))
+    return grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
 
 
 def hunyuan(config: Config) -> Fields:
@@ -228,12 +239,13 @@ def _same_in_all_layers(config: Config, *names: str, **default: Any) -> int:
 def ernie_moe(config: Config) -> Fields:
     """ERNIE-4.5: experts in a range of layers; their correction biases are parameters."""
     layers, interval = config.size("num_hidden_layers"), config.size("moe_layer_interval", default=1)
-    first, last = config.count("moe_layer_start_index"), config.get("moe_layer_end_index", default=-1)
+    first, last = config.count("moe_layer_start_index"), layers - 1
+    if config.get("moe_layer_end_index", default=-1) != -1:
+        last = config.count("moe_layer_end_index")
     config.only("use_bias", False, default=False)
     config.only("moe_use_aux_free", True, default=True)
     config.only("is_quantized", False, default=False)
     config.ignore("moe_capacity", "moe_gate", "moe_norm_min", "use_rmsnorm", "compression_ratio", "fuse_rms_norm")
-    last = layers - 1 if last == -1 else last
     sparse = [first <= layer <= last and (layer + 1) % interval == 0 for layer in range(layers)]
     width = config.size("moe_intermediate_size")
     shared = config.count("moe_num_shared_experts")
@@ -247,11 +259,10 @@ def ernie_moe(config: Config) -> Fields:
     return sparse_decoder(config, grouped_attention(config, multi_head=True), moe, sparse, tied=True)
 
 
-def ernie_vl_moe(config: Config) -> Fields:
+def ernie_vl_moe(config: Config) -> NoReturn:
     """ERNIE-4.5-VL, which cannot be expressed: its experts of text and of images differ in width."""
     widths = config.get("moe_intermediate_size")
     config.refuse("moe_intermediate_size", f"got {widths}: experts of text and of images, expected one kind of experts")
-    return {}
 
 
 def dots1(config: Config) -> Fields:
@@ -259,14 +270,13 @@ def dots1(config: Config) -> Fields:
     refuse_windows(config)
     moe = _with_shared(config, "n_shared_experts")
     mixer = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
-    config.ignore("moe_layer_freq")
     return sparse_decoder(config, mixer, moe, after_dense_layers(config))
 
 
 def hy_v3(config: Config) -> Fields:
     """Hy3: dense layers by number, or by `mlp_layer_types`."""
     config.ignore("enable_moe_fp32_combine", "enable_attention_fp32_softmax", "enable_lm_head_fp32", "use_grouped_mm")
-    config.ignore("moe_router_enable_expert_bias", "moe_router_use_sigmoid", "route_norm", "moe_layer_freq")
+    config.ignore("moe_router_enable_expert_bias", "moe_router_use_sigmoid", "route_norm")
     config.only("qk_norm", True, default=True)
     config.only("mlp_bias", False, default=False)
     moe = _with_shared(config, "num_shared_experts")
@@ -291,7 +301,7 @@ def aria(config: Config) -> Fields:
 
 def grok(config: Config) -> Fields:
     """Grok-1 and Grok-2: four norms a layer, and in Grok-2 a dense FFN beside the experts."""
-    if not any(name.startswith("Grok1") for name in config.items("architectures")):
+    if not any(str(name).startswith("Grok1") for name in config.items("architectures")):
         config.refuse("architectures", "names no Grok, expected Grok1ForCausalLM of a checkpoint of this model_type")
     config.ignore("embedding_multiplier_scale", "output_multiplier_scale", "attn_output_multiplier", "max_attn_value")
     config.ignore("router_logit_softcapping", "attn_temperature_len", "scaling_factor", "extrapolation_factor")
@@ -302,7 +312,7 @@ def grok(config: Config) -> Fields:
     moe = _experts(config, "moe_intermediate_size" if beside else "intermediate_size")
     if beside:
         moe["dense_beside"] = config.size("intermediate_size")
-    return decoder(config, grouped_attention(config), moe, norms=4)
+    return decoder(config, grouped_attention(config), moe, tied=False if beside else REQUIRED, norms=4)
 
 
 def arctic(config: Config) -> Fields:
@@ -323,8 +333,8 @@ def switch(config: Config) -> Fields:
     hidden, heads = config.size("d_model"), config.size("num_heads")
     config.ignore("expert_capacity", "router_dtype", "router_ignore_padding_tokens", "router_type")
     config.ignore("batch_prioritized_routing", "add_router_probs", "num_selected_experts", "dense_act_fn")
-    config.ignore("feed_forward_proj", "is_gated_act", "dropout_rate", "relative_attention_max_distance")
-    config.ignore("output_past", "n_positions", "encoder_sparse_step", "decoder_sparse_step")
+    config.ignore("feed_forward_proj", "dropout_rate", "relative_attention_max_distance")
+    config.ignore("output_past", "encoder_sparse_step", "decoder_sparse_step")
     config.only("is_gated_act", False, default=False)
     encoder, decoder_layers = config.size("num_layers"), config.size("num_decoder_layers")
     mixer = {
@@ -386,9 +396,13 @@ def _with_shared(config: Config, *count: str) -> Fields:
 
 def _qwen_sparse(config: Config) -> list[bool]:
     """Return which layers hold experts: every `decoder_sparse_step`-th, but those of `mlp_only_layers`."""
-    step, dense_only = config.size("decoder_sparse_step", default=1), config.items("mlp_only_layers", default=[])
-    layers = range(config.size("num_hidden_layers"))
-    return [layer not in dense_only and (layer + 1) % step == 0 for layer in layers]
+    layers, step = config.size("num_hidden_layers"), config.size("decoder_sparse_step", default=1)
+    sparse = [(layer + 1) % step == 0 for layer in range(layers)]
+    for layer in config.items("mlp_only_layers", default=[]):
+        if not isinstance(layer, int) or not 0 <= layer < layers:
+            config.refuse("mlp_only_layers", f"holds {layer!r}, expected numbers of layers below {layers}")
+        sparse[layer] = False
+    return sparse
 
 
 FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
@@ -411,6 +425,7 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "granitemoeshared": granite_moe,
     "grok-1": grok,
     "hunyuan": hunyuan,
+    "hunyuan_v1_dense": hunyuan_dense,
     "hunyuan_v1_moe": hunyuan_moe,
     "hy_v3": hy_v3,
     "minimax_m2": minimax_m2,

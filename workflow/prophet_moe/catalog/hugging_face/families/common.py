@@ -8,7 +8,7 @@ from prophet_moe.catalog.hugging_face.config import REQUIRED, Config, runs
 Fields = dict[str, Any]
 
 
-def sizes(config: Config, tied: bool = False) -> Fields:
+def sizes(config: Config, tied: Any = False) -> Fields:
     """Return what every decoder has; `tied` says what a file means that does not tell whether embeddings are tied."""
     older = config.has("model_max_length") and not config.has("max_position_embeddings")
     return {
@@ -19,7 +19,7 @@ def sizes(config: Config, tied: bool = False) -> Fields:
     }
 
 
-def decoder(config: Config, mixer: Fields, ffn: Fields, tied: bool = False, norms: int = 2) -> Fields:
+def decoder(config: Config, mixer: Fields, ffn: Fields, tied: Any = False, norms: int = 2) -> Fields:
     """Return a decoder whose layers are all alike."""
     letter = "M" if ffn["kind"] == "moe" else "D"
     return sizes(config, tied) | {
@@ -91,6 +91,7 @@ def after_dense_layers(config: Config) -> list[bool]:
     """Return which layers hold experts: all after the first `first_k_dense_replace`."""
     layers = config.size("num_hidden_layers")
     first = config.count("first_k_dense_replace")
+    config.only("moe_layer_freq", 1, default=1)
     if first > layers:
         config.refuse("first_k_dense_replace", f"got {first}, expected at most num_hidden_layers, {layers}")
     return [layer >= first for layer in range(layers)]

@@ -1,4 +1,4 @@
-"""Dense families: Llama, Mistral, Qwen2, Qwen3, Phi-3, OLMo-2, Gemma. Their memory is answered for all the same."""
+"""Dense families: Llama, Mistral, Qwen2, Qwen3, Phi-3 and others. Their memory is answered for all the same."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,7 +15,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
 
 
 def llama(config: Config) -> Fields:
-    """Llama 1 to 3, and the many checkpoints that took its name."""
+    """Llama 1 to 3, the many checkpoints that took its name, and Granite, which scales what Llama does."""
     mixer = grouped_attention(config, multi_head=True, bias=bias(config))
     return decoder(config, mixer, dense(config, bias=config.flag("mlp_bias", default=False)))
 
@@ -43,7 +43,7 @@ def qwen3(config: Config) -> Fields:
 def phi3(config: Config) -> Fields:
     """Phi-3 and Phi-4-mini, with a window in some sizes."""
     config.only("attention_bias", False, default=False)
-    config.ignore("embd_layer", "interpolate_factor", "full_attn_mod", "lm_head_bias")
+    config.ignore("embd_layer", "interpolate_factor", "full_attn_mod")
     config.only("lm_head_bias", False, default=False)
     return decoder(config, grouped_attention(config, multi_head=True, **window(config)), dense(config))
 
@@ -60,13 +60,32 @@ def gemma(config: Config) -> Fields:
     return decoder(config, grouped_attention(config, wide=True, bias=bias(config)), dense(config), tied=True)
 
 
+def seed_oss(config: Config) -> Fields:
+    """Seed-OSS: biases of queries, keys and values."""
+    config.only("attention_out_bias", False, default=False)
+    config.only("mlp_bias", False, default=False)
+    config.ignore("residual_dropout")
+    return decoder(config, grouped_attention(config, wide=True, bias=bias(config, "qkv", default=True)), dense(config))
+
+
+def smollm3(config: Config) -> Fields:
+    """SmolLM3: some of its layers have no rotary position, which changes no byte."""
+    refuse_windows(config)
+    config.ignore("no_rope_layers", "no_rope_layer_interval")
+    mixer = grouped_attention(config, bias=bias(config))
+    return decoder(config, mixer, dense(config, bias=config.flag("mlp_bias", default=False)), tied=True)
+
+
 FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "gemma": gemma,
+    "granite": llama,
     "llama": llama,
     "mistral": mistral,
     "olmo2": olmo2,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "seed_oss": seed_oss,
+    "smollm3": smollm3,
 }
 """Readers by `model_type`."""

@@ -43,7 +43,7 @@ def jamba(config: Config) -> Fields:
     experts = config.size("num_experts", "num_local_experts")
     moe = {"kind": "moe", "experts": experts, "top_k": config.size("num_experts_per_tok"), "ffn": width}
     attends = _every(config, "attn_layer_period", "attn_layer_offset")
-    sparse = _every(config, "expert_layer_period", "expert_layer_offset") if experts > 1 else [False] * len(attends)
+    sparse = [experts > 1 and given for given in _every(config, "expert_layer_period", "expert_layer_offset")]
     letters = [JAMBA_LETTERS[both] for both in zip(attends, sparse, strict=True)]
     return sizes(config) | {
         "mixers": {"mamba": mamba, "attention": grouped_attention(config, multi_head=True)},
@@ -60,7 +60,7 @@ def granite_hybrid(config: Config) -> Fields:
     layers, hidden = config.size("num_hidden_layers"), config.size("hidden_size")
     kinds = config.items("layer_types", "layers_block_type", length=layers)
     for kind in kinds:
-        if kind not in GRANITE_KINDS:
+        if kind not in tuple(GRANITE_KINDS):
             config.refuse("layer_types", f"holds {kind!r}, expected one of {', '.join(GRANITE_KINDS)}")
     shared, experts = config.count("shared_intermediate_size"), config.count("num_local_experts", "num_experts")
     if experts:
