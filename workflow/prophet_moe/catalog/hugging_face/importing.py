@@ -42,6 +42,8 @@ class Imported:
     precision: WeightFormats
     left_out: list[str]
     """Parts of the checkpoint that the architecture leaves out on purpose."""
+    notes: list[str]
+    """What the file does not state, and how it was read."""
 
 
 def import_config(fields: Mapping[str, Any], where: str) -> Imported:
@@ -85,7 +87,8 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     architecture = _pruned(FAMILIES[model_type](config))
     config.refuse_unread()
     checked = validate(Architecture, architecture, where, "Correct the config.json.")
-    return Imported(model_type, checked, validate(WeightFormats, precision, where, "Correct it."), left_out)
+    formats = validate(WeightFormats, precision, where, "Correct the config.json.")
+    return Imported(model_type, checked, formats, left_out, config.notes)
 
 
 def _language_model(config: Config, left_out: list[str]) -> Config:
