@@ -106,8 +106,12 @@ class Softmax(StrictModel):
     """Whether values are made of the key projection (Gemma 4). The cache keeps both all the same."""
     own_kv: bool = True
     """Whether the layer has keys and values. One without reads those of an earlier layer, and keeps no cache."""
+    norms_read_keys: bool = False
+    """Whether a layer without keys of its own has a norm for those it reads (Hunyuan-Large)."""
     relative_buckets: Count = 0
     """Buckets of T5's relative position bias, one table per stack. 0 is no such bias."""
+    indexer: Indexer | None = None
+    """Index branch of block-sparse attention (MiniMax-M3), whose queries and key come from the layer's input."""
 
     @model_validator(mode="after")
     def _heads_agree(self) -> "Softmax":
@@ -115,6 +119,8 @@ class Softmax(StrictModel):
             raise inconsistent(("kv_heads",), f"got {self.kv_heads}, expected a divisor of heads, {self.heads}")
         if self.key_is_value and self.value_dim != self.head_dim:
             raise inconsistent(("v_head_dim",), f"got {self.v_head_dim} with key_is_value, expected head_dim or none")
+        if self.norms_read_keys and (self.own_kv or self.qk_norm != "per_head"):
+            raise inconsistent(("norms_read_keys",), "given, expected it with qk_norm per_head and own_kv false")
         if self.window is None and self.window_kind != "sliding":
             raise inconsistent(("window_kind",), f"got {self.window_kind} without a window, expected its tokens")
         return self
@@ -144,7 +150,8 @@ class Latent(StrictModel):
     gate: Literal["none", "per_head", "full"] = "none"
     """Gate on the output of attention: none, one value a head, or one a value."""
     bias: Literal["none", "qkvo"] = "none"
-    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes)."""
+    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes).
+    Queries that are projected at once have none."""
     indexer: Indexer | None = None
     """Index branch of sparse attention (DeepSeek-V3.2, GLM-5), in the layers that have one of their own."""
     sparse_top_k: Size | None = None
@@ -260,7 +267,9 @@ class KimiDelta(StrictModel):
     conv: Size
     """Width of each of the three convolutions."""
     gate_rank: Size | None
-    """Rank of the gate on the output; `null` says that it is projected at once."""
+    """Rank of the decay and of the gate on the output; `null` says that they are projected at once."""
+    full_output_gate: bool = False
+    """Whether the gate on the output is projected at once although the decay has the rank `gate_rank` (Kimi-K3)."""
     gate_bias: bool = False
     """Whether the gate on the output adds a bias."""
 
@@ -335,6 +344,8 @@ class Moe(StrictModel):
     """Inner width of a dense FFN beside the experts (Arctic, Gemma 4, LongCat). 0 is none."""
     latent: Size | None = None
     """Width that experts act on, where it is not `hidden`: two projections lead there and back (Nemotron-3 Super)."""
+    latent_norm: bool = False
+    """Whether the experts' output has a norm of `latent` weights before it is projected back (Kimi-K3)."""
     bias: bool = False
     """Whether the matrices of routed experts add biases."""
     router_bias: bool = False
@@ -353,6 +364,8 @@ class Moe(StrictModel):
         if (self.shared_experts > 0) != (self.shared_ffn > 0):
             problem = f"got {self.shared_ffn} with shared_experts {self.shared_experts}, expected both above 0 or none"
             raise inconsistent(("shared_ffn",), problem)
+        if self.latent_norm and self.latent is None:
+            raise inconsistent(("latent_norm",), "given without latent, expected the width that experts act on")
         if self.shared_gate and not self.shared_experts:
             raise inconsistent(("shared_gate",), "got true without shared_experts, expected false")
         return self
@@ -418,6 +431,9 @@ class Architecture(StrictModel):
     """Whether the output embedding adds a bias."""
     hyper_connections: Count = 0
     """Residual streams beside each other (DeepSeek-V4). 0 is the usual one."""
+    attention_residuals: bool = False
+    """Whether every mixer, every FFN and the output weigh the outputs of earlier layers (Kimi-K3), each with a norm and
+    a query of `hidden` weights."""
     mixers: dict[str, Mixer] = {}
     """What mixes tokens, by a name of your own: attention and what stands in its place."""
     ffns: dict[str, Ffn] = {}

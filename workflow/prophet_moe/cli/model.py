@@ -26,6 +26,8 @@ CURRENT = MODELS / "current"
 """Models that people serve today, beside those of the report in MODELS."""
 LARGEST_CONFIG, LARGEST_INDEX = 4 * MB, 64 * MB
 """Largest config.json and index of weights that are read. Real ones have some kB and some MB."""
+WIDTH = 150
+"""Columns that the table of models needs, wherever it is printed."""
 INDEX = "model.safetensors.index.json"
 EXAMPLES = """\
 examples:
@@ -41,10 +43,11 @@ def add_commands(commands: Any) -> None:
         "models",
         help="list the catalogue, or models of files, with exact counts",
         description="Print one line per model of config/models/ and config/models/current/, or of the given files. "
-        "B are 10^9 parameters, GB 10^9 and MB 10^6 bytes. Active parameters are those that one token uses. Published "
+        "B are 10^9 parameters, GB 10^9 and MB 10^6 bytes, k 1,024 tokens. Active parameters are "
+        "those that one token uses. Published "
         "is the authors' total; a count that differs by more than 1 %, beyond rounding, is noted below the table. The "
         "KV cache, of 16 bits, is shown as what each token adds for good (growing), and what windows hold once full "
-        "(bounded), per sequence. The checkpoint is counted in the formats that the authors ship.",
+        "(bounded), per sequence. Shipped is the size of the checkpoint in the formats of its authors.",
         epilog="examples: prophet-moe models\n          prophet-moe models config.json mine.yaml --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,7 +163,7 @@ def _print_table(specs: list[ModelSpec]) -> None:
     table = Table(
         Column("model", min_width=max(len(spec.name) for spec in specs)),
         *("total (B)", "published (B)", "active (B)", "MoE layers", "E", "k", "expert (MB)"),
-        *("checkpoint (GB)", "KV growing (B/token)", "KV bounded (MB)", "state (MB)", "native context"),
+        *("shipped (GB)", "KV growing (B/token)", "KV bounded (MB)", "state (MB)", "context (k)"),
     )
     for spec in specs:
         found = described(spec)
@@ -175,9 +178,9 @@ def _print_table(specs: list[ModelSpec]) -> None:
             f"{found['kv_bytes_per_token_growing']:,}",
             f"{found['kv_bytes_bounded'] / MB:,.1f}",
             f"{found['state_bytes'] / MB:,.1f}",
-            f"{found['native_context']:,}",
+            f"{found['native_context'] / 1024:,.0f}",
         )
-    console().print(table)
+    console(least=WIDTH).print(table)
     for note in (note for spec in specs for note in notes_on(spec)):
         console().print(note, highlight=False, markup=False, soft_wrap=True)
 
@@ -206,6 +209,8 @@ def read_checkpoint(path: Path, name: str | None) -> tuple[ModelSpec, dict[str, 
     if isinstance(repository, str) and repository.count("/") == 1 and not repository.startswith((".", "/")):
         document["hugging_face"] = repository
     document["sources"] = [f"{config.name} of the checkpoint, model_type {found.model_type}"]
+    if found.notes:
+        document["notes"] = found.notes
     if found.left_out:
         document["left_out"] = found.left_out
     if formats := found.precision.model_dump(mode="json", exclude_defaults=True):
@@ -252,6 +257,7 @@ def _told(spec: ModelSpec, config: Path) -> Iterator[str]:
     cache = f"{found['kv_bytes_per_token_growing']:,} B per token, {found['kv_bytes_bounded']:,} B in windows"
     yield f"KV cache of 16 bits: {cache}; state: {found['state_bytes']:,} B per sequence."
     yield f"Checkpoint: {found['checkpoint_bytes']:,} B ({found['formats'].partition(', KV')[0]})."
+    yield from (f"Note: {note}." for note in spec.notes)
     yield from (f"Left out: {part}." for part in spec.left_out)
     index = (config if config.is_dir() else config.parent) / INDEX
     if index.exists():

@@ -43,6 +43,8 @@ class Weights(NamedTuple):
     """Matrices of this shape."""
     plain: bool = False
     """Whether they are never quantised: norms, biases, convolutions, gates of a few numbers."""
+    part: str = ""
+    """Part of the component that may have a format of its own: `attention_output`, `output_embedding`."""
 
     @property
     def parameters(self) -> int:
@@ -75,10 +77,10 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
             yield linear(latent + mixer.rope_head_dim, hidden)
             yield _vector("attention", latent)
             yield linear(heads * (mixer.nope_head_dim + value), latent)
-            yield linear(hidden, heads * value)
+            yield Weights("attention", hidden, heads * value, part="attention_output")
             yield from _gate(mixer.gate, heads, value, hidden)
             if mixer.bias == "qkvo":
-                yield _vector("attention", (query or heads * mixer.head_dim) + latent + mixer.rope_head_dim + hidden)
+                yield _vector("attention", (query or 0) + latent + mixer.rope_head_dim + hidden)
             if mixer.indexer:
                 yield from _indexer(mixer.indexer, hidden, query)
         case Compressed():
@@ -98,13 +100,16 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
                 yield _vector("state_mixer", projected + hidden)
         case GatedDeltaNet(key_heads=key_heads, value_heads=value_heads, conv=conv):
             keys, values = key_heads * mixer.key_dim, value_heads * mixer.value_dim
-            yield from _state_mixer((2 * keys + 2 * values, hidden), (2 * value_heads, hidden), (hidden, values))
+            yield from _state_mixer((2 * keys + 2 * values, hidden), (hidden, values))
+            yield Weights("state_mixer", 2 * value_heads, hidden, plain=True)  # step sizes and decay
             yield _vector("state_mixer", (2 * keys + values) * conv)
             yield _vector("state_mixer", 2 * value_heads + mixer.value_dim)  # transition, step bias; norm
         case KimiDelta(heads=heads, head_dim=head_dim, conv=conv, gate_rank=rank):
             width = heads * head_dim
-            gate = [(width, hidden)] if rank is None else [(rank, hidden), (width, rank)]
-            yield from _state_mixer(*[(width, hidden)] * 3, *gate, *gate, (heads, hidden), (hidden, width))
+            at_once = [(width, hidden)]
+            decay = at_once if rank is None else [(rank, hidden), (width, rank)]
+            gate = at_once if mixer.full_output_gate else decay
+            yield from _state_mixer(*at_once * 3, *decay, *gate, (heads, hidden), (hidden, width))
             yield _vector("state_mixer", 3 * width * conv)
             yield _vector("state_mixer", heads + width + head_dim)  # transition, step bias, norm
             if mixer.gate_bias:
@@ -136,18 +141,22 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
         yield _vector("attention", mixer.query_rank)
     yield Weights("attention", queries, mixer.query_rank or hidden)
     yield from key_value_weights(mixer, hidden)
-    yield Weights("attention", hidden, output)
+    yield Weights("attention", hidden, output, part="attention_output")
     yield from _gate(mixer.gate, mixer.heads, mixer.value_dim, hidden)
     if mixer.bias != "none":
         yield _vector("attention", queries)
     if mixer.bias == "qkvo":
         yield _vector("attention", hidden)
     if mixer.qk_norm == "per_head":
-        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv else 1)
+        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv or mixer.norms_read_keys else 1)
     if mixer.qk_norm == "full_width":
         yield _vector("attention", queries + (keys if mixer.own_kv else 0))
     if mixer.sinks:
         yield _vector("attention", mixer.heads)
+    if indexer := mixer.indexer:
+        yield Weights("indexer", indexer.heads * indexer.head_dim, hidden)
+        yield Weights("indexer", indexer.head_dim, hidden)
+        yield _vector("indexer", 2 * indexer.head_dim)  # norms of queries and key
 
 
 def key_value_weights(mixer: Softmax, hidden: int) -> Iterator[Weights]:
@@ -217,6 +226,8 @@ def ffn_weights(ffn: Ffn, hidden: int) -> Iterator[Weights]:
             if ffn.latent:
                 yield Weights("latent_projections", ffn.latent, hidden)
                 yield Weights("latent_projections", hidden, ffn.latent)
+            if ffn.latent_norm:
+                yield _vector("latent_projections", ffn.latent)
 
 
 def expert_weights(moe: Moe, hidden: int) -> Iterator[Weights]:
@@ -253,6 +264,8 @@ def _block_weights(arch: Architecture, block: Block, crossing: bool) -> Iterator
         mixed = (2 + streams) * streams
         yield Weights("hyper_connections", mixed, streams * hidden, parts, plain=True)
         yield _vector("hyper_connections", mixed + 3, parts)
+    if arch.attention_residuals:
+        yield _vector("hyper_connections", 2 * hidden, parts)
 
 
 def stack_weights(arch: Architecture, pattern: list[str]) -> Iterator[Weights]:
@@ -270,12 +283,14 @@ def weights(arch: Architecture) -> Iterator[Weights]:
     yield from _stack(arch, arch.pattern, crossing=arch.encoder is not None)
     if arch.encoder:
         yield from _stack(arch, arch.encoder.pattern, crossing=False)
-    yield Weights("embeddings", arch.vocab, arch.hidden, 1 if arch.tied_embeddings else 2)
+    yield from _embeddings(arch, both=not arch.tied_embeddings)
     if arch.head_bias:
         yield _vector("embeddings", arch.vocab)
     if streams := arch.hyper_connections:
         yield Weights("hyper_connections", streams, streams * arch.hidden, plain=True)
         yield _vector("hyper_connections", streams + 1)
+    if arch.attention_residuals:
+        yield _vector("hyper_connections", 2 * arch.hidden)
     for size in arch.other.values():
         yield _vector("other", size)
 
@@ -291,7 +306,13 @@ def draft_weights(arch: Architecture) -> Iterator[Weights]:
     yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules, plain=True)
     yield from _norms(arch, draft.norms * draft.modules)
     if draft.own_embeddings:
-        yield Weights("embeddings", arch.vocab, arch.hidden, 2 * draft.modules)
+        yield from (each.times(draft.modules) for each in _embeddings(arch, both=True))
+
+
+def _embeddings(arch: Architecture, both: bool) -> Iterator[Weights]:
+    yield Weights("embeddings", arch.vocab, arch.hidden)
+    if both:
+        yield Weights("embeddings", arch.vocab, arch.hidden, part="output_embedding")
 
 
 def _stack(arch: Architecture, pattern: list[str], crossing: bool) -> Iterator[Weights]:

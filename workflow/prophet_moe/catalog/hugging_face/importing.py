@@ -7,12 +7,13 @@ from typing import Any
 from prophet_moe.catalog.architecture import Architecture, letters
 from prophet_moe.catalog.hugging_face.config import Config
 from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
+from prophet_moe.catalog.hugging_face.quantisation import FIELDS as QUANTISATION
 from prophet_moe.catalog.hugging_face.quantisation import shipped_formats
 from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import WeightFormats
-from prophet_moe.validation import validate
+from prophet_moe.validation import shortened, validate
 
-TEXT_PARTS = ("text_config", "llm_config", "language_config")
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where a multimodal checkpoint keeps the fields of its language model."""
 OTHER_PARTS = {
     "vision_config": "the vision tower",
@@ -21,8 +22,16 @@ OTHER_PARTS = {
     "code2wav_config": "the vocoder",
 }
 """Parts of a multimodal checkpoint that are left out."""
-DRAFT_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "mtp_num_layers")
+DRAFT_FIELDS = (
+    "num_nextn_predict_layers",
+    "mtp_num_hidden_layers",
+    "num_mtp_modules",
+    "mtp_num_layers",
+    "num_mtp_layers",
+)
 """Fields that count draft (multi-token prediction) layers."""
+INHERITED = ("tie_word_embeddings", *QUANTISATION)
+"""Fields of the whole checkpoint that hold for its language model as well."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Imported:
     precision: WeightFormats
     left_out: list[str]
     """Parts of the checkpoint that the architecture leaves out on purpose."""
+    notes: list[str]
+    """What the file does not state, and how it was read."""
 
 
 def import_config(fields: Mapping[str, Any], where: str) -> Imported:
@@ -61,6 +72,8 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     left_out: list[str] = []
     config = _language_model(Config(fields, where), left_out)
     model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        config.refuse("model_type", f"got {shortened(repr(model_type))}, expected a name")
     if model_type in REFUSED:
         raise UserError(
             where, f"model_type: {model_type!r} cannot be expressed: {REFUSED[model_type]}", "Choose another."
@@ -68,14 +81,13 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(where, f"model_type: got {model_type!r}, expected one of {known}", "Write the file by hand.")
-    for name in DRAFT_FIELDS:
-        if count := config.count(name, default=0):
-            left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
-    precision = shipped_formats(config)
+    left_out += _drafts(config)
     architecture = _pruned(FAMILIES[model_type](config))
+    config.ignore(*QUANTISATION)
     config.refuse_unread()
     checked = validate(Architecture, architecture, where, "Correct the config.json.")
-    return Imported(model_type, checked, validate(WeightFormats, precision, where, "Correct it."), left_out)
+    formats = validate(WeightFormats, shipped_formats(config, checked), where, "Correct the config.json.")
+    return Imported(model_type, checked, formats, left_out, config.notes)
 
 
 def _language_model(config: Config, left_out: list[str]) -> Config:
@@ -88,7 +100,17 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
-    return config.below(part)
+    inner = config.below(part, *INHERITED)
+    if not inner.has("model_type"):
+        inner.fields = {**inner.fields, "model_type": config.get("model_type")}
+    return _language_model(inner, left_out)
+
+
+def _drafts(config: Config) -> list[str]:
+    """Return what a file says of draft layers; two fields may count them alike."""
+    counts = {name: config.count(name, default=0) for name in DRAFT_FIELDS}
+    names = {count: [name for name in counts if counts[name] == count] for count in counts.values() if count}
+    return [f"{count} draft (multi-token prediction) layers ({', '.join(names[count])})" for count in names]
 
 
 def _pruned(architecture: dict[str, Any]) -> dict[str, Any]:
