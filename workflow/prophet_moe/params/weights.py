@@ -98,7 +98,8 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
                 yield _vector("state_mixer", projected + hidden)
         case GatedDeltaNet(key_heads=key_heads, value_heads=value_heads, conv=conv):
             keys, values = key_heads * mixer.key_dim, value_heads * mixer.value_dim
-            yield from _state_mixer((2 * keys + 2 * values, hidden), (2 * value_heads, hidden), (hidden, values))
+            yield from _state_mixer((2 * keys + 2 * values, hidden), (hidden, values))
+            yield Weights("state_mixer", 2 * value_heads, hidden, plain=True)  # step sizes and decay
             yield _vector("state_mixer", (2 * keys + values) * conv)
             yield _vector("state_mixer", 2 * value_heads + mixer.value_dim)  # transition, step bias; norm
         case KimiDelta(heads=heads, head_dim=head_dim, conv=conv, gate_rank=rank):
@@ -148,6 +149,10 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
         yield _vector("attention", queries + (keys if mixer.own_kv else 0))
     if mixer.sinks:
         yield _vector("attention", mixer.heads)
+    if indexer := mixer.indexer:
+        yield Weights("indexer", indexer.heads * indexer.head_dim, hidden)
+        yield Weights("indexer", indexer.head_dim, hidden)
+        yield _vector("indexer", 2 * indexer.head_dim)  # norms of queries and key
 
 
 def key_value_weights(mixer: Softmax, hidden: int) -> Iterator[Weights]:
