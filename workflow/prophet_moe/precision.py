@@ -17,6 +17,7 @@ WeightFormat = Literal[
     "nvfp4",
     "int8",
     "int4_group32",
+    "int4_group32_zero",
     "int4_group128",
     "int4_group128_zero",
     "q8_0",
@@ -91,6 +92,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
         "int8": Format(8, 1, None, 16, says="8-bit integers, one 16-bit scale an output"),
         "int4_group32": Format(4, **_rows(32, scale_bits=16), says="4-bit integers, one 16-bit scale per 32"),
+        "int4_group32_zero": Format(
+            4, **_rows(32, scale_bits=20), says="4-bit integers, a 16-bit scale and a 4-bit zero point per 32"
+        ),
         "int4_group128": Format(4, **_rows(128, scale_bits=16), says="4-bit integers, one 16-bit scale per 128"),
         "int4_group128_zero": Format(
             4, **_rows(128, scale_bits=20), says="4-bit integers, a 16-bit scale and a 4-bit zero point per 128"
