@@ -98,7 +98,10 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
-    return _language_model(config.below(part, *INHERITED), left_out)
+    inner = config.below(part, *INHERITED)
+    if not inner.has("model_type"):
+        inner.fields = {**inner.fields, "model_type": config.get("model_type")}
+    return _language_model(inner, left_out)
 
 
 def _drafts(config: Config) -> list[str]:

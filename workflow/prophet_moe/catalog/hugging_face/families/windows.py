@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prophet_moe.catalog.hugging_face.config import Config, runs
-
-Fields = dict[str, Any]
+from prophet_moe.catalog.hugging_face.families.common import (
+    Fields,
+    bias,
+    dense,
+    grouped_attention,
+    shared_experts,
+    sizes,
+)
 
 LOCAL, FULL = "sliding_attention", "full_attention"
 KINDS = {LOCAL: "local", FULL: "full"}
@@ -20,9 +26,9 @@ KINDS = {LOCAL: "local", FULL: "full"}
 def gpt_oss(config: Config) -> Fields:
     """gpt-oss: windows in every second layer, sinks, biases in attention, router and experts."""
     layers = config.size("num_hidden_layers")
-    types = ["sliding_attention" if layer % 2 == 0 else "full_attention" for layer in range(layers)]
+    types = [LOCAL if layer % 2 == 0 else FULL for layer in range(layers)]
     kinds = _kinds(config, layers, types)
-    base = _attention(config) | {"bias": _bias(config, "qkvo", default=True), "sinks": True}
+    base = grouped_attention(config, wide=True, bias=bias(config, default=True), sinks=True)
     config.ignore("initial_context_length", "swiglu_limit", "swiglu_alpha")
     moe = {
         "kind": "moe",
@@ -44,7 +50,7 @@ def llama4(config: Config) -> Fields:
     layers = config.size("num_hidden_layers")
     chunk = config.size("attention_chunk_size", default=None)
     kinds = _llama4_kinds(config, layers, chunk)
-    base = _attention(config) | {"bias": _bias(config, "qkvo")}
+    base = grouped_attention(config, wide=True, bias=bias(config))
     config.flag("use_qk_norm", default=True)
     config.ignore("attn_temperature_tuning", "attn_scale", "floor_scale", "for_llm_compressor")
     width = config.size("intermediate_size")
@@ -56,10 +62,10 @@ def llama4(config: Config) -> Fields:
         "shared_experts": 1,
         "shared_ffn": width,
     }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size_mlp")}
     mixers = {"full": base, "local": base | {"window": chunk, "window_kind": "chunked"}}
     sparse = _llama4_sparse(config, layers)
-    return _model(config, mixers, {"moe": moe, "dense": dense}, _joined(kinds, sparse))
+    ffns = {"moe": moe, "dense": {"kind": "dense", "ffn": config.size("intermediate_size_mlp")}}
+    return _model(config, mixers, ffns, _joined(kinds, sparse))
 
 
 def _llama4_kinds(config: Config, layers: int, chunk: int | None) -> list[str]:
@@ -93,7 +99,7 @@ def gemma4(config: Config) -> Fields:
     With `attention_k_eq_v` the layers without a window have no value projection. The cache keeps values all the same.
     """
     layers = config.size("num_hidden_layers")
-    types = ["full_attention" if (layer + 1) % 6 == 0 else "sliding_attention" for layer in range(layers)]
+    types = [FULL if (layer + 1) % 6 == 0 else LOCAL for layer in range(layers)]
     kinds = _kinds(config, layers, types)
     if kinds[-1] != "full":
         config.refuse("layer_types", "ends with a window, expected full_attention in the last layer")
@@ -103,14 +109,13 @@ def gemma4(config: Config) -> Fields:
     config.only("use_double_wide_mlp", False, default=False)
     config.only("use_bidirectional_attention", "vision", default=None)
     config.ignore("vocab_size_per_layer_input")
-    base = _attention(config) | {"bias": _bias(config, "qkvo"), "qk_norm": "per_head"}
+    base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head")
     mixers = _local_and_full(config, kinds, base)
     mixers["full"] = mixers["full"] | _gemma4_full(config, kinds)
     width = config.size("intermediate_size")
     if not config.flag("enable_moe_block", default=False):
         config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
-        dense = {"kind": "dense", "ffn": width}
-        return _model(config, mixers, {"dense": dense}, _joined(kinds, [False] * layers), norms=4, tied=True)
+        return _model(config, mixers, {"dense": dense(config)}, _joined(kinds, [False] * layers), norms=4, tied=True)
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
@@ -143,7 +148,7 @@ def mimo_v2_flash(config: Config) -> Fields:
     layers = config.size("num_hidden_layers")
     kinds = _mimo_kinds(config, layers)
     config.only("n_shared_experts", default=None)
-    base = _attention(config) | {"v_head_dim": config.size("v_head_dim"), "bias": _bias(config, "qkv")}
+    base = grouped_attention(config, wide=True, v_head_dim=config.size("v_head_dim"), bias=bias(config, "qkv"))
     local = base | {
         "heads": config.size("swa_num_attention_heads", default=base["heads"]),
         "kv_heads": config.size("swa_num_key_value_heads", default=2 * base["kv_heads"]),
@@ -162,13 +167,12 @@ def mimo_v2_flash(config: Config) -> Fields:
         "top_k": config.size("num_experts_per_tok"),
         "ffn": config.size("moe_intermediate_size"),
     }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
-    return _model(config, {"full": full, "local": local}, {"moe": moe, "dense": dense}, _joined(kinds, sparse))
+    return _model(config, {"full": full, "local": local}, {"moe": moe, "dense": dense(config)}, _joined(kinds, sparse))
 
 
 def _mimo_kinds(config: Config, layers: int) -> list[str]:
     if not config.has("hybrid_layer_pattern"):
-        types = ["full_attention" if layer == 0 or (layer + 1) % 6 == 0 else LOCAL for layer in range(layers)]
+        types = [FULL if layer == 0 or (layer + 1) % 6 == 0 else LOCAL for layer in range(layers)]
         return _kinds(config, layers, types)
     windows = _flags(config, "hybrid_layer_pattern", layers)
     kinds = ["local" if window else "full" for window in windows]
@@ -193,9 +197,9 @@ def afmoe(config: Config) -> Fields:
     """AFMoE (Trinity): windows but in every fourth layer, gated attention, four norms, dense layers first."""
     layers = config.size("num_hidden_layers")
     every = config.size("global_attn_every_n_layers", default=4)
-    types = ["full_attention" if (layer + 1) % every == 0 else LOCAL for layer in range(layers)]
+    types = [FULL if (layer + 1) % every == 0 else LOCAL for layer in range(layers)]
     kinds = _kinds(config, layers, types)
-    base = _attention(config) | {"bias": _bias(config, "qkvo"), "qk_norm": "per_head", "gate": "full"}
+    base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head", gate="full")
     config.ignore("num_expert_groups", "num_limited_groups", "load_balance_coeff", "use_grouped_mm")
     config.ignore("mup_enabled", "route_norm", "route_scale", "score_func")
     width, shared = config.size("moe_intermediate_size"), config.count("num_shared_experts", default=0)
@@ -204,14 +208,11 @@ def afmoe(config: Config) -> Fields:
         "experts": config.size("num_experts"),
         "top_k": config.size("num_experts_per_tok"),
         "ffn": width,
-        "shared_experts": shared,
-        "shared_ffn": shared * width,
         "correction_bias": True,
-    }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
+    } | shared_experts(shared, shared * width)
     first = config.count("num_dense_layers", default=1)
     sparse = [layer >= first for layer in range(layers)]
-    ffns = {"moe": moe, "dense": dense}
+    ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse), norms=4)
 
 
@@ -223,9 +224,9 @@ def exaone_moe(config: Config) -> Fields:
         config.refuse("sliding_window_pattern", f"got {pattern!r}, expected a period, or its letters L and G")
     types = None
     if isinstance(pattern, int) and pattern > 0:
-        types = ["full_attention" if (layer + 1) % pattern == 0 else LOCAL for layer in range(layers)]
+        types = [FULL if (layer + 1) % pattern == 0 else LOCAL for layer in range(layers)]
     kinds = _kinds(config, layers, types)
-    base = _attention(config) | {"qk_norm": "per_head"}
+    base = grouped_attention(config, wide=True, qk_norm="per_head")
     first = config.count("first_k_dense_replace", "first_last_k_dense_replace", default=None)
     listed = _flags(config, "is_moe_layer", layers)
     sparse = listed or [layer >= (1 if first is None else first) for layer in range(layers)]
@@ -238,11 +239,8 @@ def exaone_moe(config: Config) -> Fields:
         "experts": config.size("num_experts"),
         "top_k": config.size("num_experts_per_tok"),
         "ffn": width,
-        "shared_experts": shared,
-        "shared_ffn": shared * width,
-    }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
-    ffns = {"moe": moe, "dense": dense}
+    } | shared_experts(shared, shared * width)
+    ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse))
 
 
@@ -252,7 +250,7 @@ def mellum(config: Config) -> Fields:
     kinds = _kinds(config, layers, None)
     if not config.flag("use_sliding_window", default=True) and "local" in kinds:
         config.refuse("use_sliding_window", "got False, but layer_types has windows; expected one of the two")
-    base = _attention(config) | {"bias": _bias(config, "qkvo"), "qk_norm": "per_head"}
+    base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head")
     config.ignore("mtp_layer_types", "mtp_mlp_layer_types")
     moe = {
         "kind": "moe",
@@ -260,9 +258,8 @@ def mellum(config: Config) -> Fields:
         "top_k": config.size("num_experts_per_tok"),
         "ffn": config.size("moe_intermediate_size"),
     }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
     sparse = _sparse(config, layers, ["sparse"] * layers)
-    ffns = {"moe": moe, "dense": dense}
+    ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse))
 
 
@@ -270,7 +267,7 @@ def laguna(config: Config) -> Fields:
     """Laguna: windows by layer, query heads by layer, a gate on attention, a shared expert, a dense layer first."""
     layers = config.size("num_hidden_layers")
     kinds = _kinds(config, layers, None)
-    base = _attention(config) | {"bias": _bias(config, "qkvo"), "qk_norm": "per_head", "gate": _laguna_gate(config)}
+    base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head", gate=_laguna_gate(config))
     heads = config.items("num_attention_heads_per_layer", length=layers, default=[base["heads"]] * layers)
     config.only("moe_apply_router_weight_on_input", False, default=False)
     config.only("use_bidirectional_attention", False, default=False)
@@ -291,9 +288,8 @@ def laguna(config: Config) -> Fields:
         "shared_ffn": config.size("shared_expert_intermediate_size"),
         "correction_bias": True,
     }
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
     sparse = _laguna_sparse(config, layers)
-    return _model(config, mixers, {"moe": moe, "dense": dense}, _joined(used, sparse))
+    return _model(config, mixers, {"moe": moe, "dense": dense(config)}, _joined(used, sparse))
 
 
 def _laguna_gate(config: Config) -> str:
@@ -327,25 +323,22 @@ def cohere2_moe(config: Config) -> Fields:
     every_dense = config.size("prefix_dense_sliding_window_pattern", default=1)
     periods = [(layer + 1) % every_dense for layer in range(first)]
     periods += [(layer + 1) % every for layer in range(layers - first)]
-    kinds = _kinds(config, layers, [LOCAL if position else "full_attention" for position in periods])
+    kinds = _kinds(config, layers, [LOCAL if position else FULL for position in periods])
     for name in ("use_qk_norm", "layer_norm_bias"):
         config.only(name, False, default=False)
     config.only("use_parallel_block", True, default=True)
     config.ignore("logit_scale", "expert_selection_fn", "shared_expert_combination_strategy", "moe_gate_act")
     config.ignore("position_embedding_type", "rotary_pct", "order_of_interleaved_layers", "use_gated_activation")
-    base = _attention(config) | {"bias": _bias(config, "qkvo")}
+    base = grouped_attention(config, wide=True, bias=bias(config))
     width, shared = config.size("intermediate_size"), config.count("num_shared_experts", default=0)
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
         "top_k": config.size("num_experts_per_tok"),
         "ffn": width,
-        "shared_experts": shared,
-        "shared_ffn": shared * width,
-    }
-    dense = {"kind": "dense", "ffn": config.size("prefix_dense_intermediate_size", default=width)}
+    } | shared_experts(shared, shared * width)
     sparse = _sparse(config, layers, ["dense" if layer < first else "sparse" for layer in range(layers)])
-    ffns = {"moe": moe, "dense": dense}
+    ffns = {"moe": moe, "dense": {"kind": "dense", "ffn": config.size("prefix_dense_intermediate_size", default=width)}}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse), norms=1, tied=True)
 
 
@@ -363,9 +356,8 @@ def step3(config: Config) -> Fields:
     _step_switches(config)
     config.only("use_mfa", True, default=True)
     moe = _step_moe(config)
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
     sparse = _enumerated(config, layers)
-    return _model(config, {"full": mixer}, {"moe": moe, "dense": dense}, _joined(["full"] * layers, sparse))
+    return _model(config, {"full": mixer}, {"moe": moe, "dense": dense(config)}, _joined(["full"] * layers, sparse))
 
 
 def step3p5(config: Config) -> Fields:
@@ -376,8 +368,12 @@ def step3p5(config: Config) -> Fields:
     layers = config.size("num_hidden_layers")
     drafts = config.count("num_nextn_predict_layers", "num_mtp_layers", default=0)
     kinds = _kinds(config, layers, None, drafts)
-    base = _attention(config, "num_attention_groups") | {
-        "bias": _bias(config, "qkvo"),
+    base = {
+        "kind": "softmax",
+        "heads": config.size("num_attention_heads"),
+        "kv_heads": config.size("num_attention_groups", "num_key_value_heads"),
+        "head_dim": config.size("head_dim"),
+        "bias": bias(config),
         "qk_norm": "per_head",
         "gate": "per_head",
     }
@@ -388,10 +384,9 @@ def step3p5(config: Config) -> Fields:
     if "local" in kinds:
         mixers["local"] = mixers["local"] | _step_local(config, kinds)
     moe = _step_moe(config)
-    dense = {"kind": "dense", "ffn": config.size("intermediate_size")}
     types = config.items("mlp_layer_types", default=None)
     sparse = _enumerated(config, layers) if types is None else _sparse(config, layers, None, drafts)
-    return _model(config, mixers, {"moe": moe, "dense": dense}, _joined(kinds, sparse))
+    return _model(config, mixers, {"moe": moe, "dense": dense(config)}, _joined(kinds, sparse))
 
 
 def _step_local(config: Config, kinds: list[str]) -> Fields:
@@ -425,7 +420,10 @@ def _step_switches(config: Config) -> None:
     config.only("hidden_act", "silu", "swigluoai", default="silu")
     config.ignore("norm_expert_weight", "moe_router_activation", "moe_router_scaling_factor", "use_moe_router_bias")
     config.ignore("need_fp32_gate", "zero_centered", "yarn_only_types", "use_rope_layers", "partial_rotary_factors")
-    config.ignore("swiglu_limits", "swiglu_limits_shared", "query_pre_attn_scalar", "max_seq_len", "use_im_start_end")
+    config.ignore("swiglu_limits", "swiglu_limits_shared", "query_pre_attn_scalar", "max_seq_len")
+    if not config.has("max_position_embeddings"):
+        context = config.size("max_position_embedding", "max_seq_len")
+        config.fields = {**config.fields, "max_position_embeddings": context}
     config.ignore("moe_layer_offset", "moe_every_n_layer", "mtp_layer_types", "mtp_mlp_layer_types")
 
 
@@ -470,7 +468,7 @@ def minimax_m3(config: Config) -> Fields:
         config.only(name, only, default=only)
     config.only("qk_norm_type", "per_head", default="per_head")
     config.ignore("use_gemma_norm", "use_routing_bias", "index_local_blocks", "swiglu_limit", "swiglu_alpha")
-    base = _attention(config) | {"qk_norm": "per_head"}
+    base = grouped_attention(config, wide=True, qk_norm="per_head")
     indexer, indexed = _minimax_m3_indexer(config, layers)
     mixers = {"full": base, "sparse": base | {"indexer": indexer}}
     moe = {
@@ -481,7 +479,6 @@ def minimax_m3(config: Config) -> Fields:
         "shared_experts": config.only("n_shared_experts", 1, default=1),
         "shared_ffn": config.size("shared_intermediate_size"),
     }
-    dense = {"kind": "dense", "ffn": config.size("dense_intermediate_size")}
     sparse = _flags(config, "moe_layer_freq", layers)
     types = ["sparse" if experts else "dense" for experts in sparse] if sparse else None
     sparse = _sparse(config, layers, types)
@@ -489,7 +486,8 @@ def minimax_m3(config: Config) -> Fields:
     if first is not None and sparse != [layer >= first for layer in range(layers)]:
         config.refuse("first_k_dense_replace", f"got {first}, which contradicts moe_layer_freq")
     kinds = ["sparse" if own else "full" for own in indexed]
-    return _model(config, mixers, {"moe": moe, "dense": dense}, _joined(kinds, sparse))
+    ffns = {"moe": moe, "dense": {"kind": "dense", "ffn": config.size("dense_intermediate_size")}}
+    return _model(config, mixers, ffns, _joined(kinds, sparse))
 
 
 def _minimax_m3_indexer(config: Config, layers: int) -> tuple[Fields, list[bool]]:
@@ -516,21 +514,6 @@ def _minimax_m3_indexer(config: Config, layers: int) -> tuple[Fields, list[bool]
     inner.refuse_unread()
     config.ignore("index_n_heads", "index_head_dim", "index_topk_blocks", "index_block_size")
     return {"heads": heads, "head_dim": head_dim, "top_k": tokens}, listed
-
-
-def _attention(config: Config, groups: str = "num_key_value_heads") -> Fields:
-    """Return the fields of softmax attention that nearly every family writes alike."""
-    heads, hidden = config.size("num_attention_heads"), config.size("hidden_size")
-    return {
-        "kind": "softmax",
-        "heads": heads,
-        "kv_heads": config.size("num_key_value_heads", groups, default=heads),
-        "head_dim": config.size("head_dim", default=hidden // heads),
-    }
-
-
-def _bias(config: Config, where: str, default: bool = False) -> str:
-    return where if config.flag("attention_bias", default=default) else "none"
 
 
 def _local_and_full(config: Config, kinds: list[str], base: Fields) -> dict[str, Fields]:
@@ -628,12 +611,7 @@ def _model(
             letter = next(free for free in wanted + string.ascii_letters if free not in blocks)
             lettered[mixer, ffn] = letter
             blocks[letter] = {"mixer": mixer, "ffn": ffn, "norms": norms}
-    context = config.size("max_position_embeddings", "max_position_embedding", default=None)
-    return {
-        "hidden": config.size("hidden_size"),
-        "vocab": config.size("vocab_size"),
-        "native_context": context or config.size("max_seq_len"),
-        "tied_embeddings": config.flag("tie_word_embeddings", default=tied),
+    return sizes(config, tied) | {
         "mixers": mixers,
         "ffns": ffns,
         "blocks": blocks,
