@@ -36,10 +36,12 @@ Quantised = Literal[
     "shared_experts",
     "dense_ffn",
     "attention",
+    "attention_output",
     "indexer",
     "state_mixer",
     "latent_projections",
     "embeddings",
+    "output_embedding",
 ]
 """Components whose matrices can have a format of their own. Norms, routers, biases and scales stay at 16 bits."""
 
@@ -167,9 +169,9 @@ class Precision:
     """Format of recurrent states. The windows of their convolutions have 16 bits."""
     mla_cache: MlaCache = "latent"
 
-    def format_of(self, component: str) -> Format:
-        """Return the format of the matrices of a component."""
-        return FORMATS[self.components.get(component, self.default)]
+    def format_of(self, component: str, part: str = "") -> Format:
+        """Return the format of the matrices of a component, or of a part of it that has a format of its own."""
+        return FORMATS[self.components.get(part) or self.components.get(component, self.default)]
 
     @property
     def kv_value_bytes(self) -> Fraction:

@@ -43,6 +43,8 @@ class Weights(NamedTuple):
     """Matrices of this shape."""
     plain: bool = False
     """Whether they are never quantised: norms, biases, convolutions, gates of a few numbers."""
+    part: str = ""
+    """Part of the component that may have a format of its own: `attention_output`, `output_embedding`."""
 
     @property
     def parameters(self) -> int:
@@ -75,7 +77,7 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
             yield linear(latent + mixer.rope_head_dim, hidden)
             yield _vector("attention", latent)
             yield linear(heads * (mixer.nope_head_dim + value), latent)
-            yield linear(hidden, heads * value)
+            yield Weights("attention", hidden, heads * value, part="attention_output")
             yield from _gate(mixer.gate, heads, value, hidden)
             if mixer.bias == "qkvo":
                 yield _vector("attention", (query or heads * mixer.head_dim) + latent + mixer.rope_head_dim + hidden)
@@ -137,7 +139,7 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
         yield _vector("attention", mixer.query_rank)
     yield Weights("attention", queries, mixer.query_rank or hidden)
     yield from key_value_weights(mixer, hidden)
-    yield Weights("attention", hidden, output)
+    yield Weights("attention", hidden, output, part="attention_output")
     yield from _gate(mixer.gate, mixer.heads, mixer.value_dim, hidden)
     if mixer.bias != "none":
         yield _vector("attention", queries)
@@ -275,7 +277,7 @@ def weights(arch: Architecture) -> Iterator[Weights]:
     yield from _stack(arch, arch.pattern, crossing=arch.encoder is not None)
     if arch.encoder:
         yield from _stack(arch, arch.encoder.pattern, crossing=False)
-    yield Weights("embeddings", arch.vocab, arch.hidden, 1 if arch.tied_embeddings else 2)
+    yield from _embeddings(arch, both=not arch.tied_embeddings)
     if arch.head_bias:
         yield _vector("embeddings", arch.vocab)
     if streams := arch.hyper_connections:
@@ -295,7 +297,13 @@ def draft_weights(arch: Architecture) -> Iterator[Weights]:
     yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules)
     yield from _norms(arch, draft.norms * draft.modules)
     if draft.own_embeddings:
-        yield Weights("embeddings", arch.vocab, arch.hidden, 2 * draft.modules)
+        yield from (each.times(draft.modules) for each in _embeddings(arch, both=True))
+
+
+def _embeddings(arch: Architecture, both: bool) -> Iterator[Weights]:
+    yield Weights("embeddings", arch.vocab, arch.hidden)
+    if both:
+        yield Weights("embeddings", arch.vocab, arch.hidden, part="output_embedding")
 
 
 def _stack(arch: Architecture, pattern: list[str], crossing: bool) -> Iterator[Weights]:

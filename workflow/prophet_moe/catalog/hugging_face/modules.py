@@ -47,7 +47,9 @@ HARMLESS = re.compile(
     r"indexers?_proj|weights_proj|in_proj_(ba|a|b)|eh_proj|sinks|\w*_scale"
 )
 """Last words of modules that no format touches: norms, routers, biases, gates of a few numbers, the embeddings."""
-LEFT_OUT = re.compile(r"vision|visual|audio|projector|patch_merge|multi_modal|mm_|mtp|nextn|talker|code2wav|img|image")
+LEFT_OUT = re.compile(
+    r"vision|visual|audio|projector|patch_merge|multi_modal|mm_|mtp|nextn|talker|code2wav|img|image|decoder"
+)
 """Words of modules that are no part of the language model."""
 SAFE_PATTERN = re.compile(
     r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\)|\[[\d\-]+\])*"
@@ -65,7 +67,7 @@ class Part(NamedTuple):
     """Names that families give it, without what stands before `layers`."""
 
 
-HEAD = Part("embeddings", ("lm_head",))
+HEAD = Part("output_embedding", ("lm_head",))
 """The output embedding."""
 
 
@@ -85,11 +87,16 @@ def _at(component: str, *matrices: str, holders: Sequence[str] | None = None) ->
         yield component, tuple(f"{place}.{name}" for place in places for name in matrix.split("|"))
 
 
+def _output(names: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from _at("attention_output", names, holders=HOLDERS["attention"])
+
+
 def _mixer(mixer: Mixer) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the matrices of a mixer: their component and their names inside the layer."""
     match mixer:
         case Softmax():
-            yield from _at("attention", "q_proj|qkv_proj", "o_proj|out_proj|dense")
+            yield from _at("attention", "q_proj|qkv_proj")
+            yield from _output("o_proj|out_proj|dense")
             if mixer.own_kv:
                 yield from _at("attention", "k_proj|qkv_proj")
             if mixer.own_kv and not mixer.key_is_value:
@@ -102,7 +109,8 @@ def _mixer(mixer: Mixer) -> Iterator[tuple[str, tuple[str, ...]]]:
         case Latent():
             names = ("q_proj",) if mixer.q_lora_rank is None else ("q_a_proj|fused_qkv_a_proj_with_mqa", "q_b_proj")
             yield from _at("attention", *names, "kv_a_proj_with_mqa|kv_a_proj|fused_qkv_a_proj_with_mqa")
-            yield from _at("attention", "kv_b_proj", "o_proj|dense")
+            yield from _at("attention", "kv_b_proj")
+            yield from _output("o_proj|dense")
             if mixer.indexer:
                 yield from _at("indexer", "indexer.wq_b", "indexer.wk", holders=HOLDERS["attention"])
         case Compressed():
@@ -205,14 +213,14 @@ class Names:
         return any(each.match(prefix + name) for each in self.patterns for prefix in PREFIXES)
 
 
-WORDS = frozenset(
-    word for names in (*HOLDERS.values(), BESIDE) for name in names for word in name.split(".") if not word.isdecimal()
-) | frozenset(
-    "layers model language_model backbone self_attn q_proj k_proj v_proj o_proj qkv_proj out_proj dense wq g_proj "
-    "gate_proj up_proj down_proj gate_up_proj w1 w2 w3 q_a_proj q_b_proj kv_a_proj_with_mqa kv_a_proj kv_b_proj "
-    "fused_qkv_a_proj_with_mqa indexer index_q_proj index_k_proj wq_a wq_b wkv wk wo_a wo_b kv_proj o_a_proj o_b_proj "
-    "in_proj x_proj dt_proj in_proj_qkvz in_proj_qkv in_proj_z query_key_value fc1_latent_proj fc2_latent_proj".split()
-)
+MATRICES = """
+    q_proj k_proj v_proj o_proj qkv_proj out_proj dense wq g_proj gate_proj up_proj down_proj gate_up_proj w1 w2 w3
+    q_a_proj q_b_proj kv_a_proj_with_mqa kv_a_proj kv_b_proj fused_qkv_a_proj_with_mqa indexer index_q_proj index_k_proj
+    wq_a wq_b wkv wk wo_a wo_b kv_proj o_a_proj o_b_proj in_proj x_proj dt_proj in_proj_qkvz in_proj_qkv in_proj_z
+    query_key_value fc1_latent_proj fc2_latent_proj layers model language_model backbone
+"""
+PLACES = ".".join(place for places in (*HOLDERS.values(), BESIDE) for place in places)
+WORDS = frozenset(MATRICES.split()) | frozenset(PLACES.split("."))
 """Words of the names of modules that are looked up."""
 
 

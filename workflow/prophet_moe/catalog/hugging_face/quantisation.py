@@ -2,7 +2,7 @@
 
 A quantiser names modules: the ones that it converts, or the ones that it leaves alone. Every matrix of the model is
 looked up under the names that families give it. A component of which a part only is converted has no format here, and
-is refused, as is a name that no module of the model has. Embeddings and the output embedding keep 16 bits.
+is refused, as is a name that no module of the model has. The input embedding keeps 16 bits.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +17,9 @@ FIELDS = ("quantization_config", "compression_config", "expert_dtype")
 """Fields of a config.json that are read here."""
 PLAIN = "bf16"
 """Format of what is not converted."""
+
+PARTS = {"attention_output": "attention", "output_embedding": "embeddings"}
+"""Parts that may differ in format from their component."""
 
 Scheme = Callable[[Part], str]
 """The format of a part of the model."""
@@ -53,25 +56,26 @@ def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
 
 
 def _by_component(block: Config, arch: Architecture, scheme: Scheme, head: bool) -> dict[str, str]:
-    """Return the format of every component; `head` says whether the quantiser converts a head that it does not name."""
+    """Return the format of every component; with `head`, a quantiser converts the output embedding, too."""
     found: dict[str, str] = {}
-    for part in parts(arch):
+    for part in [*parts(arch), *([HEAD] if head and not arch.tied_embeddings else [])]:
         its = scheme(part)
         if found.setdefault(part.component, its) != its:
             problem = f"gives parts of {part.component} different formats, {found[part.component]} and {its}"
-            block.refuse("quant_method", f"{problem} ({part.names[0]}); expected one")
-    if head and not arch.tied_embeddings and (its := scheme(HEAD)) != PLAIN:
-        block.refuse("ignore", f"lacks lm_head, so that it has {its}; expected an output embedding of 16 bits")
+            block.refuse("quant_method", f"{problem} ({part.names[0]}); without the block, all have 16 bits")
     return found
 
 
 def _written(found: dict[str, str]) -> dict[str, str]:
-    used = set(found.values())
-    if used == {PLAIN}:
-        return {}
-    if len(used) == 1:
-        return {"default": used.pop(), "embeddings": PLAIN}
-    return {"default": PLAIN} | {component: its for component, its in found.items() if its != PLAIN}
+    """Return the formats as a file writes them: a default for all but the embeddings, or single components."""
+    whole = {part: found.get(component, PLAIN) for part, component in PARTS.items()}
+    found = {name: its for name, its in found.items() if whole.get(name) != its}
+    used = {its for name, its in found.items() if name not in PARTS}
+    if len(used) == 1 and used != {PLAIN}:
+        own = {name: its for name, its in found.items() if name in PARTS}
+        return {"default": used.pop(), "embeddings": PLAIN} | own
+    chosen = {name: its for name, its in found.items() if its != PLAIN or whole.get(name, PLAIN) != PLAIN}
+    return {"default": PLAIN} | chosen if chosen else {}
 
 
 def _all_but(names: Names, its: str) -> Scheme:
