@@ -286,7 +286,7 @@ def test_sparse_weights_are_refused():
 def test_modelopt_leaves_modules_with_gaps_alone():
     """As in NVIDIA's NVFP4 checkpoints."""
     parts = [f"model.layers.{layer}.{part}*" for layer in range(LAYERS) for part in ("self_attn", "mlp.shared_experts")]
-    formats = shipped(modelopt(ignore=["lm_head", "model.layers.0*", "vision_tower*", *parts]))
+    formats = shipped(modelopt(ignore=["language_model.lm_head", "model.layers.0*", "vision_tower*", *parts]))
     assert formats == {"default": "bf16", "routed_experts": "nvfp4"}
 
 

@@ -67,7 +67,7 @@ class Part(NamedTuple):
     """Names that families give it, without what stands before `layers`."""
 
 
-HEAD = Part("output_embedding", ("lm_head",))
+HEAD = Part("output_embedding", ("lm_head", "model.lm_head", "language_model.lm_head"))
 """The output embedding."""
 
 

@@ -125,6 +125,7 @@ def _gptq(block: Config, config: Config) -> tuple[Scheme, bool]:
         "sym", "damp_percent", "true_sequential", "checkpoint_format", "format", "meta", "model_file_base_name"
     )
     block.ignore("model_name_or_path", "quant_algo", "pack_dtype", "is_marlin_format", "dataset", "damp_auto_increment")
+    block.ignore("hyb_act", "act_group_aware", "mse")
     excluded = list(block.items("modules_to_not_convert", default=[]))
     for rule in block.get("dynamic", default=None) or {}:
         if not str(rule).startswith("-:"):
