@@ -356,3 +356,19 @@ def test_block_that_is_no_mapping_is_refused():
     config = Config({"quantization_config": "fp8"}, "config.json")
     with pytest.raises(UserError, match="quantization_config: got 'fp8', expected a mapping"):
         shipped_formats(config, Architecture.model_validate(SMALL))
+
+
+@pytest.mark.parametrize("value", [[], {}, -1, True, 1.5, [{}], {"a": 1}], ids=repr)
+@pytest.mark.parametrize(
+    ("block", "field"),
+    [
+        (FP8, "quant_method"),
+        (FP8, "weight_block_size"),
+        (modelopt(), "quant_algo"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "bits"),
+        (groups(INT4), "config_groups"),
+    ],
+)
+def test_field_of_another_type_is_refused(block, field, value):
+    """A value that is no word, number or list of the field has one line of its own."""
+    assert field in refusal(block | {field: value})

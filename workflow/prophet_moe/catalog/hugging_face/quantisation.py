@@ -44,7 +44,7 @@ def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
         return {}
     block = config.below(name)
     method = block.get("quant_method", default="compressed-tensors" if name == "compression_config" else None)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         block.refuse("quant_method", f"got {shortened(repr(method))}, expected one of {', '.join(METHODS)}")
     scheme, head = METHODS[method](block, config)
     found = _by_component(block, arch, scheme, head)
@@ -127,7 +127,7 @@ def _gptq(block: Config, config: Config) -> tuple[Scheme, bool]:
     block.ignore("model_name_or_path", "quant_algo", "pack_dtype", "is_marlin_format", "dataset", "damp_auto_increment")
     block.ignore("hyb_act", "act_group_aware", "mse")
     excluded = list(block.items("modules_to_not_convert", default=[]))
-    for rule in block.get("dynamic", default=None) or {}:
+    for rule in block.below("dynamic").fields if block.has("dynamic") else ():
         if not str(rule).startswith("-:"):
             block.refuse("dynamic", f"got {shortened(repr(rule))}, expected rules that exclude modules (-:)")
         excluded.append(f"re:{rule[2:]}")
@@ -168,13 +168,13 @@ def _modelopt(block: Config, config: Config) -> tuple[Scheme, bool]:
     excluded = "exclude_modules" if inner.has("exclude_modules") else "ignore"
     if algorithm == "MIXED_PRECISION":
         scheme = _by_layer(inner, config) if inner.has("quantized_layers") else _grouped(inner, config, excluded)
-    elif algorithm in MODELOPT:
+    elif its := _algorithm(algorithm):
         inner.ignore("config_groups")
         if algorithm == "W4A16_AWQ":
             inner.only("group_size", 128, default=128)
             inner.ignore("has_zero_point", "pre_quant_scale")
         inner.only("group_size", 16, 32, 128, default=None)
-        scheme = _all_but(_names(inner, config, excluded), MODELOPT[algorithm])
+        scheme = _all_but(_names(inner, config, excluded), its)
     else:
         known = ", ".join([*MODELOPT, "MIXED_PRECISION"])
         inner.refuse("quant_algo", f"got {shortened(repr(algorithm))}, expected one of {known}")
@@ -183,16 +183,20 @@ def _modelopt(block: Config, config: Config) -> tuple[Scheme, bool]:
     return scheme, True
 
 
+def _algorithm(name: Any) -> str | None:
+    return MODELOPT.get(name) if isinstance(name, str) else None
+
+
 def _by_layer(block: Config, config: Config) -> Scheme:
     """Return the scheme of a mapping that names every converted module."""
     block.ignore("exclude_modules", "ignore", "config_groups")
     layers = block.below("quantized_layers").fields
     named: dict[str, list[str]] = {}
     for module, fields in layers.items():
-        algorithm = fields.get("quant_algo") if isinstance(fields, Mapping) else None
-        if algorithm not in MODELOPT:
+        its = _algorithm(fields.get("quant_algo")) if isinstance(fields, Mapping) else None
+        if its is None:
             block.refuse("quantized_layers", f"got {shortened(repr(fields))} for {module}, expected a known quant_algo")
-        named.setdefault(MODELOPT[algorithm], []).append(module)
+        named.setdefault(its, []).append(module)
     depth = config.size("num_hidden_layers", default=None)
     formats = {its: Names(modules, block, "quantized_layers", depth, strict=False) for its, modules in named.items()}
     return lambda part: next((its for its, names in formats.items() if names.cover(part)), PLAIN)
@@ -204,6 +208,8 @@ def _grouped(block: Config, config: Config, excluded: str) -> Scheme:
     depth = config.size("num_hidden_layers", default=None)
     groups, rest = [], PLAIN
     container = block.below("config_groups")
+    if not container.fields:
+        block.refuse("config_groups", "is empty, expected a group of modules")
     for name in container.fields:
         group = container.below(name)
         its, targets = _group_format(group), group.items("targets", default=["Linear"])
