@@ -49,8 +49,7 @@ def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
     scheme, head = METHODS[method](block, config)
     found = _by_component(block, arch, scheme, head)
     block.refuse_unread()
-    if config.has("expert_dtype"):
-        config.only("expert_dtype", "fp4")
+    if config.only("expert_dtype", "fp4", "fp8", default=None) == "fp4":
         found["routed_experts"] = "mxfp4"
     return _written(found)
 
@@ -87,7 +86,7 @@ def _fp8(block: Config, config: Config) -> tuple[Scheme, bool]:
     """FP8 of DeepSeek and Transformers: with a scale per 128 x 128, or one a matrix."""
     block.only("fmt", "e4m3", default="e4m3")
     block.only("scale_fmt", "ue8m0", default=None)
-    block.ignore("activation_scheme", "dequantize", "kv_cache_scheme")
+    block.ignore("activation_scheme", "dequantize", "kv_cache_scheme", "packed_modules_mapping")
     size = block.items("weight_block_size", default=None)
     if size not in (None, [128, 128]):
         block.refuse("weight_block_size", f"got {size}, expected [128, 128], or none for one scale a matrix")
