@@ -1,17 +1,23 @@
 """Models with windows in some layers, imported from a config.json, against their Transformers class."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 import transformers as hf
-from importing import BATCH, check_counts, imported, transformers_config
+from importing import (
+    BATCH,
+    bytes_per_sequence,
+    check_cache,
+    check_counts,
+    imported,
+    model_class,
+    transformers_config,
+)
 from torch import nn
 from transformers.models.step3p7.configuration_step3p7 import Step3p7TextConfig
 from transformers.models.step3p7.modeling_step3p7 import Step3p7PreTrainedModel, Step3p7TextModel
 
-from prophet_moe.catalog import Architecture
 from prophet_moe.params import caches
 
 LOCAL, FULL = "sliding_attention", "full_attention"
@@ -256,12 +262,6 @@ COMPONENTS = {
 }
 """Where a family names a component its own way."""
 
-KEPT = ("keys", "values", "idx_keys")
-"""Tensors of a layer of a cache; a layer with a window has its size as one more."""
-
-QUERY_COUNTED = {"mimo_v2_flash": 0}
-"""Tokens by which Transformers keeps fewer than a window between steps: the query, where the window counts it."""
-
 
 class Step3p7ForCausalLM(Step3p7PreTrainedModel):
     """The language model of Step-3.7, which has no class of its own."""
@@ -286,32 +286,42 @@ def fields_of(model_type: str) -> dict[str, Any]:
     return {"model_type": model_type} | PUBLISHED[model_type]
 
 
-def kept_between_steps(arch: Architecture, tokens: int, query: int) -> int:
-    """Bytes that Transformers keeps of a sequence: a window loses its oldest token to the next query."""
-    windows = ((cache, cache.window or tokens + query) for cache in caches(arch))
-    return sum(cache.bytes(min(tokens, window - query)) for cache, window in windows)
-
-
-def measured(fields: Mapping[str, Any], tokens: int) -> float:
-    """Bytes that the class keeps of a sequence."""
-    with torch.device("cpu"):
-        model = hf.AutoModelForCausalLM.from_config(transformers_config(fields))
-    model = model.to(torch.bfloat16).requires_grad_(False).eval()
-    kept = model(input_ids=torch.ones(BATCH, tokens, dtype=torch.long), use_cache=True).past_key_values
-    tensors = (tensor for layer in kept.layers for name, tensor in vars(layer).items() if name in KEPT)
-    return sum(tensor.nbytes for tensor in tensors) / BATCH
-
-
 @pytest.mark.parametrize("model_type", PUBLISHED)
 def test_counts_equal_transformers(model_type):
     """Every component is exact."""
     check_counts(fields_of(model_type), COMPONENTS.get(model_type))
 
 
-@pytest.mark.parametrize("model_type", PUBLISHED)
-@pytest.mark.parametrize("tokens", [WINDOW - 1, 2 * WINDOW])
-def test_cache_equals_transformers(model_type, tokens):
+@pytest.mark.parametrize(
+    ("model_type", "changed"),
+    [
+        ("afmoe", {"num_dense_layers": 0, "num_experts_per_tok": 1}),
+        ("cohere2_moe", {"first_k_dense_replace": 0, "num_shared_experts": 0, "rms_norm_eps": None}),
+        ("gemma4_text", {"attention_k_eq_v": False}),
+        ("gemma4_text", {"enable_moe_block": False}),
+        ("gpt_oss", {"attention_bias": False, "layer_types": None}),
+        ("laguna", {"gating": "per-element", "gating_types": None}),
+        ("llama4_text", {"attention_bias": True, "moe_layers": None, "no_rope_layers": None}),
+        ("mellum", {"tie_word_embeddings": True}),
+        ("mimo_v2_flash", {"attention_bias": True}),
+    ],
+)
+def test_variant_counts_equal_transformers(model_type, changed):
+    """The fields that a family can have at other values are read as its class does."""
+    check_counts(fields_of(model_type) | changed, COMPONENTS.get(model_type))
+
+
+@pytest.mark.parametrize("model_type", [each for each in PUBLISHED if each != "mimo_v2_flash"])
+def test_cache_equals_transformers(model_type):
     """A running model keeps as many bytes, before its windows are full and after."""
-    fields = fields_of(model_type)
-    expected = kept_between_steps(imported(fields), tokens, QUERY_COUNTED.get(model_type, 1))
-    assert measured(fields, tokens) == expected
+    check_cache(fields_of(model_type), (WINDOW - 1, 2 * WINDOW))
+
+
+def test_mimo_keeps_the_tokens_before_the_query():
+    """`sliding_window_size` does not count the query, so that a step needs all of them."""
+    fields, tokens = fields_of("mimo_v2_flash"), 2 * WINDOW
+    with torch.device("cpu"):
+        config = transformers_config(fields)
+        model = model_class(config).from_config(config).to(torch.bfloat16).requires_grad_(False).eval()
+    kept = model(input_ids=torch.ones(BATCH, tokens, dtype=torch.long), use_cache=True).past_key_values
+    assert bytes_per_sequence(kept) == sum(cache.bytes(tokens) for cache in caches(imported(fields)))

@@ -52,7 +52,7 @@ LEFT_OUT = re.compile(
 )
 """Words of modules that are no part of the language model."""
 SAFE_PATTERN = re.compile(
-    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\)|\[[\d\-]+\])*"
+    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\))*"
 )
 """Regular expressions that are tried in time: words, alternatives and a few gaps, nothing repeated."""
 MOST_GAPS = 6
@@ -67,7 +67,7 @@ class Part(NamedTuple):
     """Names that families give it, without what stands before `layers`."""
 
 
-HEAD = Part("output_embedding", ("lm_head",))
+HEAD = Part("output_embedding", ("lm_head", "model.lm_head", "language_model.lm_head"))
 """The output embedding."""
 
 
@@ -167,17 +167,19 @@ class Names:
         self.words: list[str] = []
         self.patterns: list[re.Pattern] = []
         for entry in dict.fromkeys(map(str, entries)):
-            self._keep(entry, where, field)
+            if entry.startswith("re:"):
+                self._keep_pattern(entry[3:], where, field)
+            elif not LEFT_OUT.search(entry):
+                self._keep_name(entry, where, field)
             if strict and not _known(entry, layers):
                 where.refuse(field, f"names {shortened(repr(entry))}, which is no module that is known")
 
-    def _keep(self, entry: str, where: Config, field: str) -> None:
-        if entry.startswith("re:"):
-            text = entry[3:]
-            if not SAFE_PATTERN.fullmatch(text) or text.count(".*") + text.count(".+") > MOST_GAPS:
-                where.refuse(field, f"got the pattern {shortened(repr(text))}, which is not understood")
-            self.patterns.append(re.compile(text))
-            return
+    def _keep_pattern(self, text: str, where: Config, field: str) -> None:
+        if not SAFE_PATTERN.fullmatch(text) or text.count(".*") + text.count(".+") > MOST_GAPS:
+            where.refuse(field, f"got the pattern {shortened(repr(text))}, which is not understood")
+        self.patterns.append(re.compile(text))
+
+    def _keep_name(self, entry: str, where: Config, field: str) -> None:
         if entry.count("*") > MOST_GAPS:
             where.refuse(field, f"got {shortened(repr(entry))}, expected at most {MOST_GAPS} gaps")
         start = entry.find("layers.")
@@ -232,9 +234,9 @@ def _known(entry: str, layers: int | None) -> bool:
     number = re.search(r"layers\.(\d+)(\.|$|\*)", text)
     if number and layers is not None and int(number[1]) >= layers:
         return True  # a draft layer
+    if choice := re.search(r"\(\??:?([^()]+)\)", text):
+        return all(_known(text[: choice.start()] + one + text[choice.end() :], layers) for one in choice[1].split("|"))
     words = [word for word in re.split(r"[^\w]+", text) if word and not word.isdecimal() and word != "d"]
     if not words:
         return False
-    return bool(HARMLESS.fullmatch(words[-1].removesuffix("weight") or words[-1])) or all(
-        word in WORDS for word in words
-    )
+    return bool(HARMLESS.fullmatch(words[-1])) or all(word in WORDS for word in words)

@@ -39,19 +39,17 @@ MODELOPT: Mapping[str, str] = {
 def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
     """Return the formats by component (`precision` of a model's file); {} where all weights have 16 bits."""
     name = next((name for name in FIELDS[:2] if config.has(name)), None)
-    experts = config.only("expert_dtype", "fp4", default=None)
+    experts = {"routed_experts": "mxfp4"} if config.only("expert_dtype", "fp4", "fp8", default=None) == "fp4" else {}
     if name is None:
-        return {"routed_experts": "mxfp4"} if experts else {}
+        return experts
     block = config.below(name)
     method = block.get("quant_method", default="compressed-tensors" if name == "compression_config" else None)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         block.refuse("quant_method", f"got {shortened(repr(method))}, expected one of {', '.join(METHODS)}")
     scheme, head = METHODS[method](block, config)
     found = _by_component(block, arch, scheme, head)
     block.refuse_unread()
-    if experts:
-        found["routed_experts"] = "mxfp4"
-    return _written(found)
+    return _written(found | experts)
 
 
 def _by_component(block: Config, arch: Architecture, scheme: Scheme, head: bool) -> dict[str, str]:
@@ -86,7 +84,7 @@ def _fp8(block: Config, config: Config) -> tuple[Scheme, bool]:
     """FP8 of DeepSeek and Transformers: with a scale per 128 x 128, or one a matrix."""
     block.only("fmt", "e4m3", default="e4m3")
     block.only("scale_fmt", "ue8m0", default=None)
-    block.ignore("activation_scheme", "dequantize", "kv_cache_scheme")
+    block.ignore("activation_scheme", "dequantize", "kv_cache_scheme", "packed_modules_mapping")
     size = block.items("weight_block_size", default=None)
     if size not in (None, [128, 128]):
         block.refuse("weight_block_size", f"got {size}, expected [128, 128], or none for one scale a matrix")
@@ -124,8 +122,9 @@ def _gptq(block: Config, config: Config) -> tuple[Scheme, bool]:
         "sym", "damp_percent", "true_sequential", "checkpoint_format", "format", "meta", "model_file_base_name"
     )
     block.ignore("model_name_or_path", "quant_algo", "pack_dtype", "is_marlin_format", "dataset", "damp_auto_increment")
+    block.ignore("hyb_act", "act_group_aware", "mse")
     excluded = list(block.items("modules_to_not_convert", default=[]))
-    for rule in block.get("dynamic", default=None) or {}:
+    for rule in block.below("dynamic").fields if block.has("dynamic") else ():
         if not str(rule).startswith("-:"):
             block.refuse("dynamic", f"got {shortened(repr(rule))}, expected rules that exclude modules (-:)")
         excluded.append(f"re:{rule[2:]}")
@@ -166,13 +165,13 @@ def _modelopt(block: Config, config: Config) -> tuple[Scheme, bool]:
     excluded = "exclude_modules" if inner.has("exclude_modules") else "ignore"
     if algorithm == "MIXED_PRECISION":
         scheme = _by_layer(inner, config) if inner.has("quantized_layers") else _grouped(inner, config, excluded)
-    elif algorithm in MODELOPT:
+    elif its := _algorithm(algorithm):
         inner.ignore("config_groups")
         if algorithm == "W4A16_AWQ":
             inner.only("group_size", 128, default=128)
             inner.ignore("has_zero_point", "pre_quant_scale")
         inner.only("group_size", 16, 32, 128, default=None)
-        scheme = _all_but(_names(inner, config, excluded), MODELOPT[algorithm])
+        scheme = _all_but(_names(inner, config, excluded), its)
     else:
         known = ", ".join([*MODELOPT, "MIXED_PRECISION"])
         inner.refuse("quant_algo", f"got {shortened(repr(algorithm))}, expected one of {known}")
@@ -181,16 +180,20 @@ def _modelopt(block: Config, config: Config) -> tuple[Scheme, bool]:
     return scheme, True
 
 
+def _algorithm(name: Any) -> str | None:
+    return MODELOPT.get(name) if isinstance(name, str) else None
+
+
 def _by_layer(block: Config, config: Config) -> Scheme:
     """Return the scheme of a mapping that names every converted module."""
     block.ignore("exclude_modules", "ignore", "config_groups")
     layers = block.below("quantized_layers").fields
     named: dict[str, list[str]] = {}
     for module, fields in layers.items():
-        algorithm = fields.get("quant_algo") if isinstance(fields, Mapping) else None
-        if algorithm not in MODELOPT:
+        its = _algorithm(fields.get("quant_algo")) if isinstance(fields, Mapping) else None
+        if its is None:
             block.refuse("quantized_layers", f"got {shortened(repr(fields))} for {module}, expected a known quant_algo")
-        named.setdefault(MODELOPT[algorithm], []).append(module)
+        named.setdefault(its, []).append(module)
     depth = config.size("num_hidden_layers", default=None)
     formats = {its: Names(modules, block, "quantized_layers", depth, strict=False) for its, modules in named.items()}
     return lambda part: next((its for its, names in formats.items() if names.cover(part)), PLAIN)
@@ -202,6 +205,8 @@ def _grouped(block: Config, config: Config, excluded: str) -> Scheme:
     depth = config.size("num_hidden_layers", default=None)
     groups, rest = [], PLAIN
     container = block.below("config_groups")
+    if not container.fields:
+        block.refuse("config_groups", "is empty, expected a group of modules")
     for name in container.fields:
         group = container.below(name)
         its, targets = _group_format(group), group.items("targets", default=["Linear"])
