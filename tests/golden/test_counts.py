@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prophet_moe import params
-from prophet_moe.precision import Precision
+from prophet_moe.precision import BF16, Precision
 
 GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())
 
@@ -26,37 +26,41 @@ def test_every_model_has_a_golden_entry(models):
 def test_parameters_by_component(golden):
     expected, arch = golden
     counts = params.parameter_counts(arch)
-    assert asdict(counts) | {"total": counts.total} == expected["params"]
+    none = dict.fromkeys(asdict(counts), 0)
+    assert asdict(counts) | {"total": counts.total} == none | expected["params"]
     assert 2 * counts.non_expert == expected["bf16_bytes"]["non_expert_incl_shared"]
+    assert sum(params.weight_bytes(arch).values()) == 2 * counts.total == expected["bf16_bytes"]["total"]
 
 
 def test_active_and_expert_parameters(golden):
     expected, arch = golden
     assert params.active_parameters(arch) == expected["active_params"]
     assert params.expert_parameters(arch) == expected["expert_params_each"]
+    assert params.expert_bytes(arch) == expected["bf16_bytes"]["one_expert"]
     assert params.moe_layers(arch) * arch.moe.experts == expected["n_expert_instances"]
 
 
 def test_kv_bytes(golden):
     expected, arch = golden
     kv = expected["kv"]
-    assert params.kv_bytes_per_token(arch) == kv["kv_bytes_per_token"]
+    assert _growing(arch) == kv["kv_bytes_per_token"] and params.bounded_bytes(params.caches(arch)) == 0
     assert params.attention_layers(arch) == kv["attn_layers_with_kv"]
     if "kv_bytes_per_token_decompressed" in kv:
-        assert (
-            params.kv_bytes_per_token(arch, Precision(mla_cache="decompressed"))
-            == kv["kv_bytes_per_token_decompressed"]
-        )
-    if "state_bytes_per_sequence_fp32_ssm" in kv:
-        assert params.state_bytes_per_sequence(arch) == kv["state_bytes_per_sequence_fp32_ssm"]
-        assert (
-            params.state_bytes_per_sequence(arch, Precision(ssm_state_bits=16)) == kv["state_bytes_per_sequence_bf16"]
-        )
-    else:
-        assert params.state_bytes_per_sequence(arch) == 0
+        assert _growing(arch, Precision(mla_cache="decompressed")) == kv["kv_bytes_per_token_decompressed"]
+
+
+def test_state_bytes(golden):
+    expected, arch = golden
+    kv = expected["kv"]
+    assert params.state_bytes_per_sequence(arch) == kv.get("state_bytes_per_sequence_fp32_ssm", 0)
+    bf16 = Precision(state="bf16")
+    assert params.state_bytes_per_sequence(arch, bf16) == kv.get("state_bytes_per_sequence_bf16", 0)
 
 
 def test_totals_agree_with_the_authors(models):
     for spec in models.values():
-        total = params.parameter_counts(spec.architecture).total / 1e9
-        assert total == pytest.approx(spec.published_total_b, rel=0.01), spec.name
+        assert abs(params.deviation_from_published(spec)) < params.NOTED_DEVIATION, spec.name
+
+
+def _growing(arch, precision=BF16):
+    return params.growing_bytes_per_token(params.caches(arch, precision))

@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
@@ -181,19 +181,32 @@ def _problem(first: Any, location: tuple, alike: list[str], model: type[BaseMode
     """One pydantic complaint in the form `key: value, expectation`; of a union, what each branch expects."""
     key = _key_path(location)
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
+        known = _known_keys(model, location[:-1], first["loc"])
         name = str(location[-1])
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
         expected = f"did you mean {near[0]!r}" if near else f"expected one of {', '.join(known)}"
-        if name.partition(".")[0] in known:
+        if "." in name and name.partition(".")[0] in known:
             parts = name.split(".")
             expected = f"keys with dots are written {': {'.join(parts)}: ...{'}' * (len(parts) - 1)}"
         return f"{key}: unknown key; {expected}"
     if first["type"] == "missing":
         return f"{key}: missing"
+    if first["type"] == "union_tag_not_found":
+        return f"{key}.{_discriminator(first)}: missing"
+    if first["type"] == "union_tag_invalid":
+        tags = first["ctx"]["expected_tags"].replace("'", "")
+        return f"{key}.{_discriminator(first)}: got {shortened(repr(first['ctx']['tag']))}, expected one of {tags}"
     if first["type"] == "inconsistent":
         return f"{key}: {first['msg']}"
     return f"{key}: got {shortened(repr(first['input']))}, expected {' or '.join(dict.fromkeys(alike))}"
+
+
+def _several(context: Mapping[str, Any]) -> str:
+    return "mapping" if context.get("field_type") == "Dictionary" else "list"
+
+
+def _discriminator(complaint: Any) -> str:
+    return complaint["ctx"]["discriminator"].strip("'")
 
 
 def _expected(complaint: Any) -> str:
@@ -203,7 +216,7 @@ def _expected(complaint: Any) -> str:
         "model_type": "a mapping of keys",
         "dict_type": "a mapping of keys",
         "bool_type": "true or false",
-        "too_short": f"a list of at least {context.get('min_length')}",
+        "too_short": f"a {_several(context)} of at least {context.get('min_length')}",
         "string_pattern_mismatch": f"text of the form {context.get('pattern')}",
     }
     return told.get(complaint["type"]) or complaint["msg"].replace("Input should be ", "")
@@ -221,13 +234,23 @@ def _key_path(location: tuple) -> str:
     return path
 
 
-def _known_keys(model: type[BaseModel], location: tuple) -> list[str]:
-    """Names of the fields at `location` inside `model`, following nested models, mappings and optionals."""
+def _known_keys(model: type[BaseModel], location: tuple, branches: tuple) -> list[str]:
+    """Names of the fields at `location` inside `model`, following nested models, mappings and optionals.
+
+    Of a union of kinds, those of the kind that pydantic names among `branches`.
+    """
     annotation: Any = model
     for part in location:
         models = [m for m in _models_in(annotation) if part in m.model_fields]
         annotation = models[0].model_fields[part].annotation if models else annotation
-    return sorted({name for m in _models_in(annotation) for name in m.model_fields})
+    found = _models_in(annotation)
+    meant = [m for m in found if set(_kinds(m)) & set(branches)] or found
+    return sorted({name for m in meant for name in m.model_fields})
+
+
+def _kinds(model: type[BaseModel]) -> tuple:
+    kind = model.model_fields.get("kind")
+    return get_args(kind.annotation) if kind else ()
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -29,6 +29,7 @@ from prophet_moe.routing.datasets import load_datasets, router_named
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.runs import prepare
 from prophet_moe.settings.experiment import resolve
+from prophet_moe.settings.scenario import Formats
 from prophet_moe.sources import Sources
 
 STARTED = time.time()
@@ -70,6 +71,10 @@ with exit_on_user_error():
     EXPERIMENT = SETTINGS.experiment
     DEFAULT = EXPERIMENT.scenarios[EXPERIMENT.scenario]
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
+    for model, spec in MODELS.items():
+        if spec.architecture.moe is None:
+            advice = "Leave it out of models in config/experiment.yaml; prophet-moe capacity answers for it."
+            raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), "is dense, expected a model with experts", advice)
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
     TOO_LARGE = unplaceable(MODELS, GPUS, DEFAULT)
     for model, problem in TOO_LARGE.items():

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from prophet_moe import cli
 from prophet_moe.catalog import load_gpus, load_models, model_names
-from prophet_moe.cli import catalog
+from prophet_moe.cli.model import list_models
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.offload.strategies import strategies
+from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.routing import store
 from prophet_moe.routing.importers import import_source
 from prophet_moe.routing.trace import Origin, Router, Trace
@@ -195,7 +196,7 @@ KEYS = {
     "build_scenarios": st.just("all") | st.lists(st.sampled_from(["calibrated", "reported", "mine"]), max_size=3),
     "scenarios": st.dictionaries(
         st.sampled_from(["calibrated", "mine", "data", "a/b", "..", "A"]),
-        st.fixed_dictionaries({}, optional={"title": st.text(max_size=3), "routing": VALUES, "weight_bits": VALUES}),
+        st.fixed_dictionaries({}, optional={"title": st.text(max_size=3), "routing": VALUES, "precision": VALUES}),
         max_size=2,
     ),
     "studies": st.fixed_dictionaries(
@@ -431,12 +432,11 @@ MODEL = load_models(ROOT / "config/models", ["DeepSeek-V2-236B"])["DeepSeek-V2-2
 @fuzz(40)
 @given(document=changed(MODEL))
 def test_changed_models_are_listed_or_one_line(fresh_folder, document):
-    folder = fresh_folder()
-    (folder / "DeepSeek-V2-236B.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(catalog, "MODELS", folder)
+    path = fresh_folder() / "DeepSeek-V2-236B.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with contextlib.redirect_stdout(io.StringIO()):
         try:
-            catalog.list_models(Namespace())
+            list_models(Namespace(files=[str(path)], json=False))
         except UserError as error:
             assert len(str(error).splitlines()) == 1
 
@@ -452,8 +452,8 @@ CAPACITY = {
     ),
     "resident": st.sampled_from(["mean", "fractional", "never_overflows"])
     | st.fixed_dictionaries({"quantile": st.floats(0, 1)}),
-    "weight_bits": st.integers(0, 33),
-    "kv_bits": st.integers(0, 33),
+    "precision": st.sampled_from(["shipped", *FORMATS, "int3"]) | st.fixed_dictionaries({"default": VALUES}),
+    "kv_format": st.sampled_from([*KV_FORMATS, "fp4"]),
     "usable_memory_share": st.floats(0, 1),
     "workspace_mib": st.floats(0, 2e6),
     "runtime_reserve_mib": st.floats(0, 2e6),

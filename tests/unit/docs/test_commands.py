@@ -149,7 +149,7 @@ def test_commands_are_found_in_code_and_sentences():
 @pytest.mark.parametrize(
     "command",
     [
-        "prophet-moe model",
+        "prophet-moe modl",
         "prophet-moe capacity --model X --gpus Y",
         "prophet-moe trace import parquet SOURCE --model X --out DIR",
         "prophet-moe sim run --trace X",

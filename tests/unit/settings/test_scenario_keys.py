@@ -1,7 +1,6 @@
 """Every key of a scenario moves the outputs that it must, and no other: none is silently without effect."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -9,19 +8,21 @@ import pytest
 from pydantic import BaseModel
 
 from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.catalog.architecture import Draft
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
 from prophet_moe.routing.popularity_cv import read_popularity_cvs
 from prophet_moe.settings.experiment import DecodeStep
-from prophet_moe.settings.scenario import CALIBRATED, Scenario
+from prophet_moe.settings.fields import WeightFormats
+from prophet_moe.settings.scenario import CALIBRATED, Formats, Scenario
 from prophet_moe.units import MIB
 from studies.decode_steps.compute import decode_steps
 from tests.conftest import ROOT
 
 GPU = "A100-80GB"
 NAMES = ("Mixtral-8x7B", "Jamba-1.5-Large", "DeepSeek-V3-671B", "Switch-Base-128", "OLMoE-1B-7B")
-"""Models with grouped queries, a recurrent state, a latent, an encoder and room for all experts."""
+"""Models with grouped queries, a recurrent state, a latent, an encoder, and room for all experts and draft layers."""
 
 MEMORY, STEP, SIMULATION = "memory", "decode step", "simulation"
 EVERYTHING, ROUTED = {MEMORY, STEP, SIMULATION}, {MEMORY, STEP}
@@ -30,9 +31,10 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "title": ("another", {}, set()),
     "architecture": ("reported", {}, {MEMORY}),
     "device_memory": ("nominal", {}, {MEMORY}),
-    "weight_bits": (8, {}, EVERYTHING),
-    "kv_bits": (8, {}, EVERYTHING),
-    "ssm_state_bits": (16, {}, EVERYTHING),
+    "precision": ("int8", {}, EVERYTHING),
+    "kv_format": ("fp8", {}, EVERYTHING),
+    "state_format": ("bf16", {}, EVERYTHING),
+    "draft_layers": (True, {}, {MEMORY}),
     "mla_cache": ("decompressed", {}, EVERYTHING),
     "routing.law": ("uniform_occupancy", {}, ROUTED),
     "routing.variation": (1.5, {}, ROUTED),
@@ -82,6 +84,8 @@ def changed(scenario: Scenario, values: dict[str, Any]) -> Scenario:
 def outputs_of(models, gpus):
     """By scenario the capacity grid, table 7, and the times of simulated devices, on one GPU that was measured."""
     chosen, spec = {name: models[name] for name in NAMES}, gpus[GPU]
+    drafting = chosen["OLMoE-1B-7B"].architecture.model_copy(update={"draft": Draft(pattern=["M"])})
+    chosen["OLMoE-1B-7B"] = chosen["OLMoE-1B-7B"].model_copy(update={"architecture": drafting})
     profile = datasheet_profile(GPU, spec)
 
     def outputs(scenario: Scenario) -> dict[str, pd.DataFrame]:
@@ -89,7 +93,7 @@ def outputs_of(models, gpus):
         if scenario.fits_routing:
             popularity_cvs = read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
         times = {
-            name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision, 4.0)
+            name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision_of(model.precision), 4.0)
             for name, model in chosen.items()
         }
         simulated = {
@@ -118,8 +122,17 @@ def test_scenario_key_moves_what_it_must(key, outputs_of):
     assert {name for name in first if not first[name].equals(second[name])} == expected
 
 
-def test_precision_survives_the_parameters_of_a_job():
+def test_formats_survive_the_parameters_of_a_job():
     """What rules pass to scripts as JSON gives the precision of the scenario back."""
-    scenario = changed(CALIBRATED, {"kv_bits": 8, "ssm_state_bits": 16, "mla_cache": "decompressed", "weight_bits": 4})
-    given = json.loads(json.dumps(asdict(scenario.precision)))
-    assert Precision(**given) == scenario.precision == Precision(4, 8, 16, "decompressed")
+    formats = {"precision": {"routed_experts": "mxfp4"}, "kv_format": "fp8", "state_format": "bf16"}
+    scenario = changed(CALIBRATED, formats | {"mla_cache": "decompressed"})
+    given = Formats.model_validate(json.loads(scenario.model_dump_json(include=set(Formats.model_fields))))
+    expected = Precision("bf16", {"routed_experts": "mxfp4"}, "fp8", "bf16", "decompressed")
+    assert given.precision_of(WeightFormats()) == scenario.precision_of(WeightFormats()) == expected
+
+
+def test_shipped_precision_is_that_of_the_model():
+    shipped = WeightFormats(default="fp8_block128", embeddings="bf16")
+    scenario = changed(CALIBRATED, {"precision": "shipped"})
+    assert scenario.precision_of(shipped) == Precision("fp8_block128", {"embeddings": "bf16"})
+    assert CALIBRATED.precision_of(shipped) == Precision()

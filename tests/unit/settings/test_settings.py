@@ -21,7 +21,8 @@ from prophet_moe.errors import UserError
 from prophet_moe.present.documentation import documents
 from prophet_moe.present.style import MARKERS, series_look
 from prophet_moe.settings.experiment import Experiment, resolve, with_studies
-from prophet_moe.settings.moved import MOVED
+from prophet_moe.settings.moved import MOVED, MOVED_OF_SCENARIOS
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.settings.style import OKABE_ITO, Colours, Style, StyleFile
 from prophet_moe.study import load_studies, shown
 from prophet_moe.validation import StrictModel, merged, read_json, read_yaml, validate
@@ -92,8 +93,8 @@ def test_overlays_are_merged_as_snakemake_merges_them(base, overlay):
 BAD_SETTINGS = {
     "unknown key": ({"batch_size": [1]}, "batch_size: unknown key; did you mean 'batch_sizes'"),
     "unknown nested key": (
-        {"scenarios": {"calibrated": {"title": "x", "weight_bit": 8}}},
-        "scenarios.calibrated.weight_bit: unknown key; did you mean 'weight_bits'",
+        {"scenarios": {"calibrated": {"title": "x", "precisions": "int8"}}},
+        "scenarios.calibrated.precisions: unknown key; did you mean 'precision'",
     ),
     "wrong type": ({"batch_sizes": ["many"]}, "batch_sizes[0]: got 'many', expected a valid integer"),
     "not a list": ({"batch_sizes": 16}, "batch_sizes: got 16, expected a valid list"),
@@ -228,6 +229,23 @@ def test_a_moved_key_tells_its_new_place(old, new, tmp_path):
     assert re.search(rf"^\| `{re.escape(new)}[`.]", documents()[Path("docs/configuration.md")], re.MULTILINE)
 
 
+@pytest.mark.parametrize("scenario", ("calibrated", "mine"))
+@pytest.mark.parametrize(("old", "new"), MOVED_OF_SCENARIOS.items())
+def test_a_moved_key_of_a_scenario_tells_its_new_place(old, new, scenario, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"scenarios": {scenario: {"title": "mine", old: 8}}}))
+    config = merged(read_yaml(EXPERIMENT), read_yaml(overlay))
+    with pytest.raises(UserError) as raised:
+        resolve(config, [EXPERIMENT, overlay], MODELS, GPUS, STUDIES, figures=FIGURES)
+    key, example = new
+    place = f"scenarios.{scenario}.{key}, the name of a format, such as {example} (docs/precision.md)"
+    assert (
+        str(raised.value) == f"{overlay}: scenarios.{scenario}.{old}: this key is now {place}. "
+        "Every key is explained in docs/configuration.md."
+    )
+    assert Scenario.model_validate({"title": "mine", key: example})
+
+
 def test_a_wrong_value_of_the_command_line_names_it():
     config = merged(read_yaml(EXPERIMENT), {"batch_sizes": ["one"]})
     with pytest.raises(UserError, match=r"^--config: batch_sizes\[0\]: got 'one'"):
@@ -288,47 +306,46 @@ def test_one_colour_does_for_several_series():
 
 BAD_MODELS = {
     "top_k above experts": (
-        "architecture.moe",
+        "architecture.ffns.moe",
         {"top_k": 99},
-        "architecture.moe.top_k: got 99, expected at most experts, 16",
+        "architecture.ffns.moe.top_k: got 99, expected at most experts, 16",
     ),
     "negative size": ("architecture", {"hidden": -1}, "architecture.hidden: got -1, expected greater than 0"),
-    "endless layers": ("architecture", {"layers": 10**9}, "architecture.layers: got 1000000000, expected less than"),
-    "wrong type": ("architecture", {"layers": "many"}, "architecture.layers: got 'many', expected a valid integer"),
+    "endless layers": ("architecture", {"pattern": ["99999 x M"]}, "architecture.pattern: got 99,999 blocks, expected"),
+    "wrong type": (
+        "architecture.mixers.attention",
+        {"heads": "many"},
+        "architecture.mixers.attention.heads: got 'many', expected a valid integer",
+    ),
     "unknown key": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"n_heads": 4},
-        "architecture.attention.n_heads: unknown key; did you mean 'heads'",
+        "architecture.mixers.attention.n_heads: unknown key; did you mean 'heads'",
     ),
     "kv heads": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"kv_heads": 99},
-        "architecture.attention.kv_heads: got 99, expected at most heads, 48",
+        "architecture.mixers.attention.kv_heads: got 99, expected a divisor of heads, 48",
     ),
     "kv heads that share no whole number of heads": (
-        "architecture.attention",
+        "architecture.mixers.attention",
         {"kv_heads": 7},
-        "architecture.attention.kv_heads: got 7, expected a divisor of heads, 48",
-    ),
-    "MHA with fewer kv heads": (
-        "architecture.attention",
-        {"kind": "MHA"},
-        "architecture.attention.kv_heads: got 8 for kind MHA, expected heads, 48, or kind GQA",
+        "architecture.mixers.attention.kv_heads: got 7, expected a divisor of heads, 48",
     ),
     "parameters that are not counted in 10^9": (
         "",
         {"published_total_b": 132_000_000_000.0},
         "published_total_b: got 132000000000.0, expected less than or equal to 100000",
     ),
-    "MLA without ranks": ("architecture.attention", {"kind": "MLA"}, "architecture.attention.q_lora_rank: got 0"),
-    "family without its parts": (
-        "architecture",
-        {"family": "hybrid"},
-        "architecture.mamba: expected exactly for family hybrid",
+    "unknown letter": ("architecture", {"pattern": ["39 x M", "D"]}, "architecture.pattern: got the letter 'D'"),
+    "no pattern": ("architecture", {"pattern": ["40 M"]}, "architecture.pattern[0]: got '40 M', expected letters"),
+    "shared without width": (
+        "architecture.ffns.moe",
+        {"shared_experts": 2},
+        "architecture.ffns.moe.shared_ffn: got 0",
     ),
-    "layers without width": ("architecture.moe", {"placement": {"step": 2}}, "architecture.dense_ffn: got 0"),
-    "shared without width": ("architecture.moe", {"shared_experts": 2}, "architecture.moe.shared_ffn: got 0"),
     "value without status": ("reported.layers", {"value": None}, "reported.layers.status: got exact without a value"),
+    "constants of another model": ("", {"name": "DBRX-2"}, "reported.model: got 'DBRX-132B', expected 'DBRX-2'"),
     "missing section": ("", {"architecture": None}, "architecture: got None"),
 }
 

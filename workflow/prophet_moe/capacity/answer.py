@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prophet_moe.capacity.budget import Line, budget
 from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import Architecture
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
+from prophet_moe.precision import Precision
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
@@ -27,6 +29,7 @@ class Question:
     gpu: str
     batch: int
     architecture: Architecture
+    precision: Precision
     memory: ModelMemory
     """The memory constants of the model, with its popularity CV."""
     device_bytes: int
@@ -86,10 +89,10 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
     if profile is None or question.scenario.architecture == "reported":
         return None
     context = min(question.step_context, arch.native_context)
-    unique = min(unique, arch.moe.top_k * question.batch)
-    rate = 1.0 if resident >= arch.moe.experts else question.rates.at(resident) if question.rates else None
+    unique = min(unique, question.memory.top_k * question.batch)
+    rate = 1.0 if resident >= question.memory.experts else question.rates.at(resident) if question.rates else None
     missing = unique * (1.0 - (rate or 0.0))
-    times = layer_times(arch, profile, question.batch, context, unique, question.scenario.precision)
+    times = layer_times(arch, profile, question.batch, context, unique, question.precision)
     milliseconds = (
         all_resident_seconds(times),
         on_demand_seconds(times, missing),
@@ -101,7 +104,7 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
 
 def most_resident(question: Question, context: int) -> int | None:
     """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
-    memory, needed = question.memory, question.batch * context * question.memory.kv_bytes_per_token
+    memory, needed = question.memory, question.batch * question.memory.cached_bytes(context)
 
     def too_many(resident: int) -> bool:
         metrics = evaluate(memory, question.device_bytes, question.batch, question.scenario, resident=resident)
@@ -137,14 +140,17 @@ def answer(question: Question) -> dict[str, Any]:
         "metrics": metrics,
         "step": step(question, metrics["unique_experts"], metrics["resident_experts"]),
         "rates": question.rates,
+        "dense": question.architecture.moe is None,
+        "budget": _budget(question, metrics),
     }
     timed_at = question.context or min(question.step_context, native)
-    if question.scenario.architecture == "published" and not question.memory.forced_not_fitting:
+    published = question.scenario.architecture == "published" and not question.memory.forced_not_fitting
+    if published and question.architecture.moe:
         most = most_resident(question, timed_at)
         result["most"] = {"context": timed_at, "resident_experts": most}
         result["most_step"] = None if most is None else step(question, metrics["unique_experts"], most)
     if question.context is not None:
-        cache = question.batch * question.context * question.memory.kv_bytes_per_token
+        cache = question.batch * question.memory.cached_bytes(question.context)
         result["context"] = {
             "tokens": question.context,
             "beyond_native": question.context > native,
@@ -155,12 +161,22 @@ def answer(question: Question) -> dict[str, Any]:
     return result
 
 
+def _budget(question: Question, metrics: dict[str, Number]) -> list[Line]:
+    """The budget line by line; the report's constants are not made of lines."""
+    if question.scenario.architecture == "reported":
+        return []
+    memory, device = question.memory, question.device_bytes
+    return budget(question.architecture, question.precision, memory, question.scenario, metrics, device, question.batch)
+
+
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """The answer in sentences: all experts resident, Prophet's set, the context asked for, what a decode step takes.
 
     `result` is what `answer` returns. Times are given for what fits.
     """
     metrics, experts = result["metrics"], result["experts"]
+    if result["dense"]:
+        return _dense(result)
     sentences = [_baseline(result), _prophet(result)]
     if "context" in result:
         sentences.append(_context(result))
@@ -172,6 +188,19 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         sentences.append(f"A context of {result['most']['context']:,} tokens leaves memory for {kept}.")
         if result["most_step"]:
             sentences[-1] += f" With them, a {_time(result['most_step'], experts)}"
+    return sentences
+
+
+def _dense(result: Mapping[str, Any]) -> list[str]:
+    metrics = result["metrics"]
+    sentences = ["The model is dense: it has no experts, and nothing of it can be offloaded by expert."]
+    if metrics["baseline_fits"]:
+        sentences.append(f"It fits, {_contexts(metrics, 'baseline', result['native_context'])}.")
+    else:
+        sentences.append(f"It does not fit{_short(metrics['baseline_free_bytes'], result['device_gb'])}.")
+    if result["step"] and metrics["baseline_fits"]:
+        timed = result["step"]
+        sentences.append(f"A decode step at {timed.context:,} tokens takes {_ms(timed.all_resident_ms)}.")
     return sentences
 
 

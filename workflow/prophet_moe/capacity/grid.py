@@ -7,11 +7,13 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.context import cache_columns
 from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
 from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.params import Cache
 from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
@@ -82,7 +84,7 @@ def _grid(
     index = pd.MultiIndex.from_product([memories, gpus, batch_sizes], names=["model", "gpu", "batch_size"])
     frame = index.to_frame(index=False)
 
-    for field in fields(ModelMemory):
+    for field in (field for field in fields(ModelMemory) if field.name != "further_caches"):
         by_model = {name: getattr(memory, field.name) for name, memory in memories.items()}
         frame[field.name] = frame["model"].map(by_model).astype(bool if field.type is bool else np.float64)
     usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
@@ -91,19 +93,26 @@ def _grid(
 
     frame["evidence"] = frame["model"].map({name: _evidence(memory, scenario) for name, memory in memories.items()})
     frame["routing_law"] = scenario.routing.law
-    on_gpus = [_evaluated(rows, scenario, reserves.get(gpu)) for gpu, rows in frame.groupby("gpu", sort=False)]
+    for part in ("kv_bytes_per_token_growing", "kv_bytes_bounded"):
+        by_model = {name: getattr(memory, part) for name, memory in memories.items()}
+        frame[part] = frame["model"].map(by_model).astype(np.float64)
+    further = {name: memory.further_caches for name, memory in memories.items()}
+    on_gpus = [_evaluated(rows, further, scenario, reserves.get(gpu)) for gpu, rows in frame.groupby("gpu", sort=False)]
     frame = pd.concat(on_gpus).sort_index()
     frame["fit_state"] = fit_state(frame)
     return frame.drop(columns="batch")
 
 
-def _evaluated(rows: pd.DataFrame, scenario: Scenario, reserve: int | None) -> pd.DataFrame:
+def _evaluated(
+    rows: pd.DataFrame, further: Mapping[str, tuple[Cache, ...]], scenario: Scenario, reserve: int | None
+) -> pd.DataFrame:
     """Return the configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
     here = with_reserve(scenario, reserve)
+    caches = cache_columns([further[name] for name in rows["model"]])
     return rows.assign(
         runtime_reserve_bytes=float(here.runtime_reserve_mib * MIB),
         runtime_reserve_basis=reserve_basis(scenario, reserve),
-        **evaluate({name: rows[name].to_numpy() for name in rows}, here),
+        **evaluate({name: rows[name].to_numpy() for name in rows} | caches, here),
     )
 
 

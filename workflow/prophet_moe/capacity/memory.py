@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from prophet_moe import params
 from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.params import Cache, bounded_bytes, growing_bytes_per_token
 from prophet_moe.predict.context import LOOKAHEADS, network_bytes
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB, MB
@@ -26,6 +27,7 @@ class ModelMemory:
     non_expert_bytes: Number
     """Everything always resident, shared experts included."""
     kv_bytes_per_token: Number
+    """What every token of a sequence adds to its cache, of the layers that keep all tokens one by one."""
     state_bytes_per_sequence: Number
     activation_bytes_per_token: Number
     activation_bytes_per_sequence: Number
@@ -39,6 +41,23 @@ class ModelMemory:
     """MoE layers of an encoder. All their experts stay: the tokens of a source need nearly all of them."""
     predictor_bytes: Number = 0
     """Prophet's predictor, which predicts the other MoE layers."""
+    further_caches: tuple[Cache, ...] = ()
+    """Caches that end at a window, or whose entries stand for several tokens."""
+
+    def cached_bytes(self, tokens: int) -> Number:
+        """Return the bytes of the cache of one sequence of `tokens`."""
+        return self.kv_bytes_per_token * tokens + sum(cache.bytes(tokens) for cache in self.further_caches)
+
+    @property
+    def kv_bytes_per_token_growing(self) -> Number:
+        """Return by how much the cache of a sequence grows per token once every window is full."""
+        growing = growing_bytes_per_token(self.further_caches)
+        return self.kv_bytes_per_token + (growing.numerator if growing.denominator == 1 else float(growing))
+
+    @property
+    def kv_bytes_bounded(self) -> int:
+        """Return what the windows of a sequence hold once they are full."""
+        return bounded_bytes(self.further_caches)
 
 
 def device_bytes(gpu: GpuSpec, scenario: Scenario) -> int:
@@ -74,24 +93,34 @@ def model_memory(spec: ModelSpec, scenario: Scenario) -> ModelMemory | None:
 def _published(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
     arch = spec.architecture
     encoder_moe_layers = params.encoder_moe_layers(arch)
-    counts, precision = params.parameter_counts(arch), scenario.precision
+    # A dense model has no layer with experts. One expert of no bytes keeps every formula defined.
+    experts, top_k = (arch.moe.experts, min(arch.moe.top_k, arch.moe.experts)) if arch.moe else (1, 1)
+    counts, precision = params.parameter_counts(arch), scenario.precision_of(spec.precision)
+    stored = params.weight_bytes(arch, precision)
+    draft = scenario.draft_layers
+    always_resident = sum(size for component, size in stored.items() if component != "routed_experts")
+    if draft:
+        always_resident += params.draft_bytes(arch, precision)
+    kept = params.caches(arch, precision, draft)
+    plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
     per_component = scenario.activation.rule == "per_component"
     fitted = scenario.activation.gb_per_billion_parameters * counts.total
     return ModelMemory(
-        experts=arch.moe.experts,
-        top_k=arch.moe.top_k,
+        experts=experts,
+        top_k=top_k,
         moe_layers=params.moe_layers(arch),
-        expert_bytes=params.expert_parameters(arch) * precision.weight_bits // 8,
-        non_expert_bytes=counts.non_expert * precision.weight_bits // 8,
-        kv_bytes_per_token=params.kv_bytes_per_token(arch, precision),
-        state_bytes_per_sequence=params.state_bytes_per_sequence(arch, precision),
+        expert_bytes=params.expert_bytes(arch, precision),
+        non_expert_bytes=always_resident,
+        kv_bytes_per_token=sum(cache.bytes(1) for cache in plain),
+        state_bytes_per_sequence=params.state_bytes_per_sequence(arch, precision, draft),
         activation_bytes_per_token=params.activation_bytes_per_token(arch) if per_component else 0,
         activation_bytes_per_sequence=params.logits_bytes_per_sequence(arch) if per_component else fitted,
         native_context=arch.native_context,
         total_params=counts.total,
         active_params=params.active_parameters(arch),
         encoder_moe_layers=encoder_moe_layers,
-        predictor_bytes=predictor_bytes(arch.moe.experts, params.moe_layers(arch) - encoder_moe_layers, scenario),
+        predictor_bytes=predictor_bytes(experts, len(arch.moe_layers), scenario) if arch.moe else 0,
+        further_caches=tuple(cache for cache in kept if cache not in plain),
     )
 
 
@@ -111,7 +140,7 @@ def _reported(spec: ModelSpec, scenario: Scenario) -> ModelMemory:
     reported = {
         name: _value(getattr(spec.reported, name).value)
         for name in type(spec.reported).model_fields
-        if name != "forced_not_fitting"
+        if name not in ("model", "forced_not_fitting")
     }
     return ModelMemory(
         experts=reported["experts"],

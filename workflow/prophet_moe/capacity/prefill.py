@@ -5,6 +5,7 @@ experts save nothing here. A time of this module is the least that any order of 
 link always busy, whichever is longer.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ import pandas as pd
 from prophet_moe import params
 from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.hardware.roofline import attention_shape, decoder_layers
+from prophet_moe.hardware.roofline import AttentionRead, decoder_layers, head_seconds
 from prophet_moe.precision import Precision
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
@@ -79,19 +80,22 @@ def prefill_time(
     """
     tokens, moe = batch * context, params.moe_layers(arch)
     full, rest = divmod(tokens, chunk)
-    expert = params.expert_parameters(arch)
-    expert_bytes = expert * precision.weight_bits // 8
+    expert, expert_bytes = params.expert_parameters(arch), params.expert_bytes(arch, precision)
 
     def weights_seconds(size: int) -> float:
+        always = profile.roofline_seconds(stored, 2 * always_read * size)
+        if not moe:
+            return always
         needed = min(arch.moe.experts, arch.moe.top_k * size)
-        routed = profile.weights_seconds(needed * expert, size * arch.moe.top_k / needed, precision.weight_bytes)
-        return moe * routed + profile.weights_seconds(always_read, size, precision.weight_bytes)
+        routed = profile.weights_seconds(needed * expert, size * arch.moe.top_k / needed, expert_bytes / expert)
+        return moe * routed + always
 
     def missing(size: int) -> float:
-        return max(0.0, min(arch.moe.experts, arch.moe.top_k * size) - resident)
+        return max(0.0, min(arch.moe.experts, arch.moe.top_k * size) - resident) if moe else 0.0
 
-    always_read = sum(layer.weights for layer in decoder_layers(arch))
-    head = profile.weights_seconds(arch.vocab * arch.hidden, batch, precision.weight_bytes)
+    layers = decoder_layers(arch, precision)
+    always_read, stored = sum(layer.weights for layer in layers), sum(layer.weight_bytes for layer in layers)
+    head = head_seconds(arch, profile, batch, precision)
     compute, copied = full * weights_seconds(chunk), full * missing(chunk)
     if rest:
         compute, copied = compute + weights_seconds(rest), copied + missing(rest)
@@ -105,10 +109,18 @@ def prefill_time(
 
 def attention_seconds(arch: Architecture, profile: Profile, batch: int, context: int, precision: Precision) -> float:
     """Return the seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
-    shape = attention_shape(arch, replace(precision, mla_cache="decompressed"))
-    pairs = batch * context * (context + 1) / 2
-    read = batch * context * shape.cached_values * precision.kv_bytes
-    return params.attention_layers(arch) * profile.roofline_seconds(read, pairs * shape.flops)
+    reads = [
+        read for layer in decoder_layers(arch, replace(precision, mla_cache="decompressed")) for read in layer.reads
+    ]
+    return sum(times * _causal_seconds(read, profile, batch, context) for read, times in Counter(reads).items())
+
+
+def _causal_seconds(read: AttentionRead, profile: Profile, batch: int, context: int) -> float:
+    """Return the seconds of one layer's attention of every token over the entries before it, each entry read once."""
+    within = context if read.most is None else min(context, read.most * read.tokens_per_entry)
+    pairs = within * (within + 1) / 2 / read.tokens_per_entry + (context - within) * (read.most or 0)
+    size = batch * -(-context // read.tokens_per_entry) * read.shape.cached_values * read.value_bytes
+    return profile.roofline_seconds(size, batch * pairs * read.flops)
 
 
 def prefill_times(
@@ -152,9 +164,10 @@ def prefill_times(
         arch, resident = models[model].architecture, configuration["resident_experts"]
         for limit, column in LIMITS.items():
             context = int(configuration[column])
-            if arch.encoder_layers or context < 1:
+            if arch.encoder or context < 1:
                 continue
-            time = prefill_time(arch, slowed[gpu], batch, context, resident, chunk, scenario.precision)
+            precision = scenario.precision_of(models[model].precision)
+            time = prefill_time(arch, slowed[gpu], batch, context, resident, chunk, precision)
             rows.append(
                 {"model": model, "gpu": gpu, "batch_size": batch, "limit": limit, "context": context}
                 | {"chunk_tokens": chunk, "chunks": time.chunks, "resident_experts": resident}

@@ -94,7 +94,17 @@ EXTENDED_COLUMNS = (
     gigabytes("staging_gb", "Staging buffer that Prophet keeps.", "staging_bytes"),
     gigabytes("predictor_gb", "Weights of Prophet's predictor.", "predictor_bytes"),
     integer("encoder_moe_layers", "", "MoE layers of an encoder, whose experts are all resident."),
-    number("kv_bytes_per_token", "bytes", "KV cache per token of one sequence."),
+    number(
+        "kv_bytes_per_token",
+        "bytes",
+        "KV cache that a token adds to one sequence once every window is full: the growing part.",
+        "kv_bytes_per_token_growing",
+    ),
+    gigabytes(
+        "kv_bounded_gb",
+        "KV cache that the windows of one sequence hold once full: the bounded part.",
+        "kv_bytes_bounded",
+    ),
     text("routing_law", "The law behind unique_experts."),
     *interval("unique_experts", "", OVER_ROUTING),
     *interval("expert_savings_pct", "%", OVER_ROUTING),

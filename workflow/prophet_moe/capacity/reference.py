@@ -4,11 +4,13 @@ The vectorised sweep computes the same; tests hold the two against each other. P
 """
 
 import math
+from bisect import bisect_right
 from statistics import NormalDist
 
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.routing import urn
 from prophet_moe.routing.urn import ROUNDING_GUARD
+from prophet_moe.settings.fields import LARGEST_CONTEXT
 from prophet_moe.settings.scenario import Routing, Scenario
 from prophet_moe.units import MIB
 
@@ -115,7 +117,7 @@ def evaluate(
     runtime = round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
     fixed = m.non_expert_bytes + activations + m.state_bytes_per_sequence * batch + runtime
 
-    kv_cache = batch * m.native_context * m.kv_bytes_per_token
+    kv_cache = batch * m.cached_bytes(m.native_context)
     baseline_without_kv = fixed + baseline_experts
     prophet_without_kv = fixed + prophet_experts + staging + predictor
 
@@ -152,10 +154,13 @@ def evaluate(
 
 
 def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:
-    """Return longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does."""
+    """Return longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does.
+
+    It is found by halving, at most LARGEST_CONTEXT. The report's constants, which are no whole bytes, are divided.
+    """
     per_token = batch * model.kv_bytes_per_token
     if model.forced_not_fitting:
         return 0
-    if isinstance(free_bytes, int) and isinstance(per_token, int):
-        return max(0, free_bytes // per_token)
-    return max(0, math.floor(free_bytes / per_token))
+    if not (isinstance(free_bytes, int) and isinstance(per_token, int)):
+        return min(max(0, math.floor(free_bytes / per_token)), LARGEST_CONTEXT)
+    return max(0, bisect_right(range(LARGEST_CONTEXT + 1), free_bytes, key=lambda s: batch * model.cached_bytes(s)) - 1)

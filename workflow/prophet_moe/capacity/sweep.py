@@ -10,6 +10,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
+from prophet_moe.capacity.context import CACHE_COLUMNS, cached_bytes, longest_context
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.routing import distinct
 from prophet_moe.routing.law import unique_experts
@@ -20,7 +21,7 @@ from prophet_moe.units import MIB
 Columns = Mapping[str, NDArray]
 
 INPUTS = (
-    *(field.name for field in fields(ModelMemory) if field.name not in ("total_params", "active_params")),
+    *(f.name for f in fields(ModelMemory) if f.name not in ("total_params", "active_params", "further_caches")),
     "device_bytes",
     "batch",
 )
@@ -38,7 +39,8 @@ def sweep(
     Parameters
     ----------
     configurations : mapping from str to array
-        The columns INPUTS, all of one length; memory in bytes, context and batch in tokens and sequences.
+        The columns INPUTS, all of one length; memory in bytes, context and batch in tokens and sequences. Where a model
+        has further caches, the CACHE_COLUMNS of `context` too.
     scenario : Scenario
         The parameters that all configurations share.
     block_rows : int
@@ -55,10 +57,10 @@ def sweep(
     -----
     Memory in use is that of one block, whatever the number of configurations.
     """
-    count = len(configurations["batch"])
+    count, given = len(configurations["batch"]), [name for name in (*INPUTS, *CACHE_COLUMNS) if name in configurations]
     for start in range(0, count, block_rows):
         rows = slice(start, min(start + block_rows, count))
-        yield rows, evaluate({name: configurations[name][rows] for name in INPUTS}, scenario)
+        yield rows, evaluate({name: configurations[name][rows] for name in given}, scenario)
 
 
 def evaluate(
@@ -73,7 +75,7 @@ def evaluate(
     Parameters
     ----------
     c : mapping from str to array
-        The columns INPUTS, all of one length n.
+        The columns INPUTS, all of one length n, and CACHE_COLUMNS where a model has further caches.
     scenario : Scenario
         The parameters that all configurations share.
     resident : array (n,), optional
@@ -110,16 +112,15 @@ def evaluate(
     fixed = c["non_expert_bytes"] + activations + c["state_bytes_per_sequence"] * batch + runtime
 
     native = c["native_context"]
-    kv_bytes = batch * c["kv_bytes_per_token"]
-    kv_cache = batch * native * c["kv_bytes_per_token"]
+    kv_cache = batch * cached_bytes(c, native)
     baseline_without_kv = fixed + baseline_experts
     prophet_without_kv = fixed + prophet_experts + staging + predictor
     baseline_free = c["device_bytes"] - baseline_without_kv
     prophet_free = c["device_bytes"] - prophet_without_kv
 
     free_to_fit = ~c["forced_not_fitting"]
-    baseline_context = np.where(free_to_fit, np.maximum(0.0, np.floor(baseline_free / kv_bytes)), 0.0)
-    prophet_context = np.where(free_to_fit, np.maximum(0.0, np.floor(prophet_free / kv_bytes)), 0.0)
+    baseline_context = np.where(free_to_fit, longest_context(c, baseline_free), 0.0)
+    prophet_context = np.where(free_to_fit, longest_context(c, prophet_free), 0.0)
     baseline_fits, prophet_fits = baseline_context >= 1, prophet_context >= 1
     undefined = 0.0 if scenario.undefined_extension == "zero" else np.nan
     extension = np.full_like(baseline_context, undefined)

@@ -8,11 +8,12 @@ field.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from prophet_moe.validation import StrictModel, inconsistent
+from prophet_moe.validation import StrictModel, inconsistent, shortened
 
 LARGEST_SIZE = 2**31
 """Upper limit of a width, a count or a context, to catch typing errors. The largest contexts are about 10^7."""
@@ -22,24 +23,45 @@ LARGEST_DEPTH = 10_000
 Size = Annotated[int, Field(gt=0, le=LARGEST_SIZE)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 
-RUN = re.compile(r"(?:([1-9]\d{0,4}) x )?([^\s,]+)")
+RUN = re.compile(r"(?:([1-9]\d{0,17}) x )?([^\s,]+)")
 """A run of a pattern: `12 x LLLF` is the blocks LLLF twelve times, `LLLF` once."""
 
 
 def _is_run(text: str) -> str:
     if not RUN.fullmatch(text):
-        raise inconsistent((), f"got {text!r}, expected letters of blocks, such as LLLF, or a run of them: 12 x LLLF")
+        problem = f"got {shortened(repr(text))}, expected letters of blocks, such as LLLF, or a run of them: 12 x LLLF"
+        raise inconsistent((), problem)
     return text
 
 
-Pattern = Annotated[list[Annotated[str, AfterValidator(_is_run)]], Field(min_length=1)]
+def _is_short(pattern: list[str]) -> list[str]:
+    """Refuse a pattern of too many blocks before anything walks over them."""
+    depth = sum(int(repeat or 1) * len(blocks) for repeat, blocks in map(_run, pattern))
+    if depth > LARGEST_DEPTH:
+        raise inconsistent((), f"got {depth:,} blocks, expected at most {LARGEST_DEPTH:,}")
+    return pattern
+
+
+def _run(text: str) -> tuple[str | None, str]:
+    return RUN.fullmatch(text).groups()
+
+
+def _is_letter(text: str) -> str:
+    if len(text) != 1 or not RUN.fullmatch(text):
+        raise inconsistent((), f"got {shortened(repr(text))}, expected one letter, no space and no comma")
+    return text
+
+
+Letter = Annotated[str, AfterValidator(_is_letter)]
+"""Name of a block in a pattern."""
+Pattern = Annotated[list[Annotated[str, AfterValidator(_is_run)]], Field(min_length=1), AfterValidator(_is_short)]
 """Runs of blocks, in the order of the layers."""
 
 
 def letters(pattern: list[str]) -> Iterator[str]:
     """Yield the letter of every block of a pattern, in the order of the layers."""
     for run in pattern:
-        repeat, blocks = RUN.fullmatch(run).groups()
+        repeat, blocks = _run(run)
         yield from blocks * int(repeat or 1)
 
 
@@ -84,6 +106,8 @@ class Softmax(StrictModel):
     """Whether values are made of the key projection (Gemma 4). The cache keeps both all the same."""
     own_kv: bool = True
     """Whether the layer has keys and values. One without reads those of an earlier layer, and keeps no cache."""
+    norms_read_keys: bool = False
+    """Whether a layer without keys of its own has a norm for those it reads (Hunyuan-Large)."""
     relative_buckets: Count = 0
     """Buckets of T5's relative position bias, one table per stack. 0 is no such bias."""
 
@@ -93,6 +117,8 @@ class Softmax(StrictModel):
             raise inconsistent(("kv_heads",), f"got {self.kv_heads}, expected a divisor of heads, {self.heads}")
         if self.key_is_value and self.value_dim != self.head_dim:
             raise inconsistent(("v_head_dim",), f"got {self.v_head_dim} with key_is_value, expected head_dim or none")
+        if self.norms_read_keys and (self.own_kv or self.qk_norm != "per_head"):
+            raise inconsistent(("norms_read_keys",), "given, expected it with qk_norm per_head and own_kv false")
         if self.window is None and self.window_kind != "sliding":
             raise inconsistent(("window_kind",), f"got {self.window_kind} without a window, expected its tokens")
         return self
@@ -110,7 +136,7 @@ class Latent(StrictModel):
     heads: Size
     """Query heads."""
     q_lora_rank: Size | None
-    """Rank of the compressed queries. None says that queries are projected at once, as in DeepSeek-V2-Lite."""
+    """Rank of the compressed queries; `null` says that queries are projected at once, as in DeepSeek-V2-Lite."""
     kv_lora_rank: Size
     """Rank of the latent that holds keys and values."""
     nope_head_dim: Size
@@ -122,7 +148,8 @@ class Latent(StrictModel):
     gate: Literal["none", "per_head", "full"] = "none"
     """Gate on the output of attention: none, one value a head, or one a value."""
     bias: Literal["none", "qkvo"] = "none"
-    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes)."""
+    """Biases of the projections down to the latents and of the output (`attention_bias` of DeepSeek-like classes).
+    Queries that are projected at once have none."""
     indexer: Indexer | None = None
     """Index branch of sparse attention (DeepSeek-V3.2, GLM-5), in the layers that have one of their own."""
     sparse_top_k: Size | None = None
@@ -238,7 +265,9 @@ class KimiDelta(StrictModel):
     conv: Size
     """Width of each of the three convolutions."""
     gate_rank: Size | None
-    """Rank of the gate on the output. None says that it is projected at once."""
+    """Rank of the decay and of the gate on the output; `null` says that they are projected at once."""
+    full_output_gate: bool = False
+    """Whether the gate on the output is projected at once although the decay has the rank `gate_rank` (Kimi-K3)."""
     gate_bias: bool = False
     """Whether the gate on the output adds a bias."""
 
@@ -278,7 +307,7 @@ Mixer = Annotated[
 
 
 class Dense(StrictModel):
-    """A dense FFN."""
+    """A dense FFN, which every token uses."""
 
     kind: Literal["dense"]
     ffn: Size
@@ -313,6 +342,8 @@ class Moe(StrictModel):
     """Inner width of a dense FFN beside the experts (Arctic, Gemma 4, LongCat). 0 is none."""
     latent: Size | None = None
     """Width that experts act on, where it is not `hidden`: two projections lead there and back (Nemotron-3 Super)."""
+    latent_norm: bool = False
+    """Whether the experts' output has a norm of `latent` weights before it is projected back (Kimi-K3)."""
     bias: bool = False
     """Whether the matrices of routed experts add biases."""
     router_bias: bool = False
@@ -326,13 +357,20 @@ class Moe(StrictModel):
     @model_validator(mode="after")
     def _counts_agree(self) -> "Moe":
         if self.top_k > self.experts + self.zero_experts:
-            raise inconsistent(("top_k",), f"got {self.top_k}, expected at most experts, {self.experts}")
+            counted = f"experts, {self.experts}" + (f" and {self.zero_experts} zero experts" * (self.zero_experts > 0))
+            raise inconsistent(("top_k",), f"got {self.top_k}, expected at most {counted}")
         if (self.shared_experts > 0) != (self.shared_ffn > 0):
-            raise inconsistent(("shared_ffn",), f"got {self.shared_ffn} for {self.shared_experts} shared_experts")
+            problem = f"got {self.shared_ffn} with shared_experts {self.shared_experts}, expected both above 0 or none"
+            raise inconsistent(("shared_ffn",), problem)
+        if self.latent_norm and self.latent is None:
+            raise inconsistent(("latent_norm",), "given without latent, expected the width that experts act on")
         if self.shared_gate and not self.shared_experts:
-            raise inconsistent(("shared_gate",), "given without shared_experts, expected none")
+            raise inconsistent(("shared_gate",), "got true without shared_experts, expected false")
         return self
 
+
+ROUTED = ("experts", "top_k", "ffn", "gated", "zero_experts", "latent", "bias")
+"""Fields of `Moe` that say what a routed expert is and how many a token chooses: equal in all layers of a model."""
 
 Ffn = Annotated[Dense | Moe, Field(discriminator="kind")]
 
@@ -391,11 +429,14 @@ class Architecture(StrictModel):
     """Whether the output embedding adds a bias."""
     hyper_connections: Count = 0
     """Residual streams beside each other (DeepSeek-V4). 0 is the usual one."""
+    attention_residuals: bool = False
+    """Whether every mixer, every FFN and the output weigh the outputs of earlier layers (Kimi-K3), each with a norm and
+    a query of `hidden` weights."""
     mixers: dict[str, Mixer] = {}
     """What mixes tokens, by a name of your own: attention and what stands in its place."""
     ffns: dict[str, Ffn] = {}
     """FFNs by a name of your own, dense and with experts."""
-    blocks: Annotated[dict[Annotated[str, Field(min_length=1, max_length=1)], Block], Field(min_length=1)]
+    blocks: Annotated[dict[Letter, Block], Field(min_length=1)]
     """Kinds of layers by a letter of your own."""
     pattern: Pattern
     """The blocks of the decoder in the order of its layers: `[3 x D, 58 x M]`, or `[12 x LLLF]`."""
@@ -411,8 +452,9 @@ class Architecture(StrictModel):
         for letter, block in self.blocks.items():
             for part, name, defined in (("mixer", block.mixer, self.mixers), ("ffn", block.ffn, self.ffns)):
                 if name is not None and name not in defined:
-                    known = ", ".join(defined) or "none"
-                    raise inconsistent(("blocks", letter, part), f"got {name!r}, expected one of {part}s: {known}")
+                    known = ", ".join(defined) or "there are none"
+                    problem = f"got {name!r}, expected a name under {part}s: {known}"
+                    raise inconsistent(("blocks", letter, part), problem)
         used: Counter[str] = Counter()
         for where, pattern in self._patterns():
             counted = Counter(letters(pattern))
@@ -420,8 +462,6 @@ class Architecture(StrictModel):
             if unknown is not None:
                 known = ", ".join(self.blocks)
                 raise inconsistent(where, f"got the letter {unknown!r}, expected letters of blocks: {known}")
-            if counted.total() > LARGEST_DEPTH:
-                raise inconsistent(where, f"got {counted.total():,} blocks, expected at most {LARGEST_DEPTH:,}")
             used += counted
         self._all_used(used)
         return self
@@ -449,10 +489,31 @@ class Architecture(StrictModel):
                 raise inconsistent(("mixers", odd), f"got {kind} with an encoder, expected softmax")
         for where, pattern in self._patterns():
             self._every_layer_mixes(where, pattern)
-        shapes = {_expert(ffn) for ffn in self.ffns.values() if isinstance(ffn, Moe)}
-        if len(shapes) > 1:
-            raise inconsistent(("ffns",), "hold routed experts of two kinds, expected one E, k and width in all layers")
+        self._experts_are_alike()
+        self._keys_are_there()
         return self
+
+    def _experts_are_alike(self) -> None:
+        """Refuse MoE layers whose routed experts differ: what counts and simulates experts knows one kind."""
+        moes = {name: ffn for name, ffn in self.ffns.items() if isinstance(ffn, Moe)}
+        for name, ffn in moes.items():
+            for key in ROUTED:
+                here, expected = getattr(ffn, key), getattr(self.moe, key)
+                if here != expected:
+                    problem = (
+                        f"got {here}, expected {expected} as in ffns.{next(iter(moes))}: one kind of routed experts"
+                    )
+                    raise inconsistent(("ffns", name, key), problem)
+
+    def _keys_are_there(self) -> None:
+        """Refuse a layer that reads the keys and values of an earlier layer where no earlier one has any."""
+        for number, letter in enumerate(letters(self.pattern)):
+            mixer = self.mixers.get(self.blocks[letter].mixer)
+            if isinstance(mixer, Softmax) and mixer.own_kv:
+                return
+            if isinstance(mixer, Softmax):
+                problem = f"block {number}, {letter!r}, has own_kv false, expected an earlier layer that has keys"
+                raise inconsistent(("pattern",), problem)
 
     def _every_layer_mixes(self, where: tuple[str, ...], pattern: list[str]) -> None:
         """Refuse an FFN alone that follows an FFN: where mixers and FFNs alternate, a layer lost its mixer."""
@@ -495,5 +556,19 @@ class Architecture(StrictModel):
         return tuple(number for number, letter in enumerate(letters(self.pattern)) if letter in moe)
 
 
-def _expert(ffn: Moe) -> tuple:
-    return ffn.experts, ffn.top_k, ffn.ffn, ffn.gated, ffn.zero_experts, ffn.latent, ffn.bias
+def with_top_k(arch: Architecture, top_k: int) -> Architecture:
+    """Return the architecture with another number of experts per token, as a run that uses fewer has it."""
+    ffns = {name: f.model_copy(update={"top_k": top_k}) if isinstance(f, Moe) else f for name, f in arch.ffns.items()}
+    return arch.model_copy(update={"ffns": ffns})
+
+
+def first_layers(arch: Architecture, count: int) -> Architecture:
+    """Return the first `count` layers of the decoder, and of the encoder where there is one."""
+
+    def cut(pattern: list[str]) -> list[str]:
+        return ["".join(islice(letters(pattern), count))]
+
+    kept: dict[str, Pattern | Encoder] = {"pattern": cut(arch.pattern)}
+    if arch.encoder:
+        kept["encoder"] = Encoder(pattern=cut(arch.encoder.pattern))
+    return arch.model_copy(update=kept)

@@ -7,6 +7,7 @@ each: `first`, `first + step`, `first + 2 step` and so on.
 from itertools import groupby
 from typing import Any
 
+from prophet_moe.catalog.architecture import LARGEST_DEPTH
 from prophet_moe.catalog.model import is_old_form
 from prophet_moe.errors import UserError
 
@@ -23,8 +24,10 @@ def converted(document: dict[str, Any], where: str) -> dict[str, Any]:
         raise UserError(where, "architecture: is not in the form of earlier versions", "There is nothing to convert.")
     try:
         return document | {"architecture": _architecture(document["architecture"])}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(where, f"architecture: is incomplete: {error}", "Mend that key.") from None
+    except KeyError as error:
+        raise UserError(where, f"architecture: key {error} is missing", "Add that key.") from None
+    except (TypeError, AttributeError, ValueError) as error:
+        raise UserError(where, f"architecture: has a value of the wrong kind: {error}", "Mend that key.") from None
 
 
 def _architecture(old: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +48,9 @@ def _architecture(old: dict[str, Any]) -> dict[str, Any]:
         attending = _placed(attention.get("placement", {}), depth) if old.get("mamba") else range(depth)
         return [_letter(layer in attending, layer in with_moe) for layer in range(depth)]
 
+    for key in ("layers", "encoder_layers"):
+        if old.get(key, 0) > LARGEST_DEPTH:
+            raise ValueError(f"{key} {old[key]}, expected at most {LARGEST_DEPTH:,}")
     decoder, encoder = letters(old["layers"]), letters(old.get("encoder_layers", 0))
     norms = {"norms": old["norms_per_layer"]} if old.get("norms_per_layer", 2) != 2 else {}
     blocks = {letter: BLOCKS[letter] | norms for letter in dict.fromkeys(decoder + encoder)}

@@ -3,12 +3,13 @@
 import argparse
 from typing import NoReturn
 
-from prophet_moe.cli import capacity, catalog, compare, sim, trace
+from prophet_moe.cli import capacity, catalog, compare, model, sim, trace
 from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
 examples:
   prophet-moe models
+  prophet-moe model import config.json --out config/models/current/mine.yaml
   prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB --batch 1 16
   prophet-moe trace describe resources/traces/small-6x8-top2
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8
@@ -45,6 +46,7 @@ def command_line() -> Parser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    model.add_commands(commands)
     catalog.add_commands(commands)
     capacity.add_command(commands)
     trace.add_commands(commands)

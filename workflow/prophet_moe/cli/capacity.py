@@ -12,22 +12,25 @@ from rich.table import Table
 
 from prophet_moe import params
 from prophet_moe.capacity.answer import Question, Step, answer, verdict
+from prophet_moe.capacity.budget import Line
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
+from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
+from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment, resolve
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_SPEED
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.study import load_studies
-from prophet_moe.units import GB, GIB
+from prophet_moe.units import GB, GIB, MB
 from prophet_moe.validation import merged, read_yaml
 
 STYLE, MEMORY = Path("config/style.yaml"), Path("resources/memory")
@@ -38,6 +41,7 @@ examples:
   prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB
   prophet-moe capacity --model Qwen3-235B --gpu A100-80GB H100-80GB --batch 1 16 --context 8192
   prophet-moe capacity --model DeepSeek-MoE-16B --memory 23.5 --bandwidth 1008 --link 31.5
+  prophet-moe capacity --model checkpoints/gpt-oss-120b/config.json --gpu H100-80GB --format shipped --kv-format fp8
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
@@ -83,7 +87,13 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = capacity.add_argument
-    add("--model", required=True, metavar="NAME", help="a model of config/models/ (see: prophet-moe models)")
+    which = "a model of the catalogue (see: prophet-moe models), a model's YAML file, a config.json, or its folder"
+    add("--model", required=True, metavar="NAME", help=which)
+    formats = "format of the weights: shipped, the one that the model's authors ship, or a name of docs/precision.md "
+    formats += "(default: the scenario's for the models of the report, shipped for all others)"
+    add("--format", choices=["shipped", *FORMATS], metavar="FORMAT", help=formats)
+    kv = f"format of the KV cache: {', '.join(KV_FORMATS)} (default: the scenario's)"
+    add("--kv-format", choices=list(KV_FORMATS), metavar="FORMAT", help=kv)
     add("--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="one or more GPUs of config/gpus.yaml")
     batches = {"nargs": "+", "action": "extend", "type": whole("--batch", 1, LARGEST_BATCH)}
     add(
@@ -127,34 +137,39 @@ def show_capacity(arguments: argparse.Namespace) -> None:
             terminal.print(sentence, highlight=False, markup=False)
         for what, sentence in rests.items():
             terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
+        if found["budget"]:
+            terminal.print(_budget_table(found["budget"]))
         terminal.print(_table(found["metrics"]))
 
 
 def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Yield the answer for every GPU and batch size, and what it is based on."""
     experiment = _experiment(arguments.configfile)
+    spec = find_model(arguments.model)
     name, scenario = _scenario(arguments, experiment)
-    spec = load_models(MODELS, [arguments.model])[arguments.model]
+    scenario = scenario.model_copy(update=_formats(arguments, spec))
     gpus, profiles = _gpus(arguments)
-    for model, problem in unplaceable({arguments.model: spec}, gpus, scenario).items():
+    for model, problem in unplaceable({spec.name: spec}, gpus, scenario).items():
         raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
     memory = model_memory(spec, scenario)
     if memory is None:
-        raise UserError(arguments.model, "the report does not cover it", "Use --scenario calibrated.")
-    popularity_cv = _popularity_cv(spec, scenario, experiment.counts)
+        raise UserError(spec.name, "the report does not cover it", "Use --scenario calibrated.")
+    popularity_cv = _popularity_cv(spec, scenario, experiment.counts) if spec.architecture.moe else None
     memory = replace(memory, popularity_cv=popularity_cv.value if popularity_cv else _given_popularity_cv(scenario))
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     reserves = reserves_for(scenario, MEMORY, listed)
     batches = dict.fromkeys(arguments.batch or [1])
-    rates = {batch: _rates(spec, batch) if scenario.architecture == "published" else None for batch in batches}
+    simulated = spec.architecture.moe and scenario.architecture == "published"
+    rates = {batch: _rates(spec, batch) if simulated else None for batch in batches}
     for gpu, listed in gpus.items():
         here = with_reserve(scenario, reserves.get(gpu))
         for batch in batches:
             question = Question(
-                arguments.model,
+                spec.name,
                 gpu,
                 batch,
                 spec.architecture,
+                scenario.precision_of(spec.precision),
                 memory,
                 device_bytes(listed, scenario),
                 here,
@@ -184,6 +199,14 @@ def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[st
         advice = "Correct it, or name the overlay that has it: --configfile FILE"
         raise UserError("--scenario", f"unknown scenario {name!r}, expected one of {known}", advice)
     return name, experiment.scenarios[name]
+
+
+def _formats(arguments: argparse.Namespace, spec: ModelSpec) -> dict[str, str]:
+    """The formats that the command line gives, or that models beside those of the report are shipped in."""
+    given = {"precision": arguments.format, "kv_format": arguments.kv_format}
+    if spec.reported is None:
+        given["precision"] = arguments.format or "shipped"
+    return {key: value for key, value in given.items() if value}
 
 
 def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
@@ -270,9 +293,19 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
     scenario, rests = question.scenario, {}
     if scenario.architecture == "reported":
         return {"memory": "constants that the report prints or that were fitted to its results; it gives no times"}
-    bits = f"weights of {scenario.weight_bits} bits, KV cache of {scenario.kv_bits} bits"
-    rests["memory"] = f"counted from {MODELS / spec.name}.yaml, {bits}; runtime reserve {reserve}"
-    if popularity_cv:
+    rests["memory"] = f"counted from the architecture, {question.precision.named()}; runtime reserve {reserve}"
+    memory = question.memory
+    cache = f"{memory.kv_bytes_per_token_growing:,} B per token and sequence"
+    if memory.kv_bytes_bounded:
+        cache += f" (growing part), and {memory.kv_bytes_bounded / MB:,.1f} MB in full windows (bounded part)"
+    if memory.state_bytes_per_sequence:
+        cache += f"; recurrent state of {memory.state_bytes_per_sequence / MB:,.1f} MB per sequence"
+    rests["KV cache"] = cache
+    if spec.left_out:
+        rests["left out"] = "; ".join(spec.left_out)
+    if spec.architecture.moe is None:
+        rests["routing"] = "none: the model is dense, it has no experts to offload"
+    elif popularity_cv:
         whose = f"{popularity_cv.source}{'; the model has no trace of its own' if popularity_cv.pooled else ''}"
         rests["routing"] = f"the popularity CV of experts is {popularity_cv.value:.3g}, {whose}"
     else:
@@ -283,11 +316,11 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
         rests["times"] = "from datasheet peaks: each is a lower bound, their ratio is not a bound"
     else:
         rests["times"] = f"measured on {question.gpu} ({HARDWARE / question.gpu})"
-    if question.profile is not None:
+    if question.profile is not None and spec.architecture.moe:
         rests["hit rates"] = _rates_rest_on(question.rates, spec.name, question.batch)
     deviation = params.deviation_from_published(spec)
     if abs(deviation) > params.NOTED_DEVIATION:
-        rests["note"] = f"the counted parameters are {deviation:+.1%} off the total that {spec.name}.yaml states"
+        rests["note"] = f"the counted parameters are {deviation:+.1%} off the total that its authors state"
     return rests
 
 
@@ -296,6 +329,20 @@ def _rates_rest_on(rates: HitRates | None, model: str, batch: int) -> str:
         return f"none: {FRONTIER} has no model of this E and k at batch {batch:,}"
     whose = "" if rates.model == model else f" of {rates.model}, which has the same E and k"
     return f"simulated without prediction on {rates.trace} routing ({FRONTIER}){whose}"
+
+
+def _budget_table(lines: list[Line]) -> Table:
+    table = Table("memory (GB)", "all experts resident", "Prophet's set")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in lines:
+        last = line is lines[-1]
+        table.add_row(
+            line.what, f"{line.baseline / GB:,.3f}", f"{line.prophet / GB:,.3f}", style="bold" if last else None
+        )
+        if line is lines[0] or line is lines[-2]:
+            table.add_section()
+    return table
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:
@@ -329,7 +376,10 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
     result = {name: found[name] for name in head} | {"verdict": verdict(found), "rests_on": dict(rests)}
     result |= {"most_resident": found.get("most"), "context": found.get("context")}
     result |= {name: _step_json(step) for name, step in steps.items()}
-    return _without_nan(result | {"numbers": numbers})
+    lines = [
+        {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet} for line in found["budget"]
+    ]
+    return _without_nan(result | {"numbers": numbers, "budget": lines})
 
 
 def _step_json(step: Step | None) -> dict[str, Any] | None:

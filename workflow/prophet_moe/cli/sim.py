@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.progress import Progress
 from rich.table import Table
 
-from prophet_moe.catalog import Architecture, load_gpus, load_models
+from prophet_moe import params
+from prophet_moe.catalog import ModelSpec, load_gpus, load_models
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.cli.trace import A_TRACE, trace_folder
 from prophet_moe.cli.values import between
 from prophet_moe.errors import UserError
 from prophet_moe.routing import store
-from prophet_moe.routing.datasets import architecture_named, load_datasets
+from prophet_moe.routing.datasets import RouterSpec, load_datasets, timed_model
 from prophet_moe.routing.sequences import caveats, without_repetition
 from prophet_moe.routing.trace import PHASES, Trace, sequence_starts
 from prophet_moe.settings.experiment import SEE_KEYS, Experiment
@@ -169,15 +170,16 @@ def _experiment() -> Experiment:
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
     from prophet_moe.hardware.profile import read_profile
-    from prophet_moe.offload.simulator.timing import expert_bytes, timing_model
+    from prophet_moe.offload.simulator.timing import timing_model
 
     gpu = arguments.gpu or experiment.reference.gpu
     profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
-    architecture = _architecture(arguments, trace, experiment.replay.timed_as)
-    precision = experiment.scenarios[experiment.scenario].precision
+    model = _timed_model(arguments, trace, experiment.replay.timed_as)
+    precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
+    architecture = model.architecture.model_dump(mode="json")
     context = experiment.decode_step.context_tokens
     timed = timing_model(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
-    size = expert_bytes(Architecture.model_validate(architecture), precision) / MB
+    size = params.expert_bytes(model.architecture, precision) / MB
     times = timed(arguments.batch)
     if arguments.expert_mb is None:
         return times, size
@@ -185,13 +187,13 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
     return replace(times, transfer_seconds=seconds), arguments.expert_mb
 
 
-def _architecture(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> dict[str, Any]:
+def _timed_model(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> ModelSpec | RouterSpec:
     model = arguments.model or timed.get(arguments.trace.resolve().name) or trace.router.model
-    found = architecture_named(model, MODELS, load_datasets(DATASETS))
+    found = timed_model(model, MODELS, load_datasets(DATASETS))
     if found is None and not arguments.model:
         raise UserError("--model", f"{model} is not in the catalogue", "Name the model that the trace is timed with.")
     # The error about an unknown name suggests similar names.
-    return found or load_models(MODELS, [model])[model].architecture.model_dump()
+    return found or load_models(MODELS, [model])[model]
 
 
 def _hierarchy(

@@ -8,9 +8,10 @@ WIDTH_WITHOUT_TERMINAL = 140
 """Columns where the output goes to a file or a pipe: wide enough for the tables."""
 
 
-def console() -> Console:
-    """A console as wide as the terminal."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+def console(least: int = 0) -> Console:
+    """A console as wide as the terminal, or as `least` columns where it is narrower."""
+    terminal = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
+    return terminal if terminal.width >= least else Console(width=least)
 
 
 def errors() -> Console:

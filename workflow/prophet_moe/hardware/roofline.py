@@ -2,26 +2,62 @@
 
 t_c of a layer is the sum over its operators, which run one after another, of max(bytes / HBM, FLOPs / peak), or of
 their measured times: the weights that are always read (projections, router, shared and dense FFN, Mamba, norms),
-attention over the KV cache, recurrent state read and written, and the distinct routed experts that the batch uses.
+attention over the KV cache (of a window its tokens, of sparse attention those that are chosen), recurrent state read
+and written, and the distinct routed experts that the batch uses.
 x is the time to fetch the experts that are missing. Launches, the host and activations are not counted.
 
 An encoder-decoder decodes with its decoder alone; its context is source plus target tokens.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe import params
-from prophet_moe.catalog import Architecture
+from prophet_moe.catalog.architecture import Architecture, Block, Compressed, Indexer, Latent, Mixer, Softmax, letters
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import AttentionShape, Basis, ExpertShape, Profile
+from prophet_moe.params.cache import mixer_cache, mixer_state
+from prophet_moe.params.weights import Weights, block_weights, key_value_weights, stack_weights
 from prophet_moe.precision import BF16, Precision
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AttentionRead:
+    """What attention of one layer reads of the cache of a sequence, for one new token."""
+
+    shape: AttentionShape
+    value_bytes: float
+    """Bytes per value of the cache, scales included."""
+    tokens_per_entry: int = 1
+    """Tokens that one entry stands for."""
+    most: int | None = None
+    """Entries that are read at most: those of a window, or those that an index branch picks."""
+    scores_only: bool = False
+    """Whether entries are only scored, as an index branch does, and not summed."""
+
+    def entries(self, context: int) -> int:
+        """Return the entries that are read in a cache of `context` tokens."""
+        held = -(-context // self.tokens_per_entry)
+        return held if self.most is None else min(held, self.most)
+
+    @property
+    def flops(self) -> int:
+        """Return the operations per entry and new token."""
+        return 2 * self.shape.heads * self.shape.head_dim if self.scores_only else self.shape.flops
+
+    def seconds(self, profile: Profile, batch: int, context: int) -> float:
+        """Return the seconds for a batch of sequences of `context` tokens."""
+        entries = self.entries(context)
+        if self.scores_only:
+            read = batch * entries
+            return profile.roofline_seconds(read * self.shape.cached_values * self.value_bytes, read * self.flops)
+        return profile.attention_seconds(self.shape, batch, entries, self.value_bytes)
 
 
 @dataclass(frozen=True)
@@ -30,9 +66,11 @@ class DecoderLayer:
 
     weights: int
     """Parameters but for the routed experts; the final norm counts with the first layer."""
+    weight_bytes: int
+    """Their bytes."""
     state_bytes: int
     """Bytes of recurrent state per sequence."""
-    attends: bool
+    reads: tuple[AttentionRead, ...]
     moe: bool
 
 
@@ -97,27 +135,28 @@ def layer_times(
     unique[moe] = unique_experts
     _check(arch, batch, context, unique[moe])
 
-    weight_bytes, shape, attended = precision.weight_bytes, expert_shape(arch), attention_shape(arch, precision)
-    attention = profile.attention_seconds(attended, batch, context, precision.kv_bytes)
+    shape, weight_bytes = (expert_shape(arch), expert_weight_bytes(arch, precision)) if arch.moe else (None, 0.0)
+    reads = {read for layer in layers for read in layer.reads}
+    attention = {read: read.seconds(profile, batch, context) for read in reads}
 
     def seconds(layer: DecoderLayer, used: float) -> float:
-        fixed = profile.weights_seconds(layer.weights, batch, weight_bytes)
+        fixed = profile.roofline_seconds(layer.weight_bytes, 2 * layer.weights * batch)
         state = profile.roofline_seconds(2 * batch * layer.state_bytes, 0)
         experts = 0.0
         if used:
             experts = used * profile.expert_seconds(*shape, batch * arch.moe.top_k / used, weight_bytes)
-        return fixed + state + layer.attends * attention + experts
+        return fixed + state + sum(attention[read] for read in layer.reads) + experts
 
-    expert_bytes = params.expert_parameters(arch) * precision.weight_bits // 8
+    expert_bytes = params.expert_bytes(arch, precision)
     return LayerTimes(
         np.array([seconds(layer, used) for layer, used in zip(layers, unique, strict=True)]),
-        profile.weights_seconds(arch.vocab * arch.hidden, batch, weight_bytes),
+        head_seconds(arch, profile, batch, precision),
         moe,
         expert_bytes,
         profile.transfer_seconds(expert_bytes),
         {
-            "experts": profile.expert_basis(shape, weight_bytes),
-            "attention": profile.attention_basis(attended, precision.kv_bytes),
+            "experts": profile.expert_basis(shape, weight_bytes) if shape else profile.roofline_basis,
+            "attention": _attention_basis(profile, reads),
             "weights": profile.roofline_basis,
             "transfers": profile.source,
         },
@@ -129,35 +168,94 @@ def decoder_layers(arch: Architecture, precision: Precision = BF16) -> list[Deco
 
     The projections of cross-attention keys and values are left out: they run once per source, not in a decode step.
     """
-    stacks = [arch.model_copy(update={"layers": depth}) for depth in range(arch.layers + 1)]
-    once = params.source_projections(arch)
-    weights = np.diff([params.parameter_counts(stack).non_expert for stack in stacks])
-    state = np.diff([params.state_bytes_per_sequence(stack, precision) for stack in stacks])
-    attending, moe = (placed.layers(arch.layers) for placed in (arch.attention.placement, arch.moe.placement))
+    by_letter = {letter: _layer(arch, block, precision) for letter, block in arch.blocks.items()}
+    first, *others = [by_letter[letter] for letter in letters(arch.pattern)]
+    once = list(stack_weights(arch, arch.pattern))
+    weights = first.weights + sum(each.parameters for each in once)
     return [
-        DecoderLayer(int(weights[layer]) - once, int(state[layer]), layer in attending, layer in moe)
-        for layer in range(arch.layers)
+        replace(first, weights=weights, weight_bytes=first.weight_bytes + params.stored_bytes(once, precision)),
+        *others,
     ]
+
+
+def _layer(arch: Architecture, block: Block, precision: Precision) -> DecoderLayer:
+    parts = [each for each in block_weights(arch, block) if each.component != "routed_experts"]
+    mixer = arch.mixers[block.mixer] if block.mixer else None
+    if arch.encoder and mixer:
+        for each in key_value_weights(mixer, arch.hidden):
+            parts.remove(each)
+    state = mixer_state(mixer, arch.hidden, precision) if mixer else None
+    return DecoderLayer(
+        sum(each.parameters for each in parts),
+        params.stored_bytes(parts, precision),
+        state.bytes if state else 0,
+        attention_reads(mixer, precision) if mixer else (),
+        block.ffn is not None and arch.ffns[block.ffn].kind == "moe",
+    )
 
 
 def expert_shape(arch: Architecture) -> ExpertShape:
     """Return the shape of one routed expert of `arch`."""
-    return ExpertShape(arch.hidden, arch.moe.ffn, arch.moe.gated)
+    return ExpertShape(arch.moe.latent or arch.hidden, arch.moe.ffn, arch.moe.gated)
 
 
-def attention_shape(arch: Architecture, precision: Precision = BF16) -> AttentionShape:
-    """Return the shape of attention over the KV cache of `arch`.
+def expert_weight_bytes(arch: Architecture, precision: Precision) -> float:
+    """Return the bytes per weight of routed experts, scales included."""
+    return params.expert_bytes(arch, precision) / params.expert_parameters(arch)
+
+
+def head_seconds(arch: Architecture, profile: Profile, tokens: int, precision: Precision) -> float:
+    """Return the seconds of the product of `tokens` tokens with the output embedding."""
+    head = Weights("embeddings", arch.vocab, arch.hidden)
+    return profile.roofline_seconds(params.stored_bytes([head], precision), 2 * head.parameters * tokens)
+
+
+def attention_reads(mixer: Mixer, precision: Precision = BF16) -> tuple[AttentionRead, ...]:
+    """Return what a new token reads of the cache of one layer; nothing where the mixer keeps a state alone.
 
     MLA attends in the latent (arXiv 2405.04434, section 2.1.2), or over the expanded keys and values of every head
     where the cache is decompressed.
     """
-    attention = arch.attention
-    if attention.kind == "MLA" and precision.mla_cache == "decompressed":
-        return AttentionShape(attention.heads, attention.heads, attention.head_dim, 0, attention.v_head_dim)
-    if attention.kind == "MLA":
-        width = attention.kv_lora_rank + attention.rope_head_dim
-        return AttentionShape(attention.heads, 1, width, attention.kv_lora_rank)
-    return AttentionShape(attention.heads, attention.kv_heads, attention.head_dim, 0)
+    value = float(precision.kv_value_bytes)
+    sparse = precision.kv == "fp8_sparse_mla"
+
+    def index(indexer: Indexer, tokens: int = 1) -> AttentionRead:
+        width = indexer.head_dim
+        shape = AttentionShape(indexer.heads, 1, width, width)
+        return AttentionRead(shape, (width + 4) / width if sparse else value, tokens, scores_only=True)
+
+    match mixer:
+        case Softmax(heads=heads, kv_heads=kv_heads, head_dim=width):
+            values = 0 if mixer.value_dim == width else mixer.value_dim
+            return (AttentionRead(AttentionShape(heads, kv_heads, width, 0, values), value, most=mixer.window),)
+        case Latent(heads=heads, kv_lora_rank=latent, indexer=indexer):
+            most = indexer.top_k if indexer else mixer.sparse_top_k
+            if precision.mla_cache == "decompressed":
+                shape = AttentionShape(heads, heads, mixer.head_dim, 0, mixer.v_head_dim)
+                kept = AttentionRead(shape, value, most=most)
+            else:
+                width = latent + mixer.rope_head_dim
+                (cache, *_) = mixer_cache(mixer, precision)
+                shape = AttentionShape(heads, 1, width, latent)
+                kept = AttentionRead(shape, cache.bytes_per_entry / width, most=most)
+            return (kept, index(indexer)) if indexer else (kept,)
+        case Compressed(heads=heads, head_dim=width, compress=tokens, indexer=indexer):
+            shape = AttentionShape(heads, 1, width, width)
+            window = AttentionRead(shape, value, most=mixer.window)
+            if tokens is None:
+                return (window,)
+            entries = AttentionRead(shape, value, tokens, indexer.top_k if indexer else None)
+            return (window, entries, index(indexer, tokens)) if indexer else (window, entries)
+    return ()
+
+
+def _attention_basis(profile: Profile, reads: Iterable[AttentionRead]) -> Basis:
+    """Return what times of attention rest on: measurements only where all of its reads were measured."""
+    bases = {
+        profile.roofline_basis if read.scores_only else profile.attention_basis(read.shape, read.value_bytes)
+        for read in reads
+    }
+    return bases.pop() if len(bases) == 1 else profile.roofline_basis
 
 
 def fetch_seconds(times: LayerTimes, missing_experts: float | Sequence[float]) -> Floats:
@@ -203,7 +301,7 @@ def _check(arch: Architecture, batch: int, context: int, unique: Floats) -> None
     for name, value in (("batch", batch), ("context", context)):
         if value < 1:
             raise UserError(f"decode step: {name}", f"got {value}, expected at least 1", "Correct it.")
-    most = min(arch.moe.experts, arch.moe.top_k * batch)
+    most = min(arch.moe.experts, arch.moe.top_k * batch) if arch.moe else 0
     wrong = unique[~((unique > 0) & (unique <= most * (1 + 1e-9)))]
     if wrong.size:
         problem = f"got {wrong[0]:g}, expected above 0 and at most {most}, the experts that {batch} tokens can use"

@@ -78,7 +78,7 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
             yield linear(hidden, heads * value)
             yield from _gate(mixer.gate, heads, value, hidden)
             if mixer.bias == "qkvo":
-                yield _vector("attention", (query or heads * mixer.head_dim) + latent + mixer.rope_head_dim + hidden)
+                yield _vector("attention", (query or 0) + latent + mixer.rope_head_dim + hidden)
             if mixer.indexer:
                 yield from _indexer(mixer.indexer, hidden, query)
         case Compressed():
@@ -103,8 +103,10 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
             yield _vector("state_mixer", 2 * value_heads + mixer.value_dim)  # transition, step bias; norm
         case KimiDelta(heads=heads, head_dim=head_dim, conv=conv, gate_rank=rank):
             width = heads * head_dim
-            gate = [(width, hidden)] if rank is None else [(rank, hidden), (width, rank)]
-            yield from _state_mixer(*[(width, hidden)] * 3, *gate, *gate, (heads, hidden), (hidden, width))
+            at_once = [(width, hidden)]
+            decay = at_once if rank is None else [(rank, hidden), (width, rank)]
+            gate = at_once if mixer.full_output_gate else decay
+            yield from _state_mixer(*at_once * 3, *decay, *gate, (heads, hidden), (hidden, width))
             yield _vector("state_mixer", 3 * width * conv)
             yield _vector("state_mixer", heads + width + head_dim)  # transition, step bias, norm
             if mixer.gate_bias:
@@ -129,8 +131,8 @@ def _state_mixer(*shapes: tuple[int, int]) -> Iterator[Weights]:
 
 
 def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
-    queries, output = mixer.heads * mixer.head_dim, mixer.heads * mixer.value_dim
-    keys, values = mixer.kv_heads * mixer.head_dim, mixer.kv_heads * mixer.value_dim
+    queries, keys = mixer.heads * mixer.head_dim, mixer.kv_heads * mixer.head_dim
+    output = mixer.heads * mixer.value_dim
     if mixer.query_rank:
         yield Weights("attention", mixer.query_rank, hidden)
         yield _vector("attention", mixer.query_rank)
@@ -143,7 +145,7 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
     if mixer.bias == "qkvo":
         yield _vector("attention", hidden)
     if mixer.qk_norm == "per_head":
-        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv else 1)
+        yield _vector("attention", mixer.head_dim, 2 if mixer.own_kv or mixer.norms_read_keys else 1)
     if mixer.qk_norm == "full_width":
         yield _vector("attention", queries + (keys if mixer.own_kv else 0))
     if mixer.sinks:
@@ -217,6 +219,8 @@ def ffn_weights(ffn: Ffn, hidden: int) -> Iterator[Weights]:
             if ffn.latent:
                 yield Weights("latent_projections", ffn.latent, hidden)
                 yield Weights("latent_projections", hidden, ffn.latent)
+            if ffn.latent_norm:
+                yield _vector("latent_projections", ffn.latent)
 
 
 def expert_weights(moe: Moe, hidden: int) -> Iterator[Weights]:
@@ -253,6 +257,8 @@ def _block_weights(arch: Architecture, block: Block, crossing: bool) -> Iterator
         mixed = (2 + streams) * streams
         yield Weights("hyper_connections", mixed, streams * hidden, parts, plain=True)
         yield _vector("hyper_connections", mixed + 3, parts)
+    if arch.attention_residuals:
+        yield _vector("hyper_connections", 2 * hidden, parts)
 
 
 def stack_weights(arch: Architecture, pattern: list[str]) -> Iterator[Weights]:
@@ -276,6 +282,8 @@ def weights(arch: Architecture) -> Iterator[Weights]:
     if streams := arch.hyper_connections:
         yield Weights("hyper_connections", streams, streams * arch.hidden, plain=True)
         yield _vector("hyper_connections", streams + 1)
+    if arch.attention_residuals:
+        yield _vector("hyper_connections", 2 * arch.hidden)
     for size in arch.other.values():
         yield _vector("other", size)
 
@@ -287,7 +295,8 @@ def draft_weights(arch: Architecture) -> Iterator[Weights]:
         return
     for letter, times in Counter(letters(draft.pattern)).items():
         yield from (each.times(times) for each in _block_weights(arch, arch.blocks[letter], crossing=False))
-    yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules)
+    # Of 16 bits in FP8 checkpoints too: the files of DeepSeek-V3 have the bytes that this gives.
+    yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules, plain=True)
     yield from _norms(arch, draft.norms * draft.modules)
     if draft.own_embeddings:
         yield Weights("embeddings", arch.vocab, arch.hidden, 2 * draft.modules)

@@ -59,6 +59,6 @@ def _published(spec: ModelSpec) -> dict[str, float | int | None]:
         "active_params_b": params.active_parameters(arch) / 1e9,
         "non_expert_gb": 2 * counts.non_expert / GB,
         "activation_gb_per_sequence": None,
-        "kv_bytes_per_token": params.kv_bytes_per_token(arch),
+        "kv_bytes_per_token": float(params.growing_bytes_per_token(params.caches(arch))),
         "native_context": arch.native_context,
     }

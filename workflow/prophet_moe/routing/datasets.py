@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from prophet_moe.files import atomic_write, sha256
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.routing.sequences import LEAST_FITTED, LEAST_TEXTS, unrepeated_extent
 from prophet_moe.routing.trace import PHASES, Router, Trace
+from prophet_moe.settings.fields import WeightFormats
 from prophet_moe.validation import StrictModel, inconsistent, read_yaml, validate
 
 EXTERNAL = Path("resources/external")
@@ -37,7 +38,9 @@ class RouterSpec(StrictModel):
     source: str
     """Where the numbers come from."""
     architecture: Architecture | None = None
-    """The model, for times of its layers; biases, sinks and sliding windows are not counted."""
+    """The model, for times of its layers."""
+    precision: WeightFormats = WeightFormats()
+    """Formats of its weights as its authors ship them."""
 
 
 class DataFile(StrictModel):
@@ -135,16 +138,19 @@ def router_named(name: str, models: Mapping[str, ModelSpec], listed: DatasetFile
 def router_in(name: str, model: ModelSpec) -> Router:
     """Return the router of a model of the catalogue; of an encoder-decoder, the decoder's."""
     arch = model.architecture
-    return Router(name, arch.moe.experts, arch.moe.top_k, tuple(arch.moe.placement.layers(arch.layers)))
+    if arch.moe is None:
+        raise UserError("--model", f"{name} is dense, expected a model with routed experts", "Name another model.")
+    return Router(name, arch.moe.experts, arch.moe.top_k, arch.moe_layers)
 
 
-def architecture_named(name: str, folder: Path, listed: DatasetFile) -> dict[str, Any] | None:
-    """Return the architecture, JSON-like, of a model of the list or of the catalogue in `folder`; None of any other."""
+def timed_model(name: str, folder: Path, listed: DatasetFile) -> ModelSpec | RouterSpec | None:
+    """Return the `architecture` and shipped `precision` of a model of the list or of the catalogue in `folder`.
+
+    It is None for any other model.
+    """
     if name in listed.routers and listed.routers[name].architecture:
-        return listed.routers[name].architecture.model_dump(mode="json")
-    if name not in model_names(folder):
-        return None
-    return load_models(folder, [name])[name].architecture.model_dump(mode="json")
+        return listed.routers[name]
+    return load_models(folder, [name])[name] if name in model_names(folder) else None
 
 
 def data_folders() -> list[Path]:

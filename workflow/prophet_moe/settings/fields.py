@@ -44,7 +44,7 @@ SequenceOrder = Literal["mixed", "one_tenant_at_a_time"]
 
 
 class WeightFormats(StrictModel):
-    """Formats of weights by component; docs/formats.md lists them. Norms, routers and biases stay at 16 bits."""
+    """Formats of weights by component; docs/precision.md lists them. Norms, routers and biases stay at 16 bits."""
 
     default: WeightFormat = "bf16"
     """Format of the matrices of every component without one of its own."""

@@ -41,16 +41,33 @@ MOVED = {
 """New paths of keys of config/experiment.yaml by their old ones."""
 
 
+MOVED_OF_SCENARIOS = {
+    "weight_bits": ("precision", "int8"),
+    "kv_bits": ("kv_format", "fp8"),
+    "ssm_state_bits": ("state_format", "bf16"),
+}
+"""New keys of a scenario by their old ones, with a format that they take: a number of bits says nothing of scales."""
+
+
 def refuse_moved(config: Mapping[str, Any], file_of: Callable[[tuple], str], next_step: str) -> None:
     """Raise a UserError for the first key of a configuration that has moved; `file_of` finds the file that holds it."""
-    for keys in _paths(config):
-        old = ".".join(map(str, keys))
-        if old in MOVED:
-            raise UserError(file_of(keys), f"{old}: this key is now {MOVED[old]}", next_step)
+    for keys in _paths(config, depth=3):
+        if new := _moved(keys):
+            raise UserError(file_of(keys), f"{'.'.join(map(str, keys))}: this key is now {new}", next_step)
 
 
-def _paths(config: Mapping[str, Any]) -> Iterator[tuple]:
-    """Return the paths of the keys of a configuration, and of the keys directly below them."""
+def _moved(keys: tuple) -> str | None:
+    """Return where a key is now; None where it has not moved."""
+    match keys:
+        case ("scenarios", scenario, str(key)) if key in MOVED_OF_SCENARIOS:
+            new, example = MOVED_OF_SCENARIOS[key]
+            return f"scenarios.{scenario}.{new}, the name of a format, such as {example} (docs/precision.md)"
+    return MOVED.get(".".join(map(str, keys)))
+
+
+def _paths(config: Mapping[str, Any], depth: int) -> Iterator[tuple]:
+    """Return the paths of the keys of a configuration down to a depth."""
     for key, value in config.items():
         yield (key,)
-        yield from ((key, below) for below in value) if isinstance(value, Mapping) else ()
+        if depth > 1 and isinstance(value, Mapping):
+            yield from ((key, *below) for below in _paths(value, depth - 1))

@@ -54,7 +54,29 @@ class Activation(StrictModel):
     results and is no physical law."""
 
 
-class Scenario(StrictModel):
+class Formats(StrictModel):
+    """How weights, caches and states are stored: what memory, time and the simulator count with."""
+
+    precision: Literal["shipped"] | WeightFormat | WeightFormats = "bf16"
+    """Formats of weights, for published architectures: one for all matrices, one per component, or `shipped`, those
+    of the model's file."""
+    kv_format: KvFormat = "bf16"
+    """Format of the KV cache, for published architectures."""
+    state_format: StateFormat = "own"
+    """Format of recurrent states. `own` is the one that the model's class keeps, which is fp32 for nearly all."""
+    mla_cache: MlaCache = "latent"
+    """Form in which multi-head latent attention keeps its KV cache."""
+
+    def precision_of(self, shipped: WeightFormats) -> Precision:
+        """Return the precision that memory and time both count with, of a model whose file ships `shipped` formats."""
+        formats = shipped if self.precision == "shipped" else self.precision
+        if isinstance(formats, str):
+            formats = WeightFormats(default=formats)
+        kept = self.kv_format, self.state_format, self.mla_cache
+        return Precision(formats.default, formats.components(), *kept)
+
+
+class Scenario(Formats):
     """A named set of parameters; the same rules build every scenario."""
 
     title: str
@@ -66,17 +88,8 @@ class Scenario(StrictModel):
     """Memory of a GPU. `visible` is what CUDA reports. `nominal` is the number in the product's name."""
     usable_memory_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the device memory that an engine may use. The default of vLLM's gpu_memory_utilization is 0.9."""
-    precision: Literal["shipped"] | WeightFormat | WeightFormats = "bf16"
-    """Formats of weights, for published architectures: one for all matrices, one per component, or `shipped`, those
-    of the model's file."""
-    kv_format: KvFormat = "bf16"
-    """Format of the KV cache, for published architectures."""
-    state_format: StateFormat = "own"
-    """Format of recurrent states. `own` is the one that the model's class keeps, which is fp32 for nearly all."""
     draft_layers: bool = False
     """Whether the draft layers of a model (multi-token prediction) are resident, where its file has them."""
-    mla_cache: MlaCache = "latent"
-    """Form in which multi-head latent attention keeps its KV cache."""
     routing: Routing = Routing()
     resident: Literal["mean", "fractional", "never_overflows"] | Quantile = Quantile(quantile=0.99)
     """Experts per layer that Prophet keeps resident. `mean` is u(B), rounded up. `fractional` is u(B) without rounding,
@@ -111,14 +124,6 @@ class Scenario(StrictModel):
     def fits_counts(self) -> bool:
         """Whether the routing law rests on counts where a model has some."""
         return self.fits_routing and self.routing.variation == "counts"
-
-    def precision_of(self, shipped: WeightFormats) -> Precision:
-        """Return the precision that memory and time both count with, of a model whose file ships `shipped` formats."""
-        formats = shipped if self.precision == "shipped" else self.precision
-        if isinstance(formats, str):
-            formats = WeightFormats(default=formats)
-        kept = self.kv_format, self.state_format, self.mla_cache
-        return Precision(formats.default, formats.components(), *kept)
 
     @property
     def zero_fill(self) -> bool:

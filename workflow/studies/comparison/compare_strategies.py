@@ -6,9 +6,10 @@ from prophet_moe.catalog import load_gpus
 from prophet_moe.files import write_csv
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.offload.simulator.timing import timing_model
-from prophet_moe.precision import Precision
 from prophet_moe.predict.network import read_trained
 from prophet_moe.routing.store import read_trace
+from prophet_moe.settings.fields import WeightFormats
+from prophet_moe.settings.scenario import Formats
 from studies.comparison.replays import comparative_results, sweep
 from studies.comparison.study import ComparisonSettings
 
@@ -22,8 +23,9 @@ def build(files, parameters):
     chunk_mb = chosen.pop("copy_chunk_mb")
     plan = ComparisonSettings.model_validate(chosen)
     profile = read_profile(Path(parameters["profiles"]), gpu, load_gpus(files.gpus, [gpu])[gpu])
-    precision = Precision(**parameters["precision"])
-    timed = timing_model(parameters["architecture"], profile, trace.router, parameters["context"], precision, chunk_mb)
+    model, formats = parameters["model"], Formats.model_validate(parameters["formats"])
+    precision = formats.precision_of(WeightFormats.model_validate(model["precision"]))
+    timed = timing_model(model["architecture"], profile, trace.router, parameters["context"], precision, chunk_mb)
     results, layers = comparative_results(name, trace, network, timed, plan)
     write_csv(files.results, results)
     write_csv(files.layers, layers)

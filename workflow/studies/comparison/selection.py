@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from prophet_moe.inventory import Inventory, counted
-from prophet_moe.routing.datasets import DatasetFile, architecture_named
-from prophet_moe.validation import read_json
+from prophet_moe.routing.datasets import DatasetFile, timed_model
+from prophet_moe.validation import StrictModel, read_json
 
 TABLE = "tables/data/comparative_results.csv"
 
@@ -15,15 +15,22 @@ TABLE = "tables/data/comparative_results.csv"
 def timing_models(
     here: Inventory, timed_as: Mapping[str, str], models: Path, known: DatasetFile
 ) -> dict[str, dict[str, Any] | None]:
-    """Return the architecture, JSON-like, whose layers each trace is timed with; None where none is known.
+    """Return the architecture whose layers each trace is timed with and its formats, JSON-like; None where unknown.
 
     It is that of `timed_as`, else that of the trace's own model, from the folder `models` or the list of datasets.
     """
     found = {}
     for name in (*here.traces, *here.present, *here.recorded):
         own = known.datasets[name].model if name in known.datasets else here.metadata(name).get("model")
-        found[name] = architecture_named(timed_as.get(name) or own, models, known)
+        timed = timed_model(timed_as.get(name) or own, models, known)
+        parts = ("architecture", "precision")
+        found[name] = {part: _told(getattr(timed, part)) for part in parts} if timed else None
     return found
+
+
+def _told(part: StrictModel) -> dict[str, Any]:
+    """Return what a part states itself, so that a new key with a default leaves recorded results as they are."""
+    return part.model_dump(mode="json", exclude_defaults=True)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ def replay_settings(name):
     return {
         "name": HERE.title(name),
         "gpu": EXPERIMENT.reference.gpu,
-        "architecture": TIMED[name],
+        "model": TIMED[name],
         "context": EXPERIMENT.decode_step.context_tokens,
-        "precision": asdict(DEFAULT.precision),
+        "formats": plain(DEFAULT, include=set(Formats.model_fields)),
         "simulation": chosen | {"copy_chunk_mb": EXPERIMENT.replay.copy_chunk_mb},
         "profiles": str(PROFILE_FOLDER),
     }

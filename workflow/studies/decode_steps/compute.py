@@ -61,7 +61,7 @@ def decode_steps(
         )
         for profile in profiles.values():
             for batch, needed in zip(batch_sizes, unique, strict=True):
-                rows.append({"model": model} | _row(spec.architecture, profile, batch, needed, scenario, step))
+                rows.append({"model": model} | _row(spec, profile, batch, needed, scenario, step))
     return pd.DataFrame(rows)
 
 
@@ -88,10 +88,11 @@ def _unique(arch: Architecture, batch_sizes: Sequence[int], scenario: Scenario, 
 
 
 def _row(
-    arch: Architecture, profile: Profile, batch: int, unique: float, scenario: Scenario, step: DecodeStep
+    spec: ModelSpec, profile: Profile, batch: int, unique: float, scenario: Scenario, step: DecodeStep
 ) -> dict[str, object]:
+    arch, precision = spec.architecture, scenario.precision_of(spec.precision)
     context = min(step.context_tokens, arch.native_context)
-    times = layer_times(arch, profile, batch, context, min(unique, arch.moe.top_k * batch), scenario.precision)
+    times = layer_times(arch, profile, batch, context, min(unique, arch.moe.top_k * batch), precision)
     resident, cold = all_resident_seconds(times), on_demand_seconds(times, unique)
     prefetched, fetching = link_bound_seconds(times, unique), cold - resident
     return {

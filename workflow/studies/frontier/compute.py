@@ -11,10 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.context import cache_columns, cached_bytes, longest_context
 from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
+from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
@@ -22,11 +25,10 @@ from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
 from prophet_moe.offload.simulator.timing import proxy_times
 from prophet_moe.offload.strategies import strategies
-from prophet_moe.precision import Precision
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts
 from prophet_moe.routing.urn import ROUNDING_GUARD
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import Formats, Scenario
 from prophet_moe.tables import write_table
 from prophet_moe.units import GB
 from studies.frontier.study import CONTEXT_GAINED, FRONTIER, FrontierSettings
@@ -51,7 +53,7 @@ def slowdowns(
     profiles: Mapping[str, Profile],
     grid: pd.DataFrame,
     context: int,
-    precision: Precision,
+    formats: Formats,
     plan: FrontierSettings,
     chunk_mb: float,
 ) -> pd.DataFrame:
@@ -61,7 +63,7 @@ def slowdowns(
     and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
     resident nothing is replayed: the slowdown is 1.
     """
-    rows = []
+    rows, precisions = [], {name: formats.precision_of(spec.precision) for name, spec in models.items()}
     for sample in samples:
         routed = sample.trace
         held = len(sequence_starts(routed)) - 1
@@ -73,7 +75,7 @@ def slowdowns(
             parts = sample.parts(int(batch), sequences)
             requests = _requests([batches for batches, _ in parts])
             for row in configurations.itertuples():
-                arch = models[row.model].architecture
+                arch, precision = models[row.model].architecture, precisions[row.model]
                 needed = min(row.unique_experts, top_k * batch)
                 layers = len(routed.router.layers)
                 times = proxy_times(
@@ -101,7 +103,9 @@ def _requests(replayed: Sequence[DecodeBatches]) -> float:
     return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
-def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd.DataFrame:
+def joined(
+    grid: pd.DataFrame, replayed: pd.DataFrame, models: Mapping[str, ModelSpec], scenario: Scenario
+) -> pd.DataFrame:
     """Return the rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
 
     `grid` is the capacity grid at its estimate. Prophet also keeps its predictor. All experts of an encoder stay.
@@ -109,16 +113,20 @@ def joined(grid: pd.DataFrame, replayed: pd.DataFrame, scenario: Scenario) -> pd
     """
     rows = replayed.merge(grid.drop(columns="resident_experts"), on=CONFIGURATION, how="left", validate="many_to_one")
     columns = rows.assign(batch=rows["batch_size"].astype(np.float64))
+    further = {name: model_memory(models[name], scenario).further_caches for name in rows["model"].unique()}
+    given = {name: columns[name].to_numpy() for name in INPUTS}
+    given |= cache_columns([further[name] for name in rows["model"]])
     memory = evaluate(
-        {name: columns[name].to_numpy() for name in INPUTS},
+        given,
         scenario,
         resident=rows["resident_experts"].to_numpy(float),
         staging_kept=(rows["strategy"] != "on_demand").to_numpy(),
         predictor_kept=(rows["strategy"] == "prophet").to_numpy(),
     )
     free = memory["prophet_free_bytes"]
+    short = np.floor(free / (given["batch"] * cached_bytes(given, np.ones_like(free))))
     return rows.assign(
-        tokens=np.floor(free / (rows["batch_size"] * rows["kv_bytes_per_token"])),
+        tokens=np.where(free < 0, short, longest_context(given, free)),
         saved_gb=memory["expert_savings_bytes"] / GB,
     )
 
@@ -186,6 +194,8 @@ def build(files, parameters):
     """Write the frontier and table 11."""
     grid = pd.read_parquet(files.grid)
     replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
-    rows = joined(grid[grid["case"] == ESTIMATE], replayed, Scenario.model_validate(parameters["scenario"]))
+    scenario = Scenario.model_validate(parameters["scenario"])
+    models = {path.stem: load_model(path) for path in files.models}
+    rows = joined(grid[grid["case"] == ESTIMATE], replayed, models, scenario)
     write_table(files.frontier, frontier(rows), FRONTIER)
     write_table(files.gained, context_gained(rows, parameters["slowdown_limits"]), CONTEXT_GAINED)

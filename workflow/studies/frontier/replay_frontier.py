@@ -10,12 +10,12 @@ from prophet_moe.files import write_parquet
 from prophet_moe.hardware.profile import read_profile
 from prophet_moe.offload.proxies import generated, recorded
 from prophet_moe.offload.replay import SampleSize
-from prophet_moe.precision import Precision
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.predict.network import read_trained
 from prophet_moe.routing.calibrated import read_calibrated
 from prophet_moe.routing.store import read_trace
 from prophet_moe.routing.trace import Router
+from prophet_moe.settings.scenario import Formats
 from studies.frontier.compute import REPLAYED, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
 
@@ -28,7 +28,7 @@ def build(files, parameters):
     grid = to_replay(grid[grid["model"].isin(models)], plan)
     specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
     profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
-    timed = parameters["context"], Precision(**parameters["precision"]), plan, parameters["copy_chunk_mb"]
+    timed = parameters["context"], Formats.model_validate(parameters["formats"]), plan, parameters["copy_chunk_mb"]
     parts = [pd.DataFrame(columns=REPLAYED)]
     for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
         sequences = max(plan.sequences, int(rows["batch_size"].max()))

@@ -52,7 +52,7 @@ def replay_frontier_parameters(wildcards):
         {
             "name": wildcards.source,
             "context": EXPERIMENT.decode_step.context_tokens,
-            "precision": asdict(DEFAULT.precision),
+            "formats": plain(DEFAULT, include=set(Formats.model_fields)),
             "copy_chunk_mb": EXPERIMENT.replay.copy_chunk_mb,
             "settings": plain(settings("frontier"), exclude={"models", "traces", "predictor", "slowdown_limits"}),
             "profiles": str(PROFILE_FOLDER),
@@ -125,6 +125,7 @@ rule frontier:
     input:
         code=code("workflow/studies/frontier/compute.py"),
         slowdowns=[f"results/frontier/{name}.parquet" for name in PROXIES],
+        models=MODEL_FILES,
         grid=GRID,
     output:
         frontier=table("frontier"),

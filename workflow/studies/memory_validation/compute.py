@@ -11,6 +11,7 @@ from prophet_moe.capacity import reference
 from prophet_moe.capacity.memory import ModelMemory, Number, model_memory
 from prophet_moe.capacity.reserve import OVERHEAD, with_reserve
 from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.catalog.architecture import first_layers
 from prophet_moe.catalog.model import load_model
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.recorded import read_recording
@@ -27,7 +28,7 @@ COMPARED = (
     *("state_bytes_per_sequence", "activation_peak_bytes", "max_context_tokens"),
 )
 """Measurements that the capacity model predicts."""
-DTYPE_BITS = {"bfloat16": 16, "float16": 16}
+DTYPES = ("bfloat16", "float16")
 """Bits of the types that models were measured in; activations are predicted for 16 bits alone."""
 
 
@@ -81,13 +82,15 @@ def compare(measured: pd.DataFrame, architectures: Mapping[str, Architecture], s
     device = _device_bytes(measured)
     overheads = measured.loc[measured["measurement"] == OVERHEAD, "value"]
     scenario = with_reserve(scenario, None if overheads.empty else int(overheads.max()))
-    memories: dict[tuple, tuple[ModelMemory, Scenario]] = {}
+    scenario = scenario.model_copy(update={"precision": "bf16", "kv_format": "bf16"})
+    memories: dict[tuple, ModelMemory] = {}
     rows = []
     for row in measured[chosen].itertuples():
-        key = row.model, int(row.layers), row.dtype
+        key = row.model, int(row.layers)
         if key not in memories:
-            memories[key] = _memory(with_layers(architectures[row.model], int(row.layers)), row.dtype, scenario)
-        predicted = _predicted(row, *memories[key], device)
+            cut = with_layers(architectures[row.model], int(row.layers))
+            memories[key] = model_memory(ModelSpec.model_construct(architecture=cut, reported=None), scenario)
+        predicted = _predicted(row, memories[key], scenario, device)
         given = (row.model, row.measurement, row.phase, row.method, row.batch, row.tokens)
         rows.append((*given, predicted, row.value, _error_pct(predicted, row.value)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -101,25 +104,18 @@ def left_out(measured: pd.DataFrame, architectures: Mapping[str, Architecture]) 
     ):
         if model not in architectures:
             reasons[model] = "not in the catalogue"
-        elif dtype not in DTYPE_BITS:
+        elif dtype not in DTYPES:
             reasons[model] = f"measured as {dtype or 'nothing: it was not loaded'}, expected one of 16 bits"
     return reasons
 
 
 def with_layers(arch: Architecture, layers: int) -> Architecture:
     """Return the first `layers` layers of `arch`, of either stack where it has two; more are a UserError."""
-    if not 1 <= layers <= arch.layers:
-        raise UserError(
-            "memory.csv: layers", f"got {layers}, expected 1 to the {arch.layers} of the catalogue", "Correct the plan."
-        )
-    return arch.model_copy(update={"layers": layers, "encoder_layers": min(layers, arch.encoder_layers)})
-
-
-def _memory(arch: Architecture, dtype: str, scenario: Scenario) -> tuple[ModelMemory, Scenario]:
-    """Return the constants of an architecture as capacity uses them, and the scenario with the bits of `dtype`."""
-    bits = DTYPE_BITS[dtype]
-    of_dtype = scenario.model_copy(update={"weight_bits": bits, "kv_bits": bits})
-    return model_memory(ModelSpec.model_construct(architecture=arch, reported=None), of_dtype), of_dtype
+    most = len(arch.layers())
+    if not 1 <= layers <= most:
+        problem = f"got {layers}, expected 1 to the {most} of the catalogue"
+        raise UserError("memory.csv: layers", problem, "Correct the plan.")
+    return first_layers(arch, layers)
 
 
 def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: float) -> Number:

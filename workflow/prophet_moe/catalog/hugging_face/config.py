@@ -1,8 +1,9 @@
 """A reader of a checkpoint's config.json that knows which of its fields it has understood."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
+from prophet_moe.catalog.architecture import LARGEST_DEPTH, LARGEST_SIZE
 from prophet_moe.errors import UserError
 from prophet_moe.validation import shortened
 
@@ -12,6 +13,7 @@ HARMLESS_NAMES = """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id unk_token_id mask_token_id
     initializer_range initializer_factor hidden_act hidden_activation activation_function rms_norm_eps layer_norm_eps
     layer_norm_epsilon norm_eps norm_epsilon attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop dropout
+    hidden_dropout_prob attention_probs_dropout_prob
     rope_theta rope_scaling rope_parameters rope_type rope_interleave rope_ratio partial_rotary_factor rotary_dim
     rotary_percent original_max_position_embeddings max_window_layers
     router_aux_loss_coef router_z_loss_coef aux_loss_alpha seq_aux output_router_logits router_jitter_noise
@@ -21,11 +23,31 @@ HARMLESS_NAMES = """
     pretraining_tp attn_implementation _attn_implementation is_encoder_decoder gradient_checkpointing
     final_logit_softcapping attn_logit_softcapping logits_scaling embedding_multiplier residual_multiplier
     attention_multiplier language model_max_length problem_type id2label label2id num_labels ep_size
+    compress_rope_theta indexer_rope_interleave swiglu_limit hc_eps hc_sinkhorn_iters moe_router_dtype moe_renormalize
+    moe_router_activation_func index_share_for_mtp_iteration mtp_loss_scaling_factor
 """
-HARMLESS = frozenset(HARMLESS_NAMES.split())
-"""Fields that change no byte: names, token ids, constants of norms, rotary positions, dropout, losses, scaling."""
+GENERATION_NAMES = """
+    bad_words_ids begin_suppress_tokens suppress_tokens diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task is_decoder length_penalty max_length
+    min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_scores prefix
+    remove_invalid_values repetition_penalty return_dict_in_generate task_specific_params temperature tf_legacy_loss
+    top_k top_p torchscript typical_p use_bfloat16 num_logits_to_keep
+"""
+HARMLESS = frozenset((HARMLESS_NAMES + GENERATION_NAMES).split())
+"""Fields that change no byte: names, token ids, constants of norms, rotary positions, dropout, losses, scaling, and
+how text is generated, which older versions of Transformers wrote into every part of a file."""
+HARMLESS_AT: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "tie_encoder_decoder": False,
+    "cross_attention_hidden_size": None,
+    "pruned_heads": {},
+}
+"""Fields that change no byte at one value."""
+TOKEN_IDS = ("_token_id", "_token_ids", "_token_index")
+"""How the names of fields end that hold tokens."""
 
-_REQUIRED = object()
+REQUIRED = object()
+"""Stands for the default of a field that a file must have."""
 
 
 class Config:
@@ -40,7 +62,7 @@ class Config:
         """Return whether one of the names is there with a value that is not null."""
         return any(self.fields.get(name) is not None for name in names)
 
-    def get(self, *names: str, default: Any = _REQUIRED) -> Any:
+    def get(self, *names: str, default: Any = REQUIRED) -> Any:
         """Return a value by any of its names, marked as read; values under two names must be equal.
 
         A field that is missing, or null, has the default; without one it is a UserError.
@@ -48,7 +70,7 @@ class Config:
         self._read.update(names)
         given = {name: self.fields[name] for name in names if self.fields.get(name) is not None}
         if not given:
-            if default is _REQUIRED:
+            if default is REQUIRED:
                 self.refuse(names[0], "is missing, expected a value")
             return default
         (name, value), *others = given.items()
@@ -57,35 +79,39 @@ class Config:
                 self.refuse(name, f"got {shortened(repr(value))}, but {other} is {shortened(repr(its))}; expected one")
         return value
 
-    def size(self, *names: str, default: Any = _REQUIRED) -> Any:
+    def size(self, *names: str, default: Any = REQUIRED) -> Any:
         """Return a whole number above 0, or the default where there is none."""
-        value = self.get(*names, default=default)
-        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number above 0")
-        return value
+        return self._whole(names, default, 1)
 
-    def count(self, *names: str, default: Any = _REQUIRED) -> Any:
+    def count(self, *names: str, default: Any = REQUIRED) -> Any:
         """Return a whole number of 0 or more, or the default where there is none."""
+        return self._whole(names, default, 0)
+
+    def _whole(self, names: tuple[str, ...], default: Any, least: int) -> Any:
+        """Return a whole number within the limits of a size, or of a depth where it counts layers."""
         value = self.get(*names, default=default)
-        if value is not default and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            self.refuse(names[0], f"got {shortened(repr(value))}, expected a whole number of 0 or more")
+        largest = LARGEST_DEPTH if names[0].endswith("layers") else LARGEST_SIZE
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not default and not (whole and least <= value <= largest):
+            expected = f"a whole number from {least} to {largest:,}"
+            self.refuse(names[0], f"got {shortened(repr(value))}, expected {expected}")
         return value
 
-    def flag(self, *names: str, default: Any = _REQUIRED) -> bool:
+    def flag(self, *names: str, default: Any = REQUIRED) -> bool:
         """Return true or false, or the default where there is none."""
         value = self.get(*names, default=default)
         if value is not default and not isinstance(value, bool):
             self.refuse(names[0], f"got {shortened(repr(value))}, expected true or false")
         return value
 
-    def only(self, name: str, *allowed: Any, default: Any = _REQUIRED) -> Any:
+    def only(self, name: str, *allowed: Any, default: Any = REQUIRED) -> Any:
         """Return a value that must be one of those that the family is understood with."""
         value = self.get(name, default=default)
         if value is not default and value not in allowed:
-            self.refuse(name, f"got {shortened(repr(value))}, expected {' or '.join(map(repr, allowed))}")
+            self.refuse(name, f"got {shortened(repr(value))}, expected {' or '.join(map(repr, allowed)) or 'none'}")
         return value
 
-    def items(self, *names: str, length: int | None = None, default: Any = _REQUIRED) -> list[Any]:
+    def items(self, *names: str, length: int | None = None, default: Any = REQUIRED) -> list[Any]:
         """Return a list, of one entry per layer where `length` is given, or the default where there is none."""
         value = self.get(*names, default=default)
         if value is default:
@@ -96,26 +122,42 @@ class Config:
             self.refuse(names[0], f"has {len(value)} entries, expected {length}, one per layer")
         return value
 
-    def below(self, name: str) -> "Config":
-        """Return the reader of a mapping inside, such as text_config."""
+    def below(self, name: str, *inherited: str) -> "Config":
+        """Return the reader of a mapping inside, such as text_config; it has the `inherited` fields of this one too.
+
+        An inherited field that both have must be equal.
+        """
         value = self.get(name)
         if not isinstance(value, Mapping):
             self.refuse(name, f"got {shortened(repr(value))}, expected a mapping of fields")
-        return Config(value, self.where, f"{self.path}{name}.")
+        below = Config(value, self.where, f"{self.path}{name}.")
+        for each in inherited:
+            outer, inner = self.get(each, default=None), below.fields.get(each)
+            if None not in (outer, inner) and outer != inner:
+                below.refuse(each, f"got {shortened(repr(inner))}, but outside it is {shortened(repr(outer))}")
+            if outer is not None:
+                below.fields = {**below.fields, each: outer}
+        return below
 
     def ignore(self, *names: str) -> None:
         """Mark fields of this family that change no byte."""
         self._read.update(names)
 
-    def refuse(self, name: str, problem: str) -> None:
+    def refuse(self, name: str, problem: str) -> NoReturn:
         """Raise a UserError about a field."""
         raise UserError(self.where, f"{self.path}{name}: {problem}", NEXT_STEP)
 
     def refuse_unread(self) -> None:
         """Raise a UserError for the first field that nobody has understood; null is no value."""
         for name, value in self.fields.items():
-            if value is not None and name not in self._read and name not in HARMLESS:
+            if value is not None and name not in self._read and not _is_harmless(name, value):
                 self.refuse(name, f"got {shortened(repr(value))}, which is not understood for this model_type")
+
+
+def _is_harmless(name: str, value: Any) -> bool:
+    if name in HARMLESS_AT:
+        return value == HARMLESS_AT[name]
+    return name in HARMLESS or name.endswith(TOKEN_IDS)
 
 
 def runs(layers: Sequence[str]) -> list[str]:

@@ -10,9 +10,9 @@ from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
 from prophet_moe.catalog.hugging_face.quantisation import shipped_formats
 from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import WeightFormats
-from prophet_moe.validation import validate
+from prophet_moe.validation import shortened, validate
 
-TEXT_PARTS = ("text_config", "llm_config", "language_config")
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where a multimodal checkpoint keeps the fields of its language model."""
 OTHER_PARTS = {
     "vision_config": "the vision tower",
@@ -21,8 +21,16 @@ OTHER_PARTS = {
     "code2wav_config": "the vocoder",
 }
 """Parts of a multimodal checkpoint that are left out."""
-DRAFT_FIELDS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", "mtp_num_layers")
+DRAFT_FIELDS = (
+    "num_nextn_predict_layers",
+    "mtp_num_hidden_layers",
+    "num_mtp_modules",
+    "mtp_num_layers",
+    "num_mtp_layers",
+)
 """Fields that count draft (multi-token prediction) layers."""
+INHERITED = ("tie_word_embeddings", "quantization_config")
+"""Fields of the whole checkpoint that hold for its language model as well."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     left_out: list[str] = []
     config = _language_model(Config(fields, where), left_out)
     model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        config.refuse("model_type", f"got {shortened(repr(model_type))}, expected a name")
     if model_type in REFUSED:
         raise UserError(
             where, f"model_type: {model_type!r} cannot be expressed: {REFUSED[model_type]}", "Choose another."
@@ -68,9 +78,9 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(where, f"model_type: got {model_type!r}, expected one of {known}", "Write the file by hand.")
-    for name in DRAFT_FIELDS:
-        if count := config.count(name, default=0):
-            left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
+    if count := config.count(*DRAFT_FIELDS, default=0):
+        name = next(name for name in DRAFT_FIELDS if config.has(name))
+        left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
     precision = shipped_formats(config)
     architecture = _pruned(FAMILIES[model_type](config))
     config.refuse_unread()
@@ -88,7 +98,7 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
-    return config.below(part)
+    return _language_model(config.below(part, *INHERITED), left_out)
 
 
 def _pruned(architecture: dict[str, Any]) -> dict[str, Any]:

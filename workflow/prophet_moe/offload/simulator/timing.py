@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from prophet_moe import params
-from prophet_moe.catalog import Architecture
+from prophet_moe.catalog.architecture import Architecture, with_top_k
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.hardware.roofline import all_resident_seconds, expert_shape, layer_times
+from prophet_moe.hardware.roofline import all_resident_seconds, expert_shape, expert_weight_bytes, layer_times
 from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.precision import Precision
 from prophet_moe.routing.trace import Router
@@ -31,12 +31,12 @@ def times_of(
     from host memory; `chunk_mb` of a copy are not interrupted.
     """
     step = layer_times(arch, profile, batch, min(context, arch.native_context), 1, precision)
-    shape, weight_bytes = expert_shape(arch), precision.weight_bytes
+    shape, weight_bytes = expert_shape(arch), expert_weight_bytes(arch, precision)
     moe_layers = int(step.moe.sum())
     together = profile.expert_seconds(*shape, batch * arch.moe.top_k, weight_bytes)
     other = all_resident_seconds(step) / moe_layers - together
     work = [0.0, *(profile.expert_seconds(*shape, tokens, weight_bytes) for tokens in range(1, batch + 1))]
-    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / expert_bytes(arch, precision)
+    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / params.expert_bytes(arch, precision)
     return Times(np.full(layers, other), np.array(work), (step.transfer_seconds_per_expert,), chunk)
 
 
@@ -59,7 +59,8 @@ def proxy_times(
     own = times_of(arch, profile, layers, batch, context, precision, chunk_mb)
     share = unique_experts / requests
     tokens = batch * arch.moe.top_k / unique_experts
-    expert = share * profile.expert_seconds(*expert_shape(arch), tokens, precision.weight_bytes)
+    weight_bytes = expert_weight_bytes(arch, precision)
+    expert = share * profile.expert_seconds(*expert_shape(arch), tokens, weight_bytes)
     return Times(
         own.non_expert_seconds,
         np.array([0.0, *[expert] * batch]),
@@ -89,10 +90,5 @@ def timing_model(
                 f"{name} is {getattr(arch.moe, name)}, expected {expected[name]}, as the trace of {router.model} has"
             )
             raise UserError("the model that a trace is timed with", problem, "See replay.timed_as.")
-    arch = arch.model_copy(update={"moe": arch.moe.model_copy(update={"top_k": router.top_k})})
+    arch = with_top_k(arch, router.top_k)
     return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
-
-
-def expert_bytes(arch: Architecture, precision: Precision) -> int:
-    """Return the bytes of one routed expert."""
-    return params.expert_parameters(arch) * precision.weight_bits // 8

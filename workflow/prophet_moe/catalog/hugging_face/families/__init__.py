@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prophet_moe.catalog.hugging_face.config import Config
-from prophet_moe.catalog.hugging_face.families import attention, latent, linear, windows
+from prophet_moe.catalog.hugging_face.families import attention, dense, hybrid, latent, linear, windows
 
 Reader = Callable[[Config], dict[str, Any]]
 
 FAMILIES: Mapping[str, Reader] = {
     **attention.FAMILIES,
+    **dense.FAMILIES,
+    **hybrid.FAMILIES,
     **windows.FAMILIES,
     **latent.FAMILIES,
     **linear.FAMILIES,
@@ -24,5 +26,7 @@ REFUSED: Mapping[str, str] = {
     "jetmoe": "its attention is a mixture of experts too",
     "nllb-moe": "it is an encoder-decoder with biases everywhere",
     "zaya": "its attention is convolutional and its router is a network",
+    **latent.REFUSED,
+    **linear.REFUSED,
 }
 """Families that no schema of this project expresses, with the reason."""
