@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers_models import ABSENT, CATALOGUE, PEERS, _component
+from importing import component_of
+from transformers_models import ABSENT, CATALOGUE, PEERS
 
 from prophet_moe.catalog.architecture import letters
 from prophet_moe.collect import measurement, memory
@@ -114,7 +115,7 @@ def test_the_plan_has_the_architectures_of_the_catalogue(name):
     absent = sum(
         parameter.numel()
         for path, parameter in model.named_parameters()
-        if _component(path, PEERS[plan.catalogue].components) == ABSENT
+        if component_of(path, PEERS[plan.catalogue].components) == ABSENT
     )
     counts = parameter_counts(arch)
     assert sizes["parameters"] - absent == counts.total

@@ -1,9 +1,8 @@
 """Cache bytes equal what Hugging Face Transformers keeps after a forward pass of a shrunken model in BF16."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from importing import BATCH, bytes_per_sequence
 from transformers_models import CATALOGUE, PEERS
 
 from prophet_moe.catalog import Architecture
@@ -11,7 +10,6 @@ from prophet_moe.catalog.architecture import Ffn, Mixer
 from prophet_moe.params import caches, state_bytes_per_sequence
 from prophet_moe.precision import BF16, Precision
 
-BATCH = 2
 DECODERS = [name for name, arch in CATALOGUE.items() if arch.encoder is None]
 ENCODER_DECODERS = [name for name, arch in CATALOGUE.items() if arch.encoder]
 MLA = [name for name, arch in CATALOGUE.items() if arch.mixers["attention"].kind == "latent"]
@@ -68,19 +66,6 @@ def tokens(length: int) -> torch.Tensor:
 def cache_of(model: torch.nn.Module, **inputs: torch.Tensor):
     """What the model keeps after reading `inputs`."""
     return model(**inputs).past_key_values
-
-
-def cached_tensors(cache) -> Iterator[torch.Tensor]:
-    """K and V of attention layers, convolution window and state of Mamba layers."""
-    for layer in cache.layers:
-        for held in vars(layer).values():
-            entries = held.values() if isinstance(held, dict) else [held]
-            yield from (entry for entry in entries if isinstance(entry, torch.Tensor))
-
-
-def bytes_per_sequence(cache) -> float:
-    """Bytes of all tensors of the cache, for one sequence of the batch."""
-    return sum(tensor.nbytes for tensor in cached_tensors(cache)) / BATCH
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -4,7 +4,6 @@ Numbers come from the catalogue. The exceptions are what a class demands and the
 surrogate adds: those are taken from the model's own source, so that they check the catalogue.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 import transformers as hf
+from importing import component_of
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm
@@ -302,14 +302,6 @@ def count_parameters(name: str, arch: Architecture) -> Counter[str]:
         peer.complete(model, arch)
     counts = Counter()
     for parameter, tensor in model.named_parameters():
-        counts[_component(parameter, peer.components)] += tensor.numel()
+        counts[component_of(parameter, peer.components)] += tensor.numel()
     del counts[ABSENT]
     return counts
-
-
-def _component(parameter: str, patterns: dict[str, str]) -> str:
-    """The one component whose pattern is found in the parameter's name."""
-    found = [component for component, pattern in patterns.items() if re.search(pattern, parameter)]
-    if len(found) != 1:
-        raise ValueError(f"parameter {parameter} belongs to {found or 'no component'}, expected exactly one")
-    return found[0]
