@@ -17,6 +17,7 @@ WeightFormat = Literal[
     "nvfp4",
     "int8",
     "int4_group32",
+    "int4_group32_zero",
     "int4_group128",
     "int4_group128_zero",
     "q8_0",
@@ -30,17 +31,6 @@ StateFormat = Literal["own", "fp32", "bf16"]
 """Names of formats of a recurrent state; `own` is what the mixer says, fp32 for nearly all."""
 MlaCache = Literal["latent", "decompressed"]
 """What multi-head latent attention caches: one latent per token, or the expanded keys and values of every head."""
-Quantised = Literal[
-    "routed_experts",
-    "shared_experts",
-    "dense_ffn",
-    "attention",
-    "indexer",
-    "state_mixer",
-    "latent_projections",
-    "embeddings",
-]
-"""Components whose matrices can have a format of their own. Norms, routers, biases and scales stay at 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +81,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
         "int8": Format(8, 1, None, 16, says="8-bit integers, one 16-bit scale an output"),
         "int4_group32": Format(4, **_rows(32, scale_bits=16), says="4-bit integers, one 16-bit scale per 32"),
+        "int4_group32_zero": Format(
+            4, **_rows(32, scale_bits=20), says="4-bit integers, a 16-bit scale and a 4-bit zero point per 32"
+        ),
         "int4_group128": Format(4, **_rows(128, scale_bits=16), says="4-bit integers, one 16-bit scale per 128"),
         "int4_group128_zero": Format(
             4, **_rows(128, scale_bits=20), says="4-bit integers, a 16-bit scale and a 4-bit zero point per 128"
@@ -163,9 +156,9 @@ class Precision:
     """Format of recurrent states. The windows of their convolutions have 16 bits."""
     mla_cache: MlaCache = "latent"
 
-    def format_of(self, component: str) -> Format:
-        """Return the format of the matrices of a component."""
-        return FORMATS[self.components.get(component, self.default)]
+    def format_of(self, component: str, part: str = "") -> Format:
+        """Return the format of the matrices of a component, or of a part of it that has a format of its own."""
+        return FORMATS[self.components.get(part) or self.components.get(component, self.default)]
 
     @property
     def kv_value_bytes(self) -> Fraction:

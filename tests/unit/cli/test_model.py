@@ -131,9 +131,9 @@ BAD = {
     "contradictory fields": (QWEN3 | {"num_local_experts": 64}, "num_experts: got 128, but num_local_experts is 64"),
     "an unknown quantisation": (QWEN3 | {"quantization_config": {"quant_method": "zip"}}, "quantization_config"),
     "no mapping": ([1, 2], "holds list, expected a mapping of fields"),
-    "a width of nothing": (QWEN3 | {"hidden_size": 0}, "hidden_size: got 0, expected a whole number above 0"),
+    "a width of nothing": (QWEN3 | {"hidden_size": 0}, "hidden_size: got 0, expected a whole number from 1"),
     "a width in words": (QWEN3 | {"hidden_size": "wide"}, "hidden_size: got 'wide', expected a whole number"),
-    "too many layers": (QWEN3 | {"num_hidden_layers": 10**8}, "pattern: got 100,000,000 blocks, expected at"),
+    "too many layers": (QWEN3 | {"num_hidden_layers": 10**8}, "num_hidden_layers: got 100000000, expected"),
     "more choices than experts": (QWEN3 | {"num_experts_per_tok": 200}, "top_k"),
 }
 

@@ -110,6 +110,8 @@ class Softmax(StrictModel):
     """Whether a layer without keys of its own has a norm for those it reads (Hunyuan-Large)."""
     relative_buckets: Count = 0
     """Buckets of T5's relative position bias, one table per stack. 0 is no such bias."""
+    indexer: Indexer | None = None
+    """Index branch of block-sparse attention (MiniMax-M3), whose queries and key come from the layer's input."""
 
     @model_validator(mode="after")
     def _heads_agree(self) -> "Softmax":

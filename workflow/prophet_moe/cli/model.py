@@ -209,6 +209,8 @@ def read_checkpoint(path: Path, name: str | None) -> tuple[ModelSpec, dict[str, 
     if isinstance(repository, str) and repository.count("/") == 1 and not repository.startswith((".", "/")):
         document["hugging_face"] = repository
     document["sources"] = [f"{config.name} of the checkpoint, model_type {found.model_type}"]
+    if found.notes:
+        document["notes"] = found.notes
     if found.left_out:
         document["left_out"] = found.left_out
     if formats := found.precision.model_dump(mode="json", exclude_defaults=True):
@@ -255,6 +257,7 @@ def _told(spec: ModelSpec, config: Path) -> Iterator[str]:
     cache = f"{found['kv_bytes_per_token_growing']:,} B per token, {found['kv_bytes_bounded']:,} B in windows"
     yield f"KV cache of 16 bits: {cache}; state: {found['state_bytes']:,} B per sequence."
     yield f"Checkpoint: {found['checkpoint_bytes']:,} B ({found['formats'].partition(', KV')[0]})."
+    yield from (f"Note: {note}." for note in spec.notes)
     yield from (f"Left out: {part}." for part in spec.left_out)
     index = (config if config.is_dir() else config.parent) / INDEX
     if index.exists():

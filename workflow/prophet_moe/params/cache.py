@@ -88,6 +88,8 @@ def mixer_cache(mixer: Mixer, precision: Precision) -> Iterator[Cache]:
         case Softmax(kv_heads=heads) if mixer.own_kv:
             size = of(heads * mixer.head_dim, heads * mixer.value_dim)
             yield Cache("attention", 1, size, window=mixer.window)
+            if mixer.indexer:
+                yield Cache("index_key", 1, of(mixer.indexer.head_dim), window=mixer.window)
         case Latent(heads=heads, kv_lora_rank=latent, rope_head_dim=rotary):
             if precision.mla_cache == "decompressed":
                 yield Cache("attention", 1, of(heads * mixer.head_dim, heads * mixer.v_head_dim))

@@ -155,7 +155,7 @@ def deviation_from_published(spec: ModelSpec) -> float:
 
 
 def _format(part: Weights, precision: Precision):
-    return PLAIN if part.plain or part.component in UNQUANTISED else precision.format_of(part.component)
+    return PLAIN if part.plain or part.component in UNQUANTISED else precision.format_of(part.component, part.part)
 
 
 UNQUANTISED = ("router", "norms", "hyper_connections", "other")

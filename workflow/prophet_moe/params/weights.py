@@ -43,6 +43,8 @@ class Weights(NamedTuple):
     """Matrices of this shape."""
     plain: bool = False
     """Whether they are never quantised: norms, biases, convolutions, gates of a few numbers."""
+    part: str = ""
+    """Part of the component that may have a format of its own: `attention_output`, `output_embedding`."""
 
     @property
     def parameters(self) -> int:
@@ -75,7 +77,7 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
             yield linear(latent + mixer.rope_head_dim, hidden)
             yield _vector("attention", latent)
             yield linear(heads * (mixer.nope_head_dim + value), latent)
-            yield linear(hidden, heads * value)
+            yield Weights("attention", hidden, heads * value, part="attention_output")
             yield from _gate(mixer.gate, heads, value, hidden)
             if mixer.bias == "qkvo":
                 yield _vector("attention", (query or 0) + latent + mixer.rope_head_dim + hidden)
@@ -98,7 +100,8 @@ def mixer_weights(mixer: Mixer, hidden: int) -> Iterator[Weights]:
                 yield _vector("state_mixer", projected + hidden)
         case GatedDeltaNet(key_heads=key_heads, value_heads=value_heads, conv=conv):
             keys, values = key_heads * mixer.key_dim, value_heads * mixer.value_dim
-            yield from _state_mixer((2 * keys + 2 * values, hidden), (2 * value_heads, hidden), (hidden, values))
+            yield from _state_mixer((2 * keys + 2 * values, hidden), (hidden, values))
+            yield Weights("state_mixer", 2 * value_heads, hidden, plain=True)  # step sizes and decay
             yield _vector("state_mixer", (2 * keys + values) * conv)
             yield _vector("state_mixer", 2 * value_heads + mixer.value_dim)  # transition, step bias; norm
         case KimiDelta(heads=heads, head_dim=head_dim, conv=conv, gate_rank=rank):
@@ -138,7 +141,7 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
         yield _vector("attention", mixer.query_rank)
     yield Weights("attention", queries, mixer.query_rank or hidden)
     yield from key_value_weights(mixer, hidden)
-    yield Weights("attention", hidden, output)
+    yield Weights("attention", hidden, output, part="attention_output")
     yield from _gate(mixer.gate, mixer.heads, mixer.value_dim, hidden)
     if mixer.bias != "none":
         yield _vector("attention", queries)
@@ -150,6 +153,10 @@ def _softmax(mixer: Softmax, hidden: int) -> Iterator[Weights]:
         yield _vector("attention", queries + (keys if mixer.own_kv else 0))
     if mixer.sinks:
         yield _vector("attention", mixer.heads)
+    if indexer := mixer.indexer:
+        yield Weights("indexer", indexer.heads * indexer.head_dim, hidden)
+        yield Weights("indexer", indexer.head_dim, hidden)
+        yield _vector("indexer", 2 * indexer.head_dim)  # norms of queries and key
 
 
 def key_value_weights(mixer: Softmax, hidden: int) -> Iterator[Weights]:
@@ -276,7 +283,7 @@ def weights(arch: Architecture) -> Iterator[Weights]:
     yield from _stack(arch, arch.pattern, crossing=arch.encoder is not None)
     if arch.encoder:
         yield from _stack(arch, arch.encoder.pattern, crossing=False)
-    yield Weights("embeddings", arch.vocab, arch.hidden, 1 if arch.tied_embeddings else 2)
+    yield from _embeddings(arch, both=not arch.tied_embeddings)
     if arch.head_bias:
         yield _vector("embeddings", arch.vocab)
     if streams := arch.hyper_connections:
@@ -299,7 +306,13 @@ def draft_weights(arch: Architecture) -> Iterator[Weights]:
     yield Weights("draft", arch.hidden, 2 * arch.hidden, draft.modules, plain=True)
     yield from _norms(arch, draft.norms * draft.modules)
     if draft.own_embeddings:
-        yield Weights("embeddings", arch.vocab, arch.hidden, 2 * draft.modules)
+        yield from (each.times(draft.modules) for each in _embeddings(arch, both=True))
+
+
+def _embeddings(arch: Architecture, both: bool) -> Iterator[Weights]:
+    yield Weights("embeddings", arch.vocab, arch.hidden)
+    if both:
+        yield Weights("embeddings", arch.vocab, arch.hidden, part="output_embedding")
 
 
 def _stack(arch: Architecture, pattern: list[str], crossing: bool) -> Iterator[Weights]:

@@ -56,6 +56,8 @@ class WeightFormats(StrictModel):
     """Format of dense FFNs, of whole layers and beside experts."""
     attention: WeightFormat | None = None
     """Format of the projections of attention."""
+    attention_output: WeightFormat | None = None
+    """Format of the output projections of attention, where it is not that of the others."""
     indexer: WeightFormat | None = None
     """Format of the index branch of sparse attention."""
     state_mixer: WeightFormat | None = None
@@ -64,6 +66,8 @@ class WeightFormats(StrictModel):
     """Format of the projections into and out of the width that experts act on."""
     embeddings: WeightFormat | None = None
     """Format of the embeddings."""
+    output_embedding: WeightFormat | None = None
+    """Format of the output embedding, where it is not that of the input embedding. Tied embeddings have one."""
 
     def components(self) -> dict[str, WeightFormat]:
         """Return the formats of the components that have one of their own."""

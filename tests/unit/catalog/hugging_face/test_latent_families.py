@@ -94,10 +94,13 @@ def test_rank_null_projects_queries_at_once():
     assert arch.mixers["attention"].q_lora_rank is None
 
 
-def test_rank_missing_is_refused():
-    """A file that does not speak of the rank is not one that has none."""
-    assert "q_lora_rank: is missing" in refusal(V3, q_lora_rank=None)
-    assert imported(V3, q_lora_rank=None, model_type="sarvam_mla").mixers["attention"].q_lora_rank is None
+def test_rank_that_is_not_stated_is_none_and_noted():
+    """Tools that drop nulls leave the rank out where queries are projected at once."""
+    config = {name: value for name, value in V3.items() if name != "q_lora_rank"}
+    found = import_config(config, "config.json")
+    assert found.architecture.mixers["attention"].q_lora_rank is None
+    assert "q_lora_rank is not stated" in found.notes[0]
+    assert not import_config(V3, "config.json").notes
 
 
 def test_moe_layer_freq_spaces_layers_with_experts():

@@ -57,6 +57,7 @@ class Config:
         """Keep the fields of the file `where`; `path` leads to them where they are inside another field."""
         self.fields, self.where, self.path = fields, where, path
         self._read: set[str] = set()
+        self.notes: list[str] = []
 
     def has(self, *names: str) -> bool:
         """Return whether one of the names is there with a value that is not null."""
@@ -142,6 +143,10 @@ class Config:
     def ignore(self, *names: str) -> None:
         """Mark fields of this family that change no byte."""
         self._read.update(names)
+
+    def note(self, text: str) -> None:
+        """Keep a sentence about a field for the readers of the model's file."""
+        self.notes.append(text)
 
     def refuse(self, name: str, problem: str) -> NoReturn:
         """Raise a UserError about a field."""

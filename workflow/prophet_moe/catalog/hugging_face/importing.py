@@ -7,6 +7,7 @@ from typing import Any
 from prophet_moe.catalog.architecture import Architecture, letters
 from prophet_moe.catalog.hugging_face.config import Config
 from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
+from prophet_moe.catalog.hugging_face.quantisation import FIELDS as QUANTISATION
 from prophet_moe.catalog.hugging_face.quantisation import shipped_formats
 from prophet_moe.errors import UserError
 from prophet_moe.settings.fields import WeightFormats
@@ -29,7 +30,7 @@ DRAFT_FIELDS = (
     "num_mtp_layers",
 )
 """Fields that count draft (multi-token prediction) layers."""
-INHERITED = ("tie_word_embeddings", "quantization_config")
+INHERITED = ("tie_word_embeddings", *QUANTISATION)
 """Fields of the whole checkpoint that hold for its language model as well."""
 
 
@@ -42,6 +43,8 @@ class Imported:
     precision: WeightFormats
     left_out: list[str]
     """Parts of the checkpoint that the architecture leaves out on purpose."""
+    notes: list[str]
+    """What the file does not state, and how it was read."""
 
 
 def import_config(fields: Mapping[str, Any], where: str) -> Imported:
@@ -78,14 +81,13 @@ def import_config(fields: Mapping[str, Any], where: str) -> Imported:
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise UserError(where, f"model_type: got {model_type!r}, expected one of {known}", "Write the file by hand.")
-    if count := config.count(*DRAFT_FIELDS, default=0):
-        name = next(name for name in DRAFT_FIELDS if config.has(name))
-        left_out.append(f"{count} draft (multi-token prediction) layers ({name})")
-    precision = shipped_formats(config)
+    left_out += _drafts(config)
     architecture = _pruned(FAMILIES[model_type](config))
+    config.ignore(*QUANTISATION)
     config.refuse_unread()
     checked = validate(Architecture, architecture, where, "Correct the config.json.")
-    return Imported(model_type, checked, validate(WeightFormats, precision, where, "Correct it."), left_out)
+    formats = validate(WeightFormats, shipped_formats(config, checked), where, "Correct the config.json.")
+    return Imported(model_type, checked, formats, left_out, config.notes)
 
 
 def _language_model(config: Config, left_out: list[str]) -> Config:
@@ -98,7 +100,17 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
-    return _language_model(config.below(part, *INHERITED), left_out)
+    inner = config.below(part, *INHERITED)
+    if not inner.has("model_type"):
+        inner.fields = {**inner.fields, "model_type": config.get("model_type")}
+    return _language_model(inner, left_out)
+
+
+def _drafts(config: Config) -> list[str]:
+    """Return what a file says of draft layers; two fields may count them alike."""
+    counts = {name: config.count(name, default=0) for name in DRAFT_FIELDS}
+    names = {count: [name for name in counts if counts[name] == count] for count in counts.values() if count}
+    return [f"{count} draft (multi-token prediction) layers ({', '.join(names[count])})" for count in names]
 
 
 def _pruned(architecture: dict[str, Any]) -> dict[str, Any]:

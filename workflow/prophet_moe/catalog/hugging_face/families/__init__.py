@@ -23,7 +23,11 @@ FAMILIES: Mapping[str, Reader] = {
 """Readers by `model_type`."""
 
 REFUSED: Mapping[str, str] = {
+    "inkling_mm_model": "its attention has convolutions and a projection of relative positions",
+    "inkling_text": "its attention has convolutions and a projection of relative positions",
     "jetmoe": "its attention is a mixture of experts too",
+    "muse_spark": "its residuals have gates, and its norms are of several kinds",
+    "muse_spark_text": "its residuals have gates, and its norms are of several kinds",
     "nllb-moe": "it is an encoder-decoder with biases everywhere",
     "zaya": "its attention is convolutional and its router is a network",
     **latent.REFUSED,

@@ -88,13 +88,13 @@ def shared_experts(count: int, width: int) -> Fields:
 
 
 def after_dense_layers(config: Config) -> list[bool]:
-    """Return which layers hold experts: all after the first `first_k_dense_replace`."""
+    """Return which layers hold experts: of those after the first `first_k_dense_replace`, every `moe_layer_freq`th."""
     layers = config.size("num_hidden_layers")
     first = config.count("first_k_dense_replace")
-    config.only("moe_layer_freq", 1, default=1)
+    every = config.size("moe_layer_freq", default=1)
     if first > layers:
         config.refuse("first_k_dense_replace", f"got {first}, expected at most num_hidden_layers, {layers}")
-    return [layer >= first for layer in range(layers)]
+    return [layer >= first and layer % every == 0 for layer in range(layers)]
 
 
 def sparse_layers(config: Config) -> list[bool]:

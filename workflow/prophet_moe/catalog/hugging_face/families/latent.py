@@ -9,11 +9,11 @@ from prophet_moe.catalog.hugging_face.families import common
 from prophet_moe.catalog.hugging_face.families.common import Fields, sizes
 
 
-def latent_mixer(config: Config, ranked: bool = True, **more: Any) -> Fields:
+def latent_mixer(config: Config, **more: Any) -> Fields:
     """Return the latent attention of DeepSeek's fields.
 
-    `ranked` says that a file must have `q_lora_rank`, if only null: some families project queries at once where it is
-    missing, in others their code has a rank that the file does not tell.
+    Files state `q_lora_rank`, if only as null for queries that are projected at once. Tools that drop nulls leave it
+    out, which is noted.
     """
     heads, nope = config.size("num_attention_heads"), config.size("qk_nope_head_dim")
     rope = config.size("qk_rope_head_dim")
@@ -22,8 +22,8 @@ def latent_mixer(config: Config, ranked: bool = True, **more: Any) -> Fields:
         config.refuse("num_key_value_heads", f"differs from num_attention_heads, {heads}: every head has its own")
     if config.size("qk_head_dim", "q_head_dim", default=nope + rope) != nope + rope:
         config.refuse("qk_head_dim", f"is not qk_nope_head_dim + qk_rope_head_dim, {nope + rope}")
-    if ranked and "q_lora_rank" not in config.fields:
-        config.refuse("q_lora_rank", "is missing, expected a rank, or null where queries are projected at once")
+    if "q_lora_rank" not in config.fields:
+        config.note("q_lora_rank is not stated: queries are taken to be projected at once, as null would say")
     return {
         "kind": "latent",
         "heads": heads,
@@ -65,10 +65,9 @@ def experts(config: Config, shared_width: int | None = None) -> Fields:
 
 def sparse_layers(config: Config) -> list[bool]:
     """Return which layers hold experts: as listed, or from the first on, of which every so many."""
-    every = config.size("moe_layer_freq", default=1)
-    if every > 1 and config.has("mlp_layer_types"):
-        config.refuse("moe_layer_freq", f"got {every} with mlp_layer_types, expected one of the two")
-    return [moe and layer % every == 0 for layer, moe in enumerate(common.sparse_layers(config))]
+    if config.has("mlp_layer_types"):
+        config.only("moe_layer_freq", 1, default=1)
+    return common.sparse_layers(config)
 
 
 def layer_kinds(config: Config, name: str, layers: int, known: Sequence[str]) -> list[str]:
@@ -80,12 +79,12 @@ def layer_kinds(config: Config, name: str, layers: int, known: Sequence[str]) ->
     return kinds
 
 
-def deepseek_v3(config: Config, ranked: bool = True, moe_norms: int = 2) -> Fields:
+def deepseek_v3(config: Config, moe_norms: int = 2) -> Fields:
     """DeepSeek-V2, V3, R1, Kimi-K2, Moonlight, GLM-4.7-Flash, Mistral-Small-4: MLA, dense layers, then experts."""
     config.ignore("llama_4_scaling")
     sparse = sparse_layers(config)
     return sizes(config) | {
-        "mixers": {"attention": latent_mixer(config, ranked)},
+        "mixers": {"attention": latent_mixer(config)},
         "ffns": {"moe": experts(config), "dense": dense_ffn(config)},
         "blocks": {
             "D": {"mixer": "attention", "ffn": "dense"},
@@ -282,7 +281,7 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "kimi_k2": deepseek_v3,
     "glm4_moe_lite": deepseek_v3,
     "mistral4": deepseek_v3,
-    "sarvam_mla": partial(deepseek_v3, ranked=False),
+    "sarvam_mla": deepseek_v3,
     "axk1": partial(deepseek_v3, moe_norms=3),
     "deepseek_v32": indexed,
     "glm_moe_dsa": indexed,

@@ -184,7 +184,7 @@ def kimi_linear(config: Config) -> Fields:
     narrow = {"latent": latent, "latent_norm": config.flag("latent_moe_use_norm", default=False)} if latent else {}
     return sizes(config) | {
         "attention_residuals": config.has("attn_res_block_size"),
-        "mixers": {"linear": linear, "full": latent_mixer(config, ranked=False, gate=gate)},
+        "mixers": {"linear": linear, "full": latent_mixer(config, gate=gate)},
         "ffns": {"moe": experts(config) | narrow, "dense": dense_ffn(config)},
         **mixed_blocks(full, sparse),
     }
@@ -284,7 +284,7 @@ def _ling_attention(config: Config) -> Fields:
         gated = config.has(*DELTA_MARKS)
         if gated:
             config.only("gated_attention_proj_granularity_type", "head_wise", default="head_wise")
-        return latent_mixer(config, ranked=False, gate="per_head" if gated else "none")
+        return latent_mixer(config, gate="per_head" if gated else "none")
     return grouped_attention(config, qk_norm="per_head" if config.flag("use_qk_norm") else "none")
 
 
