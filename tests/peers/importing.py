@@ -67,7 +67,7 @@ def counts_of_class(config: hf.PreTrainedConfig, components: Mapping[str, str]) 
     counts: Counter[str] = Counter()
     for name, tensor in model.named_parameters():
         if not re.search(OTHER_PARTS, name):
-            counts[_component(name, components)] += tensor.numel()
+            counts[component_of(name, components)] += tensor.numel()
     return counts
 
 
@@ -111,7 +111,7 @@ def _cached_tensors(cache: Any) -> Iterator[torch.Tensor]:
             yield from (each for each in entries if isinstance(each, torch.Tensor) and each.is_floating_point())
 
 
-def _component(parameter: str, patterns: Mapping[str, str]) -> str:
+def component_of(parameter: str, patterns: Mapping[str, str]) -> str:
     """The one component whose pattern is found in the parameter's name."""
     found = [component for component, pattern in patterns.items() if re.search(pattern, parameter)]
     if len(found) != 1:

@@ -58,8 +58,8 @@ def test_the_plan_has_the_experts_and_attention_of_the_catalogue():
         for name, model in models.items()
     }
     for shape in FULL.attention.geometries:
-        attention = models[shape.model].architecture.attention
-        if attention.kind == "MLA":
+        attention = models[shape.model].architecture.mixers["attention"]
+        if attention.kind == "latent":
             expected = (attention.heads, 1, attention.kv_lora_rank + attention.rope_head_dim, attention.kv_lora_rank)
         else:
             expected = (attention.heads, attention.kv_heads, attention.head_dim, 0)

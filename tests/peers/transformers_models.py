@@ -4,20 +4,22 @@ Numbers come from the catalogue. The exceptions are what a class demands and the
 surrogate adds: those are taken from the model's own source, so that they check the catalogue.
 """
 
-import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import transformers as hf
+from importing import component_of
 from torch import nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.models.mixtral.modeling_mixtral import MixtralRMSNorm
 from transformers.models.t5.modeling_t5 import T5DenseGatedActDense
 
 from prophet_moe.catalog import Architecture, load_models
+from prophet_moe.catalog.architecture import letters
+from prophet_moe.params import encoder_moe_layers
 
 MODEL_FILES = Path(__file__).parents[2] / "config" / "models"
 CATALOGUE = {name: spec.architecture for name, spec in load_models(MODEL_FILES).items()}
@@ -47,7 +49,7 @@ JAMBA = {
     "router": r"\.feed_forward\.router\.",
     "dense_ffn": r"\.feed_forward\.(gate|up|down)_proj\.",
     "attention": r"\.self_attn\.",
-    "mamba": r"\.mamba\.",
+    "state_mixer": r"\.mamba\.",
     "embeddings": r"\.embed_tokens\.|^lm_head\.",
     "norms": r"\.layers\.\d+\.\w+norm\.|\.final_layernorm\.",
 }
@@ -63,12 +65,14 @@ T5_LIKE = {
 
 def _decoder_fields(arch: Architecture) -> dict:
     """Fields that the decoder-only classes share."""
+    attention = arch.mixers["attention"]
     return {
         "vocab_size": arch.vocab,
         "hidden_size": arch.hidden,
-        "num_hidden_layers": arch.layers,
-        "num_attention_heads": arch.attention.heads,
-        "num_key_value_heads": arch.attention.kv_heads,
+        "num_hidden_layers": len(arch.layers()),
+        "num_attention_heads": attention.heads,
+        # MLA has a key and a value per head.
+        "num_key_value_heads": getattr(attention, "kv_heads", attention.heads),
         "num_experts_per_tok": arch.moe.top_k,
         "max_position_embeddings": arch.native_context,
         "tie_word_embeddings": arch.tied_embeddings,
@@ -76,63 +80,69 @@ def _decoder_fields(arch: Architecture) -> dict:
 
 
 def _dense_layers(arch: Architecture) -> list[int]:
-    return [layer for layer in range(arch.layers) if layer not in arch.moe.placement.layers(arch.layers)]
+    return [layer for layer in range(len(arch.layers())) if layer not in arch.moe_layers]
 
 
-def _mixtral(arch: Architecture) -> nn.Module:
-    config = hf.MixtralConfig(
+def _dense_width(arch: Architecture) -> dict[str, int]:
+    """Width of the dense FFN; where no layer has one, the class's default stands."""
+    return {"intermediate_size": arch.ffns["dense"].ffn} if "dense" in arch.ffns else {}
+
+
+def _every(layers: Sequence[int]) -> tuple[int, int]:
+    """First of the layers and the distance to the next."""
+    return layers[0], layers[1] - layers[0]
+
+
+def _mixtral(arch: Architecture) -> hf.MixtralConfig:
+    return hf.MixtralConfig(
         **_decoder_fields(arch),
-        head_dim=arch.attention.head_dim,
+        head_dim=arch.mixers["attention"].head_dim,
         intermediate_size=arch.moe.ffn,
         num_local_experts=arch.moe.experts,
     )
-    return hf.MixtralForCausalLM(config)
 
 
-def _qwen2_moe(arch: Architecture) -> nn.Module:
-    config = hf.Qwen2MoeConfig(
+def _qwen2_moe(arch: Architecture) -> hf.Qwen2MoeConfig:
+    return hf.Qwen2MoeConfig(
         **_decoder_fields(arch),
-        head_dim=arch.attention.head_dim,
-        intermediate_size=arch.dense_ffn,
+        **_dense_width(arch),
+        head_dim=arch.mixers["attention"].head_dim,
         moe_intermediate_size=arch.moe.ffn,
         num_experts=arch.moe.experts,
         shared_expert_intermediate_size=arch.moe.shared_ffn,
         mlp_only_layers=_dense_layers(arch),
-        qkv_bias=arch.attention.qkv_bias,
+        qkv_bias=arch.mixers["attention"].bias == "qkv",
     )
-    return hf.Qwen2MoeForCausalLM(config)
 
 
-def _qwen3_moe(arch: Architecture) -> nn.Module:
-    config = hf.Qwen3MoeConfig(
+def _qwen3_moe(arch: Architecture) -> hf.Qwen3MoeConfig:
+    return hf.Qwen3MoeConfig(
         **_decoder_fields(arch),
-        head_dim=arch.attention.head_dim,
-        intermediate_size=arch.dense_ffn,
+        **_dense_width(arch),
+        head_dim=arch.mixers["attention"].head_dim,
         moe_intermediate_size=arch.moe.ffn,
         num_experts=arch.moe.experts,
         mlp_only_layers=_dense_layers(arch),
     )
-    return hf.Qwen3MoeForCausalLM(config)
 
 
-def _olmoe(arch: Architecture) -> nn.Module:
-    config = hf.OlmoeConfig(
+def _olmoe(arch: Architecture) -> hf.OlmoeConfig:
+    return hf.OlmoeConfig(
         **_decoder_fields(arch),
-        head_dim=arch.attention.head_dim,
+        head_dim=arch.mixers["attention"].head_dim,
         intermediate_size=arch.moe.ffn,
         num_experts=arch.moe.experts,
     )
-    return hf.OlmoeForCausalLM(config)
 
 
 def _deepseek_fields(arch: Architecture) -> dict:
-    attention = arch.attention
+    attention = arch.mixers["attention"]
     return _decoder_fields(arch) | {
-        "intermediate_size": arch.dense_ffn,
+        "intermediate_size": arch.ffns["dense"].ffn,
         "moe_intermediate_size": arch.moe.ffn,
         "n_routed_experts": arch.moe.experts,
         "n_shared_experts": arch.moe.shared_experts,
-        "first_k_dense_replace": arch.moe.placement.first,
+        "first_k_dense_replace": arch.moe_layers[0],
         "q_lora_rank": attention.q_lora_rank,
         "kv_lora_rank": attention.kv_lora_rank,
         "qk_nope_head_dim": attention.nope_head_dim,
@@ -144,73 +154,75 @@ def _deepseek_fields(arch: Architecture) -> dict:
     }
 
 
-def _deepseek_v2(arch: Architecture) -> nn.Module:
-    return hf.DeepseekV2ForCausalLM(hf.DeepseekV2Config(**_deepseek_fields(arch)))
+def _deepseek_v2(arch: Architecture) -> hf.DeepseekV2Config:
+    return hf.DeepseekV2Config(**_deepseek_fields(arch))
 
 
-def _deepseek_v3(arch: Architecture) -> nn.Module:
-    return hf.DeepseekV3ForCausalLM(hf.DeepseekV3Config(**_deepseek_fields(arch)))
+def _deepseek_v3(arch: Architecture) -> hf.DeepseekV3Config:
+    return hf.DeepseekV3Config(**_deepseek_fields(arch))
 
 
-def _dbrx(arch: Architecture) -> nn.Module:
-    config = hf.DbrxConfig(
+def _dbrx(arch: Architecture) -> hf.DbrxConfig:
+    attention, moe = arch.mixers["attention"], arch.moe
+    return hf.DbrxConfig(
         d_model=arch.hidden,
-        n_heads=arch.attention.heads,
-        n_layers=arch.layers,
+        n_heads=attention.heads,
+        n_layers=len(arch.layers()),
         max_seq_len=arch.native_context,
         vocab_size=arch.vocab,
         tie_word_embeddings=arch.tied_embeddings,
         # The forward pass demands rope_theta and clip_qkv (databricks/dbrx, config.json); they hold no parameters.
-        attn_config={"kv_n_heads": arch.attention.kv_heads, "rope_theta": 5e5, "clip_qkv": 8},
-        ffn_config={"ffn_hidden_size": arch.moe.ffn, "moe_num_experts": arch.moe.experts, "moe_top_k": arch.moe.top_k},
+        attn_config={"kv_n_heads": attention.kv_heads, "rope_theta": 5e5, "clip_qkv": 8},
+        ffn_config={"ffn_hidden_size": moe.ffn, "moe_num_experts": moe.experts, "moe_top_k": moe.top_k},
     )
-    return hf.DbrxForCausalLM(config)
 
 
-def _jamba(arch: Architecture) -> nn.Module:
-    config = hf.JambaConfig(
+def _jamba(arch: Architecture) -> hf.JambaConfig:
+    mamba = arch.mixers["mamba"]
+    first_attention, every_attention = _every([n for n, block in enumerate(arch.layers()) if block.mixer != "mamba"])
+    first_moe, every_moe = _every(arch.moe_layers)
+    return hf.JambaConfig(
         **_decoder_fields(arch),
-        head_dim=arch.attention.head_dim,
-        intermediate_size=arch.dense_ffn,
+        head_dim=arch.mixers["attention"].head_dim,
+        intermediate_size=arch.ffns["dense"].ffn,
         num_experts=arch.moe.experts,
-        expert_layer_offset=arch.moe.placement.first,
-        expert_layer_period=arch.moe.placement.step,
-        attn_layer_offset=arch.attention.placement.first,
-        attn_layer_period=arch.attention.placement.step,
-        mamba_d_state=arch.mamba.state,
-        mamba_d_conv=arch.mamba.conv,
-        mamba_expand=arch.mamba.inner // arch.hidden,
-        mamba_dt_rank=arch.mamba.dt_rank,
+        expert_layer_offset=first_moe,
+        expert_layer_period=every_moe,
+        attn_layer_offset=first_attention,
+        attn_layer_period=every_attention,
+        mamba_d_state=mamba.state,
+        mamba_d_conv=mamba.conv,
+        mamba_expand=mamba.inner // arch.hidden,
+        mamba_dt_rank=mamba.dt_rank,
     )
-    return hf.JambaForCausalLM(config)
 
 
 def _t5_fields(arch: Architecture) -> dict:
+    attention = arch.mixers["attention"]
     return {
         "vocab_size": arch.vocab,
         "d_model": arch.hidden,
-        "d_kv": arch.attention.head_dim,
-        "d_ff": arch.dense_ffn,
-        "num_layers": arch.encoder_layers,
-        "num_decoder_layers": arch.layers,
-        "num_heads": arch.attention.heads,
-        "relative_attention_num_buckets": arch.attention.relative_buckets,
+        "d_kv": attention.head_dim,
+        "d_ff": arch.ffns["dense"].ffn,
+        "num_layers": len(list(letters(arch.encoder.pattern))),
+        "num_decoder_layers": len(arch.layers()),
+        "num_heads": attention.heads,
+        "relative_attention_num_buckets": attention.relative_buckets,
     }
 
 
-def _switch(arch: Architecture) -> nn.Module:
-    config = hf.SwitchTransformersConfig(
+def _switch(arch: Architecture) -> hf.SwitchTransformersConfig:
+    return hf.SwitchTransformersConfig(
         **_t5_fields(arch),
         num_experts=arch.moe.experts,
-        num_sparse_encoder_layers=len(arch.moe.placement.layers(arch.encoder_layers)),
-        num_sparse_decoder_layers=len(arch.moe.placement.layers(arch.layers)),
+        num_sparse_encoder_layers=encoder_moe_layers(arch),
+        num_sparse_decoder_layers=len(arch.moe_layers),
         tie_word_embeddings=arch.tied_embeddings,
     )
-    return hf.SwitchTransformersForConditionalGeneration(config)
 
 
-def _t5(arch: Architecture) -> nn.Module:
-    return hf.T5ForConditionalGeneration(hf.T5Config(**_t5_fields(arch), feed_forward_proj="gated-gelu"))
+def _t5(arch: Architecture) -> hf.T5Config:
+    return hf.T5Config(**_t5_fields(arch), feed_forward_proj="gated-gelu")
 
 
 def _add_grok_norms(model: nn.Module, arch: Architecture) -> None:
@@ -245,30 +257,40 @@ def _make_sparse(model: nn.Module, arch: Architecture) -> None:
 class Peer:
     """How Transformers builds one model, and the component that each of its parameters belongs to."""
 
-    build: Callable[[Architecture], nn.Module]
+    kind: type[hf.PreTrainedModel]
+    config: Callable[[Architecture], hf.PretrainedConfig]
     components: dict[str, str]
     """Pattern of the parameter names, by component."""
     complete: Callable[[nn.Module, Architecture], None] = lambda model, arch: None
     """Adds the parameters that a surrogate class lacks; the result only counts, it does not run."""
+    surrogate: bool = False
+    """Whether the class is another family's, since Transformers has none of the model's own."""
+
+    def build(self, arch: Architecture) -> hf.PreTrainedModel:
+        """The model with the fields of `arch` and random weights."""
+        return self.kind(self.config(arch))
 
 
+MIXTRAL = Peer(hf.MixtralForCausalLM, _mixtral, LLAMA_LIKE)
+QWEN2_MOE = Peer(hf.Qwen2MoeForCausalLM, _qwen2_moe, LLAMA_LIKE)
+SWITCH = Peer(hf.SwitchTransformersForConditionalGeneration, _switch, T5_LIKE)
 PEERS = {
-    "DBRX-132B": Peer(_dbrx, DBRX),
-    "DeepSeek-MoE-16B": Peer(_qwen2_moe, DEEPSEEK_MOE),
-    "DeepSeek-V2-236B": Peer(_deepseek_v2, LLAMA_LIKE),
-    "DeepSeek-V3-671B": Peer(_deepseek_v3, LLAMA_LIKE),
-    "Grok-1-314B": Peer(_mixtral, LLAMA_LIKE, _add_grok_norms),
-    "Jamba-1.5-Large": Peer(_jamba, JAMBA),
-    "Mixtral-8x22B": Peer(_mixtral, LLAMA_LIKE),
-    "Mixtral-8x7B": Peer(_mixtral, LLAMA_LIKE),
-    "OLMoE-1B-7B": Peer(_olmoe, LLAMA_LIKE),
-    "Qwen1.5-MoE-A2.7B": Peer(_qwen2_moe, LLAMA_LIKE),
-    "Qwen2-MoE-57B": Peer(_qwen2_moe, LLAMA_LIKE),
-    "Qwen3-235B": Peer(_qwen3_moe, LLAMA_LIKE),
-    "Snowflake-Arctic-480B": Peer(_mixtral, LLAMA_LIKE, _add_arctic_residual),
-    "Switch-Base-128": Peer(_switch, T5_LIKE),
-    "Switch-Large-128": Peer(_switch, T5_LIKE),
-    "Switch-XXL-128": Peer(_t5, T5_LIKE, _make_sparse),
+    "DBRX-132B": Peer(hf.DbrxForCausalLM, _dbrx, DBRX),
+    "DeepSeek-MoE-16B": replace(QWEN2_MOE, components=DEEPSEEK_MOE, surrogate=True),
+    "DeepSeek-V2-236B": Peer(hf.DeepseekV2ForCausalLM, _deepseek_v2, LLAMA_LIKE),
+    "DeepSeek-V3-671B": Peer(hf.DeepseekV3ForCausalLM, _deepseek_v3, LLAMA_LIKE),
+    "Grok-1-314B": replace(MIXTRAL, complete=_add_grok_norms, surrogate=True),
+    "Jamba-1.5-Large": Peer(hf.JambaForCausalLM, _jamba, JAMBA),
+    "Mixtral-8x22B": MIXTRAL,
+    "Mixtral-8x7B": MIXTRAL,
+    "OLMoE-1B-7B": Peer(hf.OlmoeForCausalLM, _olmoe, LLAMA_LIKE),
+    "Qwen1.5-MoE-A2.7B": QWEN2_MOE,
+    "Qwen2-MoE-57B": QWEN2_MOE,
+    "Qwen3-235B": Peer(hf.Qwen3MoeForCausalLM, _qwen3_moe, LLAMA_LIKE),
+    "Snowflake-Arctic-480B": replace(MIXTRAL, complete=_add_arctic_residual, surrogate=True),
+    "Switch-Base-128": SWITCH,
+    "Switch-Large-128": SWITCH,
+    "Switch-XXL-128": Peer(hf.T5ForConditionalGeneration, _t5, T5_LIKE, _make_sparse, surrogate=True),
 }
 
 
@@ -280,14 +302,6 @@ def count_parameters(name: str, arch: Architecture) -> Counter[str]:
         peer.complete(model, arch)
     counts = Counter()
     for parameter, tensor in model.named_parameters():
-        counts[_component(parameter, peer.components)] += tensor.numel()
+        counts[component_of(parameter, peer.components)] += tensor.numel()
     del counts[ABSENT]
     return counts
-
-
-def _component(parameter: str, patterns: dict[str, str]) -> str:
-    """The one component whose pattern is found in the parameter's name."""
-    found = [component for component, pattern in patterns.items() if re.search(pattern, parameter)]
-    if len(found) != 1:
-        raise ValueError(f"parameter {parameter} belongs to {found or 'no component'}, expected exactly one")
-    return found[0]
