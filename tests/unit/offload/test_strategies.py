@@ -286,10 +286,16 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
         timing_model(other, None, recorded[0].router, 4096, None, 4.0)
 
 
+def test_dense_model_times_no_trace(recorded):
+    with pytest.raises(UserError, match="has no layer with experts, expected 8 experts, as the trace of"):
+        timing_model(DENSE.model_dump(), None, recorded[0].router, 4096, None, 4.0)
+
+
 def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
     """Engines on small machines use 6 of 8; more than the model has is a mistake."""
     dumped = models["OLMoE-1B-7B"].architecture.model_dump()
-    fewer = dumped | {"moe": dumped["moe"] | {"top_k": 6}}
+    fewer = with_top_k(models["OLMoE-1B-7B"].architecture, 6).model_dump()
+    assert fewer["ffns"]["moe"] == dumped["ffns"]["moe"] | {"top_k": 6}
     profile = datasheet_profile("A100-80GB", gpus["A100-80GB"])
     known = Router("OLMoE-1B-7B", 64, 6, (0, 1))
     got, expected = (timing_model(arch, profile, known, 4096, Precision(), 4.0)(4) for arch in (dumped, fewer))
