@@ -15,12 +15,14 @@ from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.proxies import recorded
 from prophet_moe.offload.replay import SampleSize
-from prophet_moe.offload.simulator.timing import expert_bytes, proxy_times, times_of
+from prophet_moe.offload.simulator.timing import proxy_times, times_of
+from prophet_moe.params import expert_bytes
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings.experiment import Experiment
+from prophet_moe.settings.scenario import Formats
 from prophet_moe.units import GB
 from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
@@ -47,7 +49,7 @@ def replayed(grid, models, gpus) -> pd.DataFrame:
     profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
     mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 16])]
     samples = recorded(trace, network, SampleSize(16, PLAN.tokens), PLAN.samples)
-    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BF16, PLAN, CHUNK_MB)
+    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, Formats(), PLAN, CHUNK_MB)
 
 
 TRACES = {"wide": (128, 1), "narrow": (8, 2)}
@@ -131,7 +133,7 @@ def points_of(grid, resident: pd.Series) -> pd.DataFrame:
 def test_memory_of_points_is_the_references(grid, experiment, models):
     """Slots and Prophet's predictor, and no staging buffer: what the simulator has is what memory counts."""
     scenario = experiment.scenarios["calibrated"]
-    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), scenario)
+    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), models, scenario)
     some = rows.sample(60, random_state=1)
     for row in some.itertuples():
         memory = model_memory(models[row.model], scenario)
@@ -147,8 +149,8 @@ def test_memory_of_points_is_the_references(grid, experiment, models):
         assert max(0, row.tokens) == plain["prophet_max_context"], row
 
 
-def test_all_resident_is_the_baseline(grid, experiment):
-    points = frontier(joined(grid, points_of(grid, grid["experts"]), experiment.scenarios["calibrated"]))
+def test_all_resident_is_the_baseline(grid, experiment, models):
+    points = frontier(joined(grid, points_of(grid, grid["experts"]), models, experiment.scenarios["calibrated"]))
     context = points.pivot_table(index=CONFIGURATION, columns="strategy", values="max_context")
     baseline = grid.set_index(CONFIGURATION)["baseline_max_context"].reindex(context.index)
     assert context["on_demand"].tolist() == baseline.tolist()

@@ -18,7 +18,7 @@ from studies.prefill.study import PrefillSettings
 from tests.conftest import ROOT
 
 CATALOGUE = {name: spec.architecture for name, spec in load_models(Path(ROOT / "config/models")).items()}
-DECODERS = sorted(name for name, arch in CATALOGUE.items() if not arch.encoder_layers)
+DECODERS = sorted(name for name, arch in CATALOGUE.items() if not arch.encoder)
 GPUS = load_gpus(ROOT / "config/gpus.yaml")
 V100 = datasheet_profile("V100-32GB", GPUS["V100-32GB"])
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe.catalog.architecture import with_top_k
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
@@ -31,6 +32,7 @@ from studies.comparison.replays import comparative_results, size_of, sweep
 from studies.comparison.study import ComparisonSettings
 from tests.conftest import ROOT
 from tests.unit.docs.test_contributing import blocks
+from tests.unit.hardware.test_roofline import DENSE
 from tests.unit.offload.test_simulation import assert_equal
 
 NAME = "small-6x8-top2"
