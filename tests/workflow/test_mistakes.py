@@ -60,6 +60,10 @@ MISTAKES = {
         lambda p: edit(p, "config/models/DBRX-132B.yaml", "[40 x M]", "[40 x N]"),
         "config/models/DBRX-132B.yaml: architecture.pattern: got the letter 'N', expected letters of blocks: M",
     ),
+    "a dense model": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "moe, experts: 16, top_k: 4,", "dense,"),
+        "config/models/DBRX-132B.yaml: is dense, expected a model with experts",
+    ),
     "a model file of earlier versions": (
         lambda p: edit(p, "config/models/DBRX-132B.yaml", "pattern: [40 x M]", "family: decoder"),
         "config/models/DBRX-132B.yaml: architecture: is in the form of earlier versions",
