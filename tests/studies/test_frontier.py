@@ -22,11 +22,15 @@ from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings.experiment import Experiment
-from prophet_moe.settings.scenario import Formats
+from prophet_moe.settings.fields import LARGEST_CONTEXT
+from prophet_moe.settings.scenario import CALIBRATED as CALIBRATED_SCENARIO
+from prophet_moe.settings.scenario import Formats, Routing
 from prophet_moe.units import GB
 from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
 from tests.conftest import ROOT
+from tests.unit.capacity.test_capacity import spec_of
+from tests.unit.hardware.test_hardware import MODELS
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
 SHARES = [0.125, 0.5, 0.9375, 0.99]
@@ -158,6 +162,25 @@ def test_all_resident_is_the_baseline(grid, experiment, models):
     assert (context["prophet"] <= baseline).all(), "its predictor takes memory"
     assert (context["prophet"] < baseline).any()
     assert (points["saved_gb"] == 0).all()
+
+
+def test_context_of_states_alone_is_read_where_experts_fit(gpus):
+    """No token takes memory: below 0 a token stands for a byte, so that every limit has a context to read."""
+    arch = MODELS["Qwen3-Next-80B-A3B"].model_copy(update={"pattern": ["48 x L"]})
+    models, scenario = (
+        {"States": spec_of(arch)},
+        CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0)}),
+    )
+    grid = capacity_grid(models, gpus, (1, 16), scenario, {})
+    with np.errstate(divide="raise", invalid="raise"):
+        shares = [
+            joined(grid, points_of(grid, np.ceil(share * grid["experts"])), models, scenario) for share in (1, 0.1)
+        ]
+    rows = pd.concat([rows.assign(sample=sample) for rows in shares for sample in (0, 1)])
+    assert np.isfinite(rows["tokens"]).all()
+    assert set(rows.loc[rows["tokens"] >= 0, "tokens"]) == {LARGEST_CONTEXT}
+    gained = context_gained(rows.assign(slowdown=np.where(rows["resident_experts"] == 512, 1.0, 2.0)), [1, 3])
+    assert gained["max_context_at_3x"].notna().all()
 
 
 def curve(slowdown: list[list[float]], tokens: list[float], baseline: float) -> pd.DataFrame:
