@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.context import CACHE_COLUMNS
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.capacity.sweep import INPUTS, sweep
+from prophet_moe.params import Cache
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Scenario
 
 CONSTANTS = [name for name in INPUTS if name not in ("device_bytes", "batch")]
@@ -45,6 +47,16 @@ def random_configurations(count: int, seed: int) -> dict[str, np.ndarray]:
     return columns | {"forced_not_fitting": np.zeros(count, dtype=bool), "popularity_cv": rng.uniform(0, 2, count)}
 
 
+def with_caches(columns: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """The configurations of models that also keep windows, of 128 to 4,096 tokens, and an entry per 1 to 128 tokens."""
+    rng, shape = np.random.default_rng(seed), (len(columns["batch"]), 3)
+    windows = rng.choice([128.0, 1024.0, 4096.0], shape)
+    windows[:, -1] = np.inf
+    tokens = np.ones(shape)
+    tokens[:, -1] = rng.choice([1.0, 4.0, 128.0], shape[0])
+    return columns | dict(zip(CACHE_COLUMNS, (rng.integers(1_000, 400_000, shape) * 1.0, tokens, windows), strict=True))
+
+
 def chunks(count: int) -> Iterator[dict[str, np.ndarray]]:
     """`count` random configurations, CHUNK at a time."""
     for start in range(0, count, CHUNK):
@@ -59,18 +71,26 @@ def run_sweep(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
 
 def run_loop(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
     """The scalar reference, one configuration after another."""
-    for row in zip(*(columns[name].tolist() for name in INPUTS), strict=True):
-        evaluate_row(dict(zip(INPUTS, row, strict=True)), scenario)
+    for row in zip(*(columns[name].tolist() for name in columns), strict=True):
+        evaluate_row(dict(zip(columns, row, strict=True)), scenario)
 
 
 def run_apply(columns: dict[str, np.ndarray], scenario: Scenario) -> None:
     """The scalar reference through pandas.DataFrame.apply, one Series of metrics per row."""
-    pd.DataFrame(columns).apply(lambda row: pd.Series(evaluate_row(row, scenario)), axis=1)
+    pd.DataFrame({name: list(values) for name, values in columns.items()}).apply(
+        lambda row: pd.Series(evaluate_row(row, scenario)), axis=1
+    )
 
 
 def evaluate_row(row: dict | pd.Series, scenario: Scenario) -> dict:
     """The reference's metrics for one row of columns."""
-    memory = ModelMemory(**{name: row[name] for name in CONSTANTS}, total_params=0, active_params=0)
+    caches = zip(*(row[name] for name in CACHE_COLUMNS), strict=True) if CACHE_COLUMNS[0] in row else ()
+    further = tuple(
+        Cache("attention", 1, int(size), int(tokens), None if np.isinf(window) else int(window))
+        for size, tokens, window in caches
+    )
+    constants = {name: row[name] for name in CONSTANTS}
+    memory = ModelMemory(**constants, total_params=0, active_params=0, further_caches=further)
     return evaluate(memory, row["device_bytes"], int(row["batch"]), scenario)
 
 
@@ -85,11 +105,13 @@ def compare_speed(count: int, repeats: int) -> None:
     """Print the time per configuration of each way and its ratio to the sweep, interleaved, median of the repeats."""
     everything = random_configurations(count, seed=0)
     ways = {"sweep": (run_sweep, count), "Python loop": (run_loop, 20_000), "pandas.apply": (run_apply, 2_000)}
-    for name, scenario in (("calibrated", CALIBRATED), ("reported", REPORTED)):
+    windowed = with_caches(everything, seed=1)
+    cases = {"calibrated": (CALIBRATED, everything), "reported": (REPORTED, everything)}
+    for name, (scenario, chosen) in (cases | {"windows": (CALIBRATED, windowed)}).items():
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(repeats):
             for way, (run, rows) in ways.items():
-                columns = {key: values[:rows] for key, values in everything.items()}
+                columns = {key: values[:rows] for key, values in chosen.items()}
                 times[way].append(seconds_per_row(run, columns, scenario))
         for way, (_, rows) in ways.items():
             ratios = [other / own for other, own in zip(times[way], times["sweep"], strict=True)]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from prophet_moe.catalog import Architecture
 from prophet_moe.files import write_json
 from prophet_moe.routing.datasets import load_datasets
 from studies.comparison.selection import Selection, replayed_alike, timing_models
@@ -41,15 +42,20 @@ def selection() -> Selection:
 def test_timing_models_are_listed_or_the_own_of_a_trace():
     found = timing_models(stocked(present=[]), {"short": "Switch-Base-128"}, ROOT / "config/models", KNOWN)
     assert set(found) == {"long", "short", "strange", "unfit", RECORDED}
-    assert found["long"]["moe"]["experts"] == 8
-    assert found["short"]["moe"]["experts"] == 128
-    assert found[RECORDED]["moe"]["experts"] == 32
+    assert timed_experts(found["long"]) == 8
+    assert timed_experts(found["short"]) == 128
+    assert timed_experts(found[RECORDED]) == 32
     assert found["strange"] is None
+
+
+def timed_experts(told: dict) -> int:
+    """The experts of an architecture as it is told, which is one that can be read again."""
+    return Architecture.model_validate(told["architecture"]).moe.experts
 
 
 def test_timing_model_of_the_settings_goes_before_the_own():
     found = timing_models(stocked(present=[]), {"long": "OLMoE-1B-7B"}, ROOT / "config/models", KNOWN)
-    assert found["long"]["moe"]["experts"] == 64
+    assert timed_experts(found["long"]) == 64
 
 
 def test_short_untimed_and_unfitted_traces_are_not_replayed(selection):

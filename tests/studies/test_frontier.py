@@ -15,16 +15,22 @@ from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.proxies import recorded
 from prophet_moe.offload.replay import SampleSize
-from prophet_moe.offload.simulator.timing import expert_bytes, proxy_times, times_of
+from prophet_moe.offload.simulator.timing import proxy_times, times_of
+from prophet_moe.params import expert_bytes
 from prophet_moe.precision import BF16
 from prophet_moe.predict.network import read_network
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.store import read_trace
 from prophet_moe.settings.experiment import Experiment
+from prophet_moe.settings.fields import LARGEST_CONTEXT
+from prophet_moe.settings.scenario import CALIBRATED as CALIBRATED_SCENARIO
+from prophet_moe.settings.scenario import Formats, Routing
 from prophet_moe.units import GB
 from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
 from tests.conftest import ROOT
+from tests.unit.capacity.test_capacity import spec_of
+from tests.unit.hardware.test_hardware import MODELS
 
 NAME, MODEL, GPU = "small-6x8-top2", "Mixtral-8x7B", "A100-80GB"
 SHARES = [0.125, 0.5, 0.9375, 0.99]
@@ -47,7 +53,7 @@ def replayed(grid, models, gpus) -> pd.DataFrame:
     profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
     mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 16])]
     samples = recorded(trace, network, SampleSize(16, PLAN.tokens), PLAN.samples)
-    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, BF16, PLAN, CHUNK_MB)
+    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, Formats(), PLAN, CHUNK_MB)
 
 
 TRACES = {"wide": (128, 1), "narrow": (8, 2)}
@@ -131,7 +137,7 @@ def points_of(grid, resident: pd.Series) -> pd.DataFrame:
 def test_memory_of_points_is_the_references(grid, experiment, models):
     """Slots and Prophet's predictor, and no staging buffer: what the simulator has is what memory counts."""
     scenario = experiment.scenarios["calibrated"]
-    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), scenario)
+    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), models, scenario)
     some = rows.sample(60, random_state=1)
     for row in some.itertuples():
         memory = model_memory(models[row.model], scenario)
@@ -147,8 +153,8 @@ def test_memory_of_points_is_the_references(grid, experiment, models):
         assert max(0, row.tokens) == plain["prophet_max_context"], row
 
 
-def test_all_resident_is_the_baseline(grid, experiment):
-    points = frontier(joined(grid, points_of(grid, grid["experts"]), experiment.scenarios["calibrated"]))
+def test_all_resident_is_the_baseline(grid, experiment, models):
+    points = frontier(joined(grid, points_of(grid, grid["experts"]), models, experiment.scenarios["calibrated"]))
     context = points.pivot_table(index=CONFIGURATION, columns="strategy", values="max_context")
     baseline = grid.set_index(CONFIGURATION)["baseline_max_context"].reindex(context.index)
     assert context["on_demand"].tolist() == baseline.tolist()
@@ -156,6 +162,25 @@ def test_all_resident_is_the_baseline(grid, experiment):
     assert (context["prophet"] <= baseline).all(), "its predictor takes memory"
     assert (context["prophet"] < baseline).any()
     assert (points["saved_gb"] == 0).all()
+
+
+def test_context_of_states_alone_is_read_where_experts_fit(gpus):
+    """No token takes memory: below 0 a token stands for a byte, so that every limit has a context to read."""
+    arch = MODELS["Qwen3-Next-80B-A3B"].model_copy(update={"pattern": ["48 x L"]})
+    models, scenario = (
+        {"States": spec_of(arch)},
+        CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0)}),
+    )
+    grid = capacity_grid(models, gpus, (1, 16), scenario, {})
+    with np.errstate(divide="raise", invalid="raise"):
+        shares = [
+            joined(grid, points_of(grid, np.ceil(share * grid["experts"])), models, scenario) for share in (1, 0.1)
+        ]
+    rows = pd.concat([rows.assign(sample=sample) for rows in shares for sample in (0, 1)])
+    assert np.isfinite(rows["tokens"]).all()
+    assert set(rows.loc[rows["tokens"] >= 0, "tokens"]) == {LARGEST_CONTEXT}
+    gained = context_gained(rows.assign(slowdown=np.where(rows["resident_experts"] == 512, 1.0, 2.0)), [1, 3])
+    assert gained["max_context_at_3x"].notna().all()
 
 
 def curve(slowdown: list[list[float]], tokens: list[float], baseline: float) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Predicted against measured memory: exact where both must be, and an error that says what it is elsewhere."""
 
 import io
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.catalog import Architecture, load_models
+from prophet_moe.catalog.architecture import Encoder
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.params import attention_layers, moe_layers, parameter_counts
@@ -20,6 +22,7 @@ from prophet_moe.routing.store import seal
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation
 from studies.memory_validation.compute import COLUMNS, NUMBERS, build, compare, left_out, read_memory, with_layers
 from tests.conftest import ROOT
+from tests.golden.test_architectures import GOLDEN
 
 PLANS = ROOT / "config/measurements"
 TINY = {
@@ -78,105 +81,112 @@ DeepSeek-V3,3,bfloat16,sdpa,grouped_mm,activation_peak_bytes,decode,live_tensors
 Transformers 5.23.0 and torch 2.13.0."""
 
 
-def decoder(peer: str, moe: dict, attention: dict, **fields) -> Architecture:
-    """The catalogue's `peer` with the sizes of a tiny variant."""
-    arch = CATALOGUE[peer]
-    parts = {"moe": arch.moe.model_copy(update=moe), "attention": arch.attention.model_copy(update=attention)}
-    return Architecture.model_validate(arch.model_copy(update=parts | fields).model_dump())
+def shrunk(peer: str, parts: dict[str, dict], **fields) -> Architecture:
+    """The catalogue's `peer` with the sizes of a tiny variant: of some mixers and FFNs by name, and of the whole."""
+    dumped = CATALOGUE[peer].model_dump()
+    for kind in ("mixers", "ffns"):
+        dumped[kind] = {name: part | parts.get(name, {}) for name, part in dumped[kind].items()}
+    return Architecture.model_validate(dumped | fields)
 
 
-def llama_like(peer: str, config: dict) -> Architecture:
+def llama_like(peer: str, config: dict, **parts: dict) -> Architecture:
     heads = config["num_attention_heads"]
-    return decoder(
-        peer,
-        {
-            "experts": config.get("num_local_experts") or config["num_experts"],
-            "top_k": config["num_experts_per_tok"],
-            "ffn": config["intermediate_size"],
-        },
-        {
-            "heads": heads,
-            "kv_heads": config["num_key_value_heads"],
-            "head_dim": config.get("head_dim", config["hidden_size"] // heads),
-        },
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        vocab=config["vocab_size"],
-    )
+    experts = {
+        "experts": config.get("num_local_experts") or config["num_experts"],
+        "top_k": config["num_experts_per_tok"],
+        "ffn": config["intermediate_size"],
+    }
+    attention = {
+        "heads": heads,
+        "kv_heads": config["num_key_value_heads"],
+        "head_dim": config.get("head_dim", config["hidden_size"] // heads),
+    }
+    letter = CATALOGUE[peer].pattern[0][-1]
+    fields = {"hidden": config["hidden_size"], "vocab": config["vocab_size"]}
+    pattern = {"pattern": [f"{config['num_hidden_layers']} x {letter}"]}
+    return shrunk(peer, {"moe": experts, "attention": attention}, **fields | pattern | parts)
 
 
 def mla(peer: str, config: dict) -> Architecture:
-    arch = CATALOGUE[peer]
-    moe = {
+    experts = {
         "experts": config["n_routed_experts"],
         "top_k": config["num_experts_per_tok"],
         "ffn": config["moe_intermediate_size"],
         "shared_experts": config["n_shared_experts"],
         "shared_ffn": config["n_shared_experts"] * config["moe_intermediate_size"],
-        "placement": arch.moe.placement.model_copy(update={"first": config["first_k_dense_replace"]}),
     }
     attention = {
         "heads": config["num_attention_heads"],
-        "kv_heads": config["num_key_value_heads"],
-        "head_dim": config["qk_nope_head_dim"] + config["qk_rope_head_dim"],
-        # The catalogue knows compressed queries alone: one number stands in where a config has none.
-        "q_lora_rank": config["q_lora_rank"] or 1,
+        "q_lora_rank": config["q_lora_rank"],
         "kv_lora_rank": config["kv_lora_rank"],
         "nope_head_dim": config["qk_nope_head_dim"],
         "rope_head_dim": config["qk_rope_head_dim"],
         "v_head_dim": config["v_head_dim"],
     }
-    return decoder(
+    dense = config["first_k_dense_replace"]
+    return shrunk(
         peer,
-        moe,
-        attention,
-        layers=config["num_hidden_layers"],
+        {"moe": experts, "attention": attention, "dense": {"ffn": config["intermediate_size"]}},
+        pattern=[f"{dense} x D", f"{config['num_hidden_layers'] - dense} x M"],
         hidden=config["hidden_size"],
         vocab=config["vocab_size"],
-        dense_ffn=config["intermediate_size"],
     )
 
 
 def jamba(config: dict) -> Architecture:
-    arch = llama_like("Jamba-1.5-Large", config)
-    placed = {"first": config["expert_layer_offset"], "step": config["expert_layer_period"]}
-    attending = {"first": config["attn_layer_offset"], "step": config["attn_layer_period"]}
+    def holds(layer: int, what: str) -> bool:
+        return layer % config[f"{what}_layer_period"] == config[f"{what}_layer_offset"]
+
+    letters = {(False, False): "s", (False, True): "S", (True, False): "D"}
+    pattern = "".join(letters[holds(n, "attn"), holds(n, "expert")] for n in range(config["num_hidden_layers"]))
+    arch = llama_like("Jamba-1.5-Large", config, pattern=[pattern]).model_dump()
     mamba = {
         "state": config["mamba_d_state"],
         "conv": config["mamba_d_conv"],
         "inner": config["mamba_expand"] * config["hidden_size"],
         "dt_rank": config["mamba_dt_rank"],
     }
-    placement = arch.moe.placement
-    return arch.model_copy(
-        update={
-            "dense_ffn": config["intermediate_size"],
-            "moe": arch.moe.model_copy(update={"placement": placement.model_copy(update=placed)}),
-            "attention": arch.attention.model_copy(update={"placement": placement.model_copy(update=attending)}),
-            "mamba": arch.mamba.model_copy(update=mamba),
-        }
-    )
+    arch["mixers"]["mamba"] |= mamba
+    arch["ffns"]["dense"] |= {"ffn": config["intermediate_size"]}
+    return Architecture.model_validate(arch)
 
 
 def switch(config: dict) -> Architecture:
     heads = {"heads": config["num_heads"], "kv_heads": config["num_heads"], "head_dim": config["d_kv"]}
-    arch = decoder(
-        "Switch-Base-128",
-        {"experts": config["num_experts"], "ffn": config["d_ff"]},
-        heads,
-        layers=config["num_decoder_layers"],
-        encoder_layers=config["num_layers"],
-        hidden=config["d_model"],
-        vocab=config["vocab_size"],
-        dense_ffn=config["d_ff"],
-    )
+    parts = {"moe": {"experts": config["num_experts"], "ffn": config["d_ff"]}, "dense": {"ffn": config["d_ff"]}}
+    stacks = {
+        "pattern": [f"{config['num_decoder_layers'] // 2} x DM"],
+        "encoder": {"pattern": [f"{config['num_layers'] // 2} x DM"]},
+    }
+    fields = {"hidden": config["d_model"], "vocab": config["vocab_size"]}
+    arch = shrunk("Switch-Base-128", parts | {"attention": heads}, **stacks | fields)
     assert moe_layers(arch) == config["num_sparse_encoder_layers"] + config["num_sparse_decoder_layers"]
     return arch
+
+
+def gpt_oss(config: dict) -> Architecture:
+    """Half of the layers keep a window; the form of gpt-oss-120b with other sizes."""
+    arch = json.loads(json.dumps(GOLDEN["gpt-oss-120b"]["architecture"]))
+    attention = {
+        "heads": config["num_attention_heads"],
+        "kv_heads": config["num_key_value_heads"],
+        "head_dim": config["head_dim"],
+    }
+    arch["mixers"]["full"] |= attention
+    arch["mixers"]["local"] |= attention | {"window": config["sliding_window"]}
+    arch["ffns"]["moe"] |= {
+        "experts": config["num_local_experts"],
+        "top_k": config["num_experts_per_tok"],
+        "ffn": config["intermediate_size"],
+    }
+    fields = {"hidden": config["hidden_size"], "vocab": config["vocab_size"]}
+    return Architecture.model_validate(arch | fields | {"pattern": [f"{config['num_hidden_layers'] // 2} x SF"]})
 
 
 TINY_ARCHITECTURES = {
     "Mixtral": llama_like("Mixtral-8x7B", TINY["Mixtral"]),
     "OLMoE": llama_like("OLMoE-1B-7B", TINY["OLMoE"]),
+    "DeepSeek-V2": mla("DeepSeek-V2-236B", TINY["DeepSeek-V2"]),
     "DeepSeek-V3": mla("DeepSeek-V3-671B", TINY["DeepSeek-V3"]),
     "Jamba": jamba(TINY["Jamba"]),
     "Switch": switch(TINY["Switch"]),
@@ -218,26 +228,44 @@ def test_what_a_class_casts_to_fp32_shows_as_an_error(compared):
     assert row.error_pct == pytest.approx(-100 * 2 * routers / row.measured)
 
 
-def test_mla_without_compressed_queries_differs_by_queries(measured):
-    """DeepSeek-V2's tiny variant, as DeepSeek-V2-Lite: one matrix instead of two and a norm, per layer."""
-    arch = mla("DeepSeek-V2-236B", TINY["DeepSeek-V2"])
-    rows = compare(measured, {"DeepSeek-V2": arch}, CALIBRATED).set_index("measurement")
-    for exact in ("kv_bytes_per_token", "expert_parameter_bytes"):
-        assert rows.loc[exact, "predicted"] == rows.loc[exact, "measured"]
-    width, rank = arch.attention.heads * arch.attention.head_dim, arch.attention.q_lora_rank
-    per_layer = arch.hidden * width - rank * (arch.hidden + width + 1)
-    missing = rows.loc["parameter_bytes", "measured"] - rows.loc["parameter_bytes", "predicted"]
-    assert set(missing) == {2 * arch.layers * per_layer}
+def test_window_holds_one_token_more_than_transformers_keeps(measured):
+    """The cache grows by its full layers alone. Transformers keeps a window less the token that comes next."""
+    arch = gpt_oss(TINY["gpt-oss"])
+    assert left_out(measured, {"gpt-oss": arch}).keys() == TINY_ARCHITECTURES.keys()
+    rows = compare(measured, {"gpt-oss": arch}, CALIBRATED)
+    rows = rows[rows["phase"] != "decode"].set_index("measurement")
+    exact = rows.drop(index="state_bytes_per_sequence")
+    assert set(exact.index) == {"parameter_bytes", "expert_parameter_bytes", "kv_bytes_per_token"}
+    assert (exact["predicted"] == exact["measured"]).all(), rows.to_string()
+    state, token = rows.loc["state_bytes_per_sequence"], 2 * 2 * 2 * 2 * 8
+    assert state["measured"] == 15 * token and state["predicted"] == 16 * token
+
+
+def test_cache_below_its_window_grows_in_every_layer(measured):
+    """From 8 to 12 tokens no window of 16 is full: all four layers grow, and nothing is bounded."""
+    arch, name = gpt_oss(TINY["gpt-oss"]), "gpt-oss"
+    rows = measured[(measured["model"] == name) & (measured["phase"] == "cache")]
+    short = rows.assign(method="tensors from 8 tokens", tokens=12.0)
+    assert compare(short, {name: arch}, CALIBRATED)["predicted"].tolist() == [4 * 2 * 2 * 2 * 8, 0]
+
+
+@pytest.mark.parametrize("method", ["tensors", "tensors from 48 tokens", "tensors from 0 tokens", "from 1 token"])
+def test_cache_of_unknown_lengths_is_one_line(measured, method):
+    rows = measured[measured["measurement"] == "kv_bytes_per_token"].assign(method=method)
+    with pytest.raises(UserError, match=f"method: got '{method}' with tokens 48, expected from fewer tokens"):
+        compare(rows, TINY_ARCHITECTURES, CALIBRATED)
 
 
 def test_deeper_architectures_are_cut_to_the_measured_layers(measured, compared):
     deeper = {
-        name: arch.model_copy(
-            update={"layers": 7 * arch.layers, "encoder_layers": 7 * arch.encoder_layers},
-        )
+        name: arch.model_copy(update={"pattern": 7 * arch.pattern, "encoder": arch.encoder and sevenfold(arch.encoder)})
         for name, arch in TINY_ARCHITECTURES.items()
     }
     pd.testing.assert_frame_equal(compare(measured, deeper, CALIBRATED), compared)
+
+
+def sevenfold(encoder: Encoder) -> Encoder:
+    return Encoder(pattern=7 * encoder.pattern)
 
 
 def test_activation_peaks_are_predicted_for_the_tokens_in_flight(measured):
@@ -265,7 +293,7 @@ def test_the_longest_context_is_that_of_the_capacity_grid(grids, gpus, measured,
     blank = dict.fromkeys(measured.columns, "")
     context = [
         blank
-        | {"model": name, "dtype": "bfloat16", "layers": float(CATALOGUE[name].layers)}
+        | {"model": name, "dtype": "bfloat16", "layers": float(len(CATALOGUE[name].layers()))}
         | {"measurement": "max_context_tokens", "phase": "context", "batch": 16.0, "tokens": math.nan, "value": 1000.0}
         for name in names
     ]
@@ -280,9 +308,7 @@ def test_the_longest_context_is_that_of_the_capacity_grid(grids, gpus, measured,
 
 
 def test_models_without_an_architecture_are_left_out_and_named(measured, compared):
-    assert left_out(measured, TINY_ARCHITECTURES) == {
-        name: "not in the catalogue" for name in ("DeepSeek-V2", "gpt-oss")
-    }
+    assert left_out(measured, TINY_ARCHITECTURES) == {"gpt-oss": "not in the catalogue"}
     assert set(compared["model"]) == set(TINY_ARCHITECTURES)
     assert tuple(compared.columns) == COLUMNS
     single = measured.assign(dtype=measured["dtype"].where(measured["model"] != "OLMoE", "float32"))
@@ -305,7 +331,7 @@ def test_the_plan_of_the_full_measurement_is_cut_where_it_says():
     jamba_plan, deepseek = plan["Jamba-1.5-Large"]["config"], plan["DeepSeek-V3-671B"]["config"]
     cut = with_layers(CATALOGUE["Jamba-1.5-Large"], jamba_plan["num_hidden_layers"])
     assert attention_layers(cut) == 1
-    assert attention_layers(with_layers(cut, cut.layers - 1)) == 0, "5 are the fewest with an attention layer"
+    assert attention_layers(with_layers(cut, len(cut.layers()) - 1)) == 0, "5 are the fewest with an attention layer"
     cut = with_layers(CATALOGUE["DeepSeek-V3-671B"], deepseek["num_hidden_layers"])
     assert moe_layers(cut) == deepseek["num_hidden_layers"] - deepseek["first_k_dense_replace"]
 
@@ -314,13 +340,15 @@ def test_the_plan_of_the_full_measurement_is_cut_where_it_says():
 @settings(deadline=None, max_examples=40)
 def test_fewer_layers_have_the_same_embeddings(name, data):
     arch = CATALOGUE[name]
-    layers = data.draw(st.integers(1, arch.layers))
+    depth = len(arch.layers())
+    layers = data.draw(st.integers(1, depth))
     whole, cut = parameter_counts(arch), parameter_counts(with_layers(arch, layers))
     assert cut.embeddings == whole.embeddings
-    assert (cut.total < whole.total) is (layers < arch.layers)
-    assert (with_layers(arch, layers) == arch) is (layers == arch.layers)
-    for impossible in (0, arch.layers + 1):
-        with pytest.raises(UserError, match=f"layers: got {impossible}, expected 1 to the {arch.layers}"):
+    assert (cut.total < whole.total) is (layers < depth)
+    assert (with_layers(arch, layers).layers() == arch.layers()) is (layers == depth)
+    assert with_layers(arch, layers).layers() == arch.layers()[:layers]
+    for impossible in (0, depth + 1):
+        with pytest.raises(UserError, match=f"layers: got {impossible}, expected 1 to the {depth}"):
             with_layers(arch, impossible)
 
 

@@ -54,10 +54,22 @@ MISTAKES = {
     ),
     "top_k above experts": (
         lambda p: edit(p, "config/models/DBRX-132B.yaml", "top_k: 4", "top_k: 40"),
-        "config/models/DBRX-132B.yaml: architecture.moe.top_k: got 40, expected at most experts, 16",
+        "config/models/DBRX-132B.yaml: architecture.ffns.moe.top_k: got 40, expected at most experts, 16",
+    ),
+    "a letter of no block": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "[40 x M]", "[40 x N]"),
+        "config/models/DBRX-132B.yaml: architecture.pattern: got the letter 'N', expected letters of blocks: M",
+    ),
+    "a dense model": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "moe, experts: 16, top_k: 4,", "dense,"),
+        "config/models/DBRX-132B.yaml: is dense, expected a model with experts",
+    ),
+    "a model file of earlier versions": (
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "pattern: [40 x M]", "family: decoder"),
+        "config/models/DBRX-132B.yaml: architecture: is in the form of earlier versions",
     ),
     "malformed YAML": (
-        lambda p: edit(p, "config/models/DBRX-132B.yaml", "family: decoder", "family: [decoder"),
+        lambda p: edit(p, "config/models/DBRX-132B.yaml", "pattern: [40 x M]", "pattern: [40 x M"),
         "config/models/DBRX-132B.yaml: line",
     ),
     "malformed settings": (

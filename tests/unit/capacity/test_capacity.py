@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,16 +10,25 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe import params
+from prophet_moe.capacity.context import cache_columns
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
 from prophet_moe.capacity.sweep import evaluate as sweep_evaluate
+from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.precision import FORMATS, Quantised
 from prophet_moe.predict.context import network_bytes
+from prophet_moe.settings.fields import LARGEST_CONTEXT, WeightFormats
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
 from prophet_moe.units import GB
+from tests import examples  # noqa: F401
+from tests.architectures import architectures
 from tests.conftest import ROOT
+from tests.unit.hardware.test_hardware import MODELS
+from tests.unit.hardware.test_roofline import DENSE
 
 STAGED = CALIBRATED.model_copy(update={"lookahead_layers": 3})
 """With a staging buffer, which looks as far ahead as the report does."""
@@ -119,6 +129,11 @@ def test_sweep_equals_reference_for_experts_kept_by_choice():
         np.testing.assert_array_equal(found[name], [row[name] for row in expected], err_msg=name)
 
 
+FORMAT_NAMES = st.sampled_from(sorted(FORMATS))
+COMPONENTS = st.dictionaries(st.sampled_from(["default", *get_args(Quantised)]), FORMAT_NAMES)
+"""Formats of single components."""
+
+
 @st.composite
 def scenarios(draw) -> Scenario:
     """Any scenario on published architectures."""
@@ -140,8 +155,10 @@ def scenarios(draw) -> Scenario:
         resident=draw(st.sampled_from(rules)),
         activation=Activation(prefill_chunk_tokens=draw(st.integers(1, 16384))),
         lookahead_layers=draw(st.integers(0, 8)),
-        weight_bits=draw(st.sampled_from([4, 8, 16])),
-        kv_bits=draw(st.sampled_from([8, 16])),
+        precision=draw(FORMAT_NAMES | st.just("shipped") | COMPONENTS),
+        kv_format=draw(st.sampled_from(["fp32", "bf16", "fp8", "q8_0"])),
+        state_format=draw(st.sampled_from(["own", "fp32", "bf16"])),
+        draft_layers=draw(st.booleans()),
         mla_cache=draw(st.sampled_from(["latent", "decompressed"])),
     )
 
@@ -151,11 +168,17 @@ def replace_fields(scenario: Scenario, **values) -> Scenario:
     return Scenario.model_validate(dict(scenario) | values)
 
 
+def spec_of(arch: Architecture) -> ModelSpec:
+    """A model that the report does not cover, whose experts are shipped in 4 bits."""
+    return ModelSpec.model_construct(architecture=arch, reported=None, precision=WeightFormats(routed_experts="mxfp4"))
+
+
 @settings(max_examples=60, deadline=None)
 @given(scenario=scenarios(), device_gb=st.integers(8, 200), batch=st.integers(1, 256), data=st.data())
-def test_properties(models, scenario, device_gb, batch, data):
+def test_properties(scenario, device_gb, batch, data):
     """More memory never shortens a context, a larger batch never lengthens it, experts kept are between k and E."""
-    memory = model_memory(models[data.draw(st.sampled_from(sorted(models)))], scenario)
+    spec = spec_of(MODELS[data.draw(st.sampled_from(sorted(MODELS)))])
+    memory = model_memory(spec, scenario)
     memory = replace(memory, popularity_cv=data.draw(st.floats(0, 3)))
     here = evaluate(memory, device_gb * GB, batch, scenario)
     larger = evaluate(memory, (device_gb + 8) * GB, batch, scenario)
@@ -177,12 +200,74 @@ def test_properties(models, scenario, device_gb, batch, data):
     assert math.isnan(here["kv_extension_factor"]) == (not here["baseline_fits"])
 
 
+@settings(deadline=None)
+@given(scenarios(), architectures(), st.integers(0, 10**7), st.sampled_from([1, 2, 16]), st.floats(0, 3))
+def test_sweep_of_any_architecture_equals_the_reference(scenario, arch, left, batch, popularity_cv):
+    """Every kind of layer under every rule: all metrics agree, and nothing is divided by 0 on the way."""
+    memory = replace(model_memory(spec_of(arch), scenario), popularity_cv=popularity_cv)
+    empty = evaluate(memory, 0, batch, scenario)
+    device = math.ceil(-empty["prophet_free_bytes"]) + left
+    configuration, expected = (memory, device, batch), evaluate(memory, device, batch, scenario)
+    with np.errstate(divide="raise", invalid="raise"):
+        found = sweep_evaluate(as_columns([configuration]) | cache_columns([memory.further_caches]), scenario)
+    for name, (value,) in found.items():
+        if name in TOKENS:
+            assert value == expected[name], name
+        else:
+            scale = _scale(name, [expected])
+            np.testing.assert_allclose(value / scale, expected[name] / scale, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("rule", ["fractional", Quantile(quantile=0.9)], ids=str)
+def test_windows_count_under_every_rule_of_residents(rule):
+    """gpt-oss-120b on 80 GB: the 18 layers that keep 128 tokens take what they hold, whatever is resident."""
+    scenario = replace_fields(CALIBRATED, resident=rule, precision="shipped")
+    memory = model_memory(spec_of(MODELS["gpt-oss-120b"]), scenario)
+    got = evaluate(memory, 80 * GB, 16, scenario)
+    bounded = 16 * 18 * 128 * 2 * 2 * 8 * 64
+    expected = (got["prophet_free_bytes"] - bounded) // (16 * 18 * 2 * 2 * 8 * 64)
+    assert got["prophet_max_context"] == expected > 128
+
+
+@given(architectures(), scenarios())
+def test_draft_layers_take_memory_when_they_are_resident(arch, scenario):
+    with_draft, without = (
+        model_memory(spec_of(arch), replace_fields(scenario, draft_layers=draft)) for draft in (True, False)
+    )
+    precision = scenario.precision_of(spec_of(arch).precision)
+    assert with_draft.non_expert_bytes - without.non_expert_bytes == params.draft_bytes(arch, precision)
+    both = arch.model_copy(update={"pattern": arch.pattern + (arch.draft.pattern if arch.draft else [])})
+    alone = replace_fields(scenario, draft_layers=False)
+    deeper = model_memory(spec_of(both), alone)
+    assert with_draft.cached_bytes(100) == deeper.cached_bytes(100) >= without.cached_bytes(100)
+    assert with_draft.state_bytes_per_sequence == deeper.state_bytes_per_sequence
+    assert with_draft.expert_bytes == without.expert_bytes and with_draft.moe_layers == without.moe_layers
+
+
+def test_dense_model_has_nothing_to_offload():
+    """Prophet keeps what the baseline keeps, and no predictor."""
+    memory = model_memory(spec_of(DENSE), CALIBRATED)
+    got = evaluate(memory, 80 * GB, 16, CALIBRATED)
+    assert memory.non_expert_bytes == 2 * memory.total_params == 2 * memory.active_params
+    assert got["prophet_max_context"] == got["baseline_max_context"] > 0
+    assert (got["baseline_expert_bytes"], got["expert_savings_pct"], got["staging_bytes"]) == (0, 0, 0)
+    assert memory.predictor_bytes == 0 and got["kv_extension_factor"] == 1
+
+
+@pytest.mark.parametrize("unknown", ["kv_bytes_per_token", "non_expert_bytes"])
+def test_unknown_constant_of_the_report_fits_no_context(models, unknown):
+    memory = replace(model_memory(models["Mixtral-8x7B"], REPORTED), **{unknown: math.nan})
+    assert not evaluate(memory, 80 * GB, 1, REPORTED)["baseline_fits"]
+    ((_, swept),) = sweep(as_columns([(memory, 80 * GB, 1)]), REPORTED)
+    assert not swept["baseline_fits"].any()
+
+
 @given(free=st.integers(-(2**40), 2**50), batch=st.integers(1, 4096), kv=st.integers(1, 10**7))
 def test_the_longest_context_fits_and_one_token_more_does_not(models, free, batch, kv):
     memory = replace(model_memory(models["Mixtral-8x7B"], CALIBRATED), kv_bytes_per_token=kv)
     tokens = max_context(memory, free, batch)
     assert tokens == 0 or tokens * batch * kv <= free
-    assert (tokens + 1) * batch * kv > free
+    assert tokens == LARGEST_CONTEXT or (tokens + 1) * batch * kv > free
 
 
 def test_one_token_activates_exactly_k_experts(models):

@@ -4,20 +4,30 @@ import csv
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import jsonschema
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD, RECORD_COLUMNS, record, rows_of, with_intervals
+from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.reserve import with_reserve
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_json
 from prophet_moe.present.averages import average_extension
 from prophet_moe.present.catalog_table import catalog_table
+from prophet_moe.settings.scenario import CALIBRATED, Routing
 from prophet_moe.tables import read_table
+from prophet_moe.units import MIB
 from prophet_moe.validation import read_json
 from studies.kv_extension.compute import by_expert_count, kv_extension, max_context
 from tests.conftest import ROOT
+from tests.unit.capacity.test_capacity import spec_of
+from tests.unit.hardware.test_hardware import MODELS
+from tests.unit.hardware.test_roofline import DENSE
 
 HEADER = ",".join(column.name for column in RECORD_COLUMNS) + "\n"
 SCENARIOS = ("calibrated", "reported")
@@ -74,6 +84,29 @@ def test_extended_record_states_fit_native_limit_and_evidence(grids):
         known = extended["seq_len"].notna()
         assert (extended.loc[known, "prophet_native_context"] <= extended.loc[known, "seq_len"]).all()
     assert set(record(with_intervals(grids["calibrated"]), EXTENDED_COLUMNS)["evidence"]) == {"computed"}
+
+
+def test_grid_of_unlike_models_is_the_reference_row_by_row(gpus):
+    """Windows, compressed entries, states and a dense model in one grid, on several GPUs with reserves of their own."""
+    scenario = CALIBRATED.model_copy(update={"routing": Routing(variation=0.5), "precision": "shipped"})
+    names = ("gpt-oss-120b", "Mixtral-8x7B", "DeepSeek-V4-Flash", "Qwen3-Next-80B-A3B", "DeepSeek-V3.2")
+    models = {name: spec_of(MODELS[name]) for name in names} | {"dense": spec_of(DENSE)}
+    reserves = {"H100-80GB": 500 * MIB}
+    grid = capacity_grid(models, gpus, [1, 16], scenario, {}, reserves)
+    assert len(grid) == len(models) * len(gpus) * 2
+    for row in grid.to_dict("records"):
+        memory = replace(model_memory(models[row["model"]], scenario), popularity_cv=0.5)
+        here = with_reserve(scenario, reserves.get(row["gpu"]))
+        plain = evaluate(memory, device_bytes(gpus[row["gpu"]], here), row["batch_size"], here)
+        for name in ("baseline_max_context", "prophet_max_context", "kv_cache_bytes", "prophet_total_bytes"):
+            assert row[name] == plain[name], (row["model"], row["gpu"], name)
+    extended = record(with_intervals(grid), EXTENDED_COLUMNS).groupby("model").first()
+    assert extended.loc["gpt-oss-120b", ["kv_bytes_per_token", "kv_bounded_gb"]].tolist() == [36_864, 0.00471859]
+    assert extended.loc["Mixtral-8x7B", ["kv_bytes_per_token", "kv_bounded_gb"]].tolist() == [131_072, 0]
+    compressed = extended.loc["DeepSeek-V4-Flash"]
+    # 43 windows of 128 entries of 512 values; of 21 layers an entry and an index key per 4 tokens, of 20 one per 128.
+    assert compressed["kv_bounded_gb"] == pytest.approx(43 * 128 * 1024 / 1e9, rel=1e-5)
+    assert compressed["kv_bytes_per_token"] == pytest.approx(21 * (1024 + 256) / 4 + 20 * 1024 / 128, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from prophet_moe import params
 from prophet_moe.catalog import Architecture, GpuSpec, load_gpus, load_models
+from prophet_moe.catalog.architecture import Compressed, Latent, Mixer, Softmax
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.hardware.profile import (
@@ -27,9 +28,10 @@ from prophet_moe.hardware.profile import (
     read_profile,
 )
 from prophet_moe.hardware.roofline import (
+    AttentionRead,
     LayerTimes,
     all_resident_seconds,
-    attention_shape,
+    attention_reads,
     decoder_layers,
     expert_shape,
     fetch_seconds,
@@ -44,11 +46,14 @@ from prophet_moe.routing.law import uniform_occupancy
 from prophet_moe.routing.store import seal
 from prophet_moe.units import MIB
 from tests.conftest import ROOT
+from tests.golden.test_architectures import EXPRESSED, GOLDEN
 
 GPU = "H100-80GB"
 GPUS = load_gpus(ROOT / "config/gpus.yaml")
 SPEC = GPUS[GPU]
 CATALOGUE = {name: spec.architecture for name, spec in load_models(ROOT / "config/models").items()}
+MODELS = CATALOGUE | {name: Architecture.model_validate(GOLDEN[name]["architecture"]) for name in EXPRESSED}
+"""The catalogue, and the checkpoints of today with every kind of mixer."""
 A100 = datasheet_profile("A100-80GB", GPUS["A100-80GB"])
 
 # A profile as the collector writes it, its times made from these laws: what is read must give the laws back.
@@ -270,7 +275,13 @@ def test_the_plan_measures_the_shapes_that_are_looked_up():
         name: expert_shape(CATALOGUE[name]) for name in CATALOGUE
     }
     for entry in plan["attention"]["geometries"]:
-        assert attention_shape(CATALOGUE[entry.pop("model")]) == AttentionShape(**entry)
+        assert only_read(CATALOGUE[entry.pop("model")]).shape == AttentionShape(**entry)
+
+
+def only_read(arch: Architecture, precision: Precision = BF16) -> AttentionRead:
+    """What attention reads in a model whose layers of attention are alike and read one thing."""
+    (found,) = {read for mixer in arch.mixers.values() for read in attention_reads(mixer, precision)}
+    return found
 
 
 def test_no_wall_clock_counts_where_all_copies_are_timed_alone(tmp_path):
@@ -417,55 +428,107 @@ def test_a_profile_of_another_device_is_refused(tmp_path, described, told):
     assert_refused(tmp_path, told, str(tmp_path / GPU))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+def expert_biases(arch: Architecture) -> int:
+    """Biases of one routed expert, which no time of a product counts."""
+    width = arch.moe.latent or arch.hidden
+    return ((2 if arch.moe.gated else 1) * arch.moe.ffn + width) * arch.moe.bias
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_layers_add_up_to_the_model(name):
     """Of the decoder: weights, caches and states of all layers are those of the whole, but for embeddings."""
-    arch = CATALOGUE[name]
+    arch = MODELS[name]
     layers, counts = decoder_layers(arch), params.parameter_counts(arch)
-    if arch.family == "encoder_decoder":
-        moe = len(arch.moe.placement.layers(arch.layers))
-        heads = arch.attention.heads * arch.attention.head_dim
+    if arch.encoder:
+        moe, depth = len(arch.moe_layers), len(arch.layers())
+        (attention,) = arch.mixers.values()
+        heads = attention.heads * attention.head_dim
         # Four matrices of self-attention; of cross-attention the query's and the output's alone.
-        own_and_cross = 6 * arch.hidden * heads * arch.layers + arch.attention.relative_buckets * arch.attention.heads
-        dense = (arch.layers - moe) * (3 if arch.moe.gated else 2) * arch.hidden * arch.dense_ffn
-        norms = (arch.norms_per_layer + 1) * arch.layers + 1
-        always_read = own_and_cross + dense + (norms + moe * arch.moe.experts) * arch.hidden
+        own_and_cross = 6 * arch.hidden * heads * depth + attention.relative_buckets * attention.heads
+        dense = (depth - moe) * (3 if arch.moe.gated else 2) * arch.hidden * arch.ffns["dense"].ffn
+        # Norms of self-attention, cross-attention and FFN, and the last one.
+        always_read = own_and_cross + dense + (3 * depth + 1 + moe * arch.moe.experts) * arch.hidden
     else:
-        moe, always_read = params.moe_layers(arch), counts.non_expert - counts.embeddings
+        moe, streams = params.moe_layers(arch), arch.hyper_connections
+        joined = streams * streams * arch.hidden + streams + 1 if streams else 0
+        always_read = counts.non_expert - counts.embeddings - counts.other - joined
     assert sum(layer.weights for layer in layers) == always_read
     assert sum(layer.moe for layer in layers) == moe
     assert sum(layer.state_bytes for layer in layers) == params.state_bytes_per_sequence(arch)
-    cached = 2 * attention_shape(arch).cached_values * sum(layer.attends for layer in layers)
-    assert cached == params.kv_bytes_per_token(arch)
-    assert expert_shape(arch).parameters == params.expert_parameters(arch)
+    own = [keeps(arch, block.mixer) for block in arch.layers()]
+    reads = [read for layer, cached in zip(layers, own, strict=True) if cached for read in layer.reads]
+    cached = sum(cache.layers * cache.bytes_per_entry / cache.tokens_per_entry for cache in params.caches(arch))
+    assert sum(read.shape.cached_values * read.value_bytes / read.tokens_per_entry for read in reads) == cached
+    assert expert_shape(arch).parameters + expert_biases(arch) == params.expert_parameters(arch)
+
+
+def keeps(arch: Architecture, mixer: str | None) -> bool:
+    return mixer is not None and arch.keeps_cache(mixer)
 
 
 def decoder_weights(arch: Architecture) -> int:
-    """Weights that the decoder's layers read in a step, whatever the batch."""
-    stack = arch.model_copy(update={"layers": 0})
+    """Weights that the decoder's layers read in a step, whatever the batch, its last norm among them."""
+    stack = arch.model_copy(update={"pattern": []})
     decoder = params.parameter_counts(arch).non_expert - params.parameter_counts(stack).non_expert
-    return decoder - arch.layers * params.source_projections(arch)
+    projections = sum(params.source_projections(arch, block.mixer) for block in arch.layers() if block.mixer)
+    return decoder - projections + arch.hidden * (2 if arch.norm == "layer" else 1)
+
+
+def attended(mixer: Mixer, context: int) -> list[tuple[int, int, int]]:
+    """What a new token attends to in one layer: entries, values of each, and operations with each."""
+
+    def at_most(entries: int, most: int | None) -> int:
+        return entries if most is None else min(entries, most)
+
+    match mixer:
+        case Softmax(heads=heads, kv_heads=kv_heads):
+            width = mixer.head_dim + mixer.value_dim
+            return [(at_most(context, mixer.window), kv_heads * width, 2 * heads * width)]
+        case Latent(heads=heads, kv_lora_rank=rank, rope_head_dim=rotary):
+            chosen = at_most(context, mixer.indexer.top_k if mixer.indexer else mixer.sparse_top_k)
+            return [(chosen, rank + rotary, 2 * heads * (2 * rank + rotary)), *indexed(mixer, context)]
+        case Compressed(heads=heads, head_dim=width):
+            found = [(at_most(context, mixer.window), width, 4 * heads * width)]
+            if mixer.compress:
+                entries = math.ceil(context / mixer.compress)
+                chosen = at_most(entries, mixer.indexer.top_k if mixer.indexer else None)
+                found += [(chosen, width, 4 * heads * width), *indexed(mixer, entries)]
+            return found
+    return []
+
+
+def indexed(mixer: Latent | Compressed, entries: int) -> list[tuple[int, int, int]]:
+    """What an index branch reads: the key of every entry, with which each of its heads makes one score."""
+    branch = mixer.indexer
+    return [(entries, branch.head_dim, 2 * branch.heads * branch.head_dim)] if branch else []
+
+
+def attended_in_step(arch: Architecture, context: int) -> list[tuple[int, int, int]]:
+    mixers = [arch.mixers[block.mixer] for block in arch.layers() if block.mixer]
+    return [part for mixer in mixers for part in attended(mixer, context)]
+
+
+def expert_weights(arch: Architecture) -> int:
+    """Weights of the matrices of one routed expert."""
+    return params.expert_parameters(arch) - expert_biases(arch) if arch.moe else 0
 
 
 def step_bytes(arch: Architecture, batch: int, context: int, unique: float) -> float:
     """Bytes that the decoder's layers read and write in a step, from the totals of the model."""
-    decoder = decoder_weights(arch)
-    experts = len(arch.moe.placement.layers(arch.layers)) * unique * params.expert_parameters(arch)
-    kv = batch * context * params.kv_bytes_per_token(arch)
-    return 2 * (decoder + experts) + kv + 2 * batch * params.state_bytes_per_sequence(arch)
+    experts = len(arch.moe_layers) * unique * expert_weights(arch)
+    kv = batch * 2 * sum(entries * values for entries, values, _ in attended_in_step(arch, context))
+    return 2 * (decoder_weights(arch) + experts) + kv + 2 * batch * params.state_bytes_per_sequence(arch)
 
 
 def step_flops(arch: Architecture, batch: int, context: int) -> float:
     """Operations of the decoder's layers: two per weight used and token, and those of attention."""
-    decoder = decoder_weights(arch)
-    experts = len(arch.moe.placement.layers(arch.layers)) * arch.moe.top_k * params.expert_parameters(arch)
-    a = arch.attention
-    dims = (2 * a.kv_lora_rank + a.rope_head_dim) if a.kind == "MLA" else 2 * a.head_dim
-    return batch * (2 * (decoder + experts) + 2 * params.attention_layers(arch) * context * a.heads * dims)
+    experts = len(arch.moe_layers) * (arch.moe.top_k if arch.moe else 0) * expert_weights(arch)
+    attention = sum(entries * operations for entries, _, operations in attended_in_step(arch, context))
+    return batch * (2 * (decoder_weights(arch) + experts) + attention)
 
 
 STEPS = {
-    "name": st.sampled_from(sorted(CATALOGUE)),
+    "name": st.sampled_from(sorted(MODELS)),
     "gpu": st.sampled_from(sorted(GPUS)),
     "batch": st.integers(1, 256),
     "context": st.integers(1, 131_072),
@@ -473,41 +536,47 @@ STEPS = {
 
 
 def step(name: str, profile: Profile, batch: int, context: int) -> tuple[LayerTimes, float]:
-    arch = CATALOGUE[name]
+    arch = MODELS[name]
     given = (np.array([float(value)]) for value in (arch.moe.experts, arch.moe.top_k, batch))
-    unique = float(uniform_occupancy(*given)[0])
+    unique = min(float(uniform_occupancy(*given)[0]), arch.moe.experts)
     return layer_times(arch, profile, batch, context, unique), unique
 
 
 def test_decode_step_of_switch_projects_no_source_again():
     """Cross-attention keys and values are projected once per source: 9.6 % of Switch-Base's bytes at batch 1."""
     arch = CATALOGUE["Switch-Base-128"]
-    once = 2 * 2 * arch.hidden * 12 * 64 * arch.layers
-    assert 2 * arch.layers * params.source_projections(arch) == once
+    depth = len(arch.layers())
+    once = 2 * 2 * arch.hidden * 12 * 64 * depth
+    assert 2 * depth * params.source_projections(arch, "attention") == once
     read = step_bytes(arch, 1, arch.native_context, 1) + 2 * arch.vocab * arch.hidden
     assert once / (once + read) == pytest.approx(0.096, abs=0.003)
-    assert all(params.source_projections(CATALOGUE[name]) == 0 for name in ("Mixtral-8x7B", "DeepSeek-V3-671B"))
+    decoders = (CATALOGUE[name] for name in ("Mixtral-8x7B", "DeepSeek-V3-671B"))
+    assert all(params.source_projections(arch, "attention") == 0 for arch in decoders)
 
 
 @pytest.mark.parametrize("name", ["DeepSeek-V2-236B", "DeepSeek-V3-671B"])
 def test_decompressed_mla_cache_is_read_by_attention(name):
     """The bytes that a decode step's attention reads are those that the cache holds, and they take longer."""
     arch, decompressed = CATALOGUE[name], Precision(mla_cache="decompressed")
-    a, shape = arch.attention, attention_shape(arch, decompressed)
-    assert shape.cached_values == a.heads * (a.nope_head_dim + a.rope_head_dim + a.v_head_dim)
+    mla, shape, depth = arch.mixers["attention"], only_read(arch, decompressed).shape, len(arch.layers())
+    assert shape.cached_values == mla.heads * (mla.nope_head_dim + mla.rope_head_dim + mla.v_head_dim)
     assert shape.flops == 2 * shape.cached_values
-    assert 2 * shape.cached_values * arch.layers == params.kv_bytes_per_token(arch, decompressed)
+    expanded, latent = (cached_bytes(arch, 1, precision) for precision in (decompressed, BF16))
+    assert 2 * shape.cached_values * depth == expanded
     steps = [layer_times(arch, A100, 1, 4096, arch.moe.top_k, precision) for precision in (BF16, decompressed)]
-    latent, expanded = (times.compute_seconds.sum() for times in steps)
-    more = params.kv_bytes_per_token(arch, decompressed) - params.kv_bytes_per_token(arch)
-    assert expanded - latent == pytest.approx(4096 * more / A100.hbm_bytes_per_second, rel=0.05)
+    short, long = (times.compute_seconds.sum() for times in steps)
+    assert long - short == pytest.approx(4096 * (expanded - latent) / A100.hbm_bytes_per_second, rel=0.05)
+
+
+def cached_bytes(arch: Architecture, tokens: int, precision: Precision = BF16) -> int:
+    return sum(cache.bytes(tokens) for cache in params.caches(arch, precision))
 
 
 @given(**STEPS)
 @settings(deadline=None, max_examples=60)
 def test_a_step_limited_by_one_side_is_its_bytes_or_operations(name, gpu, batch, context):
     """With endless compute the bytes over the bandwidth, with endless bandwidth the operations over the peak."""
-    arch, profile = CATALOGUE[name], datasheet_profile(gpu, GPUS[gpu])
+    arch, profile = MODELS[name], datasheet_profile(gpu, GPUS[gpu])
     times, unique = step(name, dataclasses.replace(profile, flops_per_second=math.inf), batch, context)
     moved = step_bytes(arch, batch, context, unique)
     assert times.compute_seconds.sum() * profile.hbm_bytes_per_second == pytest.approx(moved)
@@ -522,8 +591,8 @@ def test_a_step_limited_by_one_side_is_its_bytes_or_operations(name, gpu, batch,
 def test_a_step_lies_between_the_larger_side_and_both(name, gpu, batch, context):
     profile = datasheet_profile(gpu, GPUS[gpu])
     times, unique = step(name, profile, batch, context)
-    moved = step_bytes(CATALOGUE[name], batch, context, unique) / profile.hbm_bytes_per_second
-    done = step_flops(CATALOGUE[name], batch, context) / profile.flops_per_second
+    moved = step_bytes(MODELS[name], batch, context, unique) / profile.hbm_bytes_per_second
+    done = step_flops(MODELS[name], batch, context) / profile.flops_per_second
     assert max(moved, done) * (1 - 1e-9) <= times.compute_seconds.sum() <= (moved + done) * (1 + 1e-9)
 
 
@@ -558,14 +627,14 @@ def test_prefetch_gain_is_two_where_compute_equals_transfer(compute, transfer):
 
 def test_missing_experts_may_differ_by_layer():
     arch = CATALOGUE["DeepSeek-V3-671B"]
-    moe = arch.moe.placement.layers(arch.layers)
+    moe = arch.moe_layers
     missing = np.linspace(0, arch.moe.top_k, len(moe))
     unique = np.linspace(1, arch.moe.top_k, len(moe))
     times = layer_times(arch, A100, 1, 4096, unique)
     fetched = fetch_seconds(times, missing)
-    assert fetched[: moe.start].tolist() == [0] * moe.start
-    assert fetched[moe.start :] == pytest.approx(missing * times.expert_bytes / A100.link_bytes_per_second)
-    grown = np.diff(times.compute_seconds[moe.start :])
+    assert fetched[: moe[0]].tolist() == [0] * moe[0]
+    assert fetched[moe[0] :] == pytest.approx(missing * times.expert_bytes / A100.link_bytes_per_second)
+    grown = np.diff(times.compute_seconds[moe[0] :])
     assert grown == pytest.approx(np.diff(unique) * times.expert_bytes / A100.hbm_bytes_per_second)
 
 
@@ -648,7 +717,7 @@ def test_layers_compute_as_long_as_the_peers_say(name, line):
     assert compute == [pytest.approx(value.expected, rel=0.01) for value in printed(line, 2)]
     assert [1e6 * fetch_seconds(times, k)[-1] for times in steps] == printed(line, 3)
 
-    shape = attention_shape(arch)
+    shape = only_read(arch).shape
     for ours, theirs, gpu in zip(compute, printed(line, 2), ("A100", "H100"), strict=True):
         profile = peer_profile(gpu)
         router = 2 * arch.hidden * arch.moe.experts / profile.hbm_bytes_per_second

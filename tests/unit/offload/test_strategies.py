@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe.catalog.architecture import with_top_k
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
@@ -31,6 +32,7 @@ from studies.comparison.replays import comparative_results, size_of, sweep
 from studies.comparison.study import ComparisonSettings
 from tests.conftest import ROOT
 from tests.unit.docs.test_contributing import blocks
+from tests.unit.hardware.test_roofline import DENSE
 from tests.unit.offload.test_simulation import assert_equal
 
 NAME = "small-6x8-top2"
@@ -286,10 +288,16 @@ def test_a_model_of_other_experts_is_refused(recorded, models):
         timing_model(other, None, recorded[0].router, 4096, None, 4.0)
 
 
+def test_dense_model_times_no_trace(recorded):
+    with pytest.raises(UserError, match="has no layer with experts, expected 8 experts, as the trace of"):
+        timing_model(DENSE.model_dump(), None, recorded[0].router, 4096, None, 4.0)
+
+
 def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
     """Engines on small machines use 6 of 8; more than the model has is a mistake."""
     dumped = models["OLMoE-1B-7B"].architecture.model_dump()
-    fewer = dumped | {"moe": dumped["moe"] | {"top_k": 6}}
+    fewer = with_top_k(models["OLMoE-1B-7B"].architecture, 6).model_dump()
+    assert fewer["ffns"]["moe"] == dumped["ffns"]["moe"] | {"top_k": 6}
     profile = datasheet_profile("A100-80GB", gpus["A100-80GB"])
     known = Router("OLMoE-1B-7B", 64, 6, (0, 1))
     got, expected = (timing_model(arch, profile, known, 4096, Precision(), 4.0)(4) for arch in (dumped, fewer))

@@ -52,7 +52,7 @@ def longest_context(c: Columns, free: NDArray) -> Floats:
     is 0.
     """
     if "cache_bytes" not in c:
-        return np.minimum(np.maximum(0.0, np.floor(free / (c["batch"] * c["kv_bytes_per_token"]))), LARGEST_CONTEXT)
+        return _fits(free, c["batch"], np.zeros_like(free), c["kv_bytes_per_token"])
     most = _by_pieces(c, free)
     stepped = (c["cache_tokens"] > 1).any(axis=1)
     if stepped.any():
@@ -81,7 +81,7 @@ def _by_pieces(c: Columns, free: NDArray) -> Floats:
 def _fits(free: NDArray, batch: NDArray, full: NDArray, growing: NDArray) -> Floats:
     """(n,): tokens that fit where a sequence costs `full` + `growing` * tokens; LARGEST_CONTEXT where it stays full."""
     left = free - batch * full
-    grows = growing > 0
+    grows = ~(growing <= 0)  # an unknown size is no size of 0
     tokens = np.floor(np.divide(left, batch * growing, out=np.full_like(left, np.inf), where=grows))
     return np.where(left < 0, 0.0, np.minimum(tokens, LARGEST_CONTEXT))
 

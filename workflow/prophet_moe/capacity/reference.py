@@ -167,11 +167,8 @@ def most_resident(model: ModelMemory, device_bytes: Number, batch: int, scenario
 def max_context(model: ModelMemory, free_bytes: Number, batch: int) -> int:
     """Return longest context, tokens per sequence, whose KV cache fits into `free_bytes`; 0 when none does.
 
-    It is found by halving, at most LARGEST_CONTEXT. The report's constants, which are no whole bytes, are divided.
+    It is found by halving, at most LARGEST_CONTEXT. Where the report leaves a constant unknown (NaN), none fits.
     """
-    per_token = batch * model.kv_bytes_per_token
-    if model.forced_not_fitting:
+    if model.forced_not_fitting or not (free_bytes >= 0 and model.kv_bytes_per_token >= 0):
         return 0
-    if not (isinstance(free_bytes, int) and isinstance(per_token, int)):
-        return min(max(0, math.floor(free_bytes / per_token)), LARGEST_CONTEXT)
-    return max(0, bisect_right(range(LARGEST_CONTEXT + 1), free_bytes, key=lambda s: batch * model.cached_bytes(s)) - 1)
+    return bisect_right(range(LARGEST_CONTEXT + 1), free_bytes, key=lambda s: batch * model.cached_bytes(s)) - 1

@@ -98,7 +98,9 @@ def evaluate(
 
     encoder_layers = c["encoder_moe_layers"]
     offloading_layers = c["moe_layers"] - encoder_layers
-    encoder_share = np.where(encoder_layers > 0, encoder_layers / c["moe_layers"], 0.0)
+    encoder_share = np.divide(
+        encoder_layers, c["moe_layers"], out=np.zeros_like(encoder_layers), where=encoder_layers > 0
+    )
 
     baseline_experts = c["moe_layers"] * experts * c["expert_bytes"]
     prophet_experts = (encoder_layers * experts + offloading_layers * resident) * c["expert_bytes"]

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prophet_moe import params
-from prophet_moe.catalog.architecture import Architecture, Block, Compressed, Indexer, Latent, Mixer, Softmax, letters
+from prophet_moe.catalog.architecture import Architecture, Block, Compressed, Latent, Mixer, Softmax, letters
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import AttentionShape, Basis, ExpertShape, Profile
-from prophet_moe.params.cache import mixer_cache, mixer_state
+from prophet_moe.params.cache import Cache, mixer_cache, mixer_state
 from prophet_moe.params.weights import Weights, block_weights, key_value_weights, stack_weights
 from prophet_moe.precision import BF16, Precision
 
@@ -214,39 +214,37 @@ def attention_reads(mixer: Mixer, precision: Precision = BF16) -> tuple[Attentio
     """Return what a new token reads of the cache of one layer; nothing where the mixer keeps a state alone.
 
     MLA attends in the latent (arXiv 2405.04434, section 2.1.2), or over the expanded keys and values of every head
-    where the cache is decompressed.
+    where the cache is decompressed. A layer without keys of its own reads those of an earlier one, which are as large.
     """
-    value = float(precision.kv_value_bytes)
-    sparse = precision.kv == "fp8_sparse_mla"
-
-    def index(indexer: Indexer, tokens: int = 1) -> AttentionRead:
-        width = indexer.head_dim
-        shape = AttentionShape(indexer.heads, 1, width, width)
-        return AttentionRead(shape, (width + 4) / width if sparse else value, tokens, scores_only=True)
-
+    held = mixer.model_copy(update={"own_kv": True}) if isinstance(mixer, Softmax) else mixer
+    kept, indexer = list(mixer_cache(held, precision)), getattr(mixer, "indexer", None)
     match mixer:
         case Softmax(heads=heads, kv_heads=kv_heads, head_dim=width):
             values = 0 if mixer.value_dim == width else mixer.value_dim
-            return (AttentionRead(AttentionShape(heads, kv_heads, width, 0, values), value, most=mixer.window),)
-        case Latent(heads=heads, kv_lora_rank=latent, indexer=indexer):
-            most = indexer.top_k if indexer else mixer.sparse_top_k
+            limits, shape = [mixer.window], AttentionShape(heads, kv_heads, width, 0, values)
+        case Latent(heads=heads, kv_lora_rank=latent):
+            limits = [indexer.top_k if indexer else mixer.sparse_top_k]
             if precision.mla_cache == "decompressed":
                 shape = AttentionShape(heads, heads, mixer.head_dim, 0, mixer.v_head_dim)
-                kept = AttentionRead(shape, value, most=most)
             else:
-                width = latent + mixer.rope_head_dim
-                (cache, *_) = mixer_cache(mixer, precision)
-                shape = AttentionShape(heads, 1, width, latent)
-                kept = AttentionRead(shape, cache.bytes_per_entry / width, most=most)
-            return (kept, index(indexer)) if indexer else (kept,)
-        case Compressed(heads=heads, head_dim=width, compress=tokens, indexer=indexer):
-            shape = AttentionShape(heads, 1, width, width)
-            window = AttentionRead(shape, value, most=mixer.window)
-            if tokens is None:
-                return (window,)
-            entries = AttentionRead(shape, value, tokens, indexer.top_k if indexer else None)
-            return (window, entries, index(indexer, tokens)) if indexer else (window, entries)
-    return ()
+                shape = AttentionShape(heads, 1, latent + mixer.rope_head_dim, latent)
+        case Compressed(heads=heads, head_dim=width):
+            limits, shape = [mixer.window], AttentionShape(heads, 1, width, width)
+            if mixer.compress:
+                limits.append(indexer.top_k if indexer else None)
+        case _:
+            return ()
+    reads = [_read(cache, shape, most) for cache, most in zip(kept, limits, strict=False)]
+    if indexer:
+        width = indexer.head_dim
+        scored = _read(kept[-1], AttentionShape(indexer.heads, 1, width, width))
+        reads.append(replace(scored, scores_only=True))
+    return tuple(reads)
+
+
+def _read(cache: Cache, shape: AttentionShape, most: int | None = None) -> AttentionRead:
+    """Return the read of a cache by attention of a shape, in the bytes that memory counts."""
+    return AttentionRead(shape, cache.bytes_per_entry / shape.cached_values, cache.tokens_per_entry, most)
 
 
 def _attention_basis(profile: Profile, reads: Iterable[AttentionRead]) -> Basis:

@@ -124,7 +124,8 @@ def joined(
         predictor_kept=(rows["strategy"] == "prophet").to_numpy(),
     )
     free = memory["prophet_free_bytes"]
-    short = np.floor(free / (given["batch"] * cached_bytes(given, np.ones_like(free))))
+    # A model of states alone caches nothing: there a token stands for a byte.
+    short = np.floor(free / (given["batch"] * np.maximum(1.0, cached_bytes(given, np.ones_like(free)))))
     return rows.assign(
         tokens=np.where(free < 0, short, longest_context(given, free)),
         saved_gb=memory["expert_savings_bytes"] / GB,

@@ -1,5 +1,6 @@
 """Predicted against measured memory: the capacity model and the measurements of `collect memory`."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,10 @@ def with_layers(arch: Architecture, layers: int) -> Architecture:
     return first_layers(arch, layers)
 
 
+SHORT = re.compile(r"from ([1-9]\d{0,11}) tokens$")
+"""End of the method of a cache's rows: the shorter of the two lengths, whose difference is measured."""
+
+
 def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: float) -> Number:
     m, experts = memory, memory.moe_layers * memory.experts * memory.expert_bytes
     if row.measurement == "activation_peak_bytes":
@@ -125,13 +130,22 @@ def _predicted(row: Any, memory: ModelMemory, scenario: Scenario, device_bytes: 
         return m.activation_bytes_per_token * in_flight + m.activation_bytes_per_sequence * row.batch
     if row.measurement == "max_context_tokens":
         return reference.evaluate(m, device_bytes, int(row.batch), scenario)["baseline_max_context"]
-    return {
-        "parameter_bytes": m.non_expert_bytes + experts,
-        "expert_parameter_bytes": experts,
-        "kv_bytes_per_token": m.kv_bytes_per_token,
-        "cross_kv_bytes_per_token": m.kv_bytes_per_token,
-        "state_bytes_per_sequence": m.state_bytes_per_sequence,
-    }[row.measurement]
+    if row.phase == "cache":
+        per_token, state = _cache(row, m)
+        return state if row.measurement == "state_bytes_per_sequence" else per_token
+    return {"parameter_bytes": m.non_expert_bytes + experts, "expert_parameter_bytes": experts}[row.measurement]
+
+
+def _cache(row: Any, memory: ModelMemory) -> tuple[float, float]:
+    """Return bytes per token and whatever the length, as two lengths give them: a full window counts as a state."""
+    told = SHORT.search(row.method)
+    short, long = int(told[1]) if told else 0, row.tokens
+    if not 0 < short < long:
+        problem = f"got {row.method!r} with tokens {row.tokens:g}, expected from fewer tokens"
+        raise UserError("memory.csv: method", problem, "Measure it again.")
+    kept = [memory.cached_bytes(int(tokens)) for tokens in (short, long)]
+    per_token = (kept[1] - kept[0]) / (long - short)
+    return per_token, kept[0] - per_token * short + memory.state_bytes_per_sequence
 
 
 def _device_bytes(measured: pd.DataFrame) -> float:

@@ -81,7 +81,10 @@ def timing_model(
 
     The run that was traced may have used fewer experts of a token than the model: then the model is timed with as many.
     """
-    arch = Architecture.model_validate(architecture)
+    arch, timed = Architecture.model_validate(architecture), "the model that a trace is timed with"
+    if not arch.moe_layers:
+        problem = f"has no layer with experts, expected {router.experts} experts, as the trace of {router.model} has"
+        raise UserError(timed, problem, "See replay.timed_as.")
     expected = {"experts": f"{router.experts}", "top_k": f"at least {router.top_k}"}
     fits = {"experts": arch.moe.experts == router.experts, "top_k": arch.moe.top_k >= router.top_k}
     for name in fits:
@@ -89,6 +92,6 @@ def timing_model(
             problem = (
                 f"{name} is {getattr(arch.moe, name)}, expected {expected[name]}, as the trace of {router.model} has"
             )
-            raise UserError("the model that a trace is timed with", problem, "See replay.timed_as.")
+            raise UserError(timed, problem, "See replay.timed_as.")
     arch = with_top_k(arch, router.top_k)
     return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
