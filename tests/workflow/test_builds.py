@@ -34,6 +34,8 @@ FRONTIER = study_jobs("frontier") | PRICED
 FROM_THE_GRID = study_jobs(*studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) | PRICED
 FROM_THE_GRID |= jobs("sweep", "record", "latex_tables")
 FROM_THE_ROUTING = jobs("routing_variation") | {job for job in FROM_THE_GRID if "reported" not in job}
+CURRENT = study_jobs("current_models")
+"""The models of today, of which the study has a grid of its own."""
 COMPARED = jobs("compare_strategies", "comparison") | figures("comparison")
 """Replays of the comparison, and what is made of them."""
 PREDICTED = jobs("evaluate_predictors", "prediction") | figures("prediction")
@@ -183,13 +185,13 @@ def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
     with edited(
         built.root / "config/experiment.yaml", "batch_sizes: [1, 4, 8, 16, 32, 64]", "batch_sizes: [1, 4, 8, 16]"
     ):
-        assert built.jobs() == FROM_THE_GRID
+        assert built.jobs() == FROM_THE_GRID - CURRENT
 
 
 def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("batch_sizes: [1, 4, 8, 16]\n")
-    assert built.jobs("--configfile", str(overlay)) == FROM_THE_GRID
+    assert built.jobs("--configfile", str(overlay)) == FROM_THE_GRID - CURRENT
 
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
@@ -212,8 +214,8 @@ EDITS = {
     "studies/headline/compute.py": study_jobs("headline") | jobs("numbers"),
     "studies/frontier/proxies.py": set(),
     "prophet_moe/present/latex.py": jobs("latex_tables", "figures_tex", "numbers"),
-    "prophet_moe/capacity/reference.py": set(),
-    "prophet_moe/params.py": FROM_THE_GRID | jobs("catalog") | COMPARED,
+    "prophet_moe/capacity/reference.py": CURRENT,
+    "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED,
     "prophet_moe/routing/cross_model.py": LAW | FROM_THE_ROUTING,
     "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
     "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,

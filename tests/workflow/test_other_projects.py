@@ -24,15 +24,17 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
         .read_text()
         .replace("name: Mixtral-8x7B\n", "name: Mixtral-tiny\n", 1)
     )
-    model = model.replace("layers: 32", "layers: 8").partition("\nreported:")[0]  # the report does not cover it
+    model = model.replace("pattern: [32 x M]", "pattern: [8 x M]").partition("\nreported:")[
+        0
+    ]  # the report does not cover it
     (project.root / "config/models/Mixtral-tiny.yaml").write_text(f"{model}\n")
     gpus = project.root / "config/gpus.yaml"
     gpus.write_text(
-        gpus.read_text() + "L40S-48GB: {memory_nominal_gb: 48, memory_visible_gib: 44.4, hbm_gb_per_s: 864,"
-        " link_gb_per_s: 31.5, peak_tflops: 362, sources: [NVIDIA L40S datasheet]}\n"
+        gpus.read_text() + "A6000-48GB: {memory_nominal_gb: 48, memory_visible_gib: 47.5, hbm_gb_per_s: 768,"
+        " link_gb_per_s: 31.5, peak_tflops: 154.8, sources: [NVIDIA RTX A6000 datasheet]}\n"
     )
     (project.root / "mine.yaml").write_text(
-        "models: [DeepSeek-MoE-16B, Mixtral-8x7B, Mixtral-tiny, Switch-Base-128]\ngpus: [A100-80GB, L40S-48GB]\n"
+        "models: [DeepSeek-MoE-16B, Mixtral-8x7B, Mixtral-tiny, Switch-Base-128]\ngpus: [A100-80GB, A6000-48GB]\n"
         "studies: {kv_extension: {figure3_models: [Mixtral-tiny]}}\n"
     )
     shown = ("paper/generated/table1.tex", "results/notebooks/figure2_kv_extension_by_model.ipynb")
@@ -44,10 +46,10 @@ def test_a_new_model_and_a_new_gpu_appear_everywhere(project):
     assert f"note: kv_extension.figure3_models of scenario reported shows {shows}" in done.stdout
 
     gained = pd.read_csv(project.root / "tables/table11_context_gained.csv")
-    assert {("Mixtral-tiny", "L40S-48GB")} <= set(zip(gained["model"], gained["gpu"], strict=True))
+    assert {("Mixtral-tiny", "A6000-48GB")} <= set(zip(gained["model"], gained["gpu"], strict=True))
     record = pd.read_csv(project.root / "tables/data/prophet_kv_extension_data.csv")
     assert set(record["model"]) >= {"Mixtral-tiny", "Mixtral-8x7B"}
-    assert set(record["gpu"]) == {"A100-80GB", "L40S-48GB"}
+    assert set(record["gpu"]) == {"A100-80GB", "A6000-48GB"}
     assert "Mixtral-tiny" in (project.root / "tables/table2_average_extension.csv").read_text()
     assert "Mixtral-tiny" in (project.root / "paper/generated/table1.tex").read_text()
     assert "Mixtral-tiny" in (project.root / "results/notebooks/figure2_kv_extension_by_model.ipynb").read_text()

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from prophet_moe.capacity.reference import evaluate, max_context
 from prophet_moe.capacity.sweep import INPUTS, sweep
 from prophet_moe.capacity.sweep import evaluate as sweep_evaluate
 from prophet_moe.catalog import Architecture, ModelSpec
-from prophet_moe.precision import FORMATS, Quantised
+from prophet_moe.precision import FORMATS
 from prophet_moe.predict.context import network_bytes
 from prophet_moe.settings.fields import LARGEST_CONTEXT, WeightFormats
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Activation, Quantile, Routing, Scenario
@@ -130,7 +129,7 @@ def test_sweep_equals_reference_for_experts_kept_by_choice():
 
 
 FORMAT_NAMES = st.sampled_from(sorted(FORMATS))
-COMPONENTS = st.dictionaries(st.sampled_from(["default", *get_args(Quantised)]), FORMAT_NAMES)
+COMPONENTS = st.dictionaries(st.sampled_from(list(WeightFormats.model_fields)), FORMAT_NAMES)
 """Formats of single components."""
 
 

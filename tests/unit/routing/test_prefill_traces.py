@@ -22,7 +22,7 @@ from prophet_moe.offload.strategies import strategies
 from prophet_moe.predict.context import split
 from prophet_moe.present.style import trace_look
 from prophet_moe.routing import sequences, store, summary
-from prophet_moe.routing.datasets import DatasetFile, architecture_named, router_named
+from prophet_moe.routing.datasets import DatasetFile, router_named, timed_model
 from prophet_moe.routing.trace import DECODE, PREFILL, Trace
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table, write_table
@@ -326,8 +326,8 @@ def test_an_unknown_model_is_told_each_name_once(models):
     assert str(told.value).count(f"{name},") == 1 and "gpt-oss-20b" in str(told.value)
 
 
-def test_architecture_named_finds_models_of_the_catalogue(models):
+def test_timed_model_finds_models_of_the_catalogue(models):
     listed = DatasetFile.model_construct(routers={}, datasets={})
-    found = architecture_named("OLMoE-1B-7B", ROOT / "config/models", listed)
-    assert found == models["OLMoE-1B-7B"].architecture.model_dump(mode="json")
-    assert architecture_named("no-such-model", ROOT / "config/models", listed) is None
+    found = timed_model("OLMoE-1B-7B", ROOT / "config/models", listed)
+    assert found.architecture == models["OLMoE-1B-7B"].architecture
+    assert timed_model("no-such-model", ROOT / "config/models", listed) is None
