@@ -213,6 +213,7 @@ ARCTIC = {
     "vocab_size": 32000,
 }
 LLAMA_2 = SIZES | {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
+QWEN2_DENSE = SIZES | {"model_type": "qwen2", "intermediate_size": 64}
 LLAMA_2 |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000}
 
 
@@ -465,6 +466,17 @@ def test_tied_embeddings_that_contradict_are_refused():
     assert "text_config.tie_word_embeddings: got False, but outside it is True" in message(whole)
 
 
+def test_tied_embeddings_inside_are_a_default_and_noted():
+    """Transformers 5 writes them into Qwen3-VL's language model, and reads those of the whole."""
+    text = {"model_type": "qwen3_vl_moe_text"} | without(QWEN3, "model_type") | {"tie_word_embeddings": True}
+    whole = {"model_type": "qwen3_vl_moe", "text_config": text, "tie_word_embeddings": False}
+    found = imported(whole)
+    assert found.architecture == architecture(QWEN3, tie_word_embeddings=False)
+    assert found.notes == [
+        "text_config.tie_word_embeddings: got True, but outside it is False, which holds for the whole model"
+    ]
+
+
 def test_cross_attention_is_refused():
     assert "add_cross_attention: got True" in message(QWEN3, add_cross_attention=True)
     assert imported(QWEN3, add_cross_attention=False)
@@ -477,3 +489,24 @@ def test_switch_has_experts_in_every_other_layer():
     arch = architecture(fields)
     assert (arch.pattern, arch.encoder.pattern, arch.native_context) == (["6 x DM"], ["6 x DM"], 512)
     assert params.parameter_counts(arch).total == 7_415_217_408
+
+
+def test_mimo_7b_is_qwen2():
+    """Its draft layer is left out."""
+    mimo = QWEN2_DENSE | {"model_type": "mimo", "attention_bias": True, "num_nextn_predict_layers": 1}
+    assert architecture(mimo) == architecture(QWEN2_DENSE)
+    assert "attention_bias: got False" in message(mimo, attention_bias=False)
+
+
+def test_dense_vision_model_reads_its_language_model():
+    """Qwen3-VL without experts has the layers of Qwen3."""
+    dense = QWEN2_DENSE | {"model_type": "qwen3", "head_dim": 16}
+    text = dense | {"model_type": "qwen3_vl_text"}
+    found = imported({"model_type": "qwen3_vl", "text_config": text, "vision_config": {}})
+    assert found.architecture == architecture(dense)
+    assert found.left_out == ["the vision tower (vision_config)"]
+
+
+def test_name_of_the_class_of_a_file_changes_nothing():
+    """Older versions of Transformers wrote it into files of models that they had loaded."""
+    assert imported(QWEN3, _from_model_config=True) == imported(QWEN3)

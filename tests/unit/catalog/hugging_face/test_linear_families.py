@@ -209,6 +209,7 @@ def test_dense_qwen_is_imported():
         ({"head_dim": None}, "head_dim: is missing"),
         ({"attn_output_gate": False}, "attn_output_gate: got False"),
         ({"use_sliding_window": True}, "use_sliding_window: got True"),
+        ({"output_gate_type": "rotary"}, "output_gate_type: got 'rotary'"),
         ({"mamba_ssm_dtype": "bfloat16"}, "mamba_ssm_dtype: got 'bfloat16'"),
     ],
 )
@@ -241,6 +242,8 @@ def test_nemotron_without_experts_is_dense():
     ("changed", "message"),
     [
         ({"hybrid_override_pattern": "MEMAE"}, "hybrid_override_pattern: got the letter 'A', expected M, E, * or -"),
+        ({"hybrid_override_pattern": ["M", "E"]}, "hybrid_override_pattern: got ['M', 'E'], expected letters"),
+        ({"hybrid_override_pattern": 5}, "hybrid_override_pattern: got 5, expected letters"),
         ({"hybrid_override_pattern": None}, "hybrid_override_pattern: is missing"),
         ({"num_hidden_layers": 6}, "hybrid_override_pattern: has 5 layers, expected num_hidden_layers"),
         ({"layers_block_type": ["moe"] * 5}, "layers_block_type: contradicts hybrid_override_pattern"),

@@ -372,3 +372,45 @@ def test_block_that_is_no_mapping_is_refused():
 def test_field_of_another_type_is_refused(block, field, value):
     """A value that is no word, number or list of the field has one line of its own."""
     assert field in refusal(block | {field: value})
+
+
+@pytest.mark.parametrize("fmt", ["e4m3", "float8_e4m3fn"])
+def test_fp8_has_two_names(fmt):
+    """MiniMax-M2 writes that of torch, MiMo-V2.5 that of the stored numbers too."""
+    assert shipped(FP8 | {"fmt": fmt, "store_dtype": "fp8"}) == {"default": "fp8_block128", "embeddings": "bf16"}
+
+
+def test_modelopt_of_parts_of_an_fp8_checkpoint_is_read():
+    """DeepSeek-V4-Flash-NVFP4: experts by module, all else as the FP8 checkpoint had it."""
+    layers = {f"layers.{layer}.ffn.experts": {"quant_algo": "NVFP4", "group_size": 16} for layer in range(LAYERS)}
+    block = FP8 | {"quant_algo": "MIXED_PRECISION", "moe_quant_algo": "NVFP4", "quantized_layers": layers}
+    formats = shipped(block | {"ignore": ["*.attn.*", "head", "mtp.*"]}, expert_dtype="fp4")
+    assert formats["routed_experts"] == "nvfp4"
+    assert {formats.get(name, formats["default"]) for name in ("attention", "shared_experts")} == {"fp8_block128"}
+    assert "quant_algo: got 'NVFP4'" in refusal(block | {"quant_algo": "NVFP4"})
+
+
+def test_block_of_modelopt_without_a_method_is_read():
+    """Older versions wrote `quant_algo` alone."""
+    block = {name: value for name, value in modelopt().items() if name != "quant_method"}
+    assert shipped(block) == shipped(modelopt())
+
+
+@pytest.mark.parametrize("algorithm", ["NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8"])
+def test_modelopt_names_of_weights_in_nvfp4(algorithm):
+    """What activations have changes no weight."""
+    assert shipped(modelopt(quant_algo=algorithm)) == shipped(modelopt())
+
+
+def test_expert_dtype_may_stand_inside_the_block():
+    """Transformers 5 writes it there."""
+    inside = shipped(FP8 | {"expert_dtype": "fp4"})
+    assert inside == shipped(FP8, expert_dtype="fp4")
+    assert inside["routed_experts"] == "mxfp4"
+
+
+@pytest.mark.parametrize("digits", ["[0-9]", "[0-3]", "[0123]", "[01-9]"])
+def test_ranges_of_digits_name_layers(digits):
+    """Patterns of quantisers have them."""
+    formats = shipped(groups(INT4) | {"ignore": ["lm_head", rf"re:.*layers\.{digits}\.self_attn.*"]})
+    assert (formats["default"], formats["routed_experts"]) == ("bf16", "int4_group32")

@@ -404,3 +404,35 @@ def test_draft_fields_that_differ_are_both_noted():
     """MiniMax-M3 counts modules and layers."""
     noted = import_config(MINIMAX | {"num_nextn_predict_layers": 1, "num_mtp_modules": 7}, "config.json").left_out
     assert [note.split()[0] for note in noted] == ["1", "7"]
+
+
+def test_mimo_v25_is_the_flash_model_with_towers():
+    """Its fields stand beside those of the towers, which are left out."""
+    fields = MIMO | {
+        "model_type": "mimo_v2",
+        "attention_projection_layout": "fused_qkv",
+        "processor_config": {"fps": 1},
+    }
+    found = import_config(fields | {"vision_config": {"depth": 2}, "audio_config": {}}, "config.json")
+    assert found.architecture == read(MIMO)
+    assert found.left_out == ["the vision tower (vision_config)", "the audio tower (audio_config)"]
+    assert "attention_projection_layout: got 'mixed'" in refusal(fields, attention_projection_layout="mixed")
+
+
+def test_mimo_lists_of_experts_mean_the_same():
+    """Transformers 5 writes its own list beside the published one."""
+    assert read(MIMO, mlp_layer_types=DENSE_FIRST) == read(MIMO)
+    assert "mlp_layer_types: contradicts moe_layer_freq" in refusal(MIMO, mlp_layer_types=["sparse"] * 4)
+
+
+@pytest.mark.parametrize("layer", ["3", "03", 3])
+def test_layers_of_gemma_are_numbers(layer):
+    """Transformers 5 writes the numbers of layers with as many digits as the last one has."""
+    own = {layer: {"head_dim": 32, "num_key_value_heads": 1}}
+    assert read(GEMMA4, global_head_dim=None, num_global_key_value_heads=None, per_layer_config=own) == read(GEMMA4)
+
+
+def test_step_heads_of_windows_without_windows_are_harmless():
+    """Transformers 5 writes the number whatever `layer_types` says."""
+    full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12}
+    assert read(STEP35, attention_other_setting=None, **full) == read(STEP35, layer_types=[FULL] * 5)

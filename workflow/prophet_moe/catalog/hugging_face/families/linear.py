@@ -12,6 +12,7 @@ from prophet_moe.catalog.hugging_face.families.latent import (
     layer_kinds,
     sparse_layers,
 )
+from prophet_moe.validation import shortened
 
 LINEAR, FULL = "linear_attention", "full_attention"
 """Kinds of layers as Transformers lists them."""
@@ -46,6 +47,7 @@ def qwen3_next(config: Config, has_experts: bool = True) -> Fields:
     layers = config.size("num_hidden_layers")
     config.only("use_sliding_window", False, default=False)
     config.only("attn_output_gate", True, default=True)
+    config.only("output_gate_type", "swish", "silu", "sigmoid", default=None)
     config.only("mamba_ssm_dtype", "float32", default="float32")
     config.ignore("mtp_use_dedicated_embeddings")  # of the draft layers, which are left out
     full = grouped_attention(config, wide=True, qk_norm="per_head", gate="full", bias=bias(config))
@@ -58,6 +60,8 @@ def qwen3_next(config: Config, has_experts: bool = True) -> Fields:
         "conv": config.size("linear_conv_kernel_dim"),
     }
     sparse = _stepped(config, layers) if has_experts else [False] * layers
+    if not has_experts:
+        config.only("mlp_only_layers", [], default=[])
     return sizes(config) | {
         "mixers": {"linear": linear, "full": full},
         "ffns": _qwen_ffns(config, sparse),
@@ -132,6 +136,8 @@ def _hybrid_pattern(config: Config) -> str:
     patterns = {}
     if config.has("hybrid_override_pattern"):
         pattern = config.get("hybrid_override_pattern")
+        if not isinstance(pattern, str):
+            config.refuse("hybrid_override_pattern", f"got {shortened(repr(pattern))}, expected letters M, E, * and -")
         unknown = next((letter for letter in pattern if letter not in "ME*-"), None)
         if unknown is not None:
             config.refuse("hybrid_override_pattern", f"got the letter {unknown!r}, expected M, E, * or -")

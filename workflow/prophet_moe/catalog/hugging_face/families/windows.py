@@ -140,7 +140,7 @@ def _gemma4_full(config: Config, kinds: list[str]) -> Fields:
 
 
 def mimo_v2_flash(config: Config) -> Fields:
-    """MiMo-V2-Flash: windows with twice the KV heads and sinks, values narrower than keys.
+    """MiMo-V2-Flash and MiMo-V2.5: windows with sinks and KV heads of their own, values narrower than keys.
 
     `sliding_window_size` counts the tokens before a query, which is what a cache keeps between steps. Transformers
     writes one more, with the query, as `sliding_window`; the published file writes the same number under both names.
@@ -148,6 +148,8 @@ def mimo_v2_flash(config: Config) -> Fields:
     layers = config.size("num_hidden_layers")
     kinds = _mimo_kinds(config, layers)
     config.only("n_shared_experts", default=None)
+    config.only("attention_projection_layout", "fused_qkv", "split", default="split")
+    config.ignore("processor_config", "vision_model_type")
     base = grouped_attention(config, wide=True, v_head_dim=config.size("v_head_dim"), bias=bias(config, "qkv"))
     local = base | {
         "heads": config.size("swa_num_attention_heads", default=base["heads"]),
@@ -159,8 +161,10 @@ def mimo_v2_flash(config: Config) -> Fields:
     }
     full = base | {"sinks": config.flag("add_full_attention_sink_bias", default=False)}
     config.ignore("attention_chunk_size", "attention_value_scale", "swa_rope_theta", "layernorm_epsilon")
-    types = ["dense"] + ["sparse"] * (layers - 1)
-    sparse = _flags(config, "moe_layer_freq", layers) or _sparse(config, layers, types)
+    flags = _flags(config, "moe_layer_freq", layers) or [False] + [True] * (layers - 1)
+    sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in flags])
+    if config.has("moe_layer_freq") and sparse != flags:
+        config.refuse("mlp_layer_types", "contradicts moe_layer_freq, expected the same layers with experts")
     moe = {
         "kind": "moe",
         "experts": config.size("n_routed_experts", "num_local_experts"),
@@ -383,6 +387,7 @@ def step3p5(config: Config) -> Fields:
     mixers = _local_and_full(config, kinds, base)
     if "local" in kinds:
         mixers["local"] = mixers["local"] | _step_local(config, kinds)
+    config.ignore("num_sliding_attention_heads", "attention_other_setting")  # of layers with a window
     moe = _step_moe(config)
     types = config.items("mlp_layer_types", default=None)
     sparse = _enumerated(config, layers) if types is None else _sparse(config, layers, None, drafts)
@@ -582,6 +587,7 @@ def _override(config: Config, layers: list[int], *names: str) -> Fields:
     if not written:
         return {}
     fields = {str(layer): its for layer, its in written.items()} if isinstance(written, Mapping) else {}
+    fields = {layer.lstrip("0") or "0": its for layer, its in fields.items()}  # Transformers writes 05 beside 11
     found = fields.get(str(layers[0]), {}) if layers else {}
     if sorted(fields) != sorted(map(str, layers)) or any(its != found for its in fields.values()):
         config.refuse("per_layer_config", f"expected the same fields for each of the layers {layers}")
@@ -630,6 +636,7 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "llama4": llama4,
     "llama4_text": llama4,
     "mellum": mellum,
+    "mimo_v2": mimo_v2_flash,
     "mimo_v2_flash": mimo_v2_flash,
     "minimax_m3": minimax_m3,
     "minimax_m3_vl": minimax_m3,
