@@ -510,3 +510,25 @@ def test_dense_vision_model_reads_its_language_model():
 def test_name_of_the_class_of_a_file_changes_nothing():
     """Older versions of Transformers wrote it into files of models that they had loaded."""
     assert imported(QWEN3, _from_model_config=True) == imported(QWEN3)
+
+
+@pytest.mark.parametrize(
+    "fields", [ARCTIC, DOTS, ERNIE, GRANITE_SMALL, HUNYUAN_LARGE, JAMBA], ids=lambda f: f["model_type"]
+)
+def test_kv_heads_missing_are_refused(fields):
+    """Every file of these families states them; as many as query heads would make the cache several times larger."""
+    assert "num_key_value_heads: is missing" in message(without(fields, "num_key_value_heads"))
+
+
+@pytest.mark.parametrize("fields", [DOTS, GLM, HY3, LING_MINI], ids=lambda f: f["model_type"])
+def test_shared_experts_not_stated_are_refused(fields):
+    """Classes suppose one or more; null is none."""
+    (name,) = (name for name in fields if name in ("n_shared_experts", "num_shared_experts"))
+    assert f"{name}: is missing, expected the number of shared experts" in message(without(fields, name))
+    assert architecture(without(fields, "moe_shared_expert_intermediate_size"), **{name: None}).moe.shared_experts == 0
+
+
+def test_hunyuan_fields_of_its_vision_sibling_are_harmless():
+    """Hunyuan-A13B's file has them, too."""
+    more = {"vit_path": "x", "anyres_pooling_size": 2, "use_rotary_pos_emb": True, "position_embedding_xdrope": False}
+    assert architecture(HUNYUAN_LARGE, **more) == architecture(HUNYUAN_LARGE)

@@ -263,7 +263,10 @@ def test_kimi_lists_count_from_one():
     assert growing_bytes_per_token(caches(imported(KIMI))) == 2 * 2 * (24 + 8)
 
 
-@pytest.mark.parametrize("changed", [{"kda_layers": [0, 1]}, {"kda_layers": [1]}, {"full_attn_layers": [2, 3, 4]}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"kda_layers": [0, 1]}, {"kda_layers": [1]}, {"full_attn_layers": [2, 3, 4]}, {"kda_layers": [[1], "2"]}],
+)
 def test_kimi_lists_must_cover_every_layer_once(changed):
     """Lists that count from 0, that leave a layer out or that name one twice are refused."""
     inner = KIMI["linear_attn_config"] | changed
@@ -372,6 +375,7 @@ def test_minimax_counts_equal_published():
     [
         ({"attn_type_list": [0, 1] * 39}, "attn_type_list: has 78 entries, expected 80"),
         ({"attn_type_list": [0, 2] * 40}, "attn_type_list: got 2, expected 0 or 1"),
+        ({"head_dim": None}, "head_dim: is missing"),
         ({"attn_type_list": None}, "attn_type_list: is missing"),
         ({"shared_intermediate_size": 512}, "shared_intermediate_size: got 512"),
         ({"layer_types": ["full_attention"] * 80}, "attn_type_list: contradicts layer_types"),

@@ -181,6 +181,19 @@ def test_deepseek_v4_experts_are_of_four_bits():
     assert {its for name, its in formats.items() if name not in ("default", "routed_experts")} == {"fp8_block128"}
 
 
+def test_expert_dtype_without_a_block_is_of_the_experts():
+    """All else has 16 bits."""
+    config = Config({"expert_dtype": "fp4"}, "config.json")
+    formats = shipped_formats(config, Architecture.model_validate(SMALL))
+    assert formats == {"routed_experts": "mxfp4"}
+
+
+def test_class_that_is_left_alone_names_no_matrix():
+    """Llama-4-Maverick-FP8 lists the class of its attention, too."""
+    block = groups(INT4) | {"ignore": ["lm_head", "re:.*self_attn", "Llama4TextAttention"]}
+    assert shipped(block) == shipped(block | {"ignore": ["lm_head", "re:.*self_attn"]})
+
+
 def test_fp8_without_blocks_has_one_scale_a_matrix():
     """As Transformers and engines read it."""
     block = {"quant_method": "fp8", "activation_scheme": "static"}

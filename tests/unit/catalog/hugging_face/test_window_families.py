@@ -61,7 +61,7 @@ MIMO = SIZES | {
     "swa_num_key_value_heads": 4,
     "v_head_dim": 8,
 }
-AFMOE = SIZES | EXPERTS | {"model_type": "afmoe", "num_shared_experts": 1, "sliding_window": 32}
+AFMOE = SIZES | EXPERTS | {"model_type": "afmoe", "num_dense_layers": 1, "num_shared_experts": 1, "sliding_window": 32}
 EXAONE = SIZES | EXPERTS | WINDOWS | {"model_type": "exaone_moe", "num_shared_experts": 1}
 MELLUM = SIZES | EXPERTS | WINDOWS | {"model_type": "mellum"}
 LAGUNA = (
@@ -436,3 +436,18 @@ def test_step_heads_of_windows_without_windows_are_harmless():
     """Transformers 5 writes the number whatever `layer_types` says."""
     full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12}
     assert read(STEP35, attention_other_setting=None, **full) == read(STEP35, layer_types=[FULL] * 5)
+
+
+def test_gemma4_with_experts_says_whether_it_uses_them():
+    """A dense model has no number of experts."""
+    assert "enable_moe_block: is missing" in refusal(GEMMA4, enable_moe_block=None)
+    assert read(GEMMA4, enable_moe_block=None, num_experts=None).moe is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"), [(AFMOE, "num_shared_experts"), (AFMOE, "num_dense_layers"), (EXAONE, "num_shared_experts")]
+)
+def test_fields_that_every_file_states_are_required(fields, name):
+    """Published files differ from what the class supposes."""
+    kept = {each: value for each, value in fields.items() if each != name}
+    assert f"{name}: is missing" in refusal(kept)

@@ -5,6 +5,7 @@ looked up under the names that families give it. A component of which a part onl
 is refused, as is a name that no module of the model has. The input embedding keeps 16 bits.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -285,10 +286,14 @@ GROUPS: Mapping[str, tuple[int, str, str, Any, bool]] = {
 
 
 def _names(block: Config, config: Config, *fields: str) -> Names:
-    """Return the modules that lists of a quantiser name."""
-    entries = [entry for field in fields for entry in block.items(field, default=[])]
+    """Return the modules that lists of a quantiser name; a class (`Llama4TextAttention`) is no matrix."""
+    entries = [entry for field in fields for entry in block.items(field, default=[]) if not _is_class(entry)]
     given = next((field for field in fields if block.has(field)), fields[0])
     return Names(entries, block, given, config.size("num_hidden_layers", default=None))
+
+
+def _is_class(entry: Any) -> bool:
+    return isinstance(entry, str) and entry != "Linear" and re.fullmatch(r"[A-Z][a-z]\w+", entry) is not None
 
 
 METHODS: Mapping[str, Callable[[Config, Config], tuple[Scheme, bool]]] = {

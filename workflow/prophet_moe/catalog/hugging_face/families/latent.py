@@ -53,14 +53,19 @@ def dense_ffn(config: Config) -> Fields:
 
 def experts(config: Config, shared_width: int | None = None) -> Fields:
     """Return the experts; a shared expert is as wide as a routed one, or has a width of its own."""
-    width = config.size("moe_intermediate_size")
-    shared = config.count("n_shared_experts", "num_shared_experts", default=0)
+    moe = routed_experts(config)
+    shared = common.shared_count(config, "n_shared_experts", "num_shared_experts")
+    return moe | common.shared_experts(shared, shared * (shared_width or moe["ffn"]))
+
+
+def routed_experts(config: Config) -> Fields:
+    """Return the experts that a router chooses."""
     return {
         "kind": "moe",
         "experts": config.size("n_routed_experts", "num_experts", "num_local_experts"),
         "top_k": config.size("num_experts_per_tok", "num_experts_per_token"),
-        "ffn": width,
-    } | common.shared_experts(shared, shared * (shared_width or width))
+        "ffn": config.size("moe_intermediate_size"),
+    }
 
 
 def sparse_layers(config: Config) -> list[bool]:

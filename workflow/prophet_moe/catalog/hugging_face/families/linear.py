@@ -10,6 +10,7 @@ from prophet_moe.catalog.hugging_face.families.latent import (
     experts,
     latent_mixer,
     layer_kinds,
+    routed_experts,
     sparse_layers,
 )
 from prophet_moe.validation import shortened
@@ -80,7 +81,7 @@ def _qwen_ffns(config: Config, sparse: list[bool]) -> Fields:
     if any(sparse):
         shared = config.count("shared_expert_intermediate_size")
         gated = {"shared_gate": True} if shared else {}
-        ffns["moe"] = experts(config) | shared_experts(1, shared) | gated
+        ffns["moe"] = routed_experts(config) | shared_experts(1, shared) | gated
     if all(sparse):
         config.ignore("intermediate_size")  # of dense layers, which the model does not have
     else:
@@ -208,7 +209,7 @@ def _kimi_layers(config: Config, layers: int) -> tuple[list[bool], Fields]:
         return listed, _delta(heads, width, config.size("linear_conv_kernel_dim"), gate_rank=width)
     inner = config.below("linear_attn_config")
     attending, linear = inner.items("full_attn_layers"), inner.items("kda_layers")
-    if sorted(attending + linear) != list(range(1, layers + 1)):
+    if sorted(map(str, attending + linear)) != sorted(map(str, range(1, layers + 1))):
         inner.refuse("kda_layers", f"and full_attn_layers name other layers than 1 to {layers}, each of them once")
     full = [layer + 1 in attending for layer in range(layers)]
     if listed not in (None, full):
@@ -305,7 +306,7 @@ def minimax(config: Config) -> Fields:
         config.ignore(f"{part}_alpha_factor", f"{part}_beta_factor")
     for part in ("full_attention", "linear_attention", "mlp"):
         config.ignore(f"layernorm_{part}_alpha", f"layernorm_{part}_beta")
-    full = grouped_attention(config)
+    full = grouped_attention(config, wide=True)
     moe = {
         "kind": "moe",
         "experts": config.size("num_local_experts", "num_experts"),
@@ -353,7 +354,7 @@ def lfm2(config: Config, has_experts: bool = True) -> Fields:
     if has_experts:
         dense = config.count("num_dense_layers")
         sparse = [layer >= dense for layer in range(layers)]
-        ffns["moe"] = experts(config)
+        ffns["moe"] = routed_experts(config)
     return sizes(config, tied) | {
         "mixers": {
             "linear": convolution,

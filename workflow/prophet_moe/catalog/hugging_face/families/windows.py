@@ -8,12 +8,13 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prophet_moe.catalog.hugging_face.config import Config, runs
+from prophet_moe.catalog.hugging_face.config import REQUIRED, Config, runs
 from prophet_moe.catalog.hugging_face.families.common import (
     Fields,
     bias,
     dense,
     grouped_attention,
+    shared_count,
     shared_experts,
     sizes,
 )
@@ -113,7 +114,7 @@ def gemma4(config: Config) -> Fields:
     mixers = _local_and_full(config, kinds, base)
     mixers["full"] = mixers["full"] | _gemma4_full(config, kinds)
     width = config.size("intermediate_size")
-    if not config.flag("enable_moe_block", default=False):
+    if not config.flag("enable_moe_block", default=REQUIRED if config.has("num_experts") else False):
         config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
         return _model(config, mixers, {"dense": dense(config)}, _joined(kinds, [False] * layers), norms=4, tied=True)
     moe = {
@@ -206,7 +207,7 @@ def afmoe(config: Config) -> Fields:
     base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head", gate="full")
     config.ignore("num_expert_groups", "num_limited_groups", "load_balance_coeff", "use_grouped_mm")
     config.ignore("mup_enabled", "route_norm", "route_scale", "score_func")
-    width, shared = config.size("moe_intermediate_size"), config.count("num_shared_experts", default=0)
+    width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
@@ -214,7 +215,7 @@ def afmoe(config: Config) -> Fields:
         "ffn": width,
         "correction_bias": True,
     } | shared_experts(shared, shared * width)
-    first = config.count("num_dense_layers", default=1)
+    first = config.count("num_dense_layers")
     sparse = [layer >= first for layer in range(layers)]
     ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse), norms=4)
@@ -237,7 +238,7 @@ def exaone_moe(config: Config) -> Fields:
     if listed and first is not None and listed != [layer >= first for layer in range(layers)]:
         config.refuse("is_moe_layer", f"contradicts first_k_dense_replace, {first}, expected the same layers")
     sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in sparse])
-    width, shared = config.size("moe_intermediate_size"), config.count("num_shared_experts", default=1)
+    width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
