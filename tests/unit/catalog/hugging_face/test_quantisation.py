@@ -427,3 +427,13 @@ def test_ranges_of_digits_name_layers(digits):
     """Patterns of quantisers have them."""
     formats = shipped(groups(INT4) | {"ignore": ["lm_head", rf"re:.*layers\.{digits}\.self_attn.*"]})
     assert (formats["default"], formats["routed_experts"]) == ("bf16", "int4_group32")
+
+
+def test_latent_projections_of_kimi_keep_16_bits():
+    """Kimi-K3's list of what is left alone lacks them, but its checkpoint has them in BF16."""
+    narrow = SMALL | {"ffns": SMALL["ffns"] | {"moe": EXPERTS | {"latent": 32}}}
+    block = groups(INT4) | {"ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"]}
+    assert shipped(block, narrow)["latent_projections"] == "int4_group32"
+    assert "latent_projections" not in shipped(block, narrow, model_type="kimi_linear")
+    named = {"ignore": [*block["ignore"], "re:.*routed_expert_(down|up)_proj"]}
+    assert "latent_projections" not in shipped(block | named, narrow)

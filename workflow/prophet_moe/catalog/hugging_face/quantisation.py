@@ -22,6 +22,9 @@ PLAIN = "bf16"
 PARTS = {"attention_output": "attention", "output_embedding": "embeddings"}
 """Parts that may differ in format from their component."""
 
+KEPT: Mapping[str, tuple[str, ...]] = {"kimi_linear": ("latent_projections",)}
+"""Components that checkpoints keep at 16 bits though their list does not say so: Kimi-K3's, by its tensors."""
+
 Scheme = Callable[[Part], str]
 """The format of a part of the model."""
 
@@ -56,6 +59,9 @@ def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
     found = _by_component(block, arch, scheme, head)
     experts = [each.only("expert_dtype", "fp4", "fp8", default=None) for each in (config, block)]
     block.refuse_unread()
+    found |= {
+        component: PLAIN for component in KEPT.get(config.get("model_type", default=""), ()) if component in found
+    }
     if "fp4" in experts and found.get("routed_experts") != "nvfp4":
         found["routed_experts"] = "mxfp4"  # another quantiser may have converted them since, and left the field
     return _written(found)

@@ -402,6 +402,8 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "bailing_hybrid": bailing,
     "bailing_moe_linear": bailing,
     "bailing_moe_v2_5": bailing,
+    "bailing_moe_v3": bailing,
+    "bailing_moe_v3_vl": bailing,
     "minimax": minimax,
     "minimax_text_01": minimax,
     "minimax_m1": minimax,
