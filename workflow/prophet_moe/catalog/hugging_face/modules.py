@@ -52,7 +52,7 @@ LEFT_OUT = re.compile(
 )
 """Words of modules that are no part of the language model."""
 SAFE_PATTERN = re.compile(
-    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\))*"
+    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\)|\[(?:0-\d|\d-9|\d)+\])*"
 )
 """Regular expressions that are tried in time: words, alternatives and a few gaps, nothing repeated."""
 MOST_GAPS = 6
