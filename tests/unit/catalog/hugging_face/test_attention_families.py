@@ -532,3 +532,9 @@ def test_hunyuan_fields_of_its_vision_sibling_are_harmless():
     """Hunyuan-A13B's file has them, too."""
     more = {"vit_path": "x", "anyres_pooling_size": 2, "use_rotary_pos_emb": True, "position_embedding_xdrope": False}
     assert architecture(HUNYUAN_LARGE, **more) == architecture(HUNYUAN_LARGE)
+
+
+def test_last_layer_of_ernie_comes_after_the_first():
+    """The layers with experts are a range."""
+    found = message(ERNIE, moe_layer_start_index=1, moe_layer_end_index=0)
+    assert "moe_layer_end_index: got 0, expected at least moe_layer_start_index, 1" in found

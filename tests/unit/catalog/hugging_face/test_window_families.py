@@ -228,9 +228,12 @@ def test_llama4_widths_are_of_experts_and_of_dense_layers():
     assert (arch.moe.ffn, arch.moe.shared_ffn, arch.ffns["dense"].ffn) == (24, 24, 48)
 
 
-def test_llama4_moe_layers_come_before_the_step():
-    """The list says more than the step."""
-    assert sparse(read(LLAMA4, moe_layers=[0, 3], interleave_moe_layer_step=2)) == [True, False, False, True]
+def test_llama4_layers_with_experts_are_listed_or_spaced():
+    """Published files say both, alike."""
+    spaced = read(LLAMA4, interleave_moe_layer_step=2)
+    assert read(LLAMA4, moe_layers=[1, 3]) == spaced == read(LLAMA4, moe_layers=[1, 3], interleave_moe_layer_step=2)
+    message = refusal(LLAMA4, moe_layers=[], interleave_moe_layer_step=2)
+    assert "moe_layers: contradicts interleave_moe_layer_step, 2" in message
 
 
 def test_llama4_moe_layers_beyond_the_last_are_refused():
@@ -434,7 +437,7 @@ def test_layers_of_gemma_are_numbers(layer):
 
 def test_step_heads_of_windows_without_windows_are_harmless():
     """Transformers 5 writes the number whatever `layer_types` says."""
-    full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12}
+    full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12, "per_layer_config": {}}
     assert read(STEP35, attention_other_setting=None, **full) == read(STEP35, layer_types=[FULL] * 5)
 
 
@@ -445,9 +448,22 @@ def test_gemma4_with_experts_says_whether_it_uses_them():
 
 
 @pytest.mark.parametrize(
-    ("fields", "name"), [(AFMOE, "num_shared_experts"), (AFMOE, "num_dense_layers"), (EXAONE, "num_shared_experts")]
+    ("fields", "name"),
+    [
+        (AFMOE, "num_shared_experts"),
+        (AFMOE, "num_dense_layers"),
+        (EXAONE, "num_shared_experts"),
+        (LLAMA4, "attention_chunk_size"),
+        (MIMO, "swa_num_key_value_heads"),
+    ],
 )
 def test_fields_that_every_file_states_are_required(fields, name):
     """Published files differ from what the class supposes."""
     kept = {each: value for each, value in fields.items() if each != name}
     assert f"{name}: is missing" in refusal(kept)
+
+
+def test_layers_without_experts_everywhere_are_refused():
+    """An empty list names none, and MiMo's layers with a window are listed in every file."""
+    assert "moe_layers_enum: names no layer" in refusal(STEP3, moe_layers_enum=[])
+    assert "layer_types: is missing" in refusal(MIMO, hybrid_layer_pattern=None)

@@ -42,6 +42,7 @@ HARMLESS_AT: Mapping[str, Any] = {
     "tie_encoder_decoder": False,
     "cross_attention_hidden_size": None,
     "pruned_heads": {},
+    "per_layer_config": {},
 }
 """Fields that change no byte at one value."""
 TOKEN_IDS = ("_token_id", "_token_ids", "_token_index")

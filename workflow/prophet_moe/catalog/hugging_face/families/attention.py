@@ -247,6 +247,8 @@ def ernie_moe(config: Config) -> Fields:
     first, last = config.count("moe_layer_start_index"), layers - 1
     if config.get("moe_layer_end_index", default=-1) != -1:
         last = config.count("moe_layer_end_index")
+    if last < first:
+        config.refuse("moe_layer_end_index", f"got {last}, expected at least moe_layer_start_index, {first}")
     config.only("use_bias", False, default=False)
     config.only("moe_use_aux_free", True, default=True)
     config.only("is_quantized", False, default=False)

@@ -49,6 +49,8 @@ def llama4(config: Config) -> Fields:
     which attends to all tokens. `intermediate_size` is an expert's, `intermediate_size_mlp` a dense layer's.
     """
     layers = config.size("num_hidden_layers")
+    if "attention_chunk_size" not in config.fields:
+        config.refuse("attention_chunk_size", "is missing, expected the tokens of a chunk, or null for none")
     chunk = config.size("attention_chunk_size", default=None)
     kinds = _llama4_kinds(config, layers, chunk)
     base = grouped_attention(config, wide=True, bias=bias(config))
@@ -87,11 +89,13 @@ def _llama4_kinds(config: Config, layers: int, chunk: int | None) -> list[str]:
 
 
 def _llama4_sparse(config: Config, layers: int) -> list[bool]:
-    step = config.size("interleave_moe_layer_step", default=1)
+    step = config.size("interleave_moe_layer_step", default=None)
+    spaced = [(layer + 1) % (step or 1) == 0 for layer in range(layers)]
     found = config.items("moe_layers", default=None)
-    if found is None:
-        return [(layer + 1) % step == 0 for layer in range(layers)]
-    return _listed(config, "moe_layers", found, layers)
+    listed = spaced if found is None else _listed(config, "moe_layers", found, layers)
+    if step is not None and listed != spaced:
+        config.refuse("moe_layers", f"contradicts interleave_moe_layer_step, {step}, expected the same layers")
+    return listed
 
 
 def gemma4(config: Config) -> Fields:
@@ -154,7 +158,7 @@ def mimo_v2_flash(config: Config) -> Fields:
     base = grouped_attention(config, wide=True, v_head_dim=config.size("v_head_dim"), bias=bias(config, "qkv"))
     local = base | {
         "heads": config.size("swa_num_attention_heads", default=base["heads"]),
-        "kv_heads": config.size("swa_num_key_value_heads", default=2 * base["kv_heads"]),
+        "kv_heads": config.size("swa_num_key_value_heads"),
         "head_dim": config.size("swa_head_dim", default=base["head_dim"]),
         "v_head_dim": config.size("swa_v_head_dim", default=base["v_head_dim"]),
         "sinks": config.flag("add_swa_attention_sink_bias", default=True),
@@ -177,8 +181,7 @@ def mimo_v2_flash(config: Config) -> Fields:
 
 def _mimo_kinds(config: Config, layers: int) -> list[str]:
     if not config.has("hybrid_layer_pattern"):
-        types = [FULL if layer == 0 or (layer + 1) % 6 == 0 else LOCAL for layer in range(layers)]
-        return _kinds(config, layers, types)
+        return _kinds(config, layers, None)
     windows = _flags(config, "hybrid_layer_pattern", layers)
     kinds = ["local" if window else "full" for window in windows]
     if config.has("layer_types") and _kinds(config, layers, None) != kinds:
@@ -458,6 +461,8 @@ def _enumerated(config: Config, layers: int) -> list[bool]:
     if not all(str(number).strip().isdecimal() for number in numbers):
         config.refuse("moe_layers_enum", f"got {found!r}, expected numbers of layers")
     sparse = _listed(config, "moe_layers_enum", [int(number) for number in numbers], layers)
+    if not any(sparse):
+        config.refuse("moe_layers_enum", "names no layer, expected those with experts")
     first = config.count("first_k_dense_replace", default=None)
     if first is not None and sparse != [layer >= first for layer in range(layers)]:
         config.refuse("moe_layers_enum", f"contradicts first_k_dense_replace, {first}, expected the same layers")
