@@ -1,0 +1,1 @@
+"""What others measured, held against what this project predicts: memory, times, hit rates and routing."""
