@@ -97,7 +97,7 @@ class PublishedRouting(StrictModel):
 
     @property
     def unique(self) -> tuple[float, ...]:
-        """Return u(B) at BATCHES."""
+        """Return u(B) at every batch size of BATCHES."""
         return tuple(getattr(self, f"u_{batch}") for batch in BATCHES)
 
     @property
