@@ -67,7 +67,7 @@ EXPONENTS = Table(
         integer("num_experts", "", "Routed experts per MoE layer, E."),
         TOP_K,
         number("exponent", "", "Exponent a of u(B) = k B^a, for staggered batches."),
-        *ends("the exponent: over sequences for a trace, over routings of other models for a model"),
+        *ends("the exponent: over sequences for a trace, over routings of other models or over texts for a model"),
         integer("largest_batch", "tokens", "Largest B that the exponent was fitted to."),
         number("r_squared", "", "Share of the variance of u(B) over B that the power law explains; empty for a model."),
         number(
