@@ -365,9 +365,25 @@ def cache_of(asked: Serving, here: Architecture) -> tuple[Cache, ...]:
     kept = caches(here, precision)
     if terms.latent_multiple > 1:
         kept = tuple(_padded(cache, here, precision, terms.latent_multiple) for cache in kept)
-    if terms.windows_count_as_full:
-        kept = tuple(replace(cache, window=None) for cache in kept)
+    if terms.window_beside_batch:
+        kept = tuple(replace(cache, window=_window(cache.window, asked)) for cache in kept)
     return kept
+
+
+def printed_cache(asked: Serving, kept: tuple[Cache, ...]) -> tuple[Cache, ...]:
+    """Return the cache that an engine's printed number of tokens rests on, which may count windows as full layers."""
+    full = asked.engine.cache.windows_count_as_full
+    return tuple(replace(cache, window=None) for cache in kept) if full else kept
+
+
+def _window(window: int | None, asked: Serving) -> int | None:
+    """Return the tokens that a layer with a window keeps, with those of a step beside it."""
+    terms = asked.engine.cache
+    return (
+        None
+        if window is None
+        else _multiple(window - 1 + asked.most_tokens, terms.window_multiple) + terms.window_spare
+    )
 
 
 def _padded(cache: Cache, here: Architecture, precision: Precision, multiple: int) -> Cache:

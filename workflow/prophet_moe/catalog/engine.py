@@ -65,6 +65,12 @@ class EngineCache(StrictModel):
     """Whether keys and values of latent attention are cached expanded, for every head."""
     windows_count_as_full: bool = False
     """Whether layers with a window are counted as if they kept all tokens, as the printed capacity then is."""
+    window_beside_batch: bool = False
+    """Whether a layer with a window keeps the tokens of a step beside it."""
+    window_multiple: Multiple = 1
+    """Multiple to which the tokens of such a layer are padded."""
+    window_spare: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Tokens of such a layer beside these, such as a block that is partly filled."""
     block_tokens: Whole = 1
     """Tokens of a block. A pool holds whole blocks."""
 
@@ -147,6 +153,8 @@ class EngineSpec(StrictModel):
     """First version that the profile describes; none given: all earlier ones too."""
     before: Version | None = None
     """First later version that the profile does not describe; none given: all later ones too."""
+    checked_to: Version | None = None
+    """Newest version whose logs were read; `observe add` refuses a newer one unless it is told to read it."""
     weights: EngineWeights = EngineWeights()
     """Terms of the weights."""
     cache: EngineCache = EngineCache()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Context:
             if entry and entry.model in self.models:
                 return self.models[entry.model], entry
         return None
+
+    def with_models(self, specs: Sequence[ModelSpec]) -> "Context":
+        """Return the context with further models, which come before those of the catalogue."""
+        return replace(self, models={**self.models, **{spec.name: spec for spec in specs}})
 
     def gpu(self, text: str) -> tuple[str, GpuSpec] | None:
         """Return the GPU of config/gpus.yaml that a text names, such as `A100-SXM4-40GB` or `H100 80GB`; None without.

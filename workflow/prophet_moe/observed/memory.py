@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from prophet_moe.capacity.engine import EngineBudget, Serving, cache_of, engine_budget, sharded
+from prophet_moe.capacity.engine import EngineBudget, Serving, cache_of, engine_budget, printed_cache, sharded
 from prophet_moe.catalog.architecture import Compressed, Softmax
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.errors import UserError
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import is_missing, result_frame, result_row
+from prophet_moe.params import growing_bytes_per_token
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.precision import FORMATS, KV_FORMATS, Precision
 from prophet_moe.settings.scenario import Formats
@@ -313,9 +314,7 @@ def _prediction(quantity: str, row: dict[str, Any], asked: Serving, budget: Engi
         case "weights" | "non_torch" | "activations" | "graphs":
             return budget.group_bytes(quantity) / GIB
         case "kv_bytes_per_token":
-            tokens = _tokens_printed(row) if row["engine"] in ("llama.cpp", "ik_llama.cpp") else None
-            kept = cache_of(asked, sharded(asked))
-            return sum(cache.bytes(int(tokens)) for cache in kept) / tokens if tokens else budget.kv_bytes_per_token
+            return _kv_per_token(row, asked)
         case "kv_pool":
             return None if budget.pool_bytes is None else (budget.pool_bytes + _offloaded(row, budget)) / GIB
         case "kv_pool_given_runtime":
@@ -332,6 +331,16 @@ def _prediction(quantity: str, row: dict[str, Any], asked: Serving, budget: Engi
         case "fits":
             return None if budget.pool_bytes is None else float(budget.pool_bytes + _offloaded(row, budget) > 0)
     raise AssertionError(quantity)
+
+
+def _kv_per_token(row: dict[str, Any], asked: Serving) -> float:
+    """Return the bytes of cache per token: of a pool what each token adds, of llama.cpp the mean of the whole cache."""
+    kept = printed_cache(asked, cache_of(asked, sharded(asked)))
+    tokens = _tokens_printed(row)
+    if asked.engine.engine != "llama.cpp" or not tokens:
+        return float(growing_bytes_per_token(kept))
+    length = min(int(tokens), asked.context or int(tokens))
+    return sum(cache.bytes(length) for cache in kept) / length
 
 
 def _offloaded(row: dict[str, Any], budget: EngineBudget) -> float:
@@ -356,13 +365,22 @@ def _unusable(quantity: str, row: dict[str, Any], asked: Serving) -> str:
     if quantity == "kv_bytes_per_token" and not all(asked.arch.keeps_cache(name) for name in asked.arch.mixers):
         return "the pool holds states and pages padded to them"
     windows = any(isinstance(mixer, Softmax | Compressed) and mixer.window for mixer in mixers)
-    if quantity in ("kv_bytes_per_token", "kv_tokens") and windows and not asked.engine.cache.windows_count_as_full:
+    if quantity in ("kv_bytes_per_token", "kv_tokens") and windows and not _windows_known(asked):
         return "windows are kept by rules of the engine that the row does not state"
+    if quantity == "kv_tokens" and windows:
+        return "the printed tokens count windows as full layers"
     if quantity in POOLS:
         return _unprinted(row, asked)
     if quantity == "activations" and llama and "mla 3" in notes:
         return "-mla 3 expands keys and values of the whole context"
     return ""
+
+
+def _windows_known(asked: Serving) -> bool:
+    """Return whether the cache of layers with windows follows from what the row states."""
+    terms = asked.engine.cache
+    llama = asked.engine.engine == "llama.cpp" and asked.tokens is not None
+    return terms.windows_count_as_full or (llama and terms.window_beside_batch)
 
 
 def _unprinted(row: dict[str, Any], asked: Serving) -> str:

@@ -1,5 +1,6 @@
 """Files of observations: their columns by kind, with units and bounds, and a reader that refuses impossible rows."""
 
+import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -153,6 +154,16 @@ def read_observations(path: Path, kind: Kind) -> "pd.DataFrame":
     """
     header: list[str] = []
     rows = read_csv(path, lambda found: header.extend(_known(path, kind, found)) or found)
+    return _typed(header, rows, kind, path)
+
+
+def check_text(text: str, kind: Kind, where: str) -> None:
+    """Refuse the text of a file of observations that could not be read back, before it is written."""
+    header, *rows = csv.reader(text.splitlines(), strict=True)
+    _typed(_known(Path(where), kind, header), rows, kind, Path(where))
+
+
+def _typed(header: list[str], rows: list[list[str]], kind: Kind, path: Path) -> "pd.DataFrame":
     import pandas as pd  # Only reading needs it, and its import takes a quarter of a second.
 
     cells = pd.DataFrame(rows, columns=header, dtype=object)
