@@ -1,1 +1,1 @@
-"""What others measured, held against what this project predicts: memory, times, hit rates and routing."""
+"""What others measured, and what this project predicts of it: memory, times, hit rates and routing."""
