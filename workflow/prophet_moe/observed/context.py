@@ -9,6 +9,7 @@ from typing import Any
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.catalog.engine import EngineSpec, load_engines, profile_of
 from prophet_moe.catalog.names import ModelName, bare, load_names, named
+from prophet_moe.routing.published import PUBLISHED, PublishedRouting, read_published
 
 MODELS, CURRENT = Path("config/models"), Path("config/models/current")
 GPUS, ENGINES, NAMES = Path("config/gpus.yaml"), Path("config/engines"), Path("config/model_names.yaml")
@@ -24,6 +25,8 @@ class Context:
     names: Sequence[ModelName] = ()
     profiles: Mapping[str, Any] = field(default_factory=dict)
     """Measured performance of GPUs by name, where there is some."""
+    published: Sequence[PublishedRouting] = ()
+    """Counts of published models, on which pooled popularity rests."""
 
     def model(self, *texts: str) -> tuple[ModelSpec, ModelName] | None:
         """Return the model of the first text that names one, and what its checkpoint has of its own; None without."""
@@ -76,4 +79,5 @@ def load_context(root: Path = Path()) -> Context:
     """Return the catalogue of a project's folder."""
     models = load_models(root / MODELS) | load_models(root / CURRENT)
     engines = load_engines(root / ENGINES)
-    return Context(models, load_gpus(root / GPUS), engines, load_names(root / NAMES))
+    published = read_published(root / PUBLISHED)
+    return Context(models, load_gpus(root / GPUS), engines, load_names(root / NAMES), published=published)

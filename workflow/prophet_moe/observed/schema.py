@@ -5,9 +5,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.fields import FieldInfo
 
 from prophet_moe.errors import UserError
+from prophet_moe.routing.published import BATCHES, PublishedRouting
 from prophet_moe.tables import Column, flag, integer, number, parsed, text
 from prophet_moe.validation import read_csv, shortened
 
@@ -129,6 +132,12 @@ def _columns(words: str, numbers: str) -> tuple[Column, ...]:
     )
 
 
+def column_of(name: str, field: FieldInfo) -> Column:
+    """Return the column of a field of a row that is declared as a class."""
+    kinds: dict[Any, str] = {int: "integer", int | None: "integer", float: "number", bool: "boolean"}
+    return Column(name, kinds.get(field.annotation, "text"), "", field.description or "", name)
+
+
 TIMES = Kind(
     "times",
     _columns(TEXT_OF_TIMES, NUMBERS_OF_TIMES),
@@ -143,8 +152,16 @@ HIT_RATES = Kind(
     {"hit_rate": SHARE, "resident_share": SHARE, "tokens_per_s": POSITIVE, "experts_per_layer": COUNT, "top_k": COUNT},
 )
 """Hit rates of expert caches, and tokens per second with them."""
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (MEMORY, TIMES, HIT_RATES)}
-"""Kinds of observations whose columns are fixed. Those of routing are declared beside its predictions."""
+UNIQUE = tuple(f"u_{batch}" for batch in BATCHES)
+ROUTING = Kind(
+    "routing",
+    tuple(column_of(name, field) for name, field in PublishedRouting.model_fields.items()),
+    ("id", "model", "experts", "top_k", *UNIQUE, "source"),
+    {"experts": COUNT, "top_k": COUNT, "effective_cv": (0.0, 1e3), **dict.fromkeys(UNIQUE, POSITIVE)},
+)
+"""Distinct experts of batches, by the popularity that was counted in a published model."""
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (MEMORY, TIMES, HIT_RATES, ROUTING)}
+"""Kinds of observations by name."""
 
 
 def read_observations(path: Path, kind: Kind) -> "pd.DataFrame":

@@ -6,6 +6,7 @@ counts themselves are third-party data and are not kept. `resources/observations
 models of the grid was balanced.
 """
 
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -124,13 +125,8 @@ class PublishedRouting(StrictModel):
             if getattr(self, name) > self.experts / self.top_k + ROUNDING:
                 problem = f"got {getattr(self, name):g}, expected at most E/k = {self.experts / self.top_k:g}"
                 raise inconsistent((name,), problem)
-        fewer = float(self.top_k)
-        for batch, unique in zip(BATCHES, self.unique, strict=True):
-            even = self.experts * (1 - (1 - self.top_k / self.experts) ** batch)
-            if not fewer - ROUNDING <= unique <= even + ROUNDING:
-                problem = f"got {unique:g}, expected {fewer:g} (u of a smaller batch) to {even:.5g} (even popularity)"
-                raise inconsistent((f"u_{batch}",), problem)
-            fewer = unique
+        for name, problem in impossible_unique(self.experts, self.top_k, self.unique):
+            raise inconsistent((name,), problem)
         return self
 
 
@@ -143,6 +139,17 @@ class Balanced(StrictModel):
     """As in PublishedRouting."""
     basis: str = Field(min_length=1)
     """The key of the model's configuration, or the paper, that says so."""
+
+
+def impossible_unique(experts: int, top_k: int, unique: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """Yield the columns of u(B) at BATCHES that no popularity gives, and why: even popularity gives the most."""
+    fewer = float(top_k)
+    for batch, distinct in zip(BATCHES, unique, strict=True):
+        even = experts * (1 - (1 - top_k / experts) ** batch)
+        if not fewer - ROUNDING <= distinct <= even + ROUNDING:
+            expected = f"expected {fewer:g} (u of a smaller batch) to {even:.5g} (even popularity)"
+            yield f"u_{batch}", f"got {distinct:g}, {expected}"
+        fewer = distinct
 
 
 def read_published(path: Path = PUBLISHED) -> list[PublishedRouting]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,18 @@ class Prediction:
     """u(B) at BATCHES."""
 
 
-def predictions(row: PublishedRouting, rows: Sequence[PublishedRouting]) -> Iterator[Prediction]:
+class Counted(Protocol):
+    """What is needed of a row of published routing to predict it."""
+
+    known_as: str
+    experts: int
+    top_k: int
+    balancing: str
+    domain: str
+    effective_cv: float
+
+
+def predictions(row: PublishedRouting | Counted, rows: Sequence[PublishedRouting]) -> Iterator[Prediction]:
     """Yield the prediction of one row on every basis, from `rows` without those of its model.
 
     A basis that no other model gives is left out.
