@@ -115,7 +115,7 @@ PUBLISHED_POOLS = Table(
         integer("models", "", "Models that have such counts."),
         number("popularity_cv", "", "Mean of their effective CVs, one value a model."),
         *ends(POOLED_CV),
-        text("names", "The models."),
+        text("names", "Names of the models that were pooled."),
     ),
 )
 FIGURE = Figure("routing_law", 7.0, 2.6)
