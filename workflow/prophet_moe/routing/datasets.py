@@ -66,9 +66,10 @@ class Extent(StrictModel):
 class Dataset(StrictModel):
     """A published data set that this project reads but does not distribute."""
 
-    kind: Literal["routing", "expert_cache", "serving"]
-    """Which experts tokens chose; the same of one session with the hits of an engine's own cache, which no build takes
-    up; or when requests came."""
+    kind: Literal["routing", "popularity", "expert_cache", "serving"]
+    """Which experts tokens chose; the same or its counts, for the popularity of a model's experts alone
+    (resources/observations/routing.csv), or of one session with the hits of an engine's own cache, neither of which a
+    build takes up; or when requests came."""
     project: str
     """Public address of the project."""
     commit: str
