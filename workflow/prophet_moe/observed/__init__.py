@@ -1,0 +1,1 @@
+"""Observations of others, and what this project predicts for each of them."""
