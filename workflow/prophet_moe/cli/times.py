@@ -42,8 +42,8 @@ def add_commands(commands: Any) -> None:
     check = actions.add_parser(
         "check",
         help="hold estimates against published times, groups left out",
-        description="Print how far laws of time are from rows that they have not seen: constants are fitted to all rows "
-        "but those of one model, engine and GPU, which are then predicted. Rows that are not clean do not count.",
+        description="Print how far laws of time are from rows that they have not seen: constants are fitted to all "
+        "rows but those of one model, engine and GPU, which are then predicted. Rows that are not clean do not count.",
         epilog="examples: prophet-moe times check\n          prophet-moe times check mine.csv --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

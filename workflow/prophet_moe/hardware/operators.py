@@ -2,8 +2,9 @@
 
     seconds = fixed + experts x each + sqrt((bytes / (share HBM))^2 + (FLOPs / (share peak))^2)
 
-`each` is what every distinct expert of an MoE layer takes, and 0 of other operators. Shares are at most 1, so that a fitted time is never below the roofline max(bytes / HBM, FLOPs / peak). The root of the
-sum of squares lies between full overlap (the maximum) and none (the sum), and fits the tables better than either.
+`each` is what every distinct expert of an MoE layer takes, and 0 of other operators. Shares are at most 1, so that a
+fitted time is never below the roofline max(bytes / HBM, FLOPs / peak). The root of the sum of squares lies between full
+overlap (the maximum) and none (the sum), and fits the tables better than either.
 
 The tables are those of aiconfigurator (config/datasets.yaml), one per GPU and operator. Fits minimise errors of
 logarithms over decode sizes; each is judged on shapes that it has not seen. The results lie in
@@ -15,6 +16,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +44,14 @@ WEIGHT_FORMATS = {"bfloat16": "bf16", "fp8": "fp8_tensor", "fp8_block": "fp8_blo
 MOST_TOKENS = 256
 """Tokens of a step, and sequences of a batch, up to which operators are fitted."""
 LEAST_READ = 64 * MIB
-"""Bytes that a matrix product must read for its share of the bandwidth to be fitted: smaller weights stay in the L2 cache
-of the collector's loop, where they show the fixed time alone."""
+"""Bytes that a matrix product must read for its share of the bandwidth to be fitted: smaller weights stay in the L2
+cache of the collector's loop, where they show the fixed time alone."""
 LEAST_CONTEXT = 256
 """Cached tokens from which attention is fitted: shorter ones cost as much as one block of a kernel."""
 ABOVE_LAUNCH = 2
 """The collector launches some operators from the host, and a small one takes as long as its launch, which a served step
-in a CUDA graph does not have. Of these, rows count whose bytes alone take this many launches, and the fixed time is that
-of the operator in LAUNCHED_LIKE, which was measured in a graph."""
+in a CUDA graph does not have. Of these, rows count whose bytes alone take this many launches, and the fixed time is
+that of the operator in LAUNCHED_LIKE, which was measured in a graph."""
 LAUNCHED_LIKE = {"mla": ("attention", "bf16"), "gemm": ("gemm", "bf16")}
 """Whose fixed time operators have that were launched from the host: latent attention, and products of FP8 weights."""
 LARGEST_SUM = 1 << 22
@@ -61,7 +64,7 @@ DRAWS, SEED = 16, 0
 
 @dataclass(frozen=True)
 class Fit:
-    """The law of one operator in one format on one GPU, with its errors; `count` is of rows, `shapes` of their shapes."""
+    """The law of one operator in one format on one GPU, with its errors on `rows` of `shapes` shapes."""
 
     kind: str
     format: str
@@ -193,19 +196,39 @@ def balanced_experts(tokens: int, experts: int, top_k: int) -> int:
     return min(experts, tokens * top_k)
 
 
+@cache
 def power_law_experts(tokens: int, experts: int, top_k: int, alpha: float) -> float:
-    """Return the mean distinct experts of the collector's power-law routing: each expert is drawn a share of choices.
+    """Return the mean distinct experts of the collector's power-law routing.
 
-    Shares are rounded to whole tokens, and what rounding misses goes to the largest ones.
+    The tokens of every expert are drawn, scaled to all choices and rounded; none has more than all tokens. What is then
+    too many or too few is taken from, and given to, the experts with the fewest.
     """
     low, high = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
-    random = np.random.default_rng(SEED)
     power = 1 - alpha
-    draws = (random.random((DRAWS, experts)) * (high**power - low**power) + low**power) ** (1 / power)
-    counts = np.rint(draws / draws.sum(axis=1, keepdims=True) * tokens * top_k)
-    missing = np.maximum(tokens * top_k - counts.sum(axis=1), 0)
-    used = (counts > 0).sum(axis=1)
-    return float(np.minimum(np.where(counts.sum(axis=1) > 0, used, missing), experts).mean())
+    drawn = np.random.default_rng(SEED).random((DRAWS, experts))
+    drawn = (drawn * (high**power - low**power) + low**power) ** (1 / power)
+    counts = np.rint(drawn / drawn.sum(axis=1, keepdims=True) * tokens * top_k).astype(int)
+    return float(np.mean([np.count_nonzero(_balanced_out(row, tokens, tokens * top_k)) for row in counts]))
+
+
+def _balanced_out(counts: NDArray[np.int_], most: int, total: int) -> NDArray[np.int_]:
+    """Return the tokens of each expert, at most `most` and `total` in all, changed at the experts with the fewest."""
+    excess = int(np.maximum(counts - most, 0).sum())
+    counts = np.minimum(counts, most)
+    for expert in np.argsort(counts, kind="stable"):
+        given = min(excess, most - counts[expert])
+        counts[expert] += given
+        excess -= given
+    order, missing = cycle(np.argsort(counts, kind="stable")), total - int(counts.sum())
+    while missing:
+        expert = next(order)
+        if missing > 0 and counts[expert] < most:
+            counts[expert] += 1
+            missing -= 1
+        elif missing < 0:
+            counts[expert if counts[expert] else counts.argmax()] -= 1
+            missing += 1
+    return counts
 
 
 def moe_points(table: "pd.DataFrame") -> "Iterator[tuple[str, pd.DataFrame]]":

@@ -118,21 +118,21 @@ def conditions(row: pd.Series, known: Known) -> Conditions | str:
     if precision is None:
         return f"format {row['dtype']!r} is not known"
     needed = ("batch", "measured_ms") if row["kind"] == LAYER else ("batch", "measured_ms", "context_assumed")
-    missing = next((name for name in needed if not _above_zero(row[name])), None)
+    missing = next((name for name in needed if not _number(row[name]) > 0), None)
     if missing:
         return f"{missing} is not stated"
-    arch, batch = model.architecture, int(row["batch"])
+    arch, batch = model.architecture, round(_number(row["batch"]))
     if arch.moe is None:
         return f"{row['model']} is dense"
-    context = 1 if row["kind"] == LAYER else max(1, round(float(row["context_assumed"])))
-    gpus = int(row["gpus"]) if _above_zero(row["gpus"]) else 1
-    split = Split(gpus, by_expert=_above_zero(row["ep"]) and row["ep"] > 1)
+    context = 1 if row["kind"] == LAYER else max(1, round(_number(row["context_assumed"])))
+    gpus = _number(row["gpus"])
+    split = Split(round(gpus) if gpus > 0 else 1, by_expert=_number(row["ep"]) > 1)
     return Conditions(arch, precision, batch, context, _unique_experts(row, arch, batch), split)
 
 
-def _above_zero(value: object) -> bool:
-    number = pd.to_numeric(value, errors="coerce")
-    return bool(np.isfinite(number) and number > 0)
+def _number(value: object) -> float:
+    """Return a cell as a number, NaN where it is empty or is none."""
+    return float(pd.to_numeric(value, errors="coerce"))
 
 
 def _precision(row: pd.Series) -> Precision | None:
@@ -143,7 +143,7 @@ def _precision(row: pd.Series) -> Precision | None:
         found = Precision(name, {"embeddings": "bf16"})
     else:
         return None
-    kv = "fp8" if pd.to_numeric(row["kv_bits_assumed"], errors="coerce") == 8 else "bf16"
+    kv = "fp8" if _number(row["kv_bits_assumed"]) == 8 else "bf16"
     return Precision(found.default, found.components, kv)
 
 
@@ -178,7 +178,7 @@ def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
 
 def _predicted(row: pd.Series, known: Known) -> tuple:
     head = tuple(row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model"))
-    measured, clean = float(pd.to_numeric(row["measured_ms"], errors="coerce")), row["clean"] == 1
+    measured, clean = _number(row["measured_ms"]), _number(row["clean"]) == 1
     case = conditions(row, known)
     if isinstance(case, str):
         return (*head, measured, np.nan, "ms", np.nan, clean, case, *(np.nan,) * 3, "")
@@ -208,8 +208,8 @@ def _moe_layer(case: Conditions) -> Operation:
 def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """Return of every row of a whole step what constants are fitted to.
 
-    The columns are `id`, those of GROUP, `gpus`, `batch`, `measured` and `bound` in seconds, `operators` (their sum, NaN
-    without tables) and `layers`.
+    The columns are `id`, those of GROUP, `gpus`, `batch`, `measured` and `bound` in seconds, `operators` (their sum,
+    NaN without tables), `layers` and `clean`.
     """
     found = []
     for _, row in rows[rows["kind"].isin(STEP)].iterrows():
@@ -223,9 +223,9 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
         summed = np.nan
         if estimator.operators:
             summed = sum(estimator.operation_seconds(each) for layer in [*layers, [head]] for each in layer)
-        measured = float(row["measured_ms"]) / 1000
+        measured = _number(row["measured_ms"]) / 1000
         names = [row["id"], *(row[name] for name in GROUP), case.split.gpus, case.batch]
-        found.append((*names, measured, bound, summed, len(layers), row["clean"] == 1))
+        found.append((*names, measured, bound, summed, len(layers), _number(row["clean"]) == 1))
     columns = ["id", *GROUP, "gpus", "batch", "measured", "bound", "operators", "layers", "clean"]
     return pd.DataFrame(found, columns=columns)
 
