@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from prophet_moe.cli import capacity, catalog, compare, model, observe, sim, trace
+from prophet_moe.cli import capacity, catalog, compare, model, observe, sim, times, trace
 from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
@@ -52,6 +52,7 @@ def command_line() -> Parser:
     capacity.add_command(commands)
     trace.add_commands(commands)
     sim.add_commands(commands)
+    times.add_commands(commands)
     compare.add_commands(commands)
     observe.add_commands(commands)
     return parser
