@@ -1,0 +1,76 @@
+"""The lookups and times of `demand` in plain Python, to be read beside them and to hold them to what they say."""
+
+from collections import OrderedDict
+from itertools import pairwise
+
+import numpy as np
+
+from prophet_moe.offload.demand.lookups import (
+    ADMITTED,
+    EVERY_MISS,
+    HIT,
+    STREAMED,
+    Admission,
+    Asks,
+    ByteCache,
+    Integers,
+    Lookups,
+)
+
+
+class Group:
+    """One cache of a byte budget; its experts from the least to the most recent."""
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty."""
+        self.capacity = capacity
+        self.bytes_of: OrderedDict[int, int] = OrderedDict()
+
+    @property
+    def used(self) -> int:
+        """Return the bytes that it holds."""
+        return sum(self.bytes_of.values())
+
+    def admit(self, expert: int, size: int, needed: set[int]) -> bool:
+        """Put an expert in, and evict the least recent ones that are not needed; return whether it found room."""
+        if size > self.capacity:
+            return False
+        for other in [other for other in self.bytes_of if other not in needed]:
+            if self.used + size <= self.capacity:
+                break
+            del self.bytes_of[other]
+        if self.used + size > self.capacity:
+            return False
+        self.bytes_of[expert] = size
+        return True
+
+
+def look_up(
+    asks: Asks, cache: ByteCache, admission: Admission = EVERY_MISS, warming: int = 0, limits: Integers | None = None
+) -> Lookups:
+    """Replay asks, as `lookups.look_up`."""
+    groups = [Group(capacity) for capacity in cache.capacities.tolist()]
+    missed: dict[int, int] = {}
+    fates: list[int] = []
+    for number, (begin, end) in enumerate(pairwise(asks.starts.tolist())):
+        needed = asks.ids[begin:end].tolist()
+        found = {expert for expert in needed if expert in groups[cache.group_of[expert]].bytes_of}
+        misses, warms = len(needed) - len(found), number < warming
+        allowed = misses if limits is None else int(limits[misses])
+        if limits is None and admission.inserts is not None:
+            allowed = min(allowed, admission.inserts)
+        left = misses if warms else allowed
+        for expert in needed:
+            group = groups[cache.group_of[expert]]
+            if expert in found:
+                group.bytes_of.move_to_end(expert)
+                fates.append(HIT)
+                continue
+            missed[expert] = missed.get(expert, 0) + 1
+            may = left > 0 and (warms or missed[expert] >= admission.after)
+            entered = may and group.admit(expert, int(cache.bytes_of[expert]), set(needed))
+            fates.append(ADMITTED if entered else STREAMED)
+            if entered:
+                left -= 1
+                missed[expert] = 0
+    return Lookups(np.array(fates, np.uint8), np.array([group.used for group in groups], np.int64))
