@@ -65,10 +65,10 @@ def runs(draw):
     return Asks(starts, ids), cache, admission, draw(st.integers(0, 3))
 
 
-@given(runs())
+@given(runs(), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_lookups_compiled_equals_plain_python(run):
-    ours, plain = look_up(*run), reference.look_up(*run)
+def test_lookups_compiled_equals_plain_python(run, hits_first):
+    ours, plain = (look(*run, hits_first=hits_first) for look in (look_up, reference.look_up))
     assert ours.fates.tolist() == plain.fates.tolist()
     assert ours.used.tolist() == plain.used.tolist()
 

@@ -1,8 +1,9 @@
 """Which requests hit: least recently used experts of unequal bytes, within a budget of bytes.
 
-An ask looks up all of its experts before any of them is touched. Then, in the order of the ask, a hit becomes the most
-recent expert of its group, and a miss that is admitted takes that place. It makes room by evicting the least recent
-expert that the ask does not need, until it fits; where nothing is left to evict it does not enter, and is streamed.
+An ask looks up all of its experts before any of them is touched. Then, in the order of the ask or hits first, a hit
+becomes the most recent expert of its group, and a miss that is admitted takes that place. It makes room by evicting the
+least recent expert that the ask does not need, until it fits; where nothing is left to evict it does not enter, and is
+streamed.
 
 `reference.py` says the same in plain Python.
 """
@@ -127,15 +128,23 @@ EVERY_MISS = Admission()
 
 
 def look_up(
-    asks: Asks, cache: ByteCache, admission: Admission = EVERY_MISS, warming: int = 0, limits: Integers | None = None
+    asks: Asks,
+    cache: ByteCache,
+    admission: Admission = EVERY_MISS,
+    warming: int = 0,
+    limits: Integers | None = None,
+    *,
+    hits_first: bool = False,
 ) -> Lookups:
     """Replay asks against an empty cache; all misses of the first `warming` asks enter, whatever the admission says.
 
-    `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses.
+    `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `hits_first`: an
+    ask touches its hits before its misses, as the simulator with a clock does; else all in their order, as
+    BigMoeOnEdge does.
     """
     limits = admission.limits(asks.widest) if limits is None else limits
     fates, used = np.zeros(len(asks.ids), np.uint8), np.zeros(len(cache.capacities), np.int64)
-    rules = np.asarray(limits, np.int64), admission.after, warming
+    rules = np.asarray(limits, np.int64), admission.after, warming, hits_first
     _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, fates, used)
     return Lookups(fates, used)
 
@@ -158,7 +167,7 @@ def warm_start(popularity: NDArray[np.floating], cache: ByteCache) -> Asks:
 
 
 @njit(cache=True)
-def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming, fates, used):
+def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming, hits_first, fates, used):
     count, groups = len(bytes_of), len(capacities)
     # A ring for each group: id `count + group` stands between its most and its least recent expert.
     newer, older = np.arange(count + groups), np.arange(count + groups)
@@ -176,30 +185,33 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming
                 misses[wanted] += 1
                 candidates += 1
         left = candidates if ask < warming else limits[candidates]
-        for request in range(begin, end):
-            wanted = ids[request]
-            group = group_of[wanted]
-            ring = count + group
-            if fates[request] == HIT:
-                newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
-            else:
-                if left == 0 or (ask >= warming and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
+        for turn in range(2 if hits_first else 1):
+            for request in range(begin, end):
+                if hits_first and (fates[request] == HIT) != (turn == 0):
                     continue
-                victim = newer[ring]
-                while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:
-                    following = newer[victim]
-                    if asked[victim] != ask:
-                        newer[older[victim]], older[following] = following, older[victim]
-                        held[victim] = False
-                        used[group] -= bytes_of[victim]
-                    victim = following
-                if used[group] + bytes_of[wanted] > capacities[group]:
-                    continue
-                fates[request] = ADMITTED
-                held[wanted] = True
-                misses[wanted] = 0
-                used[group] += bytes_of[wanted]
-                left -= 1
-            last = older[ring]
-            newer[last], older[wanted] = wanted, last
-            newer[wanted], older[ring] = ring, wanted
+                wanted = ids[request]
+                group = group_of[wanted]
+                ring = count + group
+                if fates[request] == HIT:
+                    newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
+                else:
+                    if left == 0 or (ask >= warming and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
+                        continue
+                    victim = newer[ring]
+                    while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:
+                        following = newer[victim]
+                        if asked[victim] != ask:
+                            newer[older[victim]], older[following] = following, older[victim]
+                            held[victim] = False
+                            used[group] -= bytes_of[victim]
+                        victim = following
+                    if used[group] + bytes_of[wanted] > capacities[group]:
+                        continue
+                    fates[request] = ADMITTED
+                    held[wanted] = True
+                    misses[wanted] = 0
+                    used[group] += bytes_of[wanted]
+                    left -= 1
+                last = older[ring]
+                newer[last], older[wanted] = wanted, last
+                newer[wanted], older[ring] = ring, wanted

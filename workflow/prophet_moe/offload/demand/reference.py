@@ -16,6 +16,8 @@ from prophet_moe.offload.demand.lookups import (
     Integers,
     Lookups,
 )
+from prophet_moe.offload.demand.times import Costs
+from prophet_moe.offload.simulator.batching import LayerAccesses
 
 
 class Group:
@@ -46,12 +48,18 @@ class Group:
 
 
 def look_up(
-    asks: Asks, cache: ByteCache, admission: Admission = EVERY_MISS, warming: int = 0, limits: Integers | None = None
+    asks: Asks,
+    cache: ByteCache,
+    admission: Admission = EVERY_MISS,
+    warming: int = 0,
+    limits: Integers | None = None,
+    *,
+    hits_first: bool = False,
 ) -> Lookups:
     """Replay asks, as `lookups.look_up`."""
     groups = [Group(capacity) for capacity in cache.capacities.tolist()]
     missed: dict[int, int] = {}
-    fates: list[int] = []
+    fates = [STREAMED] * len(asks.ids)
     for number, (begin, end) in enumerate(pairwise(asks.starts.tolist())):
         needed = asks.ids[begin:end].tolist()
         found = {expert for expert in needed if expert in groups[cache.group_of[expert]].bytes_of}
@@ -60,17 +68,49 @@ def look_up(
         if limits is None and admission.inserts is not None:
             allowed = min(allowed, admission.inserts)
         left = misses if warms else allowed
-        for expert in needed:
+        order = sorted(range(len(needed)), key=lambda place: hits_first and needed[place] not in found)
+        for place in order:
+            expert = needed[place]
             group = groups[cache.group_of[expert]]
             if expert in found:
                 group.bytes_of.move_to_end(expert)
-                fates.append(HIT)
+                fates[begin + place] = HIT
                 continue
             missed[expert] = missed.get(expert, 0) + 1
             may = left > 0 and (warms or missed[expert] >= admission.after)
             entered = may and group.admit(expert, int(cache.bytes_of[expert]), set(needed))
-            fates.append(ADMITTED if entered else STREAMED)
             if entered:
+                fates[begin + place] = ADMITTED
                 left -= 1
                 missed[expert] = 0
     return Lookups(np.array(fates, np.uint8), np.array([group.used for group in groups], np.int64))
+
+
+def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs) -> list[float]:
+    """Return the seconds of each step, as `times.serve`."""
+    layers, seconds = len(costs.non_expert_seconds), []
+    fates, tokens = found.fates.tolist(), accesses.tokens.tolist()
+    for first in range(0, len(accesses.of_layer) - 1, layers):
+        now, background = costs.step_overhead_seconds, 0.0
+        for layer in range(layers):
+            now += float(costs.non_expert_seconds[layer])
+            copy = float(costs.copy_seconds[layer]) + costs.miss_overhead_seconds
+            for ask in range(accesses.of_layer[first + layer], accesses.of_layer[first + layer + 1]):
+                requests = range(accesses.starts[ask], accesses.starts[ask + 1])
+                hits = [request for request in requests if fates[request] == HIT]
+                entered = [request for request in requests if fates[request] == ADMITTED]
+                others = [request for request in requests if fates[request] == STREAMED]
+                cpu = 0.0 if costs.cpu_seconds is None else float(costs.cpu_seconds[layer])
+                if costs.cpu_seconds is None:
+                    copied, on_cpu = [*entered, *others], []
+                elif costs.background:
+                    copied, on_cpu = [], [*entered, *others]
+                    background += copy * len(entered)
+                else:
+                    copied, on_cpu = entered, others
+                device = now + sum(float(costs.expert_seconds[tokens[request]]) for request in hits)
+                for number, request in enumerate(sorted(copied), 1):
+                    device = max(device, now + number * copy) + float(costs.expert_seconds[tokens[request]])
+                now = max(device, now + cpu * len(on_cpu))
+        seconds.append(max(now, background))
+    return seconds
