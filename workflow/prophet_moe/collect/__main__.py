@@ -15,10 +15,12 @@ WORK = Path("results/collect")
 """Where packages and models are kept while they are needed; not committed."""
 PLAN = Path("config/collect.yaml")
 PREDICTOR = Path("config/predictor.yaml")
+CAMPAIGN = Path("config/measurements/campaign.yaml")
 MEASUREMENTS = {
     "hardware": "measure transfers, copies and kernels of this GPU",
     "memory": "measure the memory of real architectures with random weights",
     "prefetch": "replay a trace with expert weights in host memory, policy by policy",
+    "overhead": "measure what recording a trace costs decode steps",
 }
 """Measurements of this machine, each a module of its name: what it does."""
 
@@ -70,6 +72,23 @@ def command_line() -> argparse.ArgumentParser:
         measurement.add_argument("--plan", type=Path, default=plan, metavar="FILE", help=f"default: {plan}")
         measurement.add_argument("--out", type=Path, required=True, metavar="DIR")
         measurement.set_defaults(run=measure, measurement=name)
+
+    campaign = commands.add_parser(
+        "campaign", help=f"{', '.join(MEASUREMENTS)} within some minutes; goes on where it was stopped"
+    )
+    campaign.description = (
+        "Run all measurements within a budget, each in a process of its own, those worth most first; in their short "
+        "form where the full one does not fit. What is whole is kept. The exit code is 0 when all of them are whole."
+    )
+    campaign.add_argument("--minutes", type=_minutes, required=True, metavar="N", help="all that may be spent")
+    campaign.add_argument("--plan", type=Path, default=CAMPAIGN, metavar="FILE", help=f"default: {CAMPAIGN}")
+    campaign.add_argument("--name", help="the GPU's name; default: that in config/gpus.yaml")
+    campaign.add_argument("--out", type=Path, metavar="DIR", help="default: `out` of the plan")
+    campaign.add_argument("--dry-run", action="store_true", help="say what would be run, and run nothing")
+    campaign.set_defaults(run=run_campaign)
+
+    described = commands.add_parser("machine", help="print the device, its memory and the versions, a line of JSON")
+    described.set_defaults(run=describe_machine)
     return parser
 
 
@@ -81,6 +100,8 @@ def main() -> None:
             arguments.run(arguments)
         except ModuleNotFoundError as error:
             raise _without(error) from None
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
 
 
 def _without(error: ModuleNotFoundError) -> UserError:
@@ -98,6 +119,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {number}, expected at least 1")
+    return number
+
+
+def _minutes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text}, expected a number above 0")
     return number
 
 
@@ -173,6 +201,36 @@ def measure(arguments: argparse.Namespace) -> None:
     """Make the one of the MEASUREMENTS that the command line names."""
     module = importlib.import_module(f"prophet_moe.collect.{arguments.measurement}")
     module.collect(read_as(module.Plan, arguments.plan), arguments.out)
+
+
+def run_campaign(arguments: argparse.Namespace) -> None:
+    """Run the MEASUREMENTS that the campaign's plan names within the budget; exit code 1 unless all are whole."""
+    from prophet_moe.collect import campaign
+
+    begun, seconds = time.monotonic(), 60 * arguments.minutes
+    plan = campaign.read(arguments.plan, MEASUREMENTS)
+    out = arguments.out or Path(plan.out)
+    if arguments.dry_run and arguments.name:
+        print("\n".join(campaign.planned(plan, arguments.name, out, seconds)))
+        return
+    machine = campaign.probe()
+    if plan.needs_gpu and machine["device"] == "cpu":
+        advice = f"To try a campaign without one: --plan {CAMPAIGN.with_stem('campaign_quick')}"
+        raise UserError("machine", "PyTorch sees no GPU", advice)
+    name = arguments.name or campaign.name_of(machine)
+    if arguments.dry_run:
+        print("\n".join(campaign.planned(plan, name, out, seconds)))
+        return
+    summary = campaign.run(plan, name, out, seconds, machine, begun)
+    print("\n".join(campaign.described(summary)))
+    sys.exit(not summary["whole"])
+
+
+def describe_machine(arguments: argparse.Namespace) -> None:
+    """Print what measurements say of this machine, as a line of JSON."""
+    from prophet_moe.collect import machine
+
+    print(json.dumps(machine.described()))
 
 
 if __name__ == "__main__":

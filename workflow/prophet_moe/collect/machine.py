@@ -46,9 +46,12 @@ def state() -> dict[str, Any]:
 
 
 def _ask_driver(*names: str) -> dict[str, str]:
-    """Return what nvidia-smi says of the first GPU, by name, with the units."""
+    """Return what nvidia-smi says of the first GPU, by name, with the units; "unknown" where it is not there."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
-    line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return dict.fromkeys(names, "unknown")
     return dict(zip(names, line.split(", "), strict=True))
 
 

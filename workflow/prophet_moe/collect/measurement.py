@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +14,9 @@ from tqdm import tqdm
 
 from prophet_moe.collect import machine
 from prophet_moe.collect.allocation import within_memory
-from prophet_moe.collect.resume import refuse_complete, start_or_resume
-from prophet_moe.files import atomic_write, canonical_hash, write_json
+from prophet_moe.collect.resume import PARTS, PLAN, drop_parts, refuse_complete, start_or_resume
+from prophet_moe.files import atomic_write, write_json
 from prophet_moe.routing.store import seal
-
-PARTS, PLAN = "parts", "plan.json"
 
 Rows = list[dict[str, Any]]
 """Rows of one kind of measurement."""
@@ -62,7 +59,7 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
     folder : Path
         Where parts and results go; parts that are there are kept.
     kind : str
-        hardware, memory or prefetch.
+        hardware, memory, prefetch or overhead.
     plan : dataclass
         What is measured, recorded in the metadata.
     parts : mapping from str to callable
@@ -74,7 +71,7 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
         Where the folder is complete, or holds parts of another plan or machine, or a part does not fit in memory.
     """
     refuse_complete(folder, "measurement")
-    described = {"kind": kind, "plan": canonical_hash(asdict(plan)), "machine": machine.described()}
+    described = {"kind": kind, "plan": asdict(plan), "machine": machine.described(), "parts": len(parts)}
     start_or_resume(folder / PLAN, described, "another plan, or of another machine")
     rows: Rows = []
     for name, make in tqdm(parts.items(), desc=kind, unit="part"):
@@ -96,5 +93,4 @@ def measure(folder: Path, kind: str, plan: Any, parts: Parts) -> None:
         "state_after_part": states,
     }
     seal(folder, metadata, f"{kind}.csv")
-    shutil.rmtree(folder / PARTS)
-    (folder / PLAN).unlink()
+    drop_parts(folder)

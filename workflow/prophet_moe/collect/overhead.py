@@ -1,16 +1,66 @@
-"""What recording costs: decode steps with and without the hooks, taken in turns."""
+"""What recording costs: decode steps with and without the hooks, taken in turns.
+
+`collect` measures it of models with random weights, so that nothing is downloaded.
+"""
 
 import statistics
 import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from prophet_moe.checks import check_values
+from prophet_moe.collect import allocation, machine, measurement
 from prophet_moe.collect.decoding import Decoding, Prompt, passes
+from prophet_moe.collect.memory.plan import ModelPlan, configuration
+from prophet_moe.collect.memory.subject import build
 from prophet_moe.collect.recorder import Recorder, moe_layers
 
+KIND = "overhead"
+LEAST = {"rounds": 2, "seed": 0}
+"""The least of whole numbers in the plan that may not start at 1: quartiles need two rounds."""
 PROMPT_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan of config/measurements/overhead.yaml: models, batch sizes, and how often a run is repeated."""
+
+    models: dict[str, ModelPlan]
+    batches: list[int]
+    rounds: int
+    """Pairs of runs, with hooks and without."""
+    steps: int
+    """Decode steps of a run."""
+    seed: int
+
+
+def collect(plan: Plan, folder: Path) -> None:
+    """Measure what recording costs every model of `plan`, and write overhead.csv to `folder`."""
+    check_values(KIND, plan, LEAST)
+    for name, model in plan.models.items():
+        configuration(name, model, KIND)
+    measurement.measure(
+        folder,
+        KIND,
+        plan,
+        {f"{name}-b{batch}": partial(_rows, plan, name, batch) for name, batch in product(plan.models, plan.batches)},
+    )
+
+
+def _rows(plan: Plan, name: str, batch: int) -> measurement.Rows:
+    """Return the row of one model at one batch size."""
+    torch.manual_seed(plan.seed)
+    allocation.release()
+    model = build(name, plan.models[name], machine.device())
+    (measured,) = measure(model, (batch,), rounds=plan.rounds, steps=plan.steps)
+    low, high = measured.pop("ratio_quartiles")
+    return [{"model": name, "dtype": plan.models[name].dtype} | measured | {"ratio_low": low, "ratio_high": high}]
 
 
 @torch.no_grad()

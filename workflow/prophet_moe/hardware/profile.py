@@ -6,7 +6,6 @@ in proportion. What was not measured is the roofline max(bytes / HBM, FLOPs / pe
 Roofline, 2009) at the bandwidth that copies on the device reached, or at the datasheet's peaks.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.device import has_memory, is_named, words_of
 from prophet_moe.units import GB
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ COLUMNS = (
 MEASURED_DTYPE, MEASURED_DTYPE_BYTES = "bfloat16", 2
 """The type of weights and KV caches whose kernels were timed."""
 TFLOP = 10**12
-MEMORY_TOLERANCE = 0.1
-"""Share by which the memory of the device measured may differ from that of the GPU: drivers reserve some, variants of
-one product (A100 40 GB and 80 GB, MIG slices) differ by more."""
 
 
 class ExpertShape(NamedTuple):
@@ -247,13 +244,13 @@ def check_device(recording: "Recording", gpu: str, spec: GpuSpec) -> None:
     """Refuse what another GPU measured: its name must have the words of the GPU's, and its memory must be alike."""
     machine = recording.metadata.get("machine")
     machine = machine if isinstance(machine, dict) else {}
-    device, named = str(machine.get("device", "")), spec.device_words or gpu.split("-")[0]
+    device, named = str(machine.get("device", "")), words_of(gpu, spec.device_words)
     where, other = recording.folder / "metadata.json", f"Move it to the folder of its GPU, or delete {recording.folder}"
-    if not set(named.lower().split()) <= set(re.split("[^a-z0-9]+", device.lower())):
+    if not is_named(device, named):
         expected = f"expected a name with the word{'s' * (' ' in named)} {named}"
         raise UserError(f"{where}: machine.device", f"got {device!r}, {expected}", f"{other}.")
     memory, expected = machine.get("memory_bytes"), spec.memory_bytes("visible")
-    if not isinstance(memory, int) or abs(memory / expected - 1) > MEMORY_TOLERANCE:
+    if not has_memory(memory, expected):
         problem = f"got {memory}, expected about the {expected} of {gpu}"
         raise UserError(f"{where}: machine.memory_bytes", problem, f"{other}.")
 

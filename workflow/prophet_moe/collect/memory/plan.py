@@ -77,12 +77,12 @@ def check(plan: Plan) -> None:
         configuration(name, model)
 
 
-def configuration(name: str, model: ModelPlan) -> transformers.PretrainedConfig:
-    """Return the configuration of a model; a class or type that there is not is a UserError."""
-    kind = getattr(transformers, model.architecture, None)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PretrainedConfig)):
+def configuration(name: str, model: ModelPlan, kind: str = KIND) -> transformers.PretrainedConfig:
+    """Return the configuration of a model in a plan of `kind`; a class or type that there is not is a UserError."""
+    found = getattr(transformers, model.architecture, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PretrainedConfig)):
         problem = f"Transformers has no configuration class {model.architecture!r}"
-        raise mistake(KIND, f"models.{name}.architecture: {problem}")
+        raise mistake(kind, f"models.{name}.architecture: {problem}")
     if not isinstance(getattr(torch, model.dtype, None), torch.dtype):
-        raise mistake(KIND, f"models.{name}.dtype: PyTorch has no type {model.dtype!r}")
-    return kind(**model.config)
+        raise mistake(kind, f"models.{name}.dtype: PyTorch has no type {model.dtype!r}")
+    return found(**model.config)
