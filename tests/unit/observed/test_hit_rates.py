@@ -1,5 +1,6 @@
 """Hit rates and tokens per second that engines published, against what is predicted of them."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.errors import UserError
-from prophet_moe.observed import hit_rates, offload_fit
+from prophet_moe.observed import hit_columns, hit_rates, offload_fit
 from prophet_moe.observed.offload_fit import Overheads
-from prophet_moe.offload.demand.recorded import read_session
+from prophet_moe.offload.demand.recorded import read_session, session_rows
 from tests.conftest import ROOT, published
 
 ROWS = pd.read_csv(ROOT / "resources/observations/hit_rates.csv", keep_default_na=True)
@@ -44,6 +45,13 @@ def test_observed_hit_rates_are_possible_and_have_sources():
     assert set(ROWS["slots_unit"].dropna()) <= {"experts", "projections", "matrices", "bytes"}
     assert (ROWS["tokens_per_s"].dropna() > 0).all()
     assert set(ROWS["link_from"].dropna()) <= set(ROWS["id"])
+
+
+def test_observed_hit_rates_have_the_columns_declared():
+    assert list(ROWS.columns) == [column.name for column in hit_columns.COLUMNS]
+    assert set(hit_columns.BOUNDS) <= set(ROWS.columns)
+    for name, (low, high) in hit_columns.BOUNDS.items():
+        assert ROWS[name].dropna().between(low, high).all(), name
 
 
 def test_observed_share_follows_from_slots_in_their_unit():
@@ -104,16 +112,20 @@ def test_cache_below_the_experts_of_a_token_hits_nothing():
     assert known.rate(routing, 128, 8, 8 / 128, hit_rates.Setting(8)) > 0
 
 
-@pytest.mark.parametrize(("name", "row"), [("qwen", "EC-106"), ("gptoss", "EC-115")])
-def test_hit_rate_of_a_recorded_session_is_within_half_a_point(name, row):
-    rows = ROWS[ROWS["id"] == row]
-    known = hit_rates.Known(
-        [], PRESETS, {rows["session"].iloc[0]: read_session(published(f"expert_cache/{name}.route.csv"))}
-    )
-    found = hit_rates.predicted(rows, known)
-    hit = found[found["quantity"] == hit_rates.HIT_RATE].iloc[0]
+@pytest.mark.parametrize("row", ["EC-106", "EC-115"])
+def test_hit_rate_of_a_recorded_session_is_within_half_a_point(results, row):
+    hit = results[(results["id"] == row) & (results["quantity"] == hit_rates.HIT_RATE)].iloc[0]
     assert abs(hit["predicted"] - hit["measured"]) < 0.005
     assert hit["basis"] == "replay of the recorded session"
+
+
+def test_replays_of_recorded_sessions_are_what_is_kept():
+    rows = list(csv.reader((ROOT / hit_rates.SESSIONS).open(newline="")))[1:]
+    for dataset, name in (("bigmoeonedge-qwen3-30b-a3b", "qwen"), ("bigmoeonedge-gpt-oss-120b", "gptoss")):
+        kept = [row for row in rows if row[0] == dataset]
+        session = read_session(published(f"expert_cache/{name}.route.csv"))
+        assert session_rows(dataset, session, int(kept[0][1])) == kept
+        assert [row[-2:] for row in kept if row[2] == "prefill"] == [["0", "0"]]
 
 
 def test_row_of_a_user_is_predicted_by_the_preset():

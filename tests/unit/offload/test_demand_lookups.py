@@ -104,7 +104,7 @@ def test_lookups_of_equal_experts_are_the_stack_distances(seed, slots, many):
     assert hits == ask_hits(rows[None], 12)[slots - 1]
 
 
-def test_lookups_every_miss_enters_by_default_and_none_at_a_cap_of_0():
+def test_lookups_misses_enter_by_default_and_none_at_a_cap_of_0():
     rows = np.array([[0, 1], [0, 1], [2, 3], [0, 1]])
     cache = slot_cache(1, 4, 4, per_layer=False)
     assert look_up(asks_of(rows), cache).fates.reshape(-1, 2).tolist() == [[1, 1], [2, 2], [1, 1], [2, 2]]

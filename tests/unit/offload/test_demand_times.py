@@ -224,7 +224,7 @@ def test_page_cache_reads_as_plain_python_does(run, page_bytes, mapped):
     layers = len(costs.non_expert_seconds)
     storage = Storage(page_bytes, 4.0, 1.0, np.arange(layers) if mapped else None)
     found = look_up(asked(accesses), cache)
-    ours = reads(accesses, found, cache, storage, layers)
+    ours = reads(accesses, found, cache.bytes_of, storage, layers)
     assert ours.storage_bytes == plain_reads(accesses, found, cache, storage, layers)
     assert ours.request_seconds[found.hits].sum() == 0
     seconds = serve(
@@ -249,7 +249,7 @@ def test_page_cache_best_size_of_a_cache_is_between():
     for size in (0, 100, 200, 300, 380, 450):
         cache = byte_cache(np.array([10]), 64, size)
         found = look_up(asks, cache)
-        read = reads(accesses, found, cache, Storage(memory - size, 20.0, 4.0, np.array([100])), 1)
+        read = reads(accesses, found, cache.bytes_of, Storage(memory - size, 20.0, 4.0, np.array([100])), 1)
         seconds.append(serve(accesses, found, costs, read.request_seconds, read.mapped_seconds).seconds)
         hits.append(found.hits.mean())
     assert hits == sorted(hits)

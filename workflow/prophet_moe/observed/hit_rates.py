@@ -16,17 +16,21 @@ import pandas as pd
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.observed import offload_fit
-from prophet_moe.offload.demand.recorded import Session
+from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve, rates_at
 from prophet_moe.routing.trace import Router
 
 ROUTINGS, PRESETS = Path("resources/routing"), Path("config/offload.yaml")
+SESSIONS = Path("resources/observations/sessions.csv")
 HIT_RATE, OF_OTHERS, RATE = "hit_rate", "hit_rate_of_other_models", "tokens_per_s"
 """Quantities: the hit rate by the nearest routing, the same by that of another model, and tokens per second."""
-COLUMNS = ("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean")
-"""Columns of the result, besides `left_out` and `basis`."""
+COLUMNS = (
+    *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "allowed_pct"),
+    *("clean", "left_out", "basis"),
+)
+"""Columns of the result. `allowed_pct` is empty: rates are printed to three digits."""
 SEED, CHAINS = 1, Chains(sequences=24)
 """Seed and size of the generated traces; routings were fitted with another seed."""
 RUN = {"tokens": 256, "start": "cold", "lookup": "ask"}
@@ -39,8 +43,8 @@ class Known:
 
     routings: Sequence[Calibrated]
     presets: Mapping[str, EngineOffload]
-    sessions: Mapping[str, Session] = field(default_factory=dict)
-    """Recorded sessions by the name of their dataset."""
+    sessions: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """Hit rates of recorded sessions, replayed, by the name of their dataset and the bytes of the cache."""
     curves: dict[Any, Any] = field(default_factory=dict)
 
     def nearest(self, experts: int, top_k: int, but: str = "") -> Calibrated | None:
@@ -69,8 +73,9 @@ class Known:
 
 
 def known(root: Path = Path()) -> Known:
-    """Return what the project has: its calibrated routings and the presets of engines."""
-    return Known(calibrated_routings(root / ROUTINGS), load_offload(root / PRESETS))
+    """Return what the project has: calibrated routings, presets of engines, replays of recorded sessions."""
+    routings, presets = calibrated_routings(root / ROUTINGS), load_offload(root / PRESETS)
+    return Known(routings, presets, read_session_rows(root / SESSIONS))
 
 
 def predicted(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
@@ -87,7 +92,7 @@ def predicted(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
         for observed in rows.to_dict("records")
         for row in (*_hits(observed, using), *_rates(observed, steps, using.presets))
     ]
-    return pd.DataFrame(results, columns=[*COLUMNS, "left_out", "basis"])
+    return pd.DataFrame(results, columns=list(COLUMNS))
 
 
 def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
@@ -101,9 +106,9 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     experts, top_k, share = int(row["experts_per_layer"]), int(row["top_k"]), float(row["resident_share"])
     run = {name: usual if _missing(row, name) else type(usual)(row[name]) for name, usual in RUN.items()}
     setting = Setting(**run)
-    session = using.sessions.get(str(row.get("session", "")))
-    if session is not None and row["slots_unit"] == "bytes":
-        served = float(session.replay(int(row["slots"])).mean())
+    in_bytes = row.get("slots_unit") == "bytes" and not _missing(row, "slots")
+    served = using.sessions.get((str(row.get("session")), int(row["slots"]))) if in_bytes else None
+    if served is not None:
         yield _result(row, HIT_RATE, measured, served, "", reason, "replay of the recorded session")
     elif routing := using.stand_in(str(row["model"]), experts, top_k):
         rate = using.rate(routing, experts, top_k, share, setting)
@@ -142,5 +147,12 @@ def _result(
 ) -> dict[str, Any]:
     about = {name: "" if _missing(row, name) else row[name] for name in ("id", "engine", "gpu", "model")}
     error = 100 * (value / measured - 1) if measured else np.nan
-    values = {"quantity": quantity, "measured": measured, "predicted": value, "unit": unit, "error_pct": error}
+    values = {
+        "quantity": quantity,
+        "measured": measured,
+        "predicted": value,
+        "unit": unit,
+        "error_pct": error,
+        "allowed_pct": np.nan,
+    }
     return about | {"kind": "hit_rates"} | values | {"clean": not left_out, "left_out": left_out, "basis": basis}

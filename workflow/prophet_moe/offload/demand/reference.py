@@ -24,7 +24,7 @@ class Group:
     """One cache of a byte budget; its experts from the least to the most recent."""
 
     def __init__(self, capacity: int) -> None:
-        """Start empty."""
+        """Start empty, with a budget in bytes."""
         self.capacity = capacity
         self.bytes_of: OrderedDict[int, int] = OrderedDict()
 
@@ -56,7 +56,7 @@ def look_up(
     *,
     hits_first: bool = False,
 ) -> Lookups:
-    """Replay asks, as `lookups.look_up`."""
+    """Replay asks one after another, as `lookups.look_up` does."""
     groups = [Group(capacity) for capacity in cache.capacities.tolist()]
     missed: dict[int, int] = {}
     fates = [STREAMED] * len(asks.ids)
@@ -87,7 +87,7 @@ def look_up(
 
 
 def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs) -> list[float]:
-    """Return the seconds of each step, as `times.serve`."""
+    """Return the seconds of each step, as `times.serve` does."""
     layers, seconds = len(costs.non_expert_seconds), []
     fates, tokens = found.fates.tolist(), accesses.tokens.tolist()
     for first in range(0, len(accesses.of_layer) - 1, layers):

@@ -74,7 +74,7 @@ def fetched_of(misses: int, copy_seconds: float, cpu_seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """What a run took."""
+    """What a run took, in seconds and experts."""
 
     step_seconds: Floats
     """(T,): seconds of each step."""
