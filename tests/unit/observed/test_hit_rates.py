@@ -23,7 +23,7 @@ HIT_KINDS = {"counter", "replay", "oracle", "static", "other"}
 
 @pytest.fixture(scope="module")
 def results() -> pd.DataFrame:
-    return hit_rates.predicted(ROWS, hit_rates.known(ROOT))
+    return hit_rates.predictions(ROWS, hit_rates.known(ROOT))
 
 
 def clean(results: pd.DataFrame, quantity: str) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def test_replays_of_recorded_sessions_are_what_is_kept():
 
 def test_row_of_a_user_is_predicted_by_the_preset():
     row = ROWS[ROWS["id"] == "EC-005"].assign(id="mine")
-    found = hit_rates.predicted(row, hit_rates.Known([], PRESETS))
+    found = hit_rates.predictions(row, hit_rates.Known([], PRESETS))
     (rate,) = found.to_dict("records")
     step = PRESETS["host_managed"].step_ms(3.213, 48 * 8 * (1 - 0.741), 2.857, 25.6, 48)
     assert rate["predicted"] == pytest.approx(1e3 / step)
@@ -139,12 +139,12 @@ def test_row_of_a_user_is_predicted_by_the_preset():
 
 def test_row_that_lacks_something_says_what():
     row = ROWS[ROWS["id"] == "EC-005"].assign(id="mine", link_gb_per_s=np.nan, resident_share=np.nan)
-    found = hit_rates.predicted(row, hit_rates.Known([], PRESETS)).set_index("quantity")
+    found = hit_rates.predictions(row, hit_rates.Known([], PRESETS)).set_index("quantity")
     assert found.loc["hit_rate", "left_out"] == "resident_share is not given"
     assert found.loc["tokens_per_s", "left_out"] == "its bytes, link or resident time are not given"
     assert not found["clean"].any()
     hybrid = ROWS[ROWS["id"] == "EC-098"].assign(left_out="")
-    found = hit_rates.predicted(hybrid, hit_rates.Known([], PRESETS)).set_index("quantity")
+    found = hit_rates.predictions(hybrid, hit_rates.Known([], PRESETS)).set_index("quantity")
     assert found.loc["tokens_per_s", "left_out"] == "no preset of kind hybrid"
 
 

@@ -19,7 +19,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.validation import read_text
 
-KINDS = ("memory", "routing")
+KINDS = ("memory", "times", "hit_rates", "routing")
 """Kinds of observations, each predicted by the module of its name in `prophet_moe.observed`."""
 EXAMPLES = """\
 examples:

@@ -115,7 +115,8 @@ def check_times(arguments: argparse.Namespace) -> None:
     rows, known = _rows(arguments.file), _known()
     judged = times.judged(times.features(rows, known))
     by_group = times.by_group(times.features(rows, known))
-    reasons = times.predicted(rows, known)["left_out"].replace("", None).dropna().value_counts()
+    found = times.predictions(rows, known, lambda _: known.constants)
+    reasons = found["left_out"].replace("", None).dropna().value_counts()
     if arguments.json:
         told = {"laws": judged, "groups": by_group, "left_out": reasons.rename_axis("reason").reset_index(name="rows")}
         print(json.dumps({name: frame.to_dict("records") for name, frame in told.items()}, indent=2))

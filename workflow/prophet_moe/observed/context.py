@@ -27,6 +27,8 @@ class Context:
     """Measured performance of GPUs by name, where there is some."""
     published: Sequence[PublishedRouting] = ()
     """Counts of published models, on which pooled popularity rests."""
+    root: Path = Path()
+    """The project's folder, in which a kind finds what it alone needs."""
 
     def model(self, *texts: str) -> tuple[ModelSpec, ModelName] | None:
         """Return the model of the first text that names one, and what its checkpoint has of its own; None without."""
@@ -48,10 +50,15 @@ class Context:
     def gpu(self, text: str) -> tuple[str, GpuSpec] | None:
         """Return the GPU of config/gpus.yaml that a text names, such as `A100-SXM4-40GB` or `H100 80GB`; None without.
 
-        The words of the name must all be in the text. Where the text gives no memory, a GPU sold in one size is meant.
+        The words of the name must all be in the text, or the text is the name without its memory. Where the text gives
+        no memory, a GPU sold in one size is meant.
         """
-        words = _words(text)
-        found = [name for name, spec in self.gpus.items() if _words(_device(name, spec)) <= words]
+        words, head = _words(text), text.partition("-")[0].upper()
+        found = [
+            name
+            for name, spec in self.gpus.items()
+            if _words(_device(name, spec)) <= words or name.partition("-")[0].upper() == head
+        ]
         sized = [name for name in found if not _sizes(text) or _sizes(name) == _sizes(text)]
         return (sized[0], self.gpus[sized[0]]) if len(sized) == 1 else None
 
@@ -80,4 +87,4 @@ def load_context(root: Path = Path()) -> Context:
     models = load_models(root / MODELS) | load_models(root / CURRENT)
     engines = load_engines(root / ENGINES)
     published = read_published(root / PUBLISHED)
-    return Context(models, load_gpus(root / GPUS), engines, load_names(root / NAMES), published=published)
+    return Context(models, load_gpus(root / GPUS), engines, load_names(root / NAMES), published=published, root=root)

@@ -16,6 +16,8 @@ import pandas as pd
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.observed import offload_fit
+from prophet_moe.observed.context import Context
+from prophet_moe.observed.schema import HIT_RATES, read_observations, result_frame, result_row
 from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -26,13 +28,25 @@ ROUTINGS, PRESETS = Path("resources/routing"), Path("config/offload.yaml")
 SESSIONS = Path("resources/observations/sessions.csv")
 HIT_RATE, OF_OTHERS, RATE = "hit_rate", "hit_rate_of_other_models", "tokens_per_s"
 """Quantities: the hit rate by the nearest routing, the same by that of another model, and tokens per second."""
-COLUMNS = (
-    *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "allowed_pct"),
-    *("clean", "left_out", "basis"),
-)
-"""Columns of the result. `allowed_pct` is empty: rates are printed to three digits."""
+OBSERVED = Path("resources/observations/hit_rates.csv")
+"""Rows that say of an engine and a model what rows of others leave open: who brings a miss, an expert's bytes."""
+HIT_POINTS, SESSION_POINTS, RATE_FACTOR = 0.05, 0.005, 1.5
+"""Largest errors that count as right: of a hit rate, of one replayed from a recorded session, of tokens per second."""
+MOST_TOKENS = 2048
+"""Tokens that are generated at most: a hit rate hardly changes with more."""
 SEED, CHAINS = 1, Chains(sequences=24)
 """Seed and size of the generated traces; routings were fitted with another seed."""
+REPLAY = "replay of the recorded session"
+"""What a prediction rests on where the very run was recorded."""
+SAME = (
+    (("engine", "model"), ("engine_kind", "lookup", "moe_layers")),
+    (("engine",), ("engine_kind", "lookup")),
+    (("model", "quantisation"), ("expert_mb",)),
+    (("engine", "model", "quantisation", "gpu"), ("resident_ms", "resident_basis")),
+    (("model", "quantisation", "gpu", "top_k"), ("resident_ms", "resident_basis")),
+    (("engine", "model", "quantisation", "gpu", "link", "top_k"), ("link_gb_per_s",)),
+)
+"""What rows must have in common, and what then holds for both where it is not stated."""
 RUN = {"tokens": 256, "start": "cold", "lookup": "ask"}
 """How a hit rate was measured where its row does not say."""
 
@@ -78,7 +92,63 @@ def known(root: Path = Path()) -> Known:
     return Known(routings, presets, read_session_rows(root / SESSIONS))
 
 
-def predicted(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
+def predicted(rows: pd.DataFrame, context: Context) -> pd.DataFrame:
+    """Predict every hit rate, and the tokens per second that go with it.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Observations with the columns of `schema.HIT_RATES`; all but those that it requires may be empty.
+    context : Context
+        Models, and the folder with calibrated routings and presets of engines.
+
+    Returns
+    -------
+    DataFrame
+        One row per observation and quantity with the columns of `schema.RESULT_COLUMNS`.
+    """
+    about = read_observations(context.root / OBSERVED, HIT_RATES)
+    return predictions(completed(rows, about, context), known(context.root))
+
+
+def within_goal(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a prediction is as near as this project wants; None where there is none."""
+    measured, value = row["measured"], row["predicted"]
+    if not np.isfinite(value):
+        return None
+    if row["quantity"] == RATE:
+        return max(value / measured, measured / value) <= RATE_FACTOR
+    return abs(value - measured) <= (SESSION_POINTS if row["basis"] == REPLAY else HIT_POINTS)
+
+
+def completed(rows: pd.DataFrame, about: pd.DataFrame, context: Context) -> pd.DataFrame:
+    """Return rows with what is known of their model and of their engine in place of empty cells.
+
+    A layer's experts and k are those of the catalogue. The kind of an engine, the bytes of an expert and the time
+    without misses are those of `about`, of rows of the same engine, model, format and GPU.
+    """
+    return pd.DataFrame([_completed(row, about, context) for row in rows.to_dict("records")], columns=rows.columns)
+
+
+def _completed(row: dict[str, Any], about: pd.DataFrame, context: Context) -> dict[str, Any]:
+    found, more = context.model(str(row["model"])), {}
+    if found and found[0].architecture.moe:
+        moe = found[0].architecture.moe
+        more |= {"experts_per_layer": moe.experts, "top_k": moe.top_k}
+    if not _missing(row, "tokens_per_s_resident"):
+        more |= {"resident_ms": 1e3 / row["tokens_per_s_resident"], "resident_basis": "published"}
+    for names, wanted in SAME:
+        same = about[(about[list(names)] == [row[name] for name in names]).all(axis=1)]
+        for name in wanted:
+            stated = same[name].dropna()
+            stated = stated[~stated.isin(["", "unstated"])]
+            if len(set(stated)) == 1:
+                more.setdefault(name, stated.iloc[0])
+    empty = {name for name in row if _missing(row, name) or row[name] == "unstated"}
+    return {**row, **{name: value for name, value in more.items() if name in empty}}
+
+
+def predictions(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
     """Return a row per observation and quantity, predicted beside measured.
 
     `left_out` says why a row does not count (its column `left_out` names quantities: `hit_rate: reason`), `basis` what
@@ -87,12 +157,9 @@ def predicted(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
     """
     pairs = offload_fit.pairs_of(rows)
     steps = offload_fit.left_out_predictions(pairs, using.presets)
-    results = [
-        row
-        for observed in rows.to_dict("records")
-        for row in (*_hits(observed, using), *_rates(observed, steps, using.presets))
-    ]
-    return pd.DataFrame(results, columns=list(COLUMNS))
+    return result_frame(
+        cells for row in rows.to_dict("records") for cells in (*_hits(row, using), *_rates(row, steps, using.presets))
+    )
 
 
 def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
@@ -105,21 +172,26 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
         return
     experts, top_k, share = int(row["experts_per_layer"]), int(row["top_k"]), float(row["resident_share"])
     run = {name: usual if _missing(row, name) else type(usual)(row[name]) for name, usual in RUN.items()}
-    setting = Setting(**run)
+    setting = Setting(**{**run, "tokens": min(run["tokens"], MOST_TOKENS)})
     in_bytes = row.get("slots_unit") == "bytes" and not _missing(row, "slots")
     served = using.sessions.get((str(row.get("session")), int(row["slots"]))) if in_bytes else None
     if served is not None:
-        yield _result(row, HIT_RATE, measured, served, "", reason, "replay of the recorded session")
+        yield _result(row, HIT_RATE, measured, served, "", reason, REPLAY)
     elif routing := using.stand_in(str(row["model"]), experts, top_k):
         rate = using.rate(routing, experts, top_k, share, setting)
-        yield _result(row, HIT_RATE, measured, rate, "", reason, f"calibrated routing {routing.curve}")
+        basis = f"routing {routing.curve}, {'fitted to' if _fitted(routing, share, measured) else 'not fitted to'} it"
+        yield _result(row, HIT_RATE, measured, rate, "", reason, basis)
     if routing := using.nearest(experts, top_k, but=str(row["model"])):
         rate = using.rate(routing, experts, top_k, share, setting)
-        yield _result(row, OF_OTHERS, measured, rate, "", reason, f"calibrated routing {routing.curve}")
+        yield _result(row, OF_OTHERS, measured, rate, "", reason, f"routing {routing.curve}, not fitted to it")
 
 
 def _rates(row: Mapping[str, Any], steps: pd.Series, presets: Mapping[str, EngineOffload]) -> Iterator[dict[str, Any]]:
-    if _missing(row, "tokens_per_s") or _missing(row, "hit_rate"):
+    if _missing(row, "tokens_per_s"):
+        return
+    if _missing(row, "hit_rate"):
+        reason = _reason(row, RATE) or "no hit rate is given beside it"
+        yield _result(row, RATE, float(row["tokens_per_s"]), np.nan, "tok/s", reason, "")
         return
     step, kind = steps[row["id"]], row.get("engine_kind")
     reason = _reason(row, RATE)
@@ -142,17 +214,16 @@ def _missing(row: Mapping[str, Any], name: str) -> bool:
     return value is None or value == "" or bool(pd.isna(value))
 
 
+def _fitted(routing: Calibrated, share: float, rate: float) -> bool:
+    """Return whether a routing was fitted to a point."""
+    return any(
+        abs(point.resident_share - share) < 0.01 and abs(point.hit_rate - rate) < 0.002 for point in routing.fitted
+    )
+
+
 def _result(
     row: Mapping[str, Any], quantity: str, measured: float, value: float, unit: str, left_out: str, basis: str
 ) -> dict[str, Any]:
     about = {name: "" if _missing(row, name) else row[name] for name in ("id", "engine", "gpu", "model")}
-    error = 100 * (value / measured - 1) if measured else np.nan
-    values = {
-        "quantity": quantity,
-        "measured": measured,
-        "predicted": value,
-        "unit": unit,
-        "error_pct": error,
-        "allowed_pct": np.nan,
-    }
-    return about | {"kind": "hit_rates"} | values | {"clean": not left_out, "left_out": left_out, "basis": basis}
+    values = {"quantity": quantity, "measured": measured, "predicted": value, "unit": unit, "basis": basis}
+    return result_row(kind="hit_rates", **about, **values, left_out=left_out)

@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic.fields import FieldInfo
 
 from prophet_moe.errors import UserError
+from prophet_moe.observed import gathered, hit_columns
 from prophet_moe.routing.published import BATCHES, PublishedRouting
 from prophet_moe.tables import Column, flag, integer, number, parsed, text
 from prophet_moe.validation import read_csv, shortened
@@ -21,6 +23,8 @@ KindName = Literal["memory", "times", "hit_rates", "routing"]
 """Kinds of observations, and the names of their files in resources/observations/."""
 
 MEND = "Mend that cell, or leave the row out."
+UNNUMBERED = ("id", "routing")
+"""The column that a file of a kind may lack as a whole: rows of counts have no ids, and are numbered by their lines."""
 EPSILON = 0.02
 """GiB by which printed terms may exceed a card through their rounding."""
 
@@ -33,11 +37,14 @@ RESULT_COLUMNS = (
     text("model", "Model as the source names it."),
     number("measured", "", "Measured value, in `unit`."),
     number("predicted", "", "Predicted value, in `unit`; empty where nothing can be predicted."),
+    number("low", "", "Low end of the interval of the prediction, 90 %; empty where it has none."),
+    number("high", "", "High end of that interval."),
     text("unit", "Unit of the two values."),
     number("error_pct", "%", "Predicted over measured, minus 1."),
     number("allowed_pct", "%", "Error that the rounding of the print allows; empty where it is not known."),
     flag("clean", "Whether the row counts in errors and goals."),
     text("left_out", "Why it does not; empty where it does."),
+    text("basis", "What the prediction rests on; empty where that is the engine's profile."),
 )
 """Columns of what `predicted` of every kind returns: one row per observation and quantity."""
 
@@ -52,6 +59,10 @@ class Kind:
     """Columns that a file must have, without empty cells."""
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Lowest and highest possible values by column."""
+    complete: Callable[[dict[str, str]], dict[str, str]] = dict
+    """Turns the cells of a row, as people gather them, into those of `columns`; every file is read through it."""
+    gathered: str = ""
+    """Regular expression of the names of further columns, which `complete` reads or drops."""
 
     def column(self, name: str) -> Column | None:
         """Return a column by its name; None where the kind has none of that name."""
@@ -111,25 +122,62 @@ MEMORY = Kind(
 )  # fmt: skip
 """Memory of servers: what engines print when they start."""
 
-TEXT_OF_TIMES = "id kind engine version model model_as_named dtype gpu quantity unit cache pcie source notes left_out"
-NUMBERS_OF_TIMES = """
-table gpus tp ep batch input_len output_len value measured_ms datasheet hit_rate link_gb_per_s missing_gb_per_token
-resident_ms context_assumed weight_bits_assumed expert_bits_assumed kv_bits_assumed unique_experts layers weights_ms
-experts_ms attention_ms head_ms all_reduce_ms clean
-"""
-TEXT_OF_HIT_RATES = """
-id engine version model quantisation gpu link slots slots_scope policy batch hit_kind prompt_kind source notes left_out
-"""
-NUMBERS_OF_HIT_RATES = """
-experts_per_layer top_k moe_layers resident_share hit_rate tokens_per_s tokens_per_s_resident tokens_per_s_no_cache
-"""
-
-
-def _columns(words: str, numbers: str) -> tuple[Column, ...]:
-    return (
-        *(text(name, f"{name.replace('_', ' ')}, in words of the source.") for name in words.split()),
-        *(number(name, "", f"{name.replace('_', ' ')}, a number.") for name in numbers.split()),
-    )
+TIMES = Kind(
+    "times",
+    (
+        text("id", "Id of the observation, unique in the file."),
+        text("kind", "What was timed: `e2e decode` (a step), `e2e ubatch`, `operator: one MoE layer` and others."),
+        text("engine", "Engine: vllm, sglang, trtllm, llama.cpp and others."),
+        text("version", "Its version or date."),
+        text("model", "Model, by its name in the catalogue where it is there."),
+        text("model_as_named", "Model as the source names it."),
+        text("dtype", "Formats of weights in the source's words, or a format of `precision`."),
+        text("gpu", "GPU as the source names it."),
+        integer("gpus", "", "GPUs of the server."),
+        integer("tp", "", "Tensor-parallel GPUs."),
+        integer("ep", "", "Expert-parallel GPUs; empty or 1: experts are split like other matrices."),
+        integer("batch", "", "Sequences that are decoded together (operators: tokens)."),
+        integer("input_len", "tokens", "Tokens of a prompt."),
+        integer("output_len", "tokens", "Tokens of an answer."),
+        text("quantity", "What the source prints, in its words."),
+        number("value", "", "The printed value, in `unit`."),
+        text("unit", "Its unit: ms, us, s, tok/s, GB/s or %."),
+        number("measured_ms", "ms", "The same as a time of one step; empty: it follows from value and unit."),
+        number("datasheet", "GB/s", "Peak of a link or a memory by its datasheet."),
+        number("hit_rate", "", "Requests for an expert that found it, over all requests."),
+        text("cache", "Cache of experts in the source's words."),
+        text("pcie", "Link between host and GPU in the source's words."),
+        number("link_gb_per_s", "GB/s", "Its rate as measured there."),
+        number("missing_gb_per_token", "GB", "Bytes that one token fetches."),
+        number("resident_ms", "ms", "Time of a step without misses."),
+        number("context_assumed", "tokens", "Cached tokens of a sequence; empty: input_len and half of output_len."),
+        number("weight_bits_assumed", "bit", "Bits of a weight, as far as the source tells."),
+        number("expert_bits_assumed", "bit", "Bits of a weight of a routed expert."),
+        number("kv_bits_assumed", "bit", "Bits of a value in the KV cache; empty: 16."),
+        text("clean", "1: the conditions are stated and nothing is known to be wrong; 0: not; empty: not judged."),
+        text("source", "Where it was published: owner/repo#number, or repository@commit and path."),
+        text("notes", "What is inferred and what a reader should know."),
+    ),
+    ("id", "source"),
+    {
+        "hit_rate": SHARE,
+        **dict.fromkeys(("value", "measured_ms", "resident_ms", "context_assumed", "datasheet"), POSITIVE),
+        **dict.fromkeys(("link_gb_per_s", "missing_gb_per_token", "input_len", "output_len"), POSITIVE),
+        **dict.fromkeys(("gpus", "tp", "ep", "batch"), COUNT),
+        **dict.fromkeys(("weight_bits_assumed", "expert_bits_assumed", "kv_bits_assumed"), (1, 64)),
+    },
+    gathered.times,
+    gathered.OF_TIMES,
+)
+"""Times of servers, operators and links."""
+HIT_RATES = Kind(
+    "hit_rates",
+    hit_columns.COLUMNS,
+    hit_columns.REQUIRED,
+    hit_columns.BOUNDS,
+    gathered.hit_rates,
+)
+"""Hit rates of expert caches, and tokens per second with them."""
 
 
 def column_of(name: str, field: FieldInfo) -> Column:
@@ -138,26 +186,14 @@ def column_of(name: str, field: FieldInfo) -> Column:
     return Column(name, kinds.get(field.annotation, "text"), "", field.description or "", name)
 
 
-TIMES = Kind(
-    "times",
-    _columns(TEXT_OF_TIMES, NUMBERS_OF_TIMES),
-    ("id", "quantity", "value", "unit", "source"),
-    {"hit_rate": SHARE, "value": POSITIVE, "gpus": COUNT, "tp": COUNT, "ep": COUNT, "batch": COUNT},
-)
-"""Times of servers, operators and links."""
-HIT_RATES = Kind(
-    "hit_rates",
-    _columns(TEXT_OF_HIT_RATES, NUMBERS_OF_HIT_RATES),
-    ("id", "engine", "model", "source"),
-    {"hit_rate": SHARE, "resident_share": SHARE, "tokens_per_s": POSITIVE, "experts_per_layer": COUNT, "top_k": COUNT},
-)
-"""Hit rates of expert caches, and tokens per second with them."""
 UNIQUE = tuple(f"u_{batch}" for batch in BATCHES)
 ROUTING = Kind(
     "routing",
     tuple(column_of(name, field) for name, field in PublishedRouting.model_fields.items()),
     ("id", "model", "experts", "top_k", *UNIQUE, "source"),
     {"experts": COUNT, "top_k": COUNT, "effective_cv": (0.0, 1e3), **dict.fromkeys(UNIQUE, POSITIVE)},
+    gathered.routing,
+    gathered.OF_ROUTING,
 )
 """Distinct experts of batches, by the popularity that was counted in a published model."""
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (MEMORY, TIMES, HIT_RATES, ROUTING)}
@@ -183,38 +219,31 @@ def check_text(text: str, kind: Kind, where: str) -> None:
 def _typed(header: list[str], rows: list[list[str]], kind: Kind, path: Path) -> "pd.DataFrame":
     import pandas as pd  # Only reading needs it, and its import takes a quarter of a second.
 
-    cells = pd.DataFrame(rows, columns=header, dtype=object)
-    frame = pd.DataFrame(
-        {
-            column.name: parsed(cells[column.name], column, path)
-            if column.name in header
-            else _empty(column, len(cells))
-            for column in kind.columns
-        }
-    )
+    names = [column.name for column in kind.columns]
+    filled = [kind.complete(dict(zip(header, row, strict=True))) for row in rows]
+    if "id" not in header:
+        filled = [{**row, "id": f"{path.stem}-{line}"} for line, row in enumerate(filled, start=2)]
+    cells = pd.DataFrame([[row.get(name, "") for name in names] for row in filled], columns=names, dtype=object)
+    frame = pd.DataFrame({column.name: parsed(cells[column.name], column, path, MEND) for column in kind.columns})
     check_rows(frame, kind, str(path))
     return frame
 
 
 def _known(path: Path, kind: Kind, header: list[str]) -> list[str]:
     names = [column.name for column in kind.columns]
-    unknown = next((name for name in header if name not in names), None)
+    unknown = next(
+        (n for n in header if n not in names and not (kind.gathered and re.fullmatch(kind.gathered, n))), None
+    )
     if unknown is not None:
         expected = f"a file of kind {kind.name} has {', '.join(names)}"
         raise UserError(str(path), f"column {shortened(repr(unknown))} is unknown; {expected}", "Rename or drop it.")
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
         raise UserError(str(path), f"column {twice!r} is given twice", "Drop one.")
-    missing = next((name for name in kind.required if name not in header), None)
+    missing = next((name for name in kind.required if name not in header and (name, kind.name) != UNNUMBERED), None)
     if missing is not None:
         raise UserError(str(path), f"column {missing!r} is missing, every observation needs it", "Add it.")
     return header
-
-
-def _empty(column: Column, length: int) -> "pd.Series":
-    import pandas as pd
-
-    return parsed(pd.Series([""] * length, dtype=object), column, Path())
 
 
 def check_rows(frame: "pd.DataFrame", kind: Kind, where: str) -> None:
@@ -230,6 +259,8 @@ def check_rows(frame: "pd.DataFrame", kind: Kind, where: str) -> None:
                 raise UserError(f"{at}: {name}", f"got {value:g}, expected {low:g} to {high:g}", MEND)
         if kind.name == "memory":
             _check_memory(row, at)
+        if kind.name == "times" and row["unit"] == "%" and row["value"] > 100:
+            raise UserError(f"{at}: value", f"got {row['value']:g} %, expected at most 100", MEND)
     repeated = frame["id"][frame["id"].duplicated()]
     if len(repeated):
         line = int(repeated.index[0]) + 2

@@ -6,11 +6,12 @@ condition that is unknown, are left out with the reason. Only rows that are `cle
 resources/observations/README.md.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ from prophet_moe.hardware.estimate import (
     step_operations,
 )
 from prophet_moe.hardware.operators import MICROSECOND, Operators, read_operators
+from prophet_moe.observed.context import Context
+from prophet_moe.observed.schema import TIMES, read_observations, result_frame, result_row
 from prophet_moe.precision import FORMATS, Precision
 
 Floats = NDArray[np.float64]
@@ -60,11 +63,14 @@ DTYPES: Mapping[str, Precision] = {
     "Q6_K GGUF": Precision("q6_k"),
 }
 """Formats by the words of the sources; the name of a format of `precision` stands for itself, embeddings of 16 bits."""
-COLUMNS = (
-    *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean"),
-    *("left_out", "low", "high", "bound", "basis"),
-)
-"""Columns of predictions; times in milliseconds. `bound` is the roofline of the datasheet."""
+OBSERVED = Path("resources/observations/times.csv")
+"""Rows that constants are fitted to."""
+TIME, LAYER_TIME = "step_time", "layer_time"
+"""Quantities: the time of a decode step, and that of one MoE layer alone."""
+WITHIN_PCT = 20.0
+"""Largest error that counts as right."""
+NOT_CLEAN = "its source leaves a condition open"
+"""Why a row that is marked as not clean is left out, where its notes say nothing."""
 
 
 @dataclass(frozen=True)
@@ -156,45 +162,110 @@ def _unique_experts(row: pd.Series, arch: Architecture, batch: int) -> float:
     return experts * (1 - (1 - min(arch.moe.top_k, experts) / experts) ** batch)
 
 
-def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
-    """Predict every row of observed times.
+def predicted(rows: pd.DataFrame, context: Context) -> pd.DataFrame:
+    """Predict the time of every row, each by constants that its own model, engine and GPU did not fix.
 
     Parameters
     ----------
     rows : DataFrame
-        Rows of resources/observations/times.csv, or of a file with its columns.
-    known : Known
-        Models, GPUs, fits and constants.
+        Observations with the columns of `schema.TIMES`; all but those that it requires may be empty.
+    context : Context
+        Models, GPUs, and the folder with fits, and with the rows that constants are fitted to.
 
     Returns
     -------
     DataFrame
-        One row per observation in the order given, with the columns COLUMNS: what was measured, the estimate, its
-        interval and bound in milliseconds, or the reason why it is left out.
+        One row per observation with the columns of `schema.RESULT_COLUMNS`, in milliseconds; `low` and `high` are the
+        ends of the interval of 90 %.
     """
-    found = [_predicted(row, known) for _, row in rows.iterrows()]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    using = known(context.models, context.gpus, context.root / OPERATORS)
+    fixed = features(read_observations(context.root / OBSERVED, TIMES).pipe(_named_as_known, using, context), using)
+    unseen = Unseen(fixed[fixed["clean"]], using)
+    return predictions(_named_as_known(rows, using, context), using, unseen.constants)
 
 
-def _predicted(row: pd.Series, known: Known) -> tuple:
-    head = tuple(row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model"))
-    measured, clean = _number(row["measured_ms"]), _number(row["clean"]) == 1
+def within_goal(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a prediction is as near as this project wants; None where the quantity has no goal."""
+    if row["quantity"] != TIME or not math.isfinite(row["predicted"]):
+        return None
+    return abs(row["error_pct"]) <= WITHIN_PCT
+
+
+def _named_as_known(rows: pd.DataFrame, known: Known, context: Context) -> pd.DataFrame:
+    """Return rows with models and GPUs by their names in the catalogue, and with numbers as floats."""
+
+    def model(named: str) -> str:
+        found = None if known.models(named) else context.model(named)
+        return found[0].name if found else named
+
+    def gpu(named: str) -> str:
+        found = None if named in known.gpus else context.gpu(named)
+        return found[0] if found else named
+
+    numbers = {name: float for name in rows.columns if pd.api.types.is_numeric_dtype(rows[name])}
+    named = {"model": rows["model"].map(model), "gpu": rows["gpu"].map(gpu), "gpu_named": rows["gpu"]}
+    return rows.astype(numbers).assign(**named, model_named=rows["model"])
+
+
+class Unseen:
+    """Constants for a row, fitted to clean rows of all groups but its own."""
+
+    def __init__(self, fixed: pd.DataFrame, known: Known) -> None:
+        """Keep what constants are fitted to, the columns of `features`."""
+        self._fixed, self._known, self._found = fixed, known, {}
+
+    def constants(self, row: Mapping[str, Any]) -> Constants:
+        """Return the constants without the row's model, engine and GPU; as they are where no such row fixed them."""
+        group = tuple(row[name] for name in GROUP)
+        if group not in self._found:
+            own = (self._fixed[GROUP] == list(group)).all(axis=1)
+            self._found[group] = self._without(self._fixed[~own]) if own.any() else self._known.constants
+        return self._found[group]
+
+    def _without(self, rows: pd.DataFrame) -> Constants:
+        constants = self._known.constants
+        layer_us = fit_with_operators(rows[rows["operators"].notna()])
+        share, share_layer_us = fit_without_operators(rows)
+        beside = constants.with_operators.model_copy(update={"layer_us": layer_us})
+        alone = constants.without_operators.model_copy(update={"hbm_share": share, "layer_us": share_layer_us})
+        return constants.model_copy(update={"with_operators": beside, "without_operators": alone})
+
+
+def predictions(rows: pd.DataFrame, known: Known, constants: Callable[[Mapping[str, Any]], Constants]) -> pd.DataFrame:
+    """Return the prediction of each row by the constants for it, with the columns of `schema.RESULT_COLUMNS`."""
+    return result_frame(_prediction(row, replace(known, constants=constants(row))) for _, row in rows.iterrows())
+
+
+def _prediction(row: pd.Series, known: Known) -> dict[str, object]:
+    head = {
+        "id": row["id"],
+        "kind": "times",
+        "quantity": LAYER_TIME if row["kind"] == LAYER else TIME if row["kind"] in STEP else row["kind"],
+        "engine": row["engine"],
+        "gpu": row.get("gpu_named", row["gpu"]),
+        "model": row.get("model_named", row["model"]),
+        "measured": _number(row["measured_ms"]),
+        "unit": "ms",
+    }
     case = conditions(row, known)
     if isinstance(case, str):
-        return (*head, measured, np.nan, "ms", np.nan, clean, case, *(np.nan,) * 3, "")
+        return result_row(**head, left_out=case)
     estimator = known.estimator(row["gpu"])
     if row["kind"] == LAYER:
-        operation = _moe_layer(case)
-        seconds, bound = estimator.operation_seconds(operation), estimator.bound_seconds([operation])
-        low = high = np.nan
+        seconds, low, high = estimator.operation_seconds(_moe_layer(case)), math.nan, math.nan
     else:
         step = estimate_step(
             *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
             row["engine"],
         )
-        seconds, bound, low, high = step.seconds, step.bound, step.low * 1000, step.high * 1000
-    error = 100 * (seconds * 1000 / measured - 1)
-    return (*head, measured, seconds * 1000, "ms", error, clean, "", low, high, bound * 1000, estimator.basis)
+        seconds, low, high = step.seconds, 1000 * step.low, 1000 * step.high
+    left_out = "" if str(row["clean"]) == "" or _number(row["clean"]) == 1 else _open_condition(str(row["notes"]))
+    return result_row(**head, predicted=1000 * seconds, low=low, high=high, basis=estimator.basis, left_out=left_out)
+
+
+def _open_condition(notes: str) -> str:
+    """Return why a row is not clean: its notes without their first part, which names the source's list."""
+    return notes.partition("; ")[2] or notes or NOT_CLEAN
 
 
 def _moe_layer(case: Conditions) -> Operation:
