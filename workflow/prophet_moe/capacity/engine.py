@@ -214,7 +214,7 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
 
 def _routed_line(asked: Serving, here: Architecture) -> EngineLine:
     moe, hidden = here.moe, here.hidden
-    layers, term, padded = len(here.moe_layers), "", ""
+    layers, term, padded = params.moe_layers(here), "", ""
     resident = moe.experts if asked.resident_experts is None else min(moe.experts, asked.resident_experts)
     padding = asked.engine.weights.padding.get(asked.kernels or asked.engine.weights.kernels or "")
     if padding and asked.precision.format_of("routed_experts") == FORMATS["mxfp4"]:
