@@ -71,7 +71,7 @@ def test_log_of_sglang_is_read():
     assert {name: log.cells[name] for name in expected} == expected
 
 
-def test_colours_and_carriage_returns_of_a_terminal_do_not_matter():
+def test_colours_and_line_ends_of_a_terminal_do_not_matter():
     pasted = "".join(f"\x1b[0;36m{line}\x1b[0m\r\n" for line in VLLM_V1.splitlines())
     assert read_log(pasted, "a log") == read_log(VLLM_V1, "a log")
 
