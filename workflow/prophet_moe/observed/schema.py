@@ -206,7 +206,7 @@ def read_observations(path: Path, kind: Kind) -> "pd.DataFrame":
     A column of another kind, a missing source, a repeated id and an impossible value are UserErrors that name the line.
     """
     header: list[str] = []
-    rows = read_csv(path, lambda found: header.extend(_known(path, kind, found)) or found)
+    rows = read_csv(path, lambda found: header.extend(_known(path, kind, found)) or found, MEND)
     return _typed(header, rows, kind, path)
 
 
@@ -231,9 +231,7 @@ def _typed(header: list[str], rows: list[list[str]], kind: Kind, path: Path) -> 
 
 def _known(path: Path, kind: Kind, header: list[str]) -> list[str]:
     names = [column.name for column in kind.columns]
-    unknown = next(
-        (n for n in header if n not in names and not (kind.gathered and re.fullmatch(kind.gathered, n))), None
-    )
+    unknown = next((name for name in header if name not in names and not re.fullmatch(kind.gathered, name)), None)
     if unknown is not None:
         expected = f"a file of kind {kind.name} has {', '.join(names)}"
         raise UserError(str(path), f"column {shortened(repr(unknown))} is unknown; {expected}", "Rename or drop it.")
@@ -257,10 +255,8 @@ def check_rows(frame: "pd.DataFrame", kind: Kind, where: str) -> None:
             value = row[name]
             if not is_missing(value) and not low <= value <= high:
                 raise UserError(f"{at}: {name}", f"got {value:g}, expected {low:g} to {high:g}", MEND)
-        if kind.name == "memory":
-            _check_memory(row, at)
-        if kind.name == "times" and row["unit"] == "%" and row["value"] > 100:
-            raise UserError(f"{at}: value", f"got {row['value']:g} %, expected at most 100", MEND)
+        for check in CHECKS.get(kind.name, ()):
+            check(row, at)
     repeated = frame["id"][frame["id"].duplicated()]
     if len(repeated):
         line = int(repeated.index[0]) + 2
@@ -293,6 +289,27 @@ def _check_memory(row: Mapping, at: str) -> None:
     if sum(given.values()) > total + EPSILON:
         names = " + ".join(given)
         raise UserError(f"{at}: {names}", f"are {sum(given.values()):g} GiB, the card has {total:g}", MEND)
+
+
+def _check_time(row: Mapping, at: str) -> None:
+    """Refuse a value without a unit, and a share above the whole."""
+    if is_missing(row["value"]):
+        return
+    if is_missing(row["unit"]):
+        raise UserError(f"{at}: unit", "is empty, every observation needs it", MEND)
+    if row["unit"] == "%" and row["value"] > 100:
+        raise UserError(f"{at}: value", f"got {row['value']:g} %, expected at most 100", MEND)
+
+
+def _check_hit_rate(row: Mapping, at: str) -> None:
+    """Refuse more experts of a token than a layer has."""
+    experts, top_k = row["experts_per_layer"], row["top_k"]
+    if not is_missing(experts) and not is_missing(top_k) and top_k > experts:
+        raise UserError(f"{at}: top_k", f"got {top_k}, expected at most the {experts} experts", MEND)
+
+
+CHECKS = {"memory": (_check_memory,), "times": (_check_time,), "hit_rates": (_check_hit_rate,)}
+"""What must hold between the cells of a row, by kind."""
 
 
 def result_row(**cells: object) -> dict[str, object]:
