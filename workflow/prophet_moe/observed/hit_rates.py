@@ -168,7 +168,9 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     reason, measured = _reason(row, HIT_RATE), float(row["hit_rate"])
     needed = ("experts_per_layer", "top_k", "resident_share")
     if absent := [name for name in needed if _missing(row, name)]:
-        yield _result(row, HIT_RATE, measured, np.nan, "", reason or f"{absent[0]} is not given", "")
+        reason = reason or f"{absent[0]} is not given"
+    if reason:
+        yield _result(row, HIT_RATE, measured, np.nan, "", reason, "")
         return
     experts, top_k, share = int(row["experts_per_layer"]), int(row["top_k"]), float(row["resident_share"])
     run = {name: usual if _missing(row, name) else type(usual)(row[name]) for name, usual in RUN.items()}
@@ -176,14 +178,14 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     in_bytes = row.get("slots_unit") == "bytes" and not _missing(row, "slots")
     served = using.sessions.get((str(row.get("session")), int(row["slots"]))) if in_bytes else None
     if served is not None:
-        yield _result(row, HIT_RATE, measured, served, "", reason, REPLAY)
+        yield _result(row, HIT_RATE, measured, served, "", "", REPLAY)
     elif routing := using.stand_in(str(row["model"]), experts, top_k):
         rate = using.rate(routing, experts, top_k, share, setting)
         basis = f"routing {routing.curve}, {'fitted to' if _fitted(routing, share, measured) else 'not fitted to'} it"
-        yield _result(row, HIT_RATE, measured, rate, "", reason, basis)
+        yield _result(row, HIT_RATE, measured, rate, "", "", basis)
     if routing := using.nearest(experts, top_k, but=str(row["model"])):
         rate = using.rate(routing, experts, top_k, share, setting)
-        yield _result(row, OF_OTHERS, measured, rate, "", reason, f"routing {routing.curve}, not fitted to it")
+        yield _result(row, OF_OTHERS, measured, rate, "", "", f"routing {routing.curve}, not fitted to it")
 
 
 def _rates(row: Mapping[str, Any], steps: pd.Series, presets: Mapping[str, EngineOffload]) -> Iterator[dict[str, Any]]:
