@@ -43,7 +43,8 @@ def add_commands(commands: Any) -> None:
         "check",
         help="hold estimates against published times, groups left out",
         description="Print how far laws of time are from rows that they have not seen: constants are fitted to all "
-        "rows but those of one model, engine and GPU, which are then predicted. Rows that are not clean do not count.",
+        "rows but those of one model, engine and GPU, which are then predicted. Rows of a file of your own are "
+        f"predicted from those of {OBSERVED}. Rows that are not clean do not count.",
         epilog="examples: prophet-moe times check\n          prophet-moe times check mine.csv --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -113,8 +114,13 @@ def check_times(arguments: argparse.Namespace) -> None:
     from prophet_moe.observed import times
 
     rows, known = _rows(arguments.file), _known()
-    judged = times.judged(times.features(rows, known))
-    by_group = times.by_group(times.features(rows, known))
+    features = times.features(rows, known)
+    fitted = None if arguments.file.resolve() == OBSERVED.resolve() else times.features(_rows(OBSERVED), known)
+    if not features["clean"].any():
+        raise UserError(
+            str(arguments.file), "has no clean row that can be predicted", "Compare its rows with the docs."
+        )
+    judged, by_group = times.judged(features, fitted), times.by_group(features, fitted)
     reasons = times.predicted(rows, known)["left_out"].replace("", None).dropna().value_counts()
     if arguments.json:
         told = {"laws": judged, "groups": by_group, "left_out": reasons.rename_axis("reason").reset_index(name="rows")}
@@ -140,7 +146,17 @@ def _rows(path: Path) -> "pd.DataFrame":
 
     if not path.exists():
         raise UserError(str(path), "no such file", "Check the path.")
-    return pd.read_csv(path, keep_default_na=True)
+    from prophet_moe.observed.times import NEEDED
+
+    try:
+        rows = pd.read_csv(path)
+    except ValueError as error:
+        problem = f"malformed CSV: {' '.join(str(error).split())}"
+        raise UserError(str(path), problem, "Mend the file.") from None
+    missing = next((name for name in NEEDED if name not in rows), None)
+    if missing is not None:
+        raise UserError(str(path), f"has no column {missing!r}", f"Compare it with {OBSERVED}.")
+    return rows
 
 
 def _models() -> Any:

@@ -93,7 +93,7 @@ class Residuals(StrictModel):
 
 
 class Constants(StrictModel):
-    """The whole of resources/operators/constants.json."""
+    """The whole file of constants, resources/operators/constants.json."""
 
     source: str
     """The file of observations that they were fitted to."""

@@ -60,6 +60,11 @@ DTYPES: Mapping[str, Precision] = {
     "Q6_K GGUF": Precision("q6_k"),
 }
 """Formats by the words of the sources; the name of a format of `precision` stands for itself, embeddings of 16 bits."""
+NEEDED = (
+    *("id", "kind", "quantity", "engine", "model", "dtype", "gpu", "gpus", "ep", "batch", "measured_ms"),
+    *("context_assumed", "kv_bits_assumed", "clean", "notes"),
+)
+"""Columns of observations that predictions are made of."""
 COLUMNS = (
     *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean"),
     *("left_out", "low", "high", "bound", "basis"),
@@ -321,30 +326,64 @@ def left_out(law: Law, rows: pd.DataFrame, group: list[str]) -> Floats:
     return ratio.to_numpy(np.float64)
 
 
-def judged(rows: pd.DataFrame, group: list[str] | None = None) -> pd.DataFrame:
-    """Judge every law on clean rows that it has not seen, whole groups left out.
+def unseen(law: Law, rows: pd.DataFrame, fitted: pd.DataFrame | None) -> Floats:
+    """Return predicted over measured seconds of rows: from `fitted` alone, or without it from their other groups."""
+    if fitted is None:
+        return left_out(law, rows, GROUP)
+    return law(fitted, rows) / rows["measured"].to_numpy(np.float64)
+
+
+def clean_rows(features: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `features` that count."""
+    return features[features["clean"]].reset_index(drop=True)
+
+
+def judged(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Judge every law on clean rows that it has not seen.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        What `features` returns; rows that are not clean do not count.
+    fitted : DataFrame, optional
+        The rows that constants are fitted to. Without any, they are fitted to `rows`, whole groups left out in turn.
 
     Returns
     -------
     DataFrame
         By law: rows, the shares of rows within 20 % and 30 %, and the median and 0.9 quantile of the error.
     """
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    with_tables = rows[rows["operators"].notna()].reset_index(drop=True)
+    rows = clean_rows(rows)
+    fitted = None if fitted is None else clean_rows(fitted)
     found = []
     for name, (title, law) in LAWS.items():
-        used = with_tables if name in ("B0", "B3") else rows
-        errors = np.abs(left_out(law, used, group or GROUP) - 1)
-        within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
-        found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
-    return pd.DataFrame(
-        found, columns=["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
-    )
+        used = rows[rows["operators"].notna()].reset_index(drop=True) if name in ("B0", "B3") else rows
+        if len(used):
+            errors = np.abs(unseen(law, used, fitted) - 1)
+            within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
+            found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
+    names = ["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
+    return pd.DataFrame(found, columns=names)
+
+
+def by_group(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, as `judged` does."""
+    rows = clean_rows(rows)
+    ratio = unseen(_by_estimate, rows, None if fitted is None else clean_rows(fitted))
+    rows = rows.assign(ratio=ratio, bound_ratio=rows["bound"] / rows["measured"])
+    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
+    return grouped.agg(
+        rows=("id", "size"),
+        median=("ratio", "median"),
+        least=("ratio", "min"),
+        most=("ratio", "max"),
+        bound=("bound_ratio", "median"),
+    ).reset_index()
 
 
 def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     """Fit the constants of estimates to the clean rows of `features`, and their residuals group by group."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
+    rows = clean_rows(rows)
     tabled = rows[rows["operators"].notna()].reset_index(drop=True)
     share, layer_us = fit_without_operators(rows)
     residuals = []
@@ -382,17 +421,3 @@ def _groups(rows: pd.DataFrame) -> int:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def by_group(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, groups left out."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    rows = rows.assign(ratio=left_out(_by_estimate, rows, GROUP), bound_ratio=rows["bound"] / rows["measured"])
-    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
-    return grouped.agg(
-        rows=("id", "size"),
-        median=("ratio", "median"),
-        least=("ratio", "min"),
-        most=("ratio", "max"),
-        bound=("bound_ratio", "median"),
-    ).reset_index()

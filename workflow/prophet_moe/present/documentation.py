@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
 from prophet_moe.catalog.gpu import GpuFile
+from prophet_moe.catalog.link import LinkFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.collect.plan import Plan
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
@@ -32,6 +33,7 @@ def documents() -> dict[Path, str]:
         "style": StyleFile,
         "model": ModelSpec,
         "gpus": GpuFile,
+        "links": LinkFile,
         "datasets": DatasetFile,
         "collect": Plan,
     }
