@@ -195,7 +195,7 @@ def test_estimated_times_keep_the_bound_beside_them():
 
 def test_intervals_are_never_those_of_single_rows():
     for each in CONSTANTS.residuals:
-        assert each.rows >= 20 and each.groups >= 2
+        assert each.rows >= 20 and each.groups >= 3
         assert each.low < 1 < each.high
     assert CONSTANTS.residuals_of("H100-80GB", "vllm", True).gpu == "H100-80GB"
     assert CONSTANTS.residuals_of("B200-180GB", "vllm", True).gpu == ""

@@ -140,6 +140,22 @@ def test_estimates_meet_the_goals_on_unseen_groups(judged):
         assert judged.loc[law, "within_30_pct"] >= 0.9
 
 
+def test_intervals_hold_nine_tenths_of_the_clean_rows():
+    found = predicted(OBSERVED, KNOWN)
+    steps = found[(found["left_out"] == "") & found["clean"] & found["kind"].isin(times.STEP)]
+    inside = steps["measured"].between(steps["low"], steps["high"])
+    assert inside.mean() >= 0.9
+    assert inside[steps["basis"] == "share of bandwidth"].mean() >= 0.8
+
+
+def test_weighted_quantile_counts_values_by_their_weights():
+    """A value of weight 3 counts as three equal values."""
+    values, weights = pd.Series([5.0, 1.0, 3.0]), pd.Series([1, 3, 2])
+    plain = sorted([5.0, 1.0, 1.0, 1.0, 3.0, 3.0])
+    for place, value in enumerate(plain, start=1):
+        assert times.weighted_quantile(values, weights, place / 6) == value
+
+
 def test_every_addition_to_the_roofline_helps(judged):
     errors = judged["median_error"]
     assert errors["M0"] > errors["M1"] > errors["M2"] > errors["B3"]

@@ -43,8 +43,8 @@ def load_links(path: Path) -> Mapping[str, LinkSpec]:
     return validate(LinkFile, read_yaml(path), str(path), "Mend that entry.").root
 
 
-def link_named(name: str, links: Mapping[str, LinkSpec]) -> LinkSpec:
+def link_named(name: str, links: Mapping[str, LinkSpec], where: str = "decode_step.link") -> LinkSpec:
     """Return the way to copy `name`; an unknown one is a UserError that names those that are known."""
     if name not in links:
-        raise UserError("link", f"unknown name {name!r}, expected one of {', '.join(links)}", "Correct it.")
+        raise UserError(where, f"unknown name {name!r}, expected one of {', '.join(links)}", "Correct it.")
     return links[name]

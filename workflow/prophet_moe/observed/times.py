@@ -42,7 +42,7 @@ STEP, LAYER = ("e2e decode", "e2e ubatch"), "operator: one MoE layer"
 """Kinds of rows that are predicted: a whole step of one or more GPUs, and one MoE layer alone."""
 GROUP = ["model", "engine", "gpu"]
 """What is left out as a whole when constants are judged."""
-LEAST_ROWS, LEAST_GROUPS = 20, 2
+LEAST_ROWS, LEAST_GROUPS = 20, 3
 """Rows and groups from which a GPU, or an engine on a GPU, has an interval of its own."""
 LOW, HIGH = 0.05, 0.95
 """Quantiles of an interval."""
@@ -60,6 +60,8 @@ DTYPES: Mapping[str, Precision] = {
     "Q6_K GGUF": Precision("q6_k"),
 }
 """Formats by the words of the sources; the name of a format of `precision` stands for itself, embeddings of 16 bits."""
+SAME_LAYERS = {"Kimi-K2.5": "Kimi-K2-Thinking"}
+"""Models whose language model has the layers of one in the catalogue, by the names of rows."""
 NEEDED = (
     *("id", "kind", "quantity", "engine", "model", "dtype", "gpu", "gpus", "ep", "batch", "measured_ms"),
     *("context_assumed", "kv_bits_assumed", "clean", "notes"),
@@ -90,7 +92,12 @@ class Known:
 
 def known(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS) -> Known:
     """Return what predictions are made of: a catalogue, and the fits and constants in `folder`."""
-    return Known(models.get, gpus, fits(gpus, folder), read_constants(folder / CONSTANTS))
+    return Known(
+        lambda name: models.get(SAME_LAYERS.get(name, name)),
+        gpus,
+        fits(gpus, folder),
+        read_constants(folder / CONSTANTS),
+    )
 
 
 def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
@@ -386,9 +393,14 @@ def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     rows = clean_rows(rows)
     tabled = rows[rows["operators"].notna()].reset_index(drop=True)
     share, layer_us = fit_without_operators(rows)
-    residuals = []
-    for operators, used, law in ((True, tabled, _by_operators_and_layer), (False, rows, _by_share_and_layer)):
-        residuals.extend(_residuals(used.assign(ratio=1 / left_out(law, used, GROUP)), operators))
+    seen = tabled.assign(ratio=1 / left_out(_by_operators_and_layer, tabled, GROUP))
+    residuals = [_residuals(ANY, ANY, True, seen, GROUP)]
+    for names, part in [*seen.groupby(["gpu"]), *seen.groupby(["gpu", "engine"])]:
+        if len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS:
+            residuals.append(_residuals(*names, *[ANY] * (2 - len(names)), True, part, GROUP))
+    # A GPU without tables has no rows either: its residuals are those of GPUs that the constants had not seen.
+    seen = rows.assign(ratio=1 / left_out(_by_share_and_layer, rows, ["gpu"]))
+    residuals.append(_residuals(ANY, ANY, False, seen, ["gpu"]))
     return Constants(
         source=source,
         with_operators=LayerConstants(
@@ -401,18 +413,19 @@ def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     )
 
 
-def _residuals(rows: pd.DataFrame, operators: bool) -> list[Residuals]:
-    """Return the quantiles of all rows, and of every GPU and engine on a GPU that has enough of them."""
-    parts = [((ANY, ANY), rows)]
-    parts += [((gpu, ANY), part) for gpu, part in rows.groupby("gpu")]
-    parts += [(names, part) for names, part in rows.groupby(["gpu", "engine"])]
-    found = []
-    for (gpu, engine), part in parts:
-        if gpu == ANY or (len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS):
-            low, high = (_rounded(float(part["ratio"].quantile(q))) for q in (LOW, HIGH))
-            counted = {"rows": len(part), "groups": _groups(part)}
-            found.append(Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted))
-    return found
+def _residuals(gpu: str, engine: str, operators: bool, rows: pd.DataFrame, group: list[str]) -> Residuals:
+    """Return the quantiles of measured over estimated times, every group counting the same."""
+    weights = 1 / rows.groupby(group)["ratio"].transform("size")
+    low, high = (_rounded(weighted_quantile(rows["ratio"], weights, share)) for share in (LOW, HIGH))
+    counted = {"rows": len(rows), "groups": _groups(rows)}
+    return Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted)
+
+
+def weighted_quantile(values: pd.Series, weights: pd.Series, share: float) -> float:
+    """Return the least value at which the weights of values up to it reach a share of all weights."""
+    order = np.argsort(values.to_numpy(), kind="stable")
+    reached = np.cumsum(weights.to_numpy()[order])
+    return float(values.to_numpy()[order[np.searchsorted(reached, share * reached[-1] * (1 - 1e-12))]])
 
 
 def _groups(rows: pd.DataFrame) -> int:
