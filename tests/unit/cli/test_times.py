@@ -27,7 +27,7 @@ def run(monkeypatch, capsys):
 def test_check_prints_laws_groups_and_reasons(run):
     printed = run("times", "check")
     assert "operators and a constant per layer" in printed
-    assert "no prediction for rows of kind 'host link'" in printed
+    assert "no prediction for rows of kind 'GPU link'" in printed
 
 
 def test_check_as_json_meets_the_goals(run):
@@ -50,7 +50,7 @@ def test_check_of_a_file_without_columns_names_one(run, tmp_path):
 
 def test_check_of_a_file_without_steps_says_so(run, tmp_path):
     header, first, *_ = (ROOT / OBSERVED).read_text().splitlines()
-    (tmp_path / "mine.csv").write_text(f"{header}\n{first.replace('e2e decode', 'host link')}\n")
+    (tmp_path / "mine.csv").write_text(f"{header}\n{first.replace('e2e decode', 'GPU link')}\n")
     with pytest.raises(SystemExit, match="has no clean row that can be predicted"):
         run("times", "check", str(tmp_path / "mine.csv"))
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 GPUS = load_gpus(ROOT / "config/gpus.yaml")
 MODELS = load_models(ROOT / "config/models") | load_models(ROOT / "config/models/current")
 FOLDER = ROOT / "resources/operators"
-KNOWN = times.known(MODELS, GPUS, FOLDER)
+KNOWN = times.known(MODELS, GPUS, FOLDER, ROOT / "config/links.yaml")
 OBSERVED = pd.read_csv(ROOT / "resources/observations/times.csv")
 STEP = {
     **dict.fromkeys(OBSERVED.columns, ""),
@@ -53,7 +53,7 @@ def test_conditions_of_a_row_are_those_of_a_step():
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ({"kind": "host link"}, "no prediction for rows of kind 'host link'"),
+        ({"kind": "GPU link"}, "no prediction for rows of kind 'GPU link'"),
         ({"model": "Kimi-K9"}, "no model 'Kimi-K9'"),
         ({"gpu": "not stated"}, "no datasheet of 'not stated'"),
         ({"dtype": "fp3"}, "format 'fp3' is not known"),
@@ -74,7 +74,8 @@ def test_every_observation_has_one_prediction_or_reason():
     assert list(found["id"]) == list(OBSERVED["id"])
     known = found["left_out"] == ""
     assert (found["predicted"].notna() == known).all()
-    assert (found.loc[known, "bound"] <= found.loc[known, "predicted"]).all()
+    timed = known & (found["unit"] == "ms")
+    assert (found.loc[timed, "bound"] <= found.loc[timed, "predicted"]).all()
     steps = found[known & found["kind"].isin(times.STEP)]
     assert ((steps["low"] <= steps["predicted"]) & (steps["predicted"] <= steps["high"])).all()
     error = 100 * (found["predicted"] / found["measured"] - 1)
@@ -85,6 +86,45 @@ def test_layers_of_experts_are_predicted_within_a_fifth():
     found = predicted(OBSERVED[OBSERVED["kind"] == times.LAYER], KNOWN)
     errors = found["error_pct"].abs()
     assert len(found) == 24 and errors.median() < 10 and (errors <= 20).mean() >= 0.9
+
+
+LINK = {"kind": "host link", "quantity": "H2D, pinned", "value": 30.0, "unit": "GB/s", "datasheet": 63.0, "cache": ""}
+
+
+@pytest.mark.parametrize(
+    ("cells", "speed"),
+    [
+        ({}, 52.92 / (1 + 52.92e9 * 10e-6 / 1e9)),
+        ({"cache": "1 MB"}, 1e-3 / (10e-6 + 1e6 / 52.92e9)),
+        ({"cache": "864 KiB"}, 864 * 1.024e-6 / (10e-6 + 864 * 1024 / 52.92e9)),
+        ({"quantity": "H2D pageable", "cache": "2 GiB"}, 0.15 * 63),
+    ],
+)
+def test_copies_are_predicted_by_the_named_links(cells, speed):
+    (found,) = predicted(pd.DataFrame([row(**LINK | cells)]), KNOWN).to_dict("records")
+    assert found["predicted"] == pytest.approx(speed, rel=2e-3)
+    assert found["low"] <= found["predicted"] <= found["high"] <= found["bound"] == 63
+    assert found["error_pct"] == pytest.approx(100 * (found["predicted"] / 30 - 1))
+
+
+@pytest.mark.parametrize("quantity", ["D2H copy engine, pinned", "H2D by kernel (SM)", "H2D beside D2H"])
+def test_copies_without_a_name_are_left_out(quantity):
+    (found,) = predicted(pd.DataFrame([row(**LINK | {"quantity": quantity})]), KNOWN).to_dict("records")
+    assert found["left_out"] == "no name in config/links.yaml for such copies"
+
+
+def test_pinned_copies_over_pcie_are_within_a_tenth():
+    found = predicted(OBSERVED[OBSERVED["kind"] == times.LINK], KNOWN)
+    pinned = found[(found["basis"] == "pinned") & found["clean"] & (found["bound"] < 100)]
+    assert len(pinned) >= 5 and (pinned["error_pct"].abs() <= 10).mean() >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu"), [("RTX3090", "RTX3090-24GB"), ("H100-80GB", "H100-80GB"), ("A100", None), ("RTX", None)]
+)
+def test_gpu_of_one_size_needs_no_memory_in_its_name(name, gpu):
+    assert KNOWN.gpu_named(name) == gpu
+    assert conditions(row(model="Kimi-K2.5"), KNOWN).arch == MODELS["Kimi-K2-Thinking"].architecture
 
 
 def test_observations_have_ids_sources_and_known_gpus():

@@ -8,7 +8,7 @@ resources/observations/README.md.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prophet_moe.catalog import Architecture, GpuSpec, ModelSpec
+from prophet_moe.catalog.link import LinkSpec, load_links
 from prophet_moe.hardware.estimate import (
     ANY,
     Constants,
@@ -33,13 +34,21 @@ from prophet_moe.hardware.estimate import (
 )
 from prophet_moe.hardware.operators import MICROSECOND, Operators, read_operators
 from prophet_moe.precision import FORMATS, Precision
+from prophet_moe.units import GB
 
 Floats = NDArray[np.float64]
 
-OPERATORS, CONSTANTS = Path("resources/operators"), "constants.json"
-"""Where fits lie, one file per GPU, and the file of constants in it."""
-STEP, LAYER = ("e2e decode", "e2e ubatch"), "operator: one MoE layer"
-"""Kinds of rows that are predicted: a whole step of one or more GPUs, and one MoE layer alone."""
+OPERATORS, CONSTANTS, LINKS = Path("resources/operators"), "constants.json", Path("config/links.yaml")
+"""Where fits lie, one file per GPU, the file of constants in it, and the ways to copy."""
+STEP, LAYER, LINK = ("e2e decode", "e2e ubatch"), "operator: one MoE layer", "host link"
+"""Kinds of rows that are predicted: a whole step of one or more GPUs, one MoE layer alone, copies from the host."""
+OTHER_COPIES = ("D2H", "kernel", "both directions", "beside", "bidirectional", "gather", "write-combined", "reaches")
+"""Words of rows about links that name no copy of config/links.yaml."""
+UNPINNED = ("pageable", "load_state_dict")
+"""Words of rows about links whose host memory is not pinned."""
+SIZE = re.compile(r"([0-9.]+) ?([KMG])(i?)B")
+LARGE = 1e9
+"""Bytes of a copy whose size no row states: large enough that what a copy costs does not show."""
 GROUP = ["model", "engine", "gpu"]
 """What is left out as a whole when constants are judged."""
 LEAST_ROWS, LEAST_GROUPS = 20, 3
@@ -64,7 +73,7 @@ SAME_LAYERS = {"Kimi-K2.5": "Kimi-K2-Thinking"}
 """Models whose language model has the layers of one in the catalogue, by the names of rows."""
 NEEDED = (
     *("id", "kind", "quantity", "engine", "model", "dtype", "gpu", "gpus", "ep", "batch", "measured_ms"),
-    *("context_assumed", "kv_bits_assumed", "clean", "notes"),
+    *("context_assumed", "kv_bits_assumed", "value", "unit", "datasheet", "cache", "clean", "notes"),
 )
 """Columns of observations that predictions are made of."""
 COLUMNS = (
@@ -84,19 +93,26 @@ class Known:
     operators: Mapping[str, Operators]
     """Fits by GPU; a GPU without any is estimated by its share of the bandwidth."""
     constants: Constants
+    links: Mapping[str, LinkSpec] = field(default_factory=dict)
+    """Ways to copy from the host by name."""
+
+    def gpu_named(self, name: str) -> str | None:
+        """Return the GPU of the catalogue that a row names, with its memory or, where there is one alone, without."""
+        found = [gpu for gpu in self.gpus if gpu.startswith(f"{name}-")]
+        return name if name in self.gpus else found[0] if len(found) == 1 else None
 
     def estimator(self, gpu: str) -> Estimator:
         """Return what estimates of a GPU are made of."""
         return Estimator(gpu, self.gpus[gpu], self.operators.get(gpu), self.constants)
 
 
-def known(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS) -> Known:
+def known(
+    models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS, links: Path = LINKS
+) -> Known:
     """Return what predictions are made of: a catalogue, and the fits and constants in `folder`."""
+    constants = read_constants(folder / CONSTANTS)
     return Known(
-        lambda name: models.get(SAME_LAYERS.get(name, name)),
-        gpus,
-        fits(gpus, folder),
-        read_constants(folder / CONSTANTS),
+        lambda name: models.get(SAME_LAYERS.get(name, name)), gpus, fits(gpus, folder), constants, load_links(links)
     )
 
 
@@ -109,6 +125,7 @@ def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
 class Conditions(NamedTuple):
     """One row as the estimate takes it."""
 
+    gpu: str
     arch: Architecture
     precision: Precision
     batch: int
@@ -121,11 +138,11 @@ def conditions(row: pd.Series, known: Known) -> Conditions | str:
     """Return the conditions of a row, or in words why it cannot be predicted."""
     if row["kind"] not in (*STEP, LAYER):
         return f"no prediction for rows of kind {row['kind']!r}"
-    model, gpu = known.models(row["model"]), row["gpu"]
+    model, gpu = known.models(row["model"]), known.gpu_named(row["gpu"])
     if model is None:
         return f"no model {row['model']!r}"
-    if gpu not in known.gpus:
-        return f"no datasheet of {gpu!r}"
+    if gpu is None:
+        return f"no datasheet of {row['gpu']!r}"
     precision = _precision(row)
     if precision is None:
         return f"format {row['dtype']!r} is not known"
@@ -139,7 +156,7 @@ def conditions(row: pd.Series, known: Known) -> Conditions | str:
     context = 1 if row["kind"] == LAYER else max(1, round(_number(row["context_assumed"])))
     gpus = _number(row["gpus"])
     split = Split(round(gpus) if gpus > 0 else 1, by_expert=_number(row["ep"]) > 1)
-    return Conditions(arch, precision, batch, context, _unique_experts(row, arch, batch), split)
+    return Conditions(gpu, arch, precision, batch, context, _unique_experts(row, arch, batch), split)
 
 
 def _number(value: object) -> float:
@@ -190,11 +207,17 @@ def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
 
 def _predicted(row: pd.Series, known: Known) -> tuple:
     head = tuple(row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model"))
-    measured, clean = _number(row["measured_ms"]), _number(row["clean"]) == 1
-    case = conditions(row, known)
+    clean = _number(row["clean"]) == 1
+    if row["kind"] == LINK:
+        speeds = _link_speeds(row, known)
+        if isinstance(speeds, str):
+            return (*head, _number(row["value"]), np.nan, "GB/s", np.nan, clean, speeds, *(np.nan,) * 3, "")
+        measured, speed, low, high, bound, basis = speeds
+        return (*head, measured, speed, "GB/s", 100 * (speed / measured - 1), clean, "", low, high, bound, basis)
+    measured, case = _number(row["measured_ms"]), conditions(row, known)
     if isinstance(case, str):
         return (*head, measured, np.nan, "ms", np.nan, clean, case, *(np.nan,) * 3, "")
-    estimator = known.estimator(row["gpu"])
+    estimator = known.estimator(case.gpu)
     if row["kind"] == LAYER:
         operation = _moe_layer(case)
         seconds, bound = estimator.operation_seconds(operation), estimator.bound_seconds([operation])
@@ -207,6 +230,29 @@ def _predicted(row: pd.Series, known: Known) -> tuple:
         seconds, bound, low, high = step.seconds, step.bound, step.low * 1000, step.high * 1000
     error = 100 * (seconds * 1000 / measured - 1)
     return (*head, measured, seconds * 1000, "ms", error, clean, "", low, high, bound * 1000, estimator.basis)
+
+
+def _link_speeds(row: pd.Series, known: Known) -> tuple[float, float, float, float, float, str] | str:
+    """Return the GB/s measured, predicted, at both ends of the shares, of the datasheet, and the way to copy."""
+    quantity, measured, link = str(row["quantity"]), _number(row["value"]), _number(row["datasheet"])
+    if not quantity.startswith("H2D") or any(word in quantity for word in OTHER_COPIES):
+        return "no name in config/links.yaml for such copies"
+    if row["unit"] != "GB/s" or not (measured > 0 and link > 0):
+        return "no bandwidth beside that of a datasheet"
+    name = "pageable" if any(word in quantity for word in UNPINNED) else "pinned"
+    way, size = known.links[name], _size(str(row["cache"]))
+
+    def speed(share: float) -> float:
+        return size / way.model_copy(update={"share": share}).seconds_over(link, size) / GB
+
+    return measured, *(speed(share) for share in (way.share, way.lowest_share, way.highest_share)), link, name
+
+
+def _size(text: str) -> float:
+    found = SIZE.search(text)
+    if found is None:
+        return LARGE
+    return float(found[1]) * (1024 if found[3] else 1000) ** (" KMG".index(found[2]))
 
 
 def _moe_layer(case: Conditions) -> Operation:
@@ -228,7 +274,7 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
         case = conditions(row, known)
         if isinstance(case, str):
             continue
-        estimator = known.estimator(row["gpu"])
+        estimator = known.estimator(case.gpu)
         layers = step_operations(case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split)
         head = head_operation(case.arch, case.batch, case.precision, case.split)
         bound = sum(map(estimator.bound_seconds, [*layers, [head]]))
@@ -236,7 +282,7 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
         if estimator.operators:
             summed = sum(estimator.operation_seconds(each) for layer in [*layers, [head]] for each in layer)
         measured = _number(row["measured_ms"]) / 1000
-        names = [row["id"], *(row[name] for name in GROUP), case.split.gpus, case.batch]
+        names = [row["id"], row["model"], row["engine"], case.gpu, case.split.gpus, case.batch]
         found.append((*names, measured, bound, summed, len(layers), _number(row["clean"]) == 1))
     columns = ["id", *GROUP, "gpus", "batch", "measured", "bound", "operators", "layers", "clean"]
     return pd.DataFrame(found, columns=columns)
