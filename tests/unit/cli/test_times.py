@@ -81,3 +81,34 @@ def test_fit_with_tables_writes_what_is_committed(run, tmp_path):
     )
     again, committed = (json.loads((folder / "constants.json").read_text()) for folder in (tmp_path, ROOT / FITS))
     assert again["with_operators"]["layer_us"] == pytest.approx(committed["with_operators"]["layer_us"], rel=1e-3)
+
+
+def test_step_tells_bound_estimate_and_interval(run):
+    words = ("--model", "gpt-oss-120b", "--gpu", "H200-141GB", "--gpus", "2", "--batch", "1", "16", "--json")
+    one, sixteen = json.loads(run("times", "step", *words))
+    for step in (one, sixteen):
+        assert step["bound"] <= step["low"] <= step["estimate"] <= step["high"]
+        assert sum(step["parts"].values()) == pytest.approx(step["estimate"])
+    assert one["unique_experts"] == pytest.approx(4) and one["estimate"] < sixteen["estimate"]
+    assert one["basis"] == "operators" and one["parts"]["all_reduce"] > 0
+
+
+def test_step_prints_a_table_and_what_it_rests_on(run):
+    printed = run("times", "step", "--model", "Mixtral-8x7B", "--gpu", "RTX4090-24GB", "--format", "int4_group128")
+    assert "estimates rest on share of bandwidth" in printed and "int4_group128" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--gpu", "B900"), "unknown GPU 'B900'"),
+        (("--gpu", "H100-80GB", "--batch", "0"), "--batch: got 0, expected a whole number"),
+        (("--gpu", "H100-80GB", "--gpus", "16", "--whole-experts"), "expected at most 8"),
+        (("--gpu", "H100-80GB", "--unique-experts", "9"), "expected above 0 and at most 2, the experts"),
+        (("--gpu", "H100-80GB", "--kv-format", "fp8_sparse_mla"), "is a layout of latent attention"),
+    ],
+)
+def test_step_refuses_impossible_words_in_one_line(run, words, problem):
+    with pytest.raises(SystemExit, match=problem) as raised:
+        run("times", "step", "--model", "Mixtral-8x7B", *words)
+    assert str(raised.value).count("\n") == 0

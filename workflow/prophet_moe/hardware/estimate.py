@@ -250,7 +250,7 @@ def step_operations(
 
     `unique_experts` is u(B), one number or one per MoE layer of the decoder.
     """
-    _check(arch, batch, context, split)
+    _check(arch, batch, context, split, unique_experts)
     moe = arch.moe_layers
     used = dict(zip(moe, np.broadcast_to(np.asarray(unique_experts, float), len(moe)).tolist(), strict=True))
     known: dict[tuple[str, float], list[Operation]] = {}
@@ -330,10 +330,15 @@ def estimated_times(
     )
 
 
-def _check(arch: Architecture, batch: int, context: int, split: Split) -> None:
+def _check(arch: Architecture, batch: int, context: int, split: Split, unique_experts: float | Sequence[float]) -> None:
     for name, value in (("batch", batch), ("context", context), ("gpus", split.gpus)):
         if not (math.isfinite(value) and value >= 1):
             raise UserError(f"decode step: {name}", f"got {value}, expected at least 1", "Correct it.")
     if split.by_expert and arch.moe and arch.moe.experts < split.gpus:
         problem = f"got {split.gpus}, expected at most {arch.moe.experts}, the experts of a layer"
         raise UserError("decode step: gpus", problem, "Correct it.")
+    most = min(arch.moe.experts, arch.moe.top_k * batch) if arch.moe else 0
+    wrong = [each for each in np.ravel(unique_experts) if arch.moe and not 0 < each <= most * (1 + 1e-9)]
+    if wrong:
+        problem = f"got {wrong[0]:g}, expected above 0 and at most {most}, the experts that {batch} tokens can use"
+        raise UserError("decode step: unique_experts", problem, "Correct it.")

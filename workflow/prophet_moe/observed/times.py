@@ -181,6 +181,13 @@ def _unique_experts(row: pd.Series, arch: Architecture, batch: int) -> float:
     stated = re.match(r"u=([0-9.]+)", str(row["notes"]))
     if stated:
         return float(stated[1])
+    return uniform_experts(arch, batch)
+
+
+def uniform_experts(arch: Architecture, batch: int) -> float:
+    """Return the distinct experts of a batch by uniform occupancy, 0 of a dense model."""
+    if arch.moe is None:
+        return 0.0
     experts = arch.moe.experts
     return experts * (1 - (1 - min(arch.moe.top_k, experts) / experts) ** batch)
 
