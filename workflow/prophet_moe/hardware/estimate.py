@@ -13,7 +13,7 @@ latent all), routers and norms whole; the GPUs sum their outputs after every mix
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +22,9 @@ import numpy as np
 from prophet_moe import params
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.catalog.architecture import Architecture, Block, Latent, Moe, letters
-from prophet_moe.catalog.link import LinkSpec
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.operators import MICROSECOND, TFLOP, Operators
-from prophet_moe.hardware.roofline import LayerTimes, attention_reads
+from prophet_moe.hardware.roofline import attention_reads
 from prophet_moe.params.cache import mixer_state
 from prophet_moe.params.weights import Weights, block_weights, key_value_weights, stack_weights
 from prophet_moe.precision import BF16, Precision
@@ -314,20 +313,6 @@ def estimate_step(
     spread = estimator.constants.residuals_of(estimator.gpu, engine, estimator.operators is not None)
     low, high = max(bound, seconds * min(1.0, spread.low)), seconds * max(1.0, spread.high)
     return StepEstimate(seconds, low, high, bound, estimator.basis, parts)
-
-
-def estimated_times(
-    estimator: Estimator, times: LayerTimes, layers: Sequence[Sequence[Operation]], head: Operation, link: LinkSpec
-) -> LayerTimes:
-    """Return `times` of a step with estimates in place of bounds: of every layer, of the head, of an expert's copy."""
-    paired = zip(times.compute_seconds, layers, strict=True)
-    seconds = [max(bound, sum(estimator.parts(layer, 1).values())) for bound, layer in paired]
-    return replace(
-        times,
-        compute_seconds=np.array(seconds),
-        head_seconds=max(times.head_seconds, estimator.operation_seconds(head)),
-        transfer_seconds_per_expert=link.seconds(estimator.spec, times.expert_bytes),
-    )
 
 
 def _check(arch: Architecture, batch: int, context: int, split: Split, unique_experts: float | Sequence[float]) -> None:
