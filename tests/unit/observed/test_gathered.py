@@ -91,7 +91,7 @@ def test_rate_of_all_sequences_becomes_the_time_of_a_step(tmp_path, context):
     assert rows.loc[0, "measured_ms"] == pytest.approx(10)
     assert rows.loc[0, "context_assumed"] == 1100
     (found,) = times.predicted(rows, context).to_dict("records")
-    assert found["quantity"] == times.TIME and found["clean"]
+    assert found["quantity"] == times.STEP_TIME and found["clean"]
     assert found["low"] <= found["predicted"] <= found["high"]
 
 
@@ -112,7 +112,7 @@ def test_time_needs_only_what_fixes_it(tmp_path, context):
         ({"dtype": "Q5_K_M"}, "format 'Q5_K_M' is not known"),
         ({"batch": "large, not stated"}, "batch is not stated"),
         ({"clean": "0", "notes": "list; graphs suspected off"}, "graphs suspected off"),
-        ({"kind": "host link"}, "no prediction for rows of kind 'host link'"),
+        ({"kind": "GPU link"}, "no prediction for rows of kind 'GPU link'"),
     ],
 )
 def test_time_that_cannot_be_predicted_has_a_reason(changes, told, tmp_path, context):

@@ -6,10 +6,9 @@ condition that is unknown, are left out with the reason. Only rows that are `cle
 resources/observations/README.md.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from prophet_moe.catalog import Architecture, GpuSpec, ModelSpec
+from prophet_moe.catalog.link import LinkSpec, load_links
 from prophet_moe.hardware.estimate import (
     ANY,
     Constants,
@@ -36,16 +36,30 @@ from prophet_moe.hardware.operators import MICROSECOND, Operators, read_operator
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import TIMES, read_observations, result_frame, result_row
 from prophet_moe.precision import FORMATS, Precision
+from prophet_moe.units import GB
 
 Floats = NDArray[np.float64]
 
-OPERATORS, CONSTANTS = Path("resources/operators"), "constants.json"
-"""Where fits lie, one file per GPU, and the file of constants in it."""
-STEP, LAYER = ("e2e decode", "e2e ubatch"), "operator: one MoE layer"
-"""Kinds of rows that are predicted: a whole step of one or more GPUs, and one MoE layer alone."""
+OPERATORS, CONSTANTS, LINKS = Path("resources/operators"), "constants.json", Path("config/links.yaml")
+"""Where fits lie, one file per GPU, the file of constants in it, and the ways to copy."""
+STEP, LAYER, LINK = ("e2e decode", "e2e ubatch"), "operator: one MoE layer", "host link"
+"""Kinds of rows that are predicted: a whole step of one or more GPUs, one MoE layer alone, copies from the host."""
+OTHER_COPIES = ("D2H", "kernel", "both directions", "beside", "bidirectional", "gather", "write-combined", "reaches")
+"""Words of rows about links that name no copy of config/links.yaml."""
+UNPINNED = ("pageable", "load_state_dict")
+"""Words of rows about links whose host memory is not pinned."""
+SIZE = re.compile(r"([0-9.]+) ?([KMG])(i?)B")
+LARGE = 1e9
+"""Bytes of a copy whose size no row states: large enough that what a copy costs does not show."""
 GROUP = ["model", "engine", "gpu"]
 """What is left out as a whole when constants are judged."""
-LEAST_ROWS, LEAST_GROUPS = 20, 2
+OBSERVED = Path("resources/observations/times.csv")
+"""Rows that constants are fitted to."""
+STEP_TIME, LAYER_TIME, LINK_SPEED = "step_time", "layer_time", "link_speed"
+"""Quantities: the time of a decode step, that of one MoE layer alone, and the bandwidth of copies from the host."""
+GOAL_PCT = 20
+"""Error in percent within which a step is predicted well."""
+LEAST_ROWS, LEAST_GROUPS = 20, 3
 """Rows and groups from which a GPU, or an engine on a GPU, has an interval of its own."""
 LOW, HIGH = 0.05, 0.95
 """Quantiles of an interval."""
@@ -63,14 +77,18 @@ DTYPES: Mapping[str, Precision] = {
     "Q6_K GGUF": Precision("q6_k"),
 }
 """Formats by the words of the sources; the name of a format of `precision` stands for itself, embeddings of 16 bits."""
-OBSERVED = Path("resources/observations/times.csv")
-"""Rows that constants are fitted to."""
-TIME, LAYER_TIME = "step_time", "layer_time"
-"""Quantities: the time of a decode step, and that of one MoE layer alone."""
-WITHIN_PCT = 20.0
-"""Largest error that counts as right."""
-NOT_CLEAN = "its source leaves a condition open"
-"""Why a row that is marked as not clean is left out, where its notes say nothing."""
+SAME_LAYERS = {"Kimi-K2.5": "Kimi-K2-Thinking"}
+"""Models whose language model has the layers of one in the catalogue, by the names of rows."""
+NEEDED = (
+    *("id", "kind", "quantity", "engine", "model", "dtype", "gpu", "gpus", "ep", "batch", "measured_ms"),
+    *("context_assumed", "kv_bits_assumed", "value", "unit", "datasheet", "cache", "clean", "notes"),
+)
+"""Columns of observations that predictions are made of."""
+COLUMNS = (
+    *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean"),
+    *("left_out", "low", "high", "bound", "basis"),
+)
+"""Columns of predictions; times in milliseconds. `bound` is the roofline of the datasheet."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +101,27 @@ class Known:
     operators: Mapping[str, Operators]
     """Fits by GPU; a GPU without any is estimated by its share of the bandwidth."""
     constants: Constants
+    links: Mapping[str, LinkSpec] = field(default_factory=dict)
+    """Ways to copy from the host by name."""
+
+    def gpu_named(self, name: str) -> str | None:
+        """Return the GPU of the catalogue that a row names, with its memory or, where there is one alone, without."""
+        found = [gpu for gpu in self.gpus if gpu.startswith(f"{name}-")]
+        return name if name in self.gpus else found[0] if len(found) == 1 else None
 
     def estimator(self, gpu: str) -> Estimator:
         """Return what estimates of a GPU are made of."""
         return Estimator(gpu, self.gpus[gpu], self.operators.get(gpu), self.constants)
 
 
-def known(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS) -> Known:
+def known(
+    models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS, links: Path = LINKS
+) -> Known:
     """Return what predictions are made of: a catalogue, and the fits and constants in `folder`."""
-    return Known(models.get, gpus, fits(gpus, folder), read_constants(folder / CONSTANTS))
+    constants = read_constants(folder / CONSTANTS)
+    return Known(
+        lambda name: models.get(SAME_LAYERS.get(name, name)), gpus, fits(gpus, folder), constants, load_links(links)
+    )
 
 
 def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
@@ -103,6 +133,7 @@ def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
 class Conditions(NamedTuple):
     """One row as the estimate takes it."""
 
+    gpu: str
     arch: Architecture
     precision: Precision
     batch: int
@@ -111,29 +142,33 @@ class Conditions(NamedTuple):
     split: Split
 
 
-def conditions(row: pd.Series, known: Known) -> Conditions | str:
-    """Return the conditions of a row, or in words why it cannot be predicted."""
+class NotPredictedError(Exception):
+    """Why a row cannot be predicted, in words."""
+
+
+def conditions(row: pd.Series, known: Known) -> Conditions:
+    """Return the conditions of a row; a row that cannot be predicted is a NotPredictedError that says why."""
     if row["kind"] not in (*STEP, LAYER):
-        return f"no prediction for rows of kind {row['kind']!r}"
-    model, gpu = known.models(row["model"]), row["gpu"]
+        raise NotPredictedError(f"no prediction for rows of kind {row['kind']!r}")
+    model, gpu = known.models(row["model"]), known.gpu_named(row["gpu"])
     if model is None:
-        return f"no model {row['model']!r}"
-    if gpu not in known.gpus:
-        return f"no datasheet of {gpu!r}"
+        raise NotPredictedError(f"no model {row['model']!r}")
+    if gpu is None:
+        raise NotPredictedError(f"no datasheet of {row['gpu']!r}")
     precision = _precision(row)
     if precision is None:
-        return f"format {row['dtype']!r} is not known"
+        raise NotPredictedError(f"format {row['dtype']!r} is not known")
     needed = ("batch", "measured_ms") if row["kind"] == LAYER else ("batch", "measured_ms", "context_assumed")
     missing = next((name for name in needed if not _number(row[name]) > 0), None)
     if missing:
-        return f"{missing} is not stated"
+        raise NotPredictedError(f"{missing} is not stated")
     arch, batch = model.architecture, round(_number(row["batch"]))
     if arch.moe is None:
-        return f"{row['model']} is dense"
+        raise NotPredictedError(f"{row['model']} is dense")
     context = 1 if row["kind"] == LAYER else max(1, round(_number(row["context_assumed"])))
     gpus = _number(row["gpus"])
     split = Split(round(gpus) if gpus > 0 else 1, by_expert=_number(row["ep"]) > 1)
-    return Conditions(arch, precision, batch, context, _unique_experts(row, arch, batch), split)
+    return Conditions(gpu, arch, precision, batch, context, _unique_experts(row, arch, batch), split)
 
 
 def _number(value: object) -> float:
@@ -158,53 +193,78 @@ def _unique_experts(row: pd.Series, arch: Architecture, batch: int) -> float:
     stated = re.match(r"u=([0-9.]+)", str(row["notes"]))
     if stated:
         return float(stated[1])
+    return uniform_experts(arch, batch)
+
+
+def uniform_experts(arch: Architecture, batch: int) -> float:
+    """Return the distinct experts of a batch by uniform occupancy, 0 of a dense model."""
+    if arch.moe is None:
+        return 0.0
     experts = arch.moe.experts
     return experts * (1 - (1 - min(arch.moe.top_k, experts) / experts) ** batch)
 
 
 def predicted(rows: pd.DataFrame, context: Context) -> pd.DataFrame:
-    """Predict the time of every row, each by constants that its own model, engine and GPU did not fix.
+    """Predict every row, each by constants that its own model, engine and GPU did not fix.
 
     Parameters
     ----------
     rows : DataFrame
         Observations with the columns of `schema.TIMES`; all but those that it requires may be empty.
     context : Context
-        Models, GPUs, and the folder with fits, and with the rows that constants are fitted to.
+        Models, GPUs, and the folder with fits, links, and the rows that constants are fitted to.
 
     Returns
     -------
     DataFrame
-        One row per observation with the columns of `schema.RESULT_COLUMNS`, in milliseconds; `low` and `high` are the
-        ends of the interval of 90 %.
+        One row per observation with the columns of `schema.RESULT_COLUMNS`; `low` and `high` are the ends of the
+        interval of 90 %.
     """
-    using = known(context.models, context.gpus, context.root / OPERATORS)
-    fixed = features(read_observations(context.root / OBSERVED, TIMES).pipe(_named_as_known, using, context), using)
-    unseen = Unseen(fixed[fixed["clean"]], using)
-    return predictions(_named_as_known(rows, using, context), using, unseen.constants)
+    using = known(context.models, context.gpus, context.root / OPERATORS, context.root / LINKS)
+    fixed = features(_named_as_known(read_observations(context.root / OBSERVED, TIMES), using, context), using)
+    unseen = Unseen(clean_rows(fixed), using)
+    named = _named_as_known(rows, using, context)
+    found = [
+        predictions(part, replace(using, constants=unseen.constants(part.iloc[0]))) for _, part in _groups_of(named)
+    ]
+    by_id = {cells["id"]: cells for part in found for cells in part.to_dict("records")}
+    return result_frame(_result(row, by_id[row["id"]]) for row in rows.to_dict("records"))
 
 
 def within_goal(row: Mapping[str, Any]) -> bool | None:
-    """Return whether a prediction is as near as this project wants; None where the quantity has no goal."""
-    if row["quantity"] != TIME or not math.isfinite(row["predicted"]):
-        return None
-    return abs(row["error_pct"]) <= WITHIN_PCT
+    """Return whether a step is predicted within 20 %; None of other quantities, which have no goal."""
+    return abs(row["error_pct"]) <= GOAL_PCT if row["quantity"] == STEP_TIME and row["clean"] else None
+
+
+def _groups_of(rows: pd.DataFrame) -> Iterable[tuple[object, pd.DataFrame]]:
+    return rows.groupby(GROUP, sort=False)
 
 
 def _named_as_known(rows: pd.DataFrame, known: Known, context: Context) -> pd.DataFrame:
-    """Return rows with models and GPUs by their names in the catalogue, and with numbers as floats."""
+    """Return rows with models and GPUs by their names in the catalogue, numbers as floats, unjudged ones as clean."""
 
     def model(named: str) -> str:
         found = None if known.models(named) else context.model(named)
         return found[0].name if found else named
 
     def gpu(named: str) -> str:
-        found = None if named in known.gpus else context.gpu(named)
-        return found[0] if found else named
+        found = known.gpu_named(named) or context.gpu(named)
+        return found if isinstance(found, str) else found[0] if found else named
 
     numbers = {name: float for name in rows.columns if pd.api.types.is_numeric_dtype(rows[name])}
-    named = {"model": rows["model"].map(model), "gpu": rows["gpu"].map(gpu), "gpu_named": rows["gpu"]}
-    return rows.astype(numbers).assign(**named, model_named=rows["model"])
+    named = {"model": rows["model"].map(model), "gpu": rows["gpu"].map(gpu), "clean": rows["clean"].replace("", "1")}
+    return rows.astype(numbers).assign(**named)
+
+
+def _result(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, object]:
+    """Return a prediction as every kind has it, with the names of the row's source."""
+    kind = row["kind"]
+    quantity = STEP_TIME if kind in STEP else {LAYER: LAYER_TIME, LINK: LINK_SPEED}.get(kind, kind)
+    names = {name: row[name] for name in ("id", "engine", "gpu", "model")}
+    values = {name: found[name] for name in ("measured", "predicted", "low", "high", "unit", "left_out")}
+    return result_row(
+        kind="times", quantity=quantity, **names, **values, basis=found["basis"] if found["clean"] else ""
+    )
 
 
 class Unseen:
@@ -231,41 +291,78 @@ class Unseen:
         return constants.model_copy(update={"with_operators": beside, "without_operators": alone})
 
 
-def predictions(rows: pd.DataFrame, known: Known, constants: Callable[[Mapping[str, Any]], Constants]) -> pd.DataFrame:
-    """Return the prediction of each row by the constants for it, with the columns of `schema.RESULT_COLUMNS`."""
-    return result_frame(_prediction(row, replace(known, constants=constants(row))) for _, row in rows.iterrows())
+def predictions(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
+    """Predict every row of observed times.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of resources/observations/times.csv, or of a file with its columns.
+    known : Known
+        Models, GPUs, fits and constants.
+
+    Returns
+    -------
+    DataFrame
+        One row per observation in the order given, with the columns COLUMNS: what was measured, the estimate, its
+        interval and bound, in milliseconds or GB/s. Where a row does not count, `left_out` has the reason.
+    """
+    return pd.DataFrame([_predicted(row, known) for _, row in rows.iterrows()], columns=list(COLUMNS))
 
 
-def _prediction(row: pd.Series, known: Known) -> dict[str, object]:
-    head = {
-        "id": row["id"],
-        "kind": "times",
-        "quantity": LAYER_TIME if row["kind"] == LAYER else TIME if row["kind"] in STEP else row["kind"],
-        "engine": row["engine"],
-        "gpu": row.get("gpu_named", row["gpu"]),
-        "model": row.get("model_named", row["model"]),
-        "measured": _number(row["measured_ms"]),
-        "unit": "ms",
-    }
+def _predicted(row: pd.Series, known: Known) -> dict[str, Any]:
+    found = {name: row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model")}
+    try:
+        found |= _link_speeds(row, known) if row["kind"] == LINK else _step_times(row, known)
+    except NotPredictedError as reason:
+        unit, measured = ("GB/s", row["value"]) if row["kind"] == LINK else ("ms", row["measured_ms"])
+        return found | {"measured": _number(measured), "unit": unit, "clean": False, "left_out": str(reason)}
+    clean = _number(row["clean"]) == 1
+    left_out = "" if clean else f"not clean: {row['notes']}"
+    error = 100 * (found["predicted"] / found["measured"] - 1)
+    return found | {"error_pct": error, "clean": clean, "left_out": left_out}
+
+
+def _step_times(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the milliseconds measured and estimated of a step or of one layer, with bound and interval."""
     case = conditions(row, known)
-    if isinstance(case, str):
-        return result_row(**head, left_out=case)
-    estimator = known.estimator(row["gpu"])
+    estimator = known.estimator(case.gpu)
+    found = {"measured": _number(row["measured_ms"]), "unit": "ms", "basis": estimator.basis}
     if row["kind"] == LAYER:
-        seconds, low, high = estimator.operation_seconds(_moe_layer(case)), math.nan, math.nan
-    else:
-        step = estimate_step(
-            *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
-            row["engine"],
-        )
-        seconds, low, high = step.seconds, 1000 * step.low, 1000 * step.high
-    left_out = "" if str(row["clean"]) == "" or _number(row["clean"]) == 1 else _open_condition(str(row["notes"]))
-    return result_row(**head, predicted=1000 * seconds, low=low, high=high, basis=estimator.basis, left_out=left_out)
+        operation = _moe_layer(case)
+        seconds, bound = estimator.operation_seconds(operation), estimator.bound_seconds([operation])
+        return found | {"predicted": 1000 * seconds, "bound": 1000 * bound}
+    step = estimate_step(
+        *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
+        row["engine"],
+    )
+    times = {"predicted": step.seconds, "low": step.low, "high": step.high, "bound": step.bound}
+    return found | {name: 1000 * seconds for name, seconds in times.items()}
 
 
-def _open_condition(notes: str) -> str:
-    """Return why a row is not clean: its notes without their first part, which names the source's list."""
-    return notes.partition("; ")[2] or notes or NOT_CLEAN
+def _link_speeds(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the GB/s measured and predicted of copies, at both ends of the shares, and of the datasheet."""
+    quantity, measured, link = str(row["quantity"]), _number(row["value"]), _number(row["datasheet"])
+    if not quantity.startswith("H2D") or any(word in quantity for word in OTHER_COPIES):
+        raise NotPredictedError("no name in config/links.yaml for such copies")
+    if row["unit"] != "GB/s" or not (measured > 0 and link > 0):
+        raise NotPredictedError("no bandwidth beside that of a datasheet")
+    name = "pageable" if any(word in quantity for word in UNPINNED) else "pinned"
+    way, size = known.links[name], _size(str(row["cache"]))
+
+    def speed(share: float) -> float:
+        return size / way.model_copy(update={"share": share}).seconds_over(link, size) / GB
+
+    shares = {"predicted": way.share, "low": way.lowest_share, "high": way.highest_share}
+    speeds = {end: speed(share) for end, share in shares.items()}
+    return {"measured": measured, "unit": "GB/s", "bound": link, "basis": name, **speeds}
+
+
+def _size(text: str) -> float:
+    found = SIZE.search(text)
+    if found is None:
+        return LARGE
+    return float(found[1]) * (1024 if found[3] else 1000) ** (" KMG".index(found[2]))
 
 
 def _moe_layer(case: Conditions) -> Operation:
@@ -284,10 +381,11 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """
     found = []
     for _, row in rows[rows["kind"].isin(STEP)].iterrows():
-        case = conditions(row, known)
-        if isinstance(case, str):
+        try:
+            case = conditions(row, known)
+        except NotPredictedError:
             continue
-        estimator = known.estimator(row["gpu"])
+        estimator = known.estimator(case.gpu)
         layers = step_operations(case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split)
         head = head_operation(case.arch, case.batch, case.precision, case.split)
         bound = sum(map(estimator.bound_seconds, [*layers, [head]]))
@@ -295,7 +393,7 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
         if estimator.operators:
             summed = sum(estimator.operation_seconds(each) for layer in [*layers, [head]] for each in layer)
         measured = _number(row["measured_ms"]) / 1000
-        names = [row["id"], *(row[name] for name in GROUP), case.split.gpus, case.batch]
+        names = [row["id"], row["model"], row["engine"], case.gpu, case.split.gpus, case.batch]
         found.append((*names, measured, bound, summed, len(layers), _number(row["clean"]) == 1))
     columns = ["id", *GROUP, "gpus", "batch", "measured", "bound", "operators", "layers", "clean"]
     return pd.DataFrame(found, columns=columns)
@@ -392,35 +490,74 @@ def left_out(law: Law, rows: pd.DataFrame, group: list[str]) -> Floats:
     return ratio.to_numpy(np.float64)
 
 
-def judged(rows: pd.DataFrame, group: list[str] | None = None) -> pd.DataFrame:
-    """Judge every law on clean rows that it has not seen, whole groups left out.
+def unseen(law: Law, rows: pd.DataFrame, fitted: pd.DataFrame | None) -> Floats:
+    """Return predicted over measured seconds of rows: from `fitted` alone, or without it from their other groups."""
+    if fitted is None:
+        return left_out(law, rows, GROUP)
+    return law(fitted, rows) / rows["measured"].to_numpy(np.float64)
+
+
+def clean_rows(features: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `features` that count."""
+    return features[features["clean"]].reset_index(drop=True)
+
+
+def judged(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Judge every law on clean rows that it has not seen.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        What `features` returns; rows that are not clean do not count.
+    fitted : DataFrame, optional
+        The rows that constants are fitted to. Without any, they are fitted to `rows`, whole groups left out in turn.
 
     Returns
     -------
     DataFrame
         By law: rows, the shares of rows within 20 % and 30 %, and the median and 0.9 quantile of the error.
     """
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    with_tables = rows[rows["operators"].notna()].reset_index(drop=True)
+    rows = clean_rows(rows)
+    fitted = None if fitted is None else clean_rows(fitted)
     found = []
     for name, (title, law) in LAWS.items():
-        used = with_tables if name in ("B0", "B3") else rows
-        errors = np.abs(left_out(law, used, group or GROUP) - 1)
-        within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
-        found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
-    return pd.DataFrame(
-        found, columns=["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
-    )
+        used = rows[rows["operators"].notna()].reset_index(drop=True) if name in ("B0", "B3") else rows
+        if len(used):
+            errors = np.abs(unseen(law, used, fitted) - 1)
+            within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
+            found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
+    names = ["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
+    return pd.DataFrame(found, columns=names)
+
+
+def by_group(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, as `judged` does."""
+    rows = clean_rows(rows)
+    ratio = unseen(_by_estimate, rows, None if fitted is None else clean_rows(fitted))
+    rows = rows.assign(ratio=ratio, bound_ratio=rows["bound"] / rows["measured"])
+    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
+    return grouped.agg(
+        rows=("id", "size"),
+        median=("ratio", "median"),
+        least=("ratio", "min"),
+        most=("ratio", "max"),
+        bound=("bound_ratio", "median"),
+    ).reset_index()
 
 
 def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     """Fit the constants of estimates to the clean rows of `features`, and their residuals group by group."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
+    rows = clean_rows(rows)
     tabled = rows[rows["operators"].notna()].reset_index(drop=True)
     share, layer_us = fit_without_operators(rows)
-    residuals = []
-    for operators, used, law in ((True, tabled, _by_operators_and_layer), (False, rows, _by_share_and_layer)):
-        residuals.extend(_residuals(used.assign(ratio=1 / left_out(law, used, GROUP)), operators))
+    seen = tabled.assign(ratio=1 / left_out(_by_operators_and_layer, tabled, GROUP))
+    residuals = [_residuals(ANY, ANY, True, seen, GROUP)]
+    for names, part in [*seen.groupby(["gpu"]), *seen.groupby(["gpu", "engine"])]:
+        if len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS:
+            residuals.append(_residuals(*names, *[ANY] * (2 - len(names)), True, part, GROUP))
+    # A GPU without tables has no rows either: its residuals are those of GPUs that the constants had not seen.
+    seen = rows.assign(ratio=1 / left_out(_by_share_and_layer, rows, ["gpu"]))
+    residuals.append(_residuals(ANY, ANY, False, seen, ["gpu"]))
     return Constants(
         source=source,
         with_operators=LayerConstants(
@@ -433,18 +570,19 @@ def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     )
 
 
-def _residuals(rows: pd.DataFrame, operators: bool) -> list[Residuals]:
-    """Return the quantiles of all rows, and of every GPU and engine on a GPU that has enough of them."""
-    parts = [((ANY, ANY), rows)]
-    parts += [((gpu, ANY), part) for gpu, part in rows.groupby("gpu")]
-    parts += [(names, part) for names, part in rows.groupby(["gpu", "engine"])]
-    found = []
-    for (gpu, engine), part in parts:
-        if gpu == ANY or (len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS):
-            low, high = (_rounded(float(part["ratio"].quantile(q))) for q in (LOW, HIGH))
-            counted = {"rows": len(part), "groups": _groups(part)}
-            found.append(Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted))
-    return found
+def _residuals(gpu: str, engine: str, operators: bool, rows: pd.DataFrame, group: list[str]) -> Residuals:
+    """Return the quantiles of measured over estimated times, every group counting the same."""
+    weights = 1 / rows.groupby(group)["ratio"].transform("size")
+    low, high = (_rounded(weighted_quantile(rows["ratio"], weights, share)) for share in (LOW, HIGH))
+    counted = {"rows": len(rows), "groups": _groups(rows)}
+    return Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted)
+
+
+def weighted_quantile(values: pd.Series, weights: pd.Series, share: float) -> float:
+    """Return the least value at which the weights of values up to it reach a share of all weights."""
+    order = np.argsort(values.to_numpy(), kind="stable")
+    reached = np.cumsum(weights.to_numpy()[order])
+    return float(values.to_numpy()[order[np.searchsorted(reached, share * reached[-1] * (1 - 1e-12))]])
 
 
 def _groups(rows: pd.DataFrame) -> int:
@@ -453,17 +591,3 @@ def _groups(rows: pd.DataFrame) -> int:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def by_group(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, groups left out."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    rows = rows.assign(ratio=left_out(_by_estimate, rows, GROUP), bound_ratio=rows["bound"] / rows["measured"])
-    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
-    return grouped.agg(
-        rows=("id", "size"),
-        median=("ratio", "median"),
-        least=("ratio", "min"),
-        most=("ratio", "max"),
-        bound=("bound_ratio", "median"),
-    ).reset_index()
