@@ -81,6 +81,15 @@ def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
     assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
 
 
+def test_prompts_that_pass_the_cache_change_what_decode_finds(simulated):
+    bypass, through = (simulated("--prompts", how) for how in ("bypass", "through"))
+    assert bypass == simulated("--start", "training")
+    assert through["hit_rate"] != bypass["hit_rate"]
+    assert through["requests"] == bypass["requests"]
+    assert abs(through["hit_rate"] - bypass["hit_rate"]) < 0.05
+    assert simulated("--prompts", "through", "--batch", "2")["tokens"] == bypass["tokens"]
+
+
 def test_drafts_yield_tokens_by_their_acceptance(simulated):
     base = (*SMALL[:-1], "8")
     alone = simulated("--draft", "0", "--acceptance", "0.7", base=base)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
+from prophet_moe.catalog.engine_offload import OffloadFile
 from prophet_moe.catalog.gpu import GpuFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.collect.plan import Plan
@@ -32,6 +33,7 @@ def documents() -> dict[Path, str]:
         "style": StyleFile,
         "model": ModelSpec,
         "gpus": GpuFile,
+        "offload": OffloadFile,
         "datasets": DatasetFile,
         "collect": Plan,
     }

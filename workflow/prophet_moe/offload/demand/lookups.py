@@ -131,12 +131,13 @@ def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    warming: int = 0,
+    filling: NDArray[np.bool_] | None = None,
     limits: Integers | None = None,
     *,
     hits_first: bool = False,
 ) -> Lookups:
-    """Replay asks against an empty cache; all misses of the first `warming` asks enter, whatever the admission says.
+    """Replay asks against an empty cache; all misses of the asks that are `filling` (asks,) enter, whatever the
+    admission says: what fills the cache before the steps that count.
 
     `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `hits_first`: an
     ask touches its hits before its misses, as the simulator with a clock does; else all in their order, as
@@ -144,7 +145,8 @@ def look_up(
     """
     limits = admission.limits(asks.widest) if limits is None else limits
     fates, used = np.zeros(len(asks.ids), np.uint8), np.zeros(len(cache.capacities), np.int64)
-    rules = np.asarray(limits, np.int64), admission.after, warming, hits_first
+    filling = np.zeros(len(asks.starts) - 1, np.bool_) if filling is None else filling
+    rules = np.asarray(limits, np.int64), admission.after, filling, hits_first
     _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, fates, used)
     return Lookups(fates, used)
 
@@ -167,7 +169,7 @@ def warm_start(popularity: NDArray[np.floating], cache: ByteCache) -> Asks:
 
 
 @njit(cache=True)
-def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming, hits_first, fates, used):
+def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling, hits_first, fates, used):
     count, groups = len(bytes_of), len(capacities)
     # A ring for each group: id `count + group` stands between its most and its least recent expert.
     newer, older = np.arange(count + groups), np.arange(count + groups)
@@ -184,7 +186,7 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming
             else:
                 misses[wanted] += 1
                 candidates += 1
-        left = candidates if ask < warming else limits[candidates]
+        left = candidates if filling[ask] else limits[candidates]
         for turn in range(2 if hits_first else 1):
             for request in range(begin, end):
                 if hits_first and (fates[request] == HIT) != (turn == 0):
@@ -195,7 +197,11 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming
                 if fates[request] == HIT:
                     newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
                 else:
-                    if left == 0 or (ask >= warming and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
+                    if (
+                        left == 0
+                        or (not filling[ask] and misses[wanted] < after)
+                        or bytes_of[wanted] > capacities[group]
+                    ):
                         continue
                     victim = newer[ring]
                     while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:

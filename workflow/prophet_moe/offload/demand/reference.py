@@ -4,6 +4,7 @@ from collections import OrderedDict
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prophet_moe.offload.demand.lookups import (
     ADMITTED,
@@ -51,7 +52,7 @@ def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    warming: int = 0,
+    filling: NDArray[np.bool_] | None = None,
     limits: Integers | None = None,
     *,
     hits_first: bool = False,
@@ -63,7 +64,7 @@ def look_up(
     for number, (begin, end) in enumerate(pairwise(asks.starts.tolist())):
         needed = asks.ids[begin:end].tolist()
         found = {expert for expert in needed if expert in groups[cache.group_of[expert]].bytes_of}
-        misses, warms = len(needed) - len(found), number < warming
+        misses, warms = len(needed) - len(found), filling is not None and bool(filling[number])
         allowed = misses if limits is None else int(limits[misses])
         if limits is None and admission.inserts is not None:
             allowed = min(allowed, admission.inserts)

@@ -1,5 +1,6 @@
 """A whole run of a cache on demand: sequences, batched or speculated, before a cache, with the times of a device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +49,8 @@ class Steps:
     """(T,)."""
     routed: int
     """Choices of all tokens and layers."""
+    first: Integers
+    """(groups,): the step at which each group of sequences that decode together begins."""
 
     @cached_property
     def asks(self) -> Asks:
@@ -67,7 +70,8 @@ def steps_of(
             raise UserError("draft", f"got batch {batch}, expected 1: drafts are of one sequence", "Leave one out.")
         batches, emitted = speculated(choices, starts, experts, speculation)
     accesses = accesses_of(batches, deduplicated=True)
-    return Steps(accesses, emitted, int(accesses.tokens.sum()))
+    first = np.searchsorted(batches.rows[:, 0], starts[:-1:batch])
+    return Steps(accesses, emitted, int(accesses.tokens.sum()), first)
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,35 @@ class Outcome:
         }
 
 
-def run(steps: Steps, engine: Engine, before: Asks, layers: int) -> Outcome:
-    """Replay steps after the asks `before`, which fill the cache and are not counted."""
-    widest = max(steps.asks.widest, before.widest)
-    asks = joined([before, steps.asks])
-    limits = engine.costs.limits(engine.admission, widest)
-    warming = len(before.starts) - 1
-    everything = look_up(asks, engine.cache, engine.admission, warming, limits, hits_first=True)
-    found = Lookups(everything.fates[len(before.ids) :], everything.used)
+def with_prompts(
+    steps: Steps, before: Asks, prompts: Sequence[Asks], layers: int
+) -> tuple[Asks, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return all asks in their order, (asks,) which of them only fill the cache, and (requests,) which count."""
+    decode, accesses = steps.asks, steps.accesses
+    ends = accesses.of_layer[np.append(steps.first[1:], len(steps.emitted)) * layers] if len(prompts) else ()
+    parts, fills, begin = [before], [True], 0
+    for prompt, end in zip(prompts, ends, strict=True):
+        first, last = decode.starts[begin], decode.starts[end]
+        parts += [prompt, Asks(decode.starts[begin : end + 1] - first, decode.ids[first:last])]
+        fills += [True, False]
+        begin = int(end)
+    if not len(prompts):
+        parts, fills = [*parts, decode], [*fills, False]
+    filling = np.repeat(fills, [len(part.starts) - 1 for part in parts])
+    counted = np.repeat(~np.array(fills), [len(part.ids) for part in parts])
+    return joined(parts), filling, counted
+
+
+def run(steps: Steps, engine: Engine, before: Asks, layers: int, prompts: Sequence[Asks] = ()) -> Outcome:
+    """Replay steps after the asks `before`, which fill the cache and are not counted.
+
+    `prompts` are asks that pass the cache before each group of sequences decodes, not counted either; without any,
+    prompts bypass the cache.
+    """
+    asks, filling, counted = with_prompts(steps, before, prompts, layers)
+    limits = engine.costs.limits(engine.admission, asks.widest)
+    everything = look_up(asks, engine.cache, engine.admission, filling, limits, hits_first=True)
+    found = Lookups(everything.fates[counted], everything.used)
     read, copies, extra = None, None, None
     if engine.storage is not None:
         read = reads(steps.accesses, found, engine.bytes_of, engine.storage, layers)
