@@ -105,7 +105,7 @@ def test_attention_copies_inside_tensor_parallelism_are_whole():
     assert (over.gpus, over.attention, mixer.heads, here.moe.experts) == (4, 1, 32, 32)
 
 
-def test_attention_copies_beside_tensor_parallelism_share_experts():
+def test_attention_copies_beside_tensor_gpus_share_experts():
     over = Parallelism(2, expert=8, data=4)
     here = shard(MODELS["Qwen3-30B-A3B"], over)
     assert (over.gpus, next(iter(here.mixers.values())).heads, here.moe.experts) == (8, 16, 16)
