@@ -1,5 +1,6 @@
 """Times of caches on demand: compiled against plain, against the simulator with a clock, and mechanisms by hand."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -46,6 +47,7 @@ def runs(draw):
         cpu is not None and draw(st.booleans()),
         draw(quarters),
         draw(quarters),
+        draw(st.integers(1, 3)),
     )
     slots = draw(st.integers(0, layers * experts))
     return (
@@ -61,8 +63,9 @@ def test_times_compiled_equals_plain_python(run, inserts):
     accesses, cache, costs = run
     asks = asked(accesses)
     found = look_up(asks, cache, limits=costs.limits(Admission(inserts), asks.widest))
-    served = serve(accesses, found, costs)
-    assert served.step_seconds.tolist() == pytest.approx(reference.step_seconds(accesses, found, costs))
+    experts = len(cache.bytes_of) // len(costs.non_expert_seconds)
+    served = serve(accesses, found, costs, experts=experts)
+    assert served.step_seconds.tolist() == pytest.approx(reference.step_seconds(accesses, found, costs, experts))
     assert served.copies + served.on_cpu >= (~found.hits).sum()
 
 
@@ -288,3 +291,26 @@ def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted):
     assert asks.ids[counted].tolist() == steps.asks.ids.tolist()
     assert np.diff(asks.starts)[~filling].tolist() == np.diff(steps.asks.starts).tolist()
     assert filling.sum() == 3 * groups
+
+
+@given(runs(), st.integers(2, 4))
+@settings(max_examples=100, deadline=None)
+def test_devices_shorten_a_step_at_most_by_their_number(run, devices):
+    accesses, cache, costs = run
+    experts = len(cache.bytes_of) // len(costs.non_expert_seconds)
+    found = look_up(asked(accesses), cache)
+    alone = serve(accesses, found, replace(costs, devices=1, step_overhead_seconds=0.0), experts=experts)
+    several = serve(accesses, found, replace(costs, devices=devices, step_overhead_seconds=0.0), experts=experts)
+    assert several.seconds <= alone.seconds + 1e-9
+    assert several.seconds >= alone.seconds / devices - 1e-9
+    assert (several.copies, several.on_cpu) == (alone.copies, alone.on_cpu)
+
+
+def test_devices_hold_and_copy_their_own_experts():
+    # Experts 0 and 2 are on device 0, 1 and 3 on device 1: two copies each, beside one another.
+    cache = slot_cache(1, 4, 1, per_layer=True, devices=2)
+    assert cache.group_of.tolist() == [0, 1, 0, 1]
+    assert cache.capacities.tolist() == [1, 1]
+    accesses = LayerAccesses(np.array([0, 1]), np.array([0, 4]), np.arange(4, dtype=np.uint32), np.ones(4, np.uint32))
+    costs = Costs(np.array([1.0]), np.array([0.0, 0.5]), np.array([2.0]), devices=2)
+    assert serve(accesses, look_up(asked(accesses), cache), costs, experts=4).seconds == 1 + 2 * 2 + 0.5

@@ -27,7 +27,7 @@ PRESETS = Path("config/offload.yaml")
 STARTS, PROMPTS = ("training", "cold"), ("bypass", "through")
 ASKED = (
     *("kind", "miss_overhead_us", "step_overhead_us", "cpu_gb_per_s", "background", "inserts", "admit_after"),
-    *("budget_mb", "start", "prompts", "draft", "acceptance", "page_cache_mb", "mapped_mb"),
+    *("budget_mb", "start", "prompts", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
 ON_DEMAND = "on_demand"
@@ -83,6 +83,12 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
         "--page-cache-mb", type=pages, metavar="MB", help="experts lie on storage, and so many MB of it in pages"
     )
     mapped = between("--mapped-mb", "MB", 0, LARGEST_MB)
+    group.add_argument(
+        "--devices",
+        type=whole("--devices", 1, 64),
+        metavar="N",
+        help="GPUs that experts are spread over, with a link each",
+    )
     group.add_argument("--mapped-mb", type=mapped, metavar="MB", help="other weights that each step reads by pages")
 
 
@@ -168,8 +174,9 @@ def replayed(
     tokens = ordered.described()
     drafts = None if arguments.draft is None else Speculation(arguments.draft, arguments.acceptance)
     steps = steps_of(tokens.experts, sequence_starts(tokens), router.experts, arguments.batch, drafts)
-    if arguments.capacity is not None and not arguments.waves and steps.asks.widest > int(engine.cache.capacities[0]):
-        problem = f"got {engine.cache.capacities[0]}, expected at least {steps.asks.widest}, what a layer needs at once"
+    room = (arguments.devices or 1) * int(engine.cache.capacities[0])
+    if arguments.capacity is not None and not arguments.waves and steps.asks.widest > room:
+        problem = f"got {room}, expected at least {steps.asks.widest}, what a layer needs at once"
         raise UserError("capacity", problem, "Correct it, or allow layers to oversubscribe it: --waves.")
     before = warm_start(training.popularity, engine.cache) if arguments.start != "cold" else asks_of(NOTHING)
     prompts = _prompts(ordered, arguments.batch) if arguments.prompts == "through" else []
@@ -185,6 +192,7 @@ def replayed(
         "scope": "per_layer" if arguments.per_layer else "global",
         "expert_bytes": "stated by layer" if stated else "the model's",
         "batch": arguments.batch,
+        "devices": arguments.devices or 1,
         "order": arguments.order,
         "tokens": int(steps.emitted.sum()),
         **outcome.metrics(),
@@ -220,11 +228,13 @@ def _engine(
     from prophet_moe.offload.demand.replay import Engine
     from prophet_moe.offload.demand.times import Costs
 
-    layers, link = len(layer_bytes), expert_mb * MB / times.transfer_seconds[0]
+    layers, link, devices = len(layer_bytes), expert_mb * MB / times.transfer_seconds[0], arguments.devices or 1
     cache = (
-        slot_cache(layers, experts, int(arguments.capacity), per_layer=arguments.per_layer)
+        slot_cache(layers, experts, int(arguments.capacity), per_layer=arguments.per_layer, devices=devices)
         if arguments.capacity is not None
-        else byte_cache(layer_bytes, experts, round(arguments.budget_mb * MB), per_layer=arguments.per_layer)
+        else byte_cache(
+            layer_bytes, experts, round(arguments.budget_mb * MB), per_layer=arguments.per_layer, devices=devices
+        )
     )
     miss_us, step_us = _overheads(arguments, layers)
     cpu = arguments.cpu_gb_per_s
@@ -236,6 +246,7 @@ def _engine(
         arguments.background,
         miss_us / 1e6,
         step_us / 1e6,
+        devices,
     )
     storage = None
     if arguments.page_cache_mb is not None:

@@ -91,23 +91,27 @@ class ByteCache:
             raise UserError("capacity", f"got {self.capacities.min()} bytes, expected at least 0", "Correct it.")
 
 
-def byte_cache(layer_bytes: Integers, experts: int, capacity: int, *, per_layer: bool = False) -> ByteCache:
+def byte_cache(
+    layer_bytes: Integers, experts: int, capacity: int, *, per_layer: bool = False, devices: int = 1
+) -> ByteCache:
     """Return a cache for layers whose experts have `layer_bytes` (L,) each; `capacity` is of all layers together, or
     of each layer.
+
+    Of several `devices` each has a cache of that capacity for its own experts, e mod devices.
     """
     layers = len(layer_bytes)
     layer_of = np.repeat(np.arange(layers), experts)
-    group_of = layer_of if per_layer else np.zeros_like(layer_of)
+    scope = layer_of if per_layer else np.zeros_like(layer_of)
     return ByteCache(
         np.repeat(np.asarray(layer_bytes, np.int64), experts),
-        group_of,
-        np.full(layers if per_layer else 1, capacity, np.int64),
+        scope * devices + np.tile(np.arange(experts), layers) % devices,
+        np.full(devices * (layers if per_layer else 1), capacity, np.int64),
     )
 
 
-def slot_cache(layers: int, experts: int, slots: int, *, per_layer: bool) -> ByteCache:
+def slot_cache(layers: int, experts: int, slots: int, *, per_layer: bool, devices: int = 1) -> ByteCache:
     """Return a cache of equal experts whose budget is in slots: an expert has one byte."""
-    return byte_cache(np.ones(layers, np.int64), experts, slots, per_layer=per_layer)
+    return byte_cache(np.ones(layers, np.int64), experts, slots, per_layer=per_layer, devices=devices)
 
 
 class Lookups(NamedTuple):

@@ -1,7 +1,7 @@
 """A whole run of a cache on demand: sequences, batched or speculated, before a cache, with the times of a device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,8 @@ from prophet_moe.offload.demand.times import Costs, Served, serve
 from prophet_moe.offload.simulator.batching import ABSENT, LayerAccesses, accesses_of, decode_batches
 
 PERCENTILES = (50, 95, 99)
+NO_OVERHEAD = {"cpu_seconds": None, "background": False, "miss_overhead_seconds": 0.0, "step_overhead_seconds": 0.0}
+"""Costs of a device that holds every expert."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,8 @@ def run(steps: Steps, engine: Engine, before: Asks, layers: int, prompts: Sequen
     if engine.storage is not None:
         read = reads(steps.accesses, found, engine.bytes_of, engine.storage, layers)
         copies, extra = read.request_seconds, read.mapped_seconds
-    served = serve(steps.accesses, found, engine.costs, copies, extra)
+    experts = len(engine.bytes_of) // layers
+    served = serve(steps.accesses, found, engine.costs, copies, extra, experts)
     every = Lookups(np.full(len(found.fates), HIT, np.uint8), found.used)
-    costs = engine.costs
-    resident = serve(
-        steps.accesses, every, Costs(costs.non_expert_seconds, costs.expert_seconds, np.zeros_like(costs.copy_seconds))
-    )
+    resident = serve(steps.accesses, every, replace(engine.costs, **NO_OVERHEAD), experts=experts)
     return Outcome(steps, found, served, resident, read)
