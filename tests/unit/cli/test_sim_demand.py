@@ -81,6 +81,23 @@ def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
     assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
 
 
+def test_prompts_that_pass_the_cache_change_what_decode_finds(simulated):
+    bypass, through = (simulated("--prompts", how) for how in ("bypass", "through"))
+    assert bypass == simulated("--start", "training")
+    assert through["hit_rate"] != bypass["hit_rate"]
+    assert through["requests"] == bypass["requests"]
+    assert abs(through["hit_rate"] - bypass["hit_rate"]) < 0.05
+    assert simulated("--prompts", "through", "--batch", "2")["tokens"] == bypass["tokens"]
+
+
+def test_devices_add_their_slots_and_links(simulated):
+    one, two = (simulated("--devices", count) for count in ("1", "2"))
+    assert one == simulated("--start", "training")
+    assert two["hit_rate"] > one["hit_rate"]
+    assert two["step_ms_mean"] < one["step_ms_mean"]
+    assert two["devices"] == 2
+
+
 def test_drafts_yield_tokens_by_their_acceptance(simulated):
     base = (*SMALL[:-1], "8")
     alone = simulated("--draft", "0", "--acceptance", "0.7", base=base)
@@ -125,6 +142,7 @@ def test_results_are_told_in_words(command):
         (("--draft", "2", "--acceptance", "1.5"), "--acceptance: got 1.5"),
         (("--draft", "2", "--acceptance", "0.5", "--batch", "2"), "--draft: got batch 2"),
         (("--draft", "4", "--acceptance", "0.5"), "capacity: got 4, expected at least"),
+        (("--devices", "0"), "--devices: got 0"),
         (("--background",), "--background: needs --cpu-gb-per-s"),
         (("--mapped-mb", "5"), "--mapped-mb: needs --page-cache-mb"),
         (("--page-cache-mb", "5", "--cpu-gb-per-s", "5"), "cannot be combined with --cpu-gb-per-s"),

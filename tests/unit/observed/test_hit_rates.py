@@ -13,10 +13,12 @@ from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.errors import UserError
 from prophet_moe.observed import hit_columns, hit_rates, offload_fit
 from prophet_moe.observed.offload_fit import Overheads
+from prophet_moe.observed.schema import HIT_RATES, read_observations
 from prophet_moe.offload.demand.recorded import read_session, session_rows
 from tests.conftest import ROOT, published
 
-ROWS = pd.read_csv(ROOT / "resources/observations/hit_rates.csv", keep_default_na=True)
+FILE = ROOT / "resources/observations/hit_rates.csv"
+ROWS = read_observations(FILE, HIT_RATES)
 PRESETS = load_offload(ROOT / "config/offload.yaml")
 HIT_KINDS = {"counter", "replay", "oracle", "static", "other"}
 
@@ -27,7 +29,7 @@ def results() -> pd.DataFrame:
 
 
 def clean(results: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    return results[results.clean & (results["quantity"] == quantity)]
+    return results[results["clean"] & (results["quantity"] == quantity)]
 
 
 def pair(
@@ -42,9 +44,9 @@ def test_observed_hit_rates_are_possible_and_have_sources():
     assert ROWS["hit_rate"].dropna().between(0, 1).all()
     assert ROWS["resident_share"].dropna().between(0, 1).all()
     assert set(ROWS["hit_kind"]) <= HIT_KINDS
-    assert set(ROWS["slots_unit"].dropna()) <= {"experts", "projections", "matrices", "bytes"}
+    assert set(ROWS["slots_unit"]) <= {"", "experts", "projections", "matrices", "bytes"}
     assert (ROWS["tokens_per_s"].dropna() > 0).all()
-    assert set(ROWS["link_from"].dropna()) <= set(ROWS["id"])
+    assert set(ROWS["link_from"]) <= {"", *ROWS["id"]}
 
 
 def test_observed_hit_rates_have_the_columns_declared():
@@ -69,7 +71,7 @@ def test_presets_are_what_their_rows_give():
         fitted = offload_fit.fit(pairs.loc[preset.rows])
         assert (fitted.miss_us, fitted.layer_us) == (preset.miss_overhead_us, preset.layer_overhead_us)
         of_kind = ROWS[(ROWS["engine_kind"] == kind) & ROWS["tokens_per_s"].notna()]
-        usable = of_kind[~of_kind["left_out"].fillna("").str.contains("tokens_per_s: ")]
+        usable = of_kind[~of_kind["left_out"].str.contains("tokens_per_s: ")]
         assert sorted(usable["id"]) == sorted(preset.rows)
 
 

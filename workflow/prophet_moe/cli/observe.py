@@ -25,6 +25,7 @@ EXAMPLES = """\
 examples:
   prophet-moe observe check resources/observations/memory.csv --kind memory
   prophet-moe observe check resources/observations/times.csv --kind times
+  prophet-moe observe check resources/observations/hit_rates.csv --kind hit_rates
   prophet-moe observe check mine.csv --kind memory --model-file My-MoE.yaml --json
   prophet-moe observe add server.log --to mine.csv --gpu H100-80GB --source mine
   vllm serve ... 2>&1 | prophet-moe observe add - --to mine.csv --source mine --engine-version 0.11.0

@@ -14,7 +14,7 @@ from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
 from prophet_moe.routing.sequences import mixed
-from prophet_moe.routing.trace import PREFILL, Trace, sequence_starts
+from prophet_moe.routing.trace import DECODE, PREFILL, Trace, sequence_starts
 from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from prophet_moe.offload.simulator.simulation import Times
 
 PRESETS = Path("config/offload.yaml")
-STARTS = ("training", "prompt", "cold")
+STARTS, PROMPTS = ("training", "cold"), ("bypass", "through")
 ASKED = (
     *("kind", "miss_overhead_us", "step_overhead_us", "cpu_gb_per_s", "background", "inserts", "admit_after"),
-    *("budget_mb", "start", "draft", "acceptance", "page_cache_mb", "mapped_mb"),
+    *("budget_mb", "start", "prompts", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
 ON_DEMAND = "on_demand"
 LARGEST_US, LARGEST_MB, LARGEST_RATE = 10**6, 10**7, 10**5
 KEEPS_NOTHING = "the cache holds less than one step needs: the least recently used experts are those needed next"
+NOTHING = np.empty((0, 1), np.int64)
 CHECK_EXAMPLE = """\
 example:
   prophet-moe sim check qwen.route.csv --cache-mib 4000"""
@@ -67,7 +68,10 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
         "--admit-after", type=whole("--admit-after", 1, 10**6), metavar="N", help="the miss from which an expert enters"
     )
     group.add_argument(
-        "--start", choices=STARTS, help="what the cache holds first: the most used of training (default), the prompt's"
+        "--start", choices=STARTS, help="what the cache holds first: the most used of training (default), nothing"
+    )
+    group.add_argument(
+        "--prompts", choices=PROMPTS, help="whether prompts bypass the cache (default) or pass through it before decode"
     )
     group.add_argument(
         "--draft", type=whole("--draft", 0, 64), metavar="N", help="tokens of one sequence drafted for each step"
@@ -79,6 +83,12 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
         "--page-cache-mb", type=pages, metavar="MB", help="experts lie on storage, and so many MB of it in pages"
     )
     mapped = between("--mapped-mb", "MB", 0, LARGEST_MB)
+    group.add_argument(
+        "--devices",
+        type=whole("--devices", 1, 64),
+        metavar="N",
+        help="GPUs that experts are spread over, with a link each",
+    )
     group.add_argument("--mapped-mb", type=mapped, metavar="MB", help="other weights that each step reads by pages")
 
 
@@ -151,7 +161,7 @@ def replayed(
     storage_gb_per_s: float,
 ) -> dict[str, Any]:
     """Return the results of a cache on demand on the held-out tokens; `times` are of one tier."""
-    from prophet_moe.offload.demand.lookups import joined
+    from prophet_moe.offload.demand.lookups import asks_of, warm_start
     from prophet_moe.offload.demand.replay import run, steps_of
     from prophet_moe.offload.demand.speculation import Speculation
     from prophet_moe.offload.replay import MIXING_SEED
@@ -164,11 +174,13 @@ def replayed(
     tokens = ordered.described()
     drafts = None if arguments.draft is None else Speculation(arguments.draft, arguments.acceptance)
     steps = steps_of(tokens.experts, sequence_starts(tokens), router.experts, arguments.batch, drafts)
-    if arguments.capacity is not None and not arguments.waves and steps.asks.widest > int(engine.cache.capacities[0]):
-        problem = f"got {engine.cache.capacities[0]}, expected at least {steps.asks.widest}, what a layer needs at once"
+    room = (arguments.devices or 1) * int(engine.cache.capacities[0])
+    if arguments.capacity is not None and not arguments.waves and steps.asks.widest > room:
+        problem = f"got {room}, expected at least {steps.asks.widest}, what a layer needs at once"
         raise UserError("capacity", problem, "Correct it, or allow layers to oversubscribe it: --waves.")
-    before = _before(arguments.start or "training", training, ordered, engine.cache)
-    outcome = run(steps, engine, joined([before]), layers)
+    before = warm_start(training.popularity, engine.cache) if arguments.start != "cold" else asks_of(NOTHING)
+    prompts = _prompts(ordered, arguments.batch) if arguments.prompts == "through" else []
+    outcome = run(steps, engine, before, layers, prompts)
     size = {"capacity": [int(arguments.capacity)]} if arguments.capacity else {"budget_mb": arguments.budget_mb}
     notes = [] if _holds_a_step(engine.cache, steps.asks, layers) else [KEEPS_NOTHING]
     return {
@@ -180,6 +192,7 @@ def replayed(
         "scope": "per_layer" if arguments.per_layer else "global",
         "expert_bytes": "stated by layer" if stated else "the model's",
         "batch": arguments.batch,
+        "devices": arguments.devices or 1,
         "order": arguments.order,
         "tokens": int(steps.emitted.sum()),
         **outcome.metrics(),
@@ -215,11 +228,13 @@ def _engine(
     from prophet_moe.offload.demand.replay import Engine
     from prophet_moe.offload.demand.times import Costs
 
-    layers, link = len(layer_bytes), expert_mb * MB / times.transfer_seconds[0]
+    layers, link, devices = len(layer_bytes), expert_mb * MB / times.transfer_seconds[0], arguments.devices or 1
     cache = (
-        slot_cache(layers, experts, int(arguments.capacity), per_layer=arguments.per_layer)
+        slot_cache(layers, experts, int(arguments.capacity), per_layer=arguments.per_layer, devices=devices)
         if arguments.capacity is not None
-        else byte_cache(layer_bytes, experts, round(arguments.budget_mb * MB), per_layer=arguments.per_layer)
+        else byte_cache(
+            layer_bytes, experts, round(arguments.budget_mb * MB), per_layer=arguments.per_layer, devices=devices
+        )
     )
     miss_us, step_us = _overheads(arguments, layers)
     cpu = arguments.cpu_gb_per_s
@@ -231,6 +246,7 @@ def _engine(
         arguments.background,
         miss_us / 1e6,
         step_us / 1e6,
+        devices,
     )
     storage = None
     if arguments.page_cache_mb is not None:
@@ -252,16 +268,17 @@ def _overheads(arguments: argparse.Namespace, layers: int) -> tuple[float, float
     return tuple(other if value is None else value for value, other in given)
 
 
-def _before(start: str, training: "TrainingStatistics", trace: Trace, cache: "ByteCache") -> "Asks":
-    from prophet_moe.offload.demand.lookups import asks_of, warm_start
+def _prompts(trace: Trace, batch: int) -> "list[Asks]":
+    """Return the asks of the prompts of each group of sequences that decode together, a token and layer each."""
+    from prophet_moe.offload.demand.lookups import asks_of
 
-    if start == "training":
-        return warm_start(training.popularity, cache)
-    prompt = trace.select((trace.phase == PREFILL) & (start == "prompt"))
-    if start == "prompt" and not len(prompt):
-        raise UserError("--start", "got prompt, but the held-out tokens hold none of prefill", "Start cold.")
+    if not (trace.phase == PREFILL).any() or not (trace.phase == DECODE).any():
+        raise UserError("--prompts", "got through, expected a trace of prompts and decode tokens", "Leave it out.")
+    decoded = np.unique(trace.sequence[trace.phase == DECODE])
     offsets = np.arange(len(trace.router.layers))[:, None] * trace.router.experts
-    return asks_of((prompt.experts.astype(np.int64) + offsets).reshape(-1, trace.router.top_k))
+    groups = (decoded[first : first + batch] for first in range(0, len(decoded), batch))
+    rows = (np.isin(trace.sequence, group) & (trace.phase == PREFILL) for group in groups)
+    return [asks_of((trace.experts[each].astype(np.int64) + offsets).reshape(-1, trace.router.top_k)) for each in rows]
 
 
 def show(result: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.observed import offload_fit
 from prophet_moe.observed.context import Context
-from prophet_moe.observed.schema import HIT_RATES, read_observations, result_frame, result_row
+from prophet_moe.observed.schema import HIT_RATES, is_missing, read_observations, result_frame, result_row
 from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -114,7 +114,7 @@ def predicted(rows: pd.DataFrame, context: Context) -> pd.DataFrame:
 def within_goal(row: Mapping[str, Any]) -> bool | None:
     """Return whether a prediction is as near as this project wants; None where there is none."""
     measured, value = row["measured"], row["predicted"]
-    if not np.isfinite(value):
+    if row["quantity"] == OF_OTHERS or not np.isfinite(value):
         return None
     if row["quantity"] == RATE:
         return max(value / measured, measured / value) <= RATE_FACTOR
@@ -155,6 +155,7 @@ def predictions(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
     the prediction rests on. Tokens per second of rows that fixed a preset are predicted with overheads that their own
     engine and model, or at least their own source, did not fix.
     """
+    using = known() if using is None else using
     pairs = offload_fit.pairs_of(rows)
     steps = offload_fit.left_out_predictions(pairs, using.presets)
     return result_frame(
@@ -212,8 +213,7 @@ def _reason(row: Mapping[str, Any], quantity: str) -> str:
 
 
 def _missing(row: Mapping[str, Any], name: str) -> bool:
-    value = row.get(name)
-    return value is None or value == "" or bool(pd.isna(value))
+    return is_missing(row.get(name))
 
 
 def _fitted(routing: Calibrated, share: float, rate: float) -> bool:

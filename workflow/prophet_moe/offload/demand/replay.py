@@ -1,6 +1,7 @@
 """A whole run of a cache on demand: sequences, batched or speculated, before a cache, with the times of a device."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,8 @@ from prophet_moe.offload.demand.times import Costs, Served, serve
 from prophet_moe.offload.simulator.batching import ABSENT, LayerAccesses, accesses_of, decode_batches
 
 PERCENTILES = (50, 95, 99)
+NO_OVERHEAD = {"cpu_seconds": None, "background": False, "miss_overhead_seconds": 0.0, "step_overhead_seconds": 0.0}
+"""Costs of a device that holds every expert."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Steps:
     """(T,)."""
     routed: int
     """Choices of all tokens and layers."""
+    first: Integers
+    """(groups,): the step at which each group of sequences that decode together begins."""
 
     @cached_property
     def asks(self) -> Asks:
@@ -67,7 +72,8 @@ def steps_of(
             raise UserError("draft", f"got batch {batch}, expected 1: drafts are of one sequence", "Leave one out.")
         batches, emitted = speculated(choices, starts, experts, speculation)
     accesses = accesses_of(batches, deduplicated=True)
-    return Steps(accesses, emitted, int(accesses.tokens.sum()))
+    first = np.searchsorted(batches.rows[:, 0], starts[:-1:batch])
+    return Steps(accesses, emitted, int(accesses.tokens.sum()), first)
 
 
 @dataclass(frozen=True)
@@ -103,22 +109,41 @@ class Outcome:
         }
 
 
-def run(steps: Steps, engine: Engine, before: Asks, layers: int) -> Outcome:
-    """Replay steps after the asks `before`, which fill the cache and are not counted."""
-    widest = max(steps.asks.widest, before.widest)
-    asks = joined([before, steps.asks])
-    limits = engine.costs.limits(engine.admission, widest)
-    warming = len(before.starts) - 1
-    everything = look_up(asks, engine.cache, engine.admission, warming, limits, hits_first=True)
-    found = Lookups(everything.fates[len(before.ids) :], everything.used)
+def with_prompts(
+    steps: Steps, before: Asks, prompts: Sequence[Asks], layers: int
+) -> tuple[Asks, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return all asks in their order, (asks,) which of them only fill the cache, and (requests,) which count."""
+    decode, accesses = steps.asks, steps.accesses
+    ends = accesses.of_layer[np.append(steps.first[1:], len(steps.emitted)) * layers] if len(prompts) else ()
+    parts, fills, begin = [before], [True], 0
+    for prompt, end in zip(prompts, ends, strict=True):
+        first, last = decode.starts[begin], decode.starts[end]
+        parts += [prompt, Asks(decode.starts[begin : end + 1] - first, decode.ids[first:last])]
+        fills += [True, False]
+        begin = int(end)
+    if not len(prompts):
+        parts, fills = [*parts, decode], [*fills, False]
+    filling = np.repeat(fills, [len(part.starts) - 1 for part in parts])
+    counted = np.repeat(~np.array(fills), [len(part.ids) for part in parts])
+    return joined(parts), filling, counted
+
+
+def run(steps: Steps, engine: Engine, before: Asks, layers: int, prompts: Sequence[Asks] = ()) -> Outcome:
+    """Replay steps after the asks `before`, which fill the cache and are not counted.
+
+    `prompts` are asks that pass the cache before each group of sequences decodes, not counted either; without any,
+    prompts bypass the cache.
+    """
+    asks, filling, counted = with_prompts(steps, before, prompts, layers)
+    limits = engine.costs.limits(engine.admission, asks.widest)
+    everything = look_up(asks, engine.cache, engine.admission, filling, limits, hits_first=True)
+    found = Lookups(everything.fates[counted], everything.used)
     read, copies, extra = None, None, None
     if engine.storage is not None:
         read = reads(steps.accesses, found, engine.bytes_of, engine.storage, layers)
         copies, extra = read.request_seconds, read.mapped_seconds
-    served = serve(steps.accesses, found, engine.costs, copies, extra)
+    experts = len(engine.bytes_of) // layers
+    served = serve(steps.accesses, found, engine.costs, copies, extra, experts)
     every = Lookups(np.full(len(found.fates), HIT, np.uint8), found.used)
-    costs = engine.costs
-    resident = serve(
-        steps.accesses, every, Costs(costs.non_expert_seconds, costs.expert_seconds, np.zeros_like(costs.copy_seconds))
-    )
+    resident = serve(steps.accesses, every, replace(engine.costs, **NO_OVERHEAD), experts=experts)
     return Outcome(steps, found, served, resident, read)
