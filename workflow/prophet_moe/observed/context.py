@@ -88,3 +88,12 @@ def load_context(root: Path = Path()) -> Context:
     engines = load_engines(root / ENGINES)
     published = read_published(root / PUBLISHED)
     return Context(models, load_gpus(root / GPUS), engines, load_names(root / NAMES), published=published, root=root)
+
+
+def catalogue_files(root: Path = Path()) -> list[Path]:
+    """Return every file that predictions of observations rest on, and the observations themselves, in order."""
+    patterns = {
+        "config": ("gpus.yaml", "model_names.yaml", "links.yaml", "offload.yaml", "engines/*.yaml", "models/**/*.yaml"),
+        "resources": ("observations/*.csv", "operators/*.json", "routing/*.json"),
+    }
+    return [path for folder, names in patterns.items() for name in names for path in sorted((root / folder).glob(name))]

@@ -38,6 +38,8 @@ SEED, CHAINS = 1, Chains(sequences=24)
 """Seed and size of the generated traces; routings were fitted with another seed."""
 REPLAY = "replay of the recorded session"
 """What a prediction rests on where the very run was recorded."""
+FITTED_TO_IT = ", fitted to it"
+"""End of what a prediction rests on where a routing was fitted to the very row."""
 SAME = (
     (("engine", "model"), ("engine_kind", "lookup", "moe_layers")),
     (("engine",), ("engine_kind", "lookup")),
@@ -182,11 +184,11 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
         yield _result(row, HIT_RATE, measured, served, "", "", REPLAY)
     elif routing := using.stand_in(str(row["model"]), experts, top_k):
         rate = using.rate(routing, experts, top_k, share, setting)
-        basis = f"routing {routing.curve}, {'fitted to' if _fitted(routing, share, measured) else 'not fitted to'} it"
-        yield _result(row, HIT_RATE, measured, rate, "", "", basis)
+        fitted = FITTED_TO_IT if _fitted(routing, share, measured) else ""
+        yield _result(row, HIT_RATE, measured, rate, "", "", f"routing {routing.curve}{fitted}")
     if routing := using.nearest(experts, top_k, but=str(row["model"])):
         rate = using.rate(routing, experts, top_k, share, setting)
-        yield _result(row, OF_OTHERS, measured, rate, "", "", f"routing {routing.curve}, not fitted to it")
+        yield _result(row, OF_OTHERS, measured, rate, "", "", f"routing {routing.curve}")
 
 
 def _rates(row: Mapping[str, Any], steps: pd.Series, presets: Mapping[str, EngineOffload]) -> Iterator[dict[str, Any]]:
