@@ -203,6 +203,7 @@ def test_stopped_campaign_ends_its_phase_and_tells(tmp_path, stop):
     assert "Traceback" not in told
     phases = phases_of(path)
     assert states(phases) == {"hardware": "interrupted", "overhead": "left out"}
+    assert phases["overhead"]["reason"] == "the campaign was stopped before"
     assert parts_of(path, "hardware")
 
 
