@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from prophet_moe.routing import store
+from prophet_moe.routing.popularity_cv import read_popularity_cvs
 from prophet_moe.routing.trace import Counts, Origin, Router
 from tests.conftest import ROOT
 from tests.workflow.conftest import Project
@@ -133,6 +134,21 @@ def test_counts_of_a_model_take_the_place_of_pooled_routing(project, tmp_path):
     assert found["model"].tolist() == ["OLMoE-1B-7B"] and found["low"].isna().all()
     assert found["value"][0] == pytest.approx(0.5, abs=0.1)
     assert "counts_variation" not in project.jobs("results/calibrated/grid.parquet")
+
+
+def test_published_counts_take_the_place_of_traces(project, tmp_path):
+    overlay = tmp_path / "published.yaml"
+    overlay.write_text("scenarios: {calibrated: {routing: {variation: published, text: prompts}}}\n")
+    table = "results/published_variation/prompts.csv"
+    found = project.jobs("results/calibrated/grid.parquet", "--configfile", str(overlay))
+    made = jobs("published_variation", text="prompts")
+    assert made | jobs("sweep", scenario="calibrated") <= found
+    assert not found & jobs("fit_law", "routing_variation")
+    project.build(table, "--configfile", str(overlay))
+    known = read_popularity_cvs(project.root / table, "staggered")
+    assert known["OLMoE-1B-7B"].value == pytest.approx(0.506, abs=1e-3)
+    assert known["DBRX-132B"].pooled and "Qwen3-30B-A3B" in known
+    assert not made & project.jobs("results/calibrated/grid.parquet")
 
 
 def test_a_style_change_redraws_only_that_figure(built):

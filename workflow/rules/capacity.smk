@@ -10,6 +10,7 @@ RECORD_JSON = "tables/{scenario_dir}data/prophet_kv_extension_data.json"
 EXTENDED_RECORD = "tables/{scenario_dir}data/prophet_kv_extension_extended.csv"
 CATALOG_TABLE = "tables/data/model_catalog.csv"
 COUNTS_TABLE = "results/counts_variation.csv"
+PUBLISHED_TABLE = "results/published_variation/{text}.csv"
 
 RECORDS = [path for name in (RECORD, RECORD_JSON, EXTENDED_RECORD) for path in for_every_scenario(name)]
 TARGETS.extend([*RECORDS, CATALOG_TABLE])
@@ -27,7 +28,9 @@ def grid_parameters(scenario):
 
 
 def variations_of(scenario):
-    """What a scenario's routing is fitted to: traces, and counts where a model has its own."""
+    """What a scenario's routing is fitted to: traces, and counts where a model has its own; or published counts."""
+    if scenario.fits_published:
+        return [PUBLISHED_TABLE.format(text=scenario.routing.text)]
     return [path_of("routing_variation")] * scenario.fits_routing + [COUNTS_TABLE] * scenario.fits_counts
 
 

@@ -120,6 +120,27 @@ def test_capacity_without_its_tables_pools_or_says_what_to_do(ask, project):
     assert error.startswith("error: tables/data/routing_law_fits.csv: no such file") and "\n" not in error
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("OLMoE-1B-7B", "popularity CV of experts is 0.402, published counts RO-001 "),
+        ("Qwen3-30B-A3B", "popularity CV of experts is 1.16, published counts RO-002 (C4, prefill)"),
+        ("Qwen3-235B", "popularity CV of experts is 0.459, pooled from published counts of OLMoE-1B-7B, "),
+        ("DBRX-132B", "popularity CV of experts is 0.231, pooled from published counts of OLMoE-1B-7B, "),
+    ],
+)
+def test_capacity_by_published_counts_says_whose(ask, project, model, told):
+    shutil.copytree(ROOT / "resources/observations", project / "resources/observations")
+    (project / "published.yaml").write_text("scenarios: {calibrated: {routing: {variation: published}}}\n")
+    arguments = ("capacity", "--model", model, "--gpu", "A100-80GB", "--configfile", "published.yaml", "--json")
+    shown, error = ask(*arguments, folder=project)
+    assert not error
+    assert told in of(shown)[0]["rests_on"]["routing"]
+    (project / "resources/observations/routing.csv").unlink()
+    _, error = ask(*arguments, folder=project)
+    assert error.startswith("error: resources/observations/routing.csv: no such file") and "\n" not in error
+
+
 @pytest.mark.parametrize("router", [(128, 8), (8, 2), (512, 10), (4, 3), (8, 8)])
 @pytest.mark.parametrize("batching", ["staggered", "decode_step", "prefill"])
 def test_pooled_for_is_what_a_build_would_write(router, batching):

@@ -446,7 +446,8 @@ CAPACITY = {
         {},
         optional={
             "law": st.sampled_from(["dirichlet_occupancy", "uniform_occupancy", "power_law"]),
-            "variation": st.floats(0, 1000) | VALUES,
+            "variation": st.floats(0, 1000) | st.just("published") | VALUES,
+            "text": st.sampled_from(["any", "web", "prompts"]) | VALUES,
             "exponent": st.floats(0, 1),
         },
     ),

@@ -115,6 +115,21 @@ def test_import_compares_the_index_of_weights(ask, checkpoint):
     assert "does not state total_size" in ask("model", "import", checkpoint)[1]
 
 
+def test_import_reads_the_formats_beside_the_config(ask, checkpoint):
+    """ModelOpt wrote them into a file of their own at first; fields of the config.json go first."""
+    formats = checkpoint / "hf_quant_config.json"
+    formats.write_text(json.dumps({"quantization": {"quant_algo": "NVFP4", "exclude_modules": ["lm_head"]}}))
+    shown, _ = ask("model", "import", checkpoint)
+    assert yaml.safe_load(shown)["precision"] == {"default": "nvfp4", "embeddings": "bf16"}
+    assert ask("model", "import", checkpoint / "config.json")[0] == shown
+    own = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (checkpoint / "config.json").write_text(json.dumps(QWEN3 | {"quantization_config": own}))
+    assert yaml.safe_load(ask("model", "import", checkpoint)[0])["precision"]["default"] == "fp8_block128"
+    (checkpoint / "config.json").write_text(json.dumps(QWEN3))
+    formats.write_text("[]")
+    assert ask("model", "import", checkpoint)[1].startswith(f"error: {formats}: holds list, expected a mapping")
+
+
 def test_import_never_overwrites_a_file(ask, checkpoint, tmp_path):
     out = tmp_path / "mine.yaml"
     out.write_text("mine\n")

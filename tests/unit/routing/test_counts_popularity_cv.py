@@ -111,10 +111,11 @@ def test_variation_counts_without_counts_is_refused():
     assert "counts: got [], expected folders: variation of scenario calibrated" in complaint({"scenarios": scenarios})
 
 
-def test_variation_counts_of_ordered_batches_is_refused():
-    routing = {"variation": "counts", "batching": "prefill"}
+@pytest.mark.parametrize("variation", ["counts", "published"])
+def test_variation_counts_of_ordered_batches_is_refused(variation):
+    routing = {"variation": variation, "batching": "prefill"}
     told = complaint({"scenarios": {"calibrated": {"title": "a", "routing": routing}}, "counts": ["a"]})
-    assert "routing.batching: got prefill, expected staggered with variation counts" in told
+    assert f"routing.batching: got prefill, expected staggered with variation {variation}" in told
 
 
 def test_counts_among_the_traces_are_refused():

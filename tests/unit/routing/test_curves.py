@@ -19,7 +19,7 @@ from prophet_moe.routing.synthetic import Chains, Scalars, Setting, curve_fit, g
 from prophet_moe.routing.trace import Router, check
 from tests.conftest import ROOT
 
-OBSERVATIONS = calibrated.read_observations(ROOT / "resources/observations/hit_rates.csv")
+OBSERVATIONS = calibrated.read_observations(ROOT / "resources/observations/hit_curves.csv")
 ROUTINGS = {each.curve: each for each in calibrated.calibrated_routings(ROOT / "resources/routing")}
 TOPICAL = Scalars(persistence=0.2, affinity=1.2, drift=1.0, drift_tokens=12.0, spread=0.6)
 SMALL = Router("small", 16, 2, tuple(range(3)))

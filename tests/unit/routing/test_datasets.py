@@ -9,10 +9,13 @@ import pytest
 from prophet_moe.catalog import load_models
 from prophet_moe.errors import UserError
 from prophet_moe.files import sha256
-from prophet_moe.routing import datasets
+from prophet_moe.routing import datasets, sequences
+from prophet_moe.routing.counted import popularity, popularity_cv
 from prophet_moe.routing.datasets import DataFile, Dataset, load_datasets
-from prophet_moe.routing.importers import import_trace
-from prophet_moe.routing.trace import DECODE, PHASES, PREFILL, Origin
+from prophet_moe.routing.importers import import_source, import_trace
+from prophet_moe.routing.law import clustered_occupancy
+from prophet_moe.routing.published import BATCHES, PUBLISHED, read_published
+from prophet_moe.routing.trace import DECODE, PHASES, PREFILL, Origin, Trace
 from tests.builders import uniform_trace
 from tests.conftest import ROOT, published
 
@@ -139,6 +142,29 @@ def test_sessions_of_expert_caches_are_read_as_listed(name):
     assert datasets.check_phase(name, data, trace).router.experts == 128
     assert f"{int((trace.phase == DECODE).sum())} decoded tokens" in data.use
     assert f"{trace.router.top_k} of {router.top_k} experts" in data.use
+
+
+@pytest.mark.parametrize("name", [name for name, data in KNOWN.datasets.items() if data.kind == "popularity"])
+def test_counted_popularity_gives_its_published_row(name):
+    """Statistics of resources/observations/routing.csv follow from the data that the list names."""
+    data = KNOWN.datasets[name]
+    path = published(data.files[0].path)
+    datasets.check_files(data, [path])
+    router = datasets.router_named(data.model, load_models(ROOT / "config/models"), KNOWN)
+    found = import_source(data.importer, path, router, Origin(data.project, data.licence))
+    shares = sequences.popularity(found) if isinstance(found, Trace) else popularity(found)
+    place = f"{data.project.removeprefix('https://github.com/')}@{data.commit} "
+    (row,) = (
+        row
+        for row in read_published(ROOT / PUBLISHED)
+        if row.source.startswith(place) and (row.text == name.split("-")[-1] or row.text in data.use)
+    )
+    cvs = popularity_cv(shares)
+    assert (row.layers, row.experts, row.top_k) == (len(cvs), router.experts, router.top_k)
+    assert [row.cv_layer_mean, row.cv_layer_min, row.cv_layer_max] == pytest.approx(
+        [cvs.mean(), cvs.min(), cvs.max()], abs=5e-5
+    )
+    assert row.unique == pytest.approx(clustered_occupancy(shares, 0.0, BATCHES), abs=5.1e-4)
 
 
 def test_fetching_checks_what_came(tmp_path, monkeypatch, served):

@@ -13,6 +13,8 @@ from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
 from prophet_moe.routing.popularity_cv import read_popularity_cvs
+from prophet_moe.routing.published import PUBLISHED, read_published
+from prophet_moe.routing.published_cv import popularity_cv
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.fields import WeightFormats
 from prophet_moe.settings.scenario import CALIBRATED, Formats, Scenario
@@ -24,6 +26,7 @@ GPU = "A100-80GB"
 NAMES = ("Mixtral-8x7B", "Jamba-1.5-Large", "DeepSeek-V3-671B", "Switch-Base-128", "OLMoE-1B-7B")
 """Models with grouped queries, a recurrent state, a latent, an encoder, and room for all experts and draft layers."""
 
+PUBLISHED_ROWS = read_published(ROOT / PUBLISHED)
 MEMORY, STEP, SIMULATION = "memory", "decode step", "simulation"
 EVERYTHING, ROUTED = {MEMORY, STEP, SIMULATION}, {MEMORY, STEP}
 
@@ -38,6 +41,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "mla_cache": ("decompressed", {}, EVERYTHING),
     "routing.law": ("uniform_occupancy", {}, ROUTED),
     "routing.variation": (1.5, {}, ROUTED),
+    "routing.text": ("prompts", {"routing.variation": "published"}, ROUTED),
     "routing.batching": ("prefill", {}, ROUTED),
     "routing.exponent": (0.8, {"routing.law": "power_law", "resident": "mean"}, ROUTED),
     "resident": ("mean", {}, {MEMORY}),
@@ -90,7 +94,13 @@ def outputs_of(models, gpus):
 
     def outputs(scenario: Scenario) -> dict[str, pd.DataFrame]:
         popularity_cvs = {}
-        if scenario.fits_routing:
+        if scenario.fits_published:
+            shapes = {name: model.architecture.moe for name, model in chosen.items()}
+            popularity_cvs = {
+                name: popularity_cv(name, moe.experts, moe.top_k, PUBLISHED_ROWS, domain=scenario.routing.text)
+                for name, moe in shapes.items()
+            }
+        elif scenario.fits_routing:
             popularity_cvs = read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
         times = {
             name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision_of(model.precision), 4.0)

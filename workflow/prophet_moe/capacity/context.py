@@ -52,6 +52,11 @@ def longest_context(c: Columns, free: NDArray) -> Floats:
     is 0.
     """
     if "cache_bytes" not in c:
+        per_token = c["batch"] * c["kv_bytes_per_token"]
+        if per_token.min(initial=1) > 0:
+            tokens = free / per_token
+            np.maximum(np.floor(tokens, out=tokens), 0.0, out=tokens)
+            return np.minimum(tokens, LARGEST_CONTEXT, out=tokens)
         return _fits(free, c["batch"], np.zeros_like(free), c["kv_bytes_per_token"])
     most = _by_pieces(c, free)
     stepped = (c["cache_tokens"] > 1).any(axis=1)

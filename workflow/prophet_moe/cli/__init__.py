@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from prophet_moe.cli import capacity, catalog, compare, model, sim, trace
+from prophet_moe.cli import capacity, catalog, compare, model, observe, sim, times, trace
 from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
@@ -12,6 +12,7 @@ examples:
   prophet-moe model import config.json --out config/models/current/mine.yaml
   prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB --batch 1 16
   prophet-moe trace describe resources/traces/small-6x8-top2
+  prophet-moe observe check resources/observations/memory.csv --kind memory
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8
 
 prophet-moe COMMAND --help lists options, units and defaults."""
@@ -51,7 +52,9 @@ def command_line() -> Parser:
     capacity.add_command(commands)
     trace.add_commands(commands)
     sim.add_commands(commands)
+    times.add_commands(commands)
     compare.add_commands(commands)
+    observe.add_commands(commands)
     return parser
 
 

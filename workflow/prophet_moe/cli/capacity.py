@@ -240,6 +240,8 @@ def _popularity_cv(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> Po
     """
     if not scenario.fits_routing:
         return None
+    if scenario.fits_published:
+        return _published(spec, scenario.routing.text)
     moe, batching = spec.architecture.moe, scenario.routing.batching
     if scenario.fits_counts and (own := _counted(spec, counts)):
         return own
@@ -247,6 +249,19 @@ def _popularity_cv(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> Po
     if spec.name in known:
         return known[spec.name].bounded(moe.experts, moe.top_k)
     return pooled_for(spec.name, moe.experts, moe.top_k, known) or _pooled_afresh(spec, batching)
+
+
+def _published(spec: ModelSpec, text: str) -> PopularityCV:
+    """The popularity CV by counts of published models: the model's own, else the pooled one."""
+    # Only published counts need SciPy, whose import takes a while.
+    from prophet_moe.routing.published import PUBLISHED, read_balancing, read_published
+    from prophet_moe.routing.published_cv import popularity_cv
+
+    moe, balancing = spec.architecture.moe, read_balancing().get(spec.name, "unknown")
+    found = popularity_cv(spec.name, moe.experts, moe.top_k, read_published(), balancing, text)
+    if found is None:
+        raise UserError(str(PUBLISHED), "holds no counts of whole traffic", f"Restore it: git checkout {PUBLISHED}")
+    return found
 
 
 def _counted(spec: ModelSpec, counts: list[str]) -> PopularityCV | None:

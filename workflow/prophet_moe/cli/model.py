@@ -29,6 +29,8 @@ LARGEST_CONFIG, LARGEST_INDEX = 4 * MB, 64 * MB
 WIDTH = 150
 """Columns that the table of models needs, wherever it is printed."""
 INDEX = "model.safetensors.index.json"
+FORMATS = "hf_quant_config.json"
+"""Where ModelOpt writes the formats of a checkpoint, at first in place of fields of the config.json."""
 EXAMPLES = """\
 examples:
   prophet-moe model import Qwen3-Next-80B-A3B-Instruct/config.json --name Qwen3-Next \\
@@ -202,7 +204,7 @@ def read_checkpoint(path: Path, name: str | None) -> tuple[ModelSpec, dict[str, 
     from prophet_moe.catalog.hugging_face import import_config
 
     config = path / "config.json" if path.is_dir() else path
-    fields = _read_limited(config, LARGEST_CONFIG, "config.json")
+    fields = _with_formats(_read_limited(config, LARGEST_CONFIG, "config.json"), config.parent / FORMATS)
     found = import_config(fields, str(config))
     repository = fields.get("_name_or_path")
     document: dict[str, Any] = {"name": name or _name_of(config), "published_name": name or _name_of(config)}
@@ -217,6 +219,20 @@ def read_checkpoint(path: Path, name: str | None) -> tuple[ModelSpec, dict[str, 
         document["precision"] = formats
     document["architecture"] = found.architecture.model_dump(mode="json", exclude_defaults=True)
     return validate(ModelSpec, document, str(config), "Correct the config.json."), document
+
+
+def _with_formats(fields: Any, formats: Path) -> Any:
+    """Return the fields of a config.json with the formats that ModelOpt wrote beside it, where it has none itself."""
+    if not isinstance(fields, dict) or "quantization_config" in fields or not formats.exists():
+        return fields
+    return fields | {"quantization_config": {"quant_method": "modelopt"} | _mapping(formats)}
+
+
+def _mapping(formats: Path) -> dict[str, Any]:
+    document = _read_limited(formats, LARGEST_CONFIG, formats.name)
+    if not isinstance(document, dict):
+        raise UserError(str(formats), f"holds {type(document).__name__}, expected a mapping of fields", "Correct it.")
+    return document
 
 
 def _name_of(config: Path) -> str:

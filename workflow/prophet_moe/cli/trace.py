@@ -20,7 +20,7 @@ MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
 TRACES = Path("resources/traces")
 A_TRACE = f"a folder, or its name in {TRACES}/"
 HELD = {"trace": "holds a trace already", "counts": "holds counts already"}
-OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_rates.csv"), Path("resources/routing")
+OBSERVATIONS, ROUTINGS = Path("resources/observations/hit_curves.csv"), Path("resources/routing")
 
 EXAMPLES = """\
 examples:
@@ -69,7 +69,7 @@ def add_commands(commands: Any) -> None:
     described.add_argument("folder", type=trace_folder, metavar="TRACE", help=A_TRACE)
     described.set_defaults(run=describe_trace)
     curve = trace.add_parser("fit-curve", help="fit a synthetic routing to the published hit rates of a curve")
-    curve.add_argument("curve", help="a name in resources/observations/hit_rates.csv")
+    curve.add_argument("curve", help="a name in resources/observations/hit_curves.csv")
     curve.add_argument("--out", type=Path, default=ROUTINGS, metavar="DIR", help=f"default: {ROUTINGS}")
     curve.set_defaults(run=fit_curve)
 

@@ -18,6 +18,7 @@ from prophet_moe.params.cache import (
 )
 from prophet_moe.params.counts import (
     NOTED_DEVIATION,
+    UNQUANTISED,
     ParameterCounts,
     active_parameters,
     attention_layers,
@@ -36,6 +37,7 @@ from prophet_moe.params.counts import (
 
 __all__ = [
     "NOTED_DEVIATION",
+    "UNQUANTISED",
     "Cache",
     "ParameterCounts",
     "State",

@@ -222,6 +222,7 @@ Checkpoint: {stored:,} B ({formats}).
 ```
 
 It also prints what is left out. Where `model.safetensors.index.json` lies beside the file, its total is compared.
+Where the file has no formats and `hf_quant_config.json` lies beside it, they are read from there.
 Without `--out` the model's file is printed.
 
 Nothing is guessed. A field that is not understood ends in one line with its name. What is left out on purpose, such as

@@ -9,11 +9,14 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
+from prophet_moe.catalog.engine import EngineSpec, load_engines
 from prophet_moe.catalog.gpu import GpuFile
 from prophet_moe.catalog.model import ModelSpec
+from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
 from prophet_moe.present.catalog_table import CATALOG
+from prophet_moe.present.engine_page import engines_page
 from prophet_moe.present.keys import in_words, linked
 from prophet_moe.present.reproduction import reproduction_page
 from prophet_moe.routing.datasets import DatasetFile
@@ -22,6 +25,8 @@ from prophet_moe.settings.style import Style, StyleFile
 from prophet_moe.study import Figure, load_studies
 from prophet_moe.tables import Column, Table
 
+ENGINES = Path("config/engines")
+"""Folder of the profiles whose terms docs/engines.md lists."""
 JSON_TYPES = {"text": "string", "integer": ["integer", "null"], "number": ["number", "null"], "boolean": "boolean"}
 
 
@@ -32,6 +37,8 @@ def documents() -> dict[Path, str]:
         "style": StyleFile,
         "model": ModelSpec,
         "gpus": GpuFile,
+        "engine": EngineSpec,
+        "model_names": NameFile,
         "datasets": DatasetFile,
         "collect": Plan,
     }
@@ -43,6 +50,7 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/models.md")] = models_page()
     pages[Path("docs/precision.md")] = precision_page()
     pages[Path("docs/gpus.md")] = gpus_page()
+    pages[Path("docs/engines.md")] = engines_page(load_engines(ENGINES))
     pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
     return pages
 

@@ -1,6 +1,6 @@
 """Calibrated routings: generator parameters fitted to hit rates that engines published, kept with their sources.
 
-`resources/observations/hit_rates.csv` holds the hit rates, each with its source, and whether it is fitted or left out;
+`resources/observations/hit_curves.csv` holds the hit rates, each with its source, and whether it is fitted or left out;
 `resources/routing/<curve>.json` holds what was fitted to one curve and how far it is from every point.
 """
 

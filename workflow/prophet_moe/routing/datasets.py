@@ -66,9 +66,10 @@ class Extent(StrictModel):
 class Dataset(StrictModel):
     """A published data set that this project reads but does not distribute."""
 
-    kind: Literal["routing", "expert_cache", "serving"]
-    """Which experts tokens chose; the same of one session with the hits of an engine's own cache, which no build takes
-    up; or when requests came."""
+    kind: Literal["routing", "popularity", "expert_cache", "serving", "operators"]
+    """Which experts tokens chose; the same or its counts, for the popularity of a model's experts alone
+    (resources/observations/routing.csv), or of one session with the hits of an engine's own cache, neither of which a
+    build takes up; when requests came; or how long operators take on GPUs."""
     project: str
     """Public address of the project."""
     commit: str
@@ -92,9 +93,10 @@ class Dataset(StrictModel):
 
     @model_validator(mode="after")
     def _complete(self) -> "Dataset":
-        if self.kind != "serving" and self.importer not in FORMATS:
+        routed = self.kind in ("routing", "expert_cache")
+        if routed and self.importer not in FORMATS:
             raise inconsistent(("importer",), f"got {self.importer!r}, expected one of {', '.join(FORMATS)}")
-        if self.kind != "serving" and not self.model:
+        if routed and not self.model:
             raise inconsistent(("model",), "got '', expected the model's name for a routing trace")
         if not self.without_address and not all(file.address for file in self.files):
             raise inconsistent(("without_address",), "got '', expected how to get the files that have no address")

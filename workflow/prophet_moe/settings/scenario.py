@@ -22,10 +22,15 @@ class Routing(StrictModel):
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
     """Law of u(B). `dirichlet_occupancy` lets experts differ in popularity, by `variation`. `uniform_occupancy` is
     E (1 - (1 - k/E)^B). `power_law` is min(E, k B^exponent)."""
-    variation: Literal["fitted", "counts"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
+    variation: Literal["fitted", "counts", "published"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
     """Coefficient of variation of expert popularity, used by `dirichlet_occupancy`. `fitted` uses the value fitted to
     this model's traces, or the value pooled over other models if it has none. `counts` uses the value fitted to this
-    model's folder of `counts`, or that of `fitted` if it has none."""
+    model's folder of `counts`, or that of `fitted` if it has none. `published` uses counts of published models
+    (resources/observations/routing.csv): those of this model, or the value pooled over models whose training balanced
+    the load alike."""
+    text: Literal["any", "web", "prompts"] = "any"
+    """Text of the counts that `variation: published` rests on. `web` is like the text of pre-training, `prompts` are
+    instructions, questions and tasks. A model that has other counts only keeps them."""
     batching: Literal["staggered", "decode_step", "prefill"] = "staggered"
     """Batches that `variation` is fitted to. In `staggered`, each sequence is at a token of its own, as in continuous
     batching. In `decode_step`, all sequences are at the same step since their prompts. In `prefill`, a batch is
@@ -117,13 +122,18 @@ class Scenario(Formats):
 
     @property
     def fits_routing(self) -> bool:
-        """Whether the routing law rests on traces."""
+        """Whether the routing law rests on traces or counts."""
         return self.routing.law == "dirichlet_occupancy" and isinstance(self.routing.variation, str)
 
     @property
     def fits_counts(self) -> bool:
         """Whether the routing law rests on counts where a model has some."""
         return self.fits_routing and self.routing.variation == "counts"
+
+    @property
+    def fits_published(self) -> bool:
+        """Whether the routing law rests on counts of published models."""
+        return self.fits_routing and self.routing.variation == "published"
 
     @property
     def zero_fill(self) -> bool:
@@ -143,10 +153,10 @@ class Scenario(Formats):
 
     @model_validator(mode="after")
     def _counts_know_no_order(self) -> "Scenario":
-        if self.fits_counts and self.routing.batching != "staggered":
+        if (self.fits_counts or self.fits_published) and self.routing.batching != "staggered":
             raise inconsistent(
                 ("routing", "batching"),
-                f"got {self.routing.batching}, expected staggered with variation counts: "
+                f"got {self.routing.batching}, expected staggered with variation {self.routing.variation}: "
                 "counts do not say which tokens follow each other",
             )
         return self

@@ -1,6 +1,6 @@
 """Table 5: measured exponents of u(B) and those of the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -14,14 +14,14 @@ BATCHING = "staggered"
 
 def exponents(
     fits: pd.DataFrame,
-    popularity_cvs: Sequence[PopularityCV],
+    of: Mapping[str, PopularityCV],
     models: Mapping[str, tuple[int, int]],
     reported: Mapping[str, float],
 ) -> pd.DataFrame:
     """Table 5: exponents of k B^a, fitted to every trace; and, for models that the report names, what the law implies.
 
     The report's exponent is in a column of its own; for traces it is the common one. Intervals are over sequences for
-    a trace, and over the routing of other models for a model.
+    a trace, and over the routing of other models for a model. `of` is the popularity CV of each model.
     """
     rows = []
     measured = fits[(fits["batching"] == BATCHING) & (fits["law"] == "power_law")]
@@ -41,7 +41,6 @@ def exponents(
                 "reported_exponent": REPORTED_EXPONENT,
             }
         )
-    of = {popularity_cv.model: popularity_cv for popularity_cv in popularity_cvs if popularity_cv.batching == BATCHING}
     for model in (name for name in reported if name in models):
         # A larger popularity CV, fewer experts, a smaller exponent.
         (value, largest), (high, _), (low, _) = (

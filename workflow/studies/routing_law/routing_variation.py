@@ -5,8 +5,9 @@ import pandas as pd
 from prophet_moe.catalog.model import load_model
 from prophet_moe.routing.cross_model import popularity_cvs
 from prophet_moe.routing.law_schema import BATCHINGS, FITS
+from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.tables import read_table, write_table
-from studies.routing_law.exponents import exponents
+from studies.routing_law.exponents import BATCHING, exponents
 from studies.routing_law.study import EXPONENTS, VARIATION
 
 
@@ -17,5 +18,6 @@ def build(files, parameters):
     models = {name: (part.experts, part.top_k) for name, part in moe.items()}
     found = [row for batching in BATCHINGS for row in popularity_cvs(fits, models, batching)]
     write_table(files.variation, pd.DataFrame(found), VARIATION)
-    table = exponents(fits, found, models, parameters["reported_exponents"])
+    known = {row.model: row for row in found if row.batching == BATCHING} | popularity_cvs_of(files.published, BATCHING)
+    table = exponents(fits, known, models, parameters["reported_exponents"])
     write_table(files.exponents, table, EXPONENTS)

@@ -3,7 +3,7 @@
 from prophet_moe.routing.law_schema import BATCHING, EXPERTS, FITS, LAW, TOP_K
 from prophet_moe.settings.fields import StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import MODEL, TRACE, Table, ends, integer, number, text
+from prophet_moe.tables import MODEL, TRACE, Table, ends, flag, integer, number, text
 
 
 class RoutingLawSettings(StudySettings):
@@ -67,7 +67,7 @@ EXPONENTS = Table(
         integer("num_experts", "", "Routed experts per MoE layer, E."),
         TOP_K,
         number("exponent", "", "Exponent a of u(B) = k B^a, for staggered batches."),
-        *ends("the exponent: over sequences for a trace, over routings of other models for a model"),
+        *ends("the exponent: over sequences for a trace, over routings of other models or over texts for a model"),
         integer("largest_batch", "tokens", "Largest B that the exponent was fitted to."),
         number("r_squared", "", "Share of the variance of u(B) over B that the power law explains; empty for a model."),
         number(
@@ -78,13 +78,53 @@ EXPONENTS = Table(
         number("reported_exponent", "", "Exponent that the report states, for a trace its common one."),
     ),
 )
+POOLED_CV = "the pooled CV, for one model more on one text more"
+PUBLISHED_TRANSFER = Table(
+    "published_routing_transfer",
+    (
+        text("observation", "Row of resources/observations/routing.csv that is predicted."),
+        text("model", "Model whose counts it is of."),
+        text("text", "Text that was counted."),
+        text("domain", "web (like the text of pre-training) or prompts (instructions, questions, tasks)."),
+        text("traffic", "whole (a mixture), or domain (a single domain, task or shape of request)."),
+        text("phase", "Whose tokens were counted: prefill, decode, or both."),
+        text("balancing", "How training balanced the load: auxiliary_loss, global_batch_loss, bias or unknown."),
+        EXPERTS,
+        TOP_K,
+        flag("clean", "Whether all layers of the model were counted, and nothing is known to be wrong."),
+        text(
+            "basis",
+            "What the prediction rests on: uniform_occupancy, all_others (models), balanced_alike (others that were "
+            "balanced alike, if there are 3 or more, else all), balanced_alike_same_domain (their texts of the domain "
+            "alone), or own (the effective CV of the row, which tells how well the shape of the law holds).",
+        ),
+        integer("models", "", "Models that the popularity CV was pooled from; the model itself is never among them."),
+        number("popularity_cv", "", "Popularity CV of the prediction; empty for uniform_occupancy."),
+        *ends(POOLED_CV),
+        number("own", "", "Effective CV of the row."),
+        flag("inside", "Whether the interval holds it; empty where there is none."),
+        number("error_pct", "%", "Root mean square relative error of u(B), B of 2 to 64."),
+        number("worst_residual_pct", "%", "Relative residual of largest size; positive where the law says too many."),
+    ),
+)
+PUBLISHED_POOLS = Table(
+    "published_routing_pools",
+    (
+        text("balancing", "How training balanced the load of the models; any for all of them."),
+        text("domain", "Domain of the texts: web, prompts, or any."),
+        integer("models", "", "Models that have such counts."),
+        number("popularity_cv", "", "Mean of their effective CVs, one value a model."),
+        *ends(POOLED_CV),
+        text("names", "Names of the models that were pooled."),
+    ),
+)
 FIGURE = Figure("routing_law", 7.0, 2.6)
 
 STUDY = Study(
     id="routing_law",
     question="How many distinct experts does a batch need, and which law predicts it for a model without a trace?",
     settings=RoutingLawSettings,
-    tables=(FITS, RESIDUALS, TRANSFER, VARIATION, EXPONENTS),
+    tables=(FITS, RESIDUALS, TRANSFER, VARIATION, PUBLISHED_TRANSFER, PUBLISHED_POOLS, EXPONENTS),
     figures=(FIGURE,),
     reports=("000:73", "000:870-873"),
     minutes=0.6,

@@ -1,10 +1,11 @@
 """How many distinct experts does a batch need, and which law predicts it for a model without a trace?
 
-REQUIRED INPUTS: traces, and counts of experts where the settings name some. OUTPUTS: tables/data/routing_law_fits.csv,
-routing_law_residuals.csv, routing_law_transfer.csv, routing_variation.csv, tables/table5_routing_exponents.csv,
-figures/routing_law.
+REQUIRED INPUTS: traces, resources/observations/routing.csv, and counts of experts where the settings name some.
+OUTPUTS: tables/data/routing_law_fits.csv, routing_law_residuals.csv, routing_law_transfer.csv, routing_variation.csv,
+published_routing_transfer.csv, published_routing_pools.csv, tables/table5_routing_exponents.csv, figures/routing_law.
 """
 
+from prophet_moe.routing.published import BALANCING, PUBLISHED
 from studies.routing_law.study import STUDY as ROUTING_LAW
 
 offer(ROUTING_LAW)
@@ -73,6 +74,7 @@ rule routing_variation:
         code=code("workflow/studies/routing_law/routing_variation.py"),
         fits=path_of("routing_law_fits"),
         models=MODEL_FILES,
+        published=variations_of(DEFAULT) if DEFAULT.fits_published else [],
     output:
         variation=table("routing_variation"),
         exponents=table("table5_routing_exponents"),
@@ -86,6 +88,56 @@ rule routing_variation:
     params:
         files=files,
         parameters=as_json(plain(settings("routing_law"))),
+    shell:
+        JOB
+
+
+rule published_routing:
+    """Predict the routing of each published model from that of all others, and pool it by balancing and by text."""
+    input:
+        code=code("workflow/studies/routing_law/published_routing.py"),
+        observations=PUBLISHED,
+    output:
+        transfer=table("published_routing_transfer"),
+        pools=table("published_routing_pools"),
+        prov=sidecars(*[path_of(f"published_routing_{name}") for name in ("transfer", "pools")]),
+    log:
+        "logs/published_routing.log",
+    benchmark:
+        "benchmarks/published_routing.tsv"
+    conda:
+        "../../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=NONE,
+    shell:
+        JOB
+
+
+def published_text(wildcards):
+    """The text that the published counts of a table of popularity CVs are of."""
+    return as_json({"text": wildcards.text})
+
+
+rule published_variation:
+    """Say how much the popularity of the experts of every model varies, by published counts."""
+    input:
+        code=code("workflow/studies/routing_law/published_variation.py"),
+        observations=PUBLISHED,
+        balancing=BALANCING,
+        models=[*MODEL_FILES, *sorted((MODEL_FOLDER / "current").glob("*.yaml"))],
+    output:
+        variation=PUBLISHED_TABLE,
+        prov=sidecars(PUBLISHED_TABLE),
+    log:
+        "logs/published_variation/{text}.log",
+    benchmark:
+        "benchmarks/published_variation/{text}.tsv"
+    conda:
+        "../../../envs/analysis.yaml"
+    params:
+        files=files,
+        parameters=published_text,
     shell:
         JOB
 

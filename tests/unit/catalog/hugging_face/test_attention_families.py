@@ -213,6 +213,7 @@ ARCTIC = {
     "vocab_size": 32000,
 }
 LLAMA_2 = SIZES | {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
+QWEN2_DENSE = SIZES | {"model_type": "qwen2", "intermediate_size": 64}
 LLAMA_2 |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000}
 
 
@@ -465,6 +466,17 @@ def test_tied_embeddings_that_contradict_are_refused():
     assert "text_config.tie_word_embeddings: got False, but outside it is True" in message(whole)
 
 
+def test_tied_embeddings_inside_are_a_default_and_noted():
+    """Transformers 5 writes them into Qwen3-VL's language model, and reads those of the whole."""
+    text = {"model_type": "qwen3_vl_moe_text"} | without(QWEN3, "model_type") | {"tie_word_embeddings": True}
+    whole = {"model_type": "qwen3_vl_moe", "text_config": text, "tie_word_embeddings": False}
+    found = imported(whole)
+    assert found.architecture == architecture(QWEN3, tie_word_embeddings=False)
+    assert found.notes == [
+        "text_config.tie_word_embeddings: got True, but outside it is False, which holds for the whole model"
+    ]
+
+
 def test_cross_attention_is_refused():
     assert "add_cross_attention: got True" in message(QWEN3, add_cross_attention=True)
     assert imported(QWEN3, add_cross_attention=False)
@@ -477,3 +489,52 @@ def test_switch_has_experts_in_every_other_layer():
     arch = architecture(fields)
     assert (arch.pattern, arch.encoder.pattern, arch.native_context) == (["6 x DM"], ["6 x DM"], 512)
     assert params.parameter_counts(arch).total == 7_415_217_408
+
+
+def test_mimo_7b_is_qwen2():
+    """Its draft layer is left out."""
+    mimo = QWEN2_DENSE | {"model_type": "mimo", "attention_bias": True, "num_nextn_predict_layers": 1}
+    assert architecture(mimo) == architecture(QWEN2_DENSE)
+    assert "attention_bias: got False" in message(mimo, attention_bias=False)
+
+
+def test_dense_vision_model_reads_its_language_model():
+    """Qwen3-VL without experts has the layers of Qwen3."""
+    dense = QWEN2_DENSE | {"model_type": "qwen3", "head_dim": 16}
+    text = dense | {"model_type": "qwen3_vl_text"}
+    found = imported({"model_type": "qwen3_vl", "text_config": text, "vision_config": {}})
+    assert found.architecture == architecture(dense)
+    assert found.left_out == ["the vision tower (vision_config)"]
+
+
+def test_name_of_the_class_of_a_file_changes_nothing():
+    """Older versions of Transformers wrote it into files of models that they had loaded."""
+    assert imported(QWEN3, _from_model_config=True) == imported(QWEN3)
+
+
+@pytest.mark.parametrize(
+    "fields", [ARCTIC, DOTS, ERNIE, GRANITE_SMALL, HUNYUAN_LARGE, JAMBA], ids=lambda f: f["model_type"]
+)
+def test_kv_heads_missing_are_refused(fields):
+    """Every file of these families states them; as many as query heads would make the cache several times larger."""
+    assert "num_key_value_heads: is missing" in message(without(fields, "num_key_value_heads"))
+
+
+@pytest.mark.parametrize("fields", [DOTS, GLM, HY3, LING_MINI], ids=lambda f: f["model_type"])
+def test_shared_experts_not_stated_are_refused(fields):
+    """Classes suppose one or more; null is none."""
+    (name,) = (name for name in fields if name in ("n_shared_experts", "num_shared_experts"))
+    assert f"{name}: is missing, expected the number of shared experts" in message(without(fields, name))
+    assert architecture(without(fields, "moe_shared_expert_intermediate_size"), **{name: None}).moe.shared_experts == 0
+
+
+def test_hunyuan_fields_of_its_vision_sibling_are_harmless():
+    """Hunyuan-A13B's file has them, too."""
+    more = {"vit_path": "x", "anyres_pooling_size": 2, "use_rotary_pos_emb": True, "position_embedding_xdrope": False}
+    assert architecture(HUNYUAN_LARGE, **more) == architecture(HUNYUAN_LARGE)
+
+
+def test_last_layer_of_ernie_comes_after_the_first():
+    """The layers with experts are a range."""
+    found = message(ERNIE, moe_layer_start_index=1, moe_layer_end_index=0)
+    assert "moe_layer_end_index: got 0, expected at least moe_layer_start_index, 1" in found

@@ -187,6 +187,8 @@ def test_indexer_every_so_many_layers_is_counted():
         ({"indexer_types": ["shared"] * 6}, "indexer_types: gives the first layer no indexer"),
         ({"indexer_types": ["half"] * 6}, "indexer_types: got 'half'"),
         ({"indexer_types": ["full"] * 6, "index_topk_pattern": "FSFSFS"}, "contradicts indexer_types"),
+        ({"index_topk_pattern": 6}, "index_topk_pattern: expected 6 marks"),
+        ({"index_topk_pattern": [["F"]] * 6}, "index_topk_pattern: expected 6 marks"),
         ({"index_topk_pattern": "FSX"}, "index_topk_pattern: expected 6 marks"),
         ({"layer_types": ["full_attention"] * 6}, "layer_types: got 'full_attention'"),
     ],
@@ -194,6 +196,19 @@ def test_indexer_every_so_many_layers_is_counted():
 def test_indexers_that_disagree_are_refused(changed, message):
     """The message names the field."""
     assert message in refusal(INDEXED, **changed)
+
+
+def test_deepseek_v4_of_the_reference_code_is_the_same():
+    """Its FP8 files have another model_type, and tell by their class what they are."""
+    other = V4 | {"model_type": "deepseek_ref", "architectures": ["DeepseekV4ForCausalLM"]}
+    assert imported(other) == imported(V4)
+    with pytest.raises(UserError, match="architectures: names no DeepSeek-V4"):
+        imported(other, architectures=["DeepseekV5ForCausalLM"])
+
+
+def test_rotary_fields_of_deepseek_v4_change_nothing():
+    """Transformers 5 writes those of compressed entries apart, and the width of a head without rotary positions."""
+    assert imported(V4, compress_rope_parameters={"rope_theta": 160000}, qk_nope_head_dim=8) == imported(V4)
 
 
 def test_compress_ratios_cover_the_draft_layer():

@@ -209,6 +209,7 @@ def test_dense_qwen_is_imported():
         ({"head_dim": None}, "head_dim: is missing"),
         ({"attn_output_gate": False}, "attn_output_gate: got False"),
         ({"use_sliding_window": True}, "use_sliding_window: got True"),
+        ({"output_gate_type": "rotary"}, "output_gate_type: got 'rotary'"),
         ({"mamba_ssm_dtype": "bfloat16"}, "mamba_ssm_dtype: got 'bfloat16'"),
     ],
 )
@@ -241,6 +242,8 @@ def test_nemotron_without_experts_is_dense():
     ("changed", "message"),
     [
         ({"hybrid_override_pattern": "MEMAE"}, "hybrid_override_pattern: got the letter 'A', expected M, E, * or -"),
+        ({"hybrid_override_pattern": ["M", "E"]}, "hybrid_override_pattern: got ['M', 'E'], expected letters"),
+        ({"hybrid_override_pattern": 5}, "hybrid_override_pattern: got 5, expected letters"),
         ({"hybrid_override_pattern": None}, "hybrid_override_pattern: is missing"),
         ({"num_hidden_layers": 6}, "hybrid_override_pattern: has 5 layers, expected num_hidden_layers"),
         ({"layers_block_type": ["moe"] * 5}, "layers_block_type: contradicts hybrid_override_pattern"),
@@ -260,7 +263,10 @@ def test_kimi_lists_count_from_one():
     assert growing_bytes_per_token(caches(imported(KIMI))) == 2 * 2 * (24 + 8)
 
 
-@pytest.mark.parametrize("changed", [{"kda_layers": [0, 1]}, {"kda_layers": [1]}, {"full_attn_layers": [2, 3, 4]}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"kda_layers": [0, 1]}, {"kda_layers": [1]}, {"full_attn_layers": [2, 3, 4]}, {"kda_layers": [[1], "2"]}],
+)
 def test_kimi_lists_must_cover_every_layer_once(changed):
     """Lists that count from 0, that leave a layer out or that name one twice are refused."""
     inner = KIMI["linear_attn_config"] | changed
@@ -369,6 +375,7 @@ def test_minimax_counts_equal_published():
     [
         ({"attn_type_list": [0, 1] * 39}, "attn_type_list: has 78 entries, expected 80"),
         ({"attn_type_list": [0, 2] * 40}, "attn_type_list: got 2, expected 0 or 1"),
+        ({"head_dim": None}, "head_dim: is missing"),
         ({"attn_type_list": None}, "attn_type_list: is missing"),
         ({"shared_intermediate_size": 512}, "shared_intermediate_size: got 512"),
         ({"layer_types": ["full_attention"] * 80}, "attn_type_list: contradicts layer_types"),

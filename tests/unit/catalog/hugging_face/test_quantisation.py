@@ -181,6 +181,19 @@ def test_deepseek_v4_experts_are_of_four_bits():
     assert {its for name, its in formats.items() if name not in ("default", "routed_experts")} == {"fp8_block128"}
 
 
+def test_expert_dtype_without_a_block_is_of_the_experts():
+    """All else has 16 bits."""
+    config = Config({"expert_dtype": "fp4"}, "config.json")
+    formats = shipped_formats(config, Architecture.model_validate(SMALL))
+    assert formats == {"routed_experts": "mxfp4"}
+
+
+def test_class_that_is_left_alone_names_no_matrix():
+    """Llama-4-Maverick-FP8 lists the class of its attention, too."""
+    block = groups(INT4) | {"ignore": ["lm_head", "re:.*self_attn", "Llama4TextAttention"]}
+    assert shipped(block) == shipped(block | {"ignore": ["lm_head", "re:.*self_attn"]})
+
+
 def test_fp8_without_blocks_has_one_scale_a_matrix():
     """As Transformers and engines read it."""
     block = {"quant_method": "fp8", "activation_scheme": "static"}
@@ -372,3 +385,55 @@ def test_block_that_is_no_mapping_is_refused():
 def test_field_of_another_type_is_refused(block, field, value):
     """A value that is no word, number or list of the field has one line of its own."""
     assert field in refusal(block | {field: value})
+
+
+@pytest.mark.parametrize("fmt", ["e4m3", "float8_e4m3fn"])
+def test_fp8_has_two_names(fmt):
+    """MiniMax-M2 writes that of torch, MiMo-V2.5 that of the stored numbers too."""
+    assert shipped(FP8 | {"fmt": fmt, "store_dtype": "fp8"}) == {"default": "fp8_block128", "embeddings": "bf16"}
+
+
+def test_modelopt_of_parts_of_an_fp8_checkpoint_is_read():
+    """DeepSeek-V4-Flash-NVFP4: experts by module, all else as the FP8 checkpoint had it."""
+    layers = {f"layers.{layer}.ffn.experts": {"quant_algo": "NVFP4", "group_size": 16} for layer in range(LAYERS)}
+    block = FP8 | {"quant_algo": "MIXED_PRECISION", "moe_quant_algo": "NVFP4", "quantized_layers": layers}
+    formats = shipped(block | {"ignore": ["*.attn.*", "head", "mtp.*"]}, expert_dtype="fp4")
+    assert formats["routed_experts"] == "nvfp4"
+    assert {formats.get(name, formats["default"]) for name in ("attention", "shared_experts")} == {"fp8_block128"}
+    assert "quant_algo: got 'NVFP4'" in refusal(block | {"quant_algo": "NVFP4"})
+
+
+def test_block_of_modelopt_without_a_method_is_read():
+    """Older versions wrote `quant_algo` alone."""
+    block = {name: value for name, value in modelopt().items() if name != "quant_method"}
+    assert shipped(block) == shipped(modelopt())
+
+
+@pytest.mark.parametrize("algorithm", ["NVFP4", "NVFP4_AWQ", "W4A16_NVFP4", "W4A8_NVFP4_FP8"])
+def test_modelopt_names_of_weights_in_nvfp4(algorithm):
+    """What activations have changes no weight."""
+    assert shipped(modelopt(quant_algo=algorithm)) == shipped(modelopt())
+
+
+def test_expert_dtype_may_stand_inside_the_block():
+    """Transformers 5 writes it there."""
+    inside = shipped(FP8 | {"expert_dtype": "fp4"})
+    assert inside == shipped(FP8, expert_dtype="fp4")
+    assert inside["routed_experts"] == "mxfp4"
+
+
+@pytest.mark.parametrize("digits", ["[0-9]", "[0-3]", "[0123]", "[01-9]"])
+def test_ranges_of_digits_name_layers(digits):
+    """Patterns of quantisers have them."""
+    formats = shipped(groups(INT4) | {"ignore": ["lm_head", rf"re:.*layers\.{digits}\.self_attn.*"]})
+    assert (formats["default"], formats["routed_experts"]) == ("bf16", "int4_group32")
+
+
+def test_latent_projections_of_kimi_keep_16_bits():
+    """Kimi-K3's list of what is left alone lacks them, but its checkpoint has them in BF16."""
+    narrow = SMALL | {"ffns": SMALL["ffns"] | {"moe": EXPERTS | {"latent": 32}}}
+    block = groups(INT4) | {"ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*"]}
+    assert shipped(block, narrow)["latent_projections"] == "int4_group32"
+    assert "latent_projections" not in shipped(block, narrow, model_type="kimi_linear")
+    named = {"ignore": [*block["ignore"], "re:.*routed_expert_(down|up)_proj"]}
+    assert "latent_projections" not in shipped(block | named, narrow)

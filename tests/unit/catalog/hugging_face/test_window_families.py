@@ -61,7 +61,7 @@ MIMO = SIZES | {
     "swa_num_key_value_heads": 4,
     "v_head_dim": 8,
 }
-AFMOE = SIZES | EXPERTS | {"model_type": "afmoe", "num_shared_experts": 1, "sliding_window": 32}
+AFMOE = SIZES | EXPERTS | {"model_type": "afmoe", "num_dense_layers": 1, "num_shared_experts": 1, "sliding_window": 32}
 EXAONE = SIZES | EXPERTS | WINDOWS | {"model_type": "exaone_moe", "num_shared_experts": 1}
 MELLUM = SIZES | EXPERTS | WINDOWS | {"model_type": "mellum"}
 LAGUNA = (
@@ -228,9 +228,12 @@ def test_llama4_widths_are_of_experts_and_of_dense_layers():
     assert (arch.moe.ffn, arch.moe.shared_ffn, arch.ffns["dense"].ffn) == (24, 24, 48)
 
 
-def test_llama4_moe_layers_come_before_the_step():
-    """The list says more than the step."""
-    assert sparse(read(LLAMA4, moe_layers=[0, 3], interleave_moe_layer_step=2)) == [True, False, False, True]
+def test_llama4_layers_with_experts_are_listed_or_spaced():
+    """Published files say both, alike."""
+    spaced = read(LLAMA4, interleave_moe_layer_step=2)
+    assert read(LLAMA4, moe_layers=[1, 3]) == spaced == read(LLAMA4, moe_layers=[1, 3], interleave_moe_layer_step=2)
+    message = refusal(LLAMA4, moe_layers=[], interleave_moe_layer_step=2)
+    assert "moe_layers: contradicts interleave_moe_layer_step, 2" in message
 
 
 def test_llama4_moe_layers_beyond_the_last_are_refused():
@@ -404,3 +407,63 @@ def test_draft_fields_that_differ_are_both_noted():
     """MiniMax-M3 counts modules and layers."""
     noted = import_config(MINIMAX | {"num_nextn_predict_layers": 1, "num_mtp_modules": 7}, "config.json").left_out
     assert [note.split()[0] for note in noted] == ["1", "7"]
+
+
+def test_mimo_v25_is_the_flash_model_with_towers():
+    """Its fields stand beside those of the towers, which are left out."""
+    fields = MIMO | {
+        "model_type": "mimo_v2",
+        "attention_projection_layout": "fused_qkv",
+        "processor_config": {"fps": 1},
+    }
+    found = import_config(fields | {"vision_config": {"depth": 2}, "audio_config": {}}, "config.json")
+    assert found.architecture == read(MIMO)
+    assert found.left_out == ["the vision tower (vision_config)", "the audio tower (audio_config)"]
+    assert "attention_projection_layout: got 'mixed'" in refusal(fields, attention_projection_layout="mixed")
+
+
+def test_mimo_lists_of_experts_mean_the_same():
+    """Transformers 5 writes its own list beside the published one."""
+    assert read(MIMO, mlp_layer_types=DENSE_FIRST) == read(MIMO)
+    assert "mlp_layer_types: contradicts moe_layer_freq" in refusal(MIMO, mlp_layer_types=["sparse"] * 4)
+
+
+@pytest.mark.parametrize("layer", ["3", "03", 3])
+def test_layers_of_gemma_are_numbers(layer):
+    """Transformers 5 writes the numbers of layers with as many digits as the last one has."""
+    own = {layer: {"head_dim": 32, "num_key_value_heads": 1}}
+    assert read(GEMMA4, global_head_dim=None, num_global_key_value_heads=None, per_layer_config=own) == read(GEMMA4)
+
+
+def test_step_heads_of_windows_without_windows_are_harmless():
+    """Transformers 5 writes the number whatever `layer_types` says."""
+    full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12, "per_layer_config": {}}
+    assert read(STEP35, attention_other_setting=None, **full) == read(STEP35, layer_types=[FULL] * 5)
+
+
+def test_gemma4_with_experts_says_whether_it_uses_them():
+    """A dense model has no number of experts."""
+    assert "enable_moe_block: is missing" in refusal(GEMMA4, enable_moe_block=None)
+    assert read(GEMMA4, enable_moe_block=None, num_experts=None).moe is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (AFMOE, "num_shared_experts"),
+        (AFMOE, "num_dense_layers"),
+        (EXAONE, "num_shared_experts"),
+        (LLAMA4, "attention_chunk_size"),
+        (MIMO, "swa_num_key_value_heads"),
+    ],
+)
+def test_fields_that_every_file_states_are_required(fields, name):
+    """Published files differ from what the class supposes."""
+    kept = {each: value for each, value in fields.items() if each != name}
+    assert f"{name}: is missing" in refusal(kept)
+
+
+def test_layers_without_experts_everywhere_are_refused():
+    """An empty list names none, and MiMo's layers with a window are listed in every file."""
+    assert "moe_layers_enum: names no layer" in refusal(STEP3, moe_layers_enum=[])
+    assert "layer_types: is missing" in refusal(MIMO, hybrid_layer_pattern=None)

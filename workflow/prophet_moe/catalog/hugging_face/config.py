@@ -9,7 +9,8 @@ from prophet_moe.validation import shortened
 
 NEXT_STEP = "Write the model's file by hand (docs/models.md), or report the field."
 HARMLESS_NAMES = """
-    _name_or_path architectures auto_map transformers_version torch_dtype dtype use_cache cache_implementation
+    _name_or_path _from_model_config architectures auto_map transformers_version torch_dtype dtype use_cache
+    cache_implementation
     bos_token_id eos_token_id pad_token_id decoder_start_token_id sep_token_id unk_token_id mask_token_id
     initializer_range initializer_factor hidden_act hidden_activation activation_function rms_norm_eps layer_norm_eps
     layer_norm_epsilon norm_eps norm_epsilon attention_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop dropout
@@ -41,10 +42,14 @@ HARMLESS_AT: Mapping[str, Any] = {
     "tie_encoder_decoder": False,
     "cross_attention_hidden_size": None,
     "pruned_heads": {},
+    "per_layer_config": {},
 }
 """Fields that change no byte at one value."""
 TOKEN_IDS = ("_token_id", "_token_ids", "_token_index")
 """How the names of fields end that hold tokens."""
+
+TIED = "tie_word_embeddings"
+"""The field that says whether the output embedding is that of the input."""
 
 REQUIRED = object()
 """Stands for the default of a field that a file must have."""
@@ -53,11 +58,14 @@ REQUIRED = object()
 class Config:
     """The fields of one config.json, each marked as understood when it is read."""
 
-    def __init__(self, fields: Mapping[str, Any], where: str, path: str = "") -> None:
-        """Keep the fields of the file `where`; `path` leads to them where they are inside another field."""
+    def __init__(self, fields: Mapping[str, Any], where: str, path: str = "", notes: list[str] | None = None) -> None:
+        """Keep the fields of the file `where`; `path` leads to them where they are inside another field.
+
+        All readers of a file have the same `notes`.
+        """
         self.fields, self.where, self.path = fields, where, path
         self._read: set[str] = set()
-        self.notes: list[str] = []
+        self.notes: list[str] = [] if notes is None else notes
 
     def has(self, *names: str) -> bool:
         """Return whether one of the names is there with a value that is not null."""
@@ -126,16 +134,20 @@ class Config:
     def below(self, name: str, *inherited: str) -> "Config":
         """Return the reader of a mapping inside, such as text_config; it has the `inherited` fields of this one too.
 
-        An inherited field that both have must be equal.
+        An inherited field that both have must be equal. Only `tie_word_embeddings` may be true inside, where it is the
+        default of a class that Transformers 5 writes, of a model that says false of the whole.
         """
         value = self.get(name)
         if not isinstance(value, Mapping):
             self.refuse(name, f"got {shortened(repr(value))}, expected a mapping of fields")
-        below = Config(value, self.where, f"{self.path}{name}.")
+        below = Config(value, self.where, f"{self.path}{name}.", self.notes)
         for each in inherited:
             outer, inner = self.get(each, default=None), below.fields.get(each)
             if None not in (outer, inner) and outer != inner:
-                below.refuse(each, f"got {shortened(repr(inner))}, but outside it is {shortened(repr(outer))}")
+                differs = f"got {shortened(repr(inner))}, but outside it is {shortened(repr(outer))}"
+                if each != TIED or (outer, inner) != (False, True):
+                    below.refuse(each, differs)
+                below.note(f"{below.path}{each}: {differs}, which holds for the whole model")
             if outer is not None:
                 below.fields = {**below.fields, each: outer}
         return below

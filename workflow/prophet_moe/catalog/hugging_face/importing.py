@@ -94,12 +94,13 @@ def _language_model(config: Config, left_out: list[str]) -> Config:
     """Return the reader of the language model; what stands beside it is noted as left out."""
     if not config.has("model_type"):
         config.refuse("model_type", "is missing, expected the family of the checkpoint")
-    part = next((name for name in TEXT_PARTS if config.has(name)), None)
-    if part is None:
-        return config
     for name, what in OTHER_PARTS.items():
         if config.has(name):
             left_out.append(f"{what} ({name})")
+    config.ignore(*OTHER_PARTS)  # beside the language model, whose fields may also stand outside them
+    part = next((name for name in TEXT_PARTS if config.has(name)), None)
+    if part is None:
+        return config
     inner = config.below(part, *INHERITED)
     if not inner.has("model_type"):
         inner.fields = {**inner.fields, "model_type": config.get("model_type")}

@@ -52,11 +52,23 @@ LEFT_OUT = re.compile(
 )
 """Words of modules that are no part of the language model."""
 SAFE_PATTERN = re.compile(
-    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\))*"
+    r"(?:[\w\-/:]|\\[.d]|\.\*|\.\+|\.|\^|\$|\\d\+|\[0-9\]\+?|\((?:\?:)?[\w.\\]+(?:\|[\w.\\]+)*\)|\[(?:0-\d|\d-9|\d)+\])*"
 )
 """Regular expressions that are tried in time: words, alternatives and a few gaps, nothing repeated."""
 MOST_GAPS = 6
 """Upper limit of the gaps (`.*`) of a name."""
+
+
+COMPRESSED = (
+    "wq_a|q_a_proj|fused_wqa_wkv",
+    "wq_b|q_b_proj",
+    "wkv|kv_proj|fused_wqa_wkv",
+    "wo_a|o_a_proj",
+    "wo_b|o_b_proj",
+)
+"""Matrices of DeepSeek-V4's attention."""
+LATENT = ("fc1_latent_proj|routed_expert_down_proj", "fc2_latent_proj|routed_expert_up_proj")
+"""Projections to the width of experts and back, of Nemotron-3-Super and Kimi-K3."""
 
 
 class Part(NamedTuple):
@@ -114,9 +126,7 @@ def _mixer(mixer: Mixer) -> Iterator[tuple[str, tuple[str, ...]]]:
             if mixer.indexer:
                 yield from _at("indexer", "indexer.wq_b", "indexer.wk", holders=HOLDERS["attention"])
         case Compressed():
-            yield from _at(
-                "attention", "wq_a|q_a_proj", "wq_b|q_b_proj", "wkv|kv_proj", "wo_a|o_a_proj", "wo_b|o_b_proj"
-            )
+            yield from _at("attention", *COMPRESSED)
             if mixer.indexer:
                 yield from _at("indexer", "indexer.wq_b|indexer.q_b_proj", holders=HOLDERS["attention"])
         case Mamba1():
@@ -149,7 +159,7 @@ def _ffn(ffn: Ffn) -> Iterator[tuple[str, tuple[str, ...]]]:
             if ffn.dense_beside:
                 yield from _at("dense_ffn", *matrices)
             if ffn.latent:
-                yield from _at("latent_projections", "fc1_latent_proj", "fc2_latent_proj", holders=("mixer", "mlp"))
+                yield from _at("latent_projections", *LATENT, holders=("mixer", "mlp", "block_sparse_moe"))
 
 
 class Names:
@@ -218,8 +228,9 @@ class Names:
 MATRICES = """
     q_proj k_proj v_proj o_proj qkv_proj out_proj dense wq g_proj gate_proj up_proj down_proj gate_up_proj w1 w2 w3
     q_a_proj q_b_proj kv_a_proj_with_mqa kv_a_proj kv_b_proj fused_qkv_a_proj_with_mqa indexer index_q_proj index_k_proj
-    wq_a wq_b wkv wk wo_a wo_b kv_proj o_a_proj o_b_proj in_proj x_proj dt_proj in_proj_qkvz in_proj_qkv in_proj_z
-    query_key_value fc1_latent_proj fc2_latent_proj layers model language_model backbone
+    wq_a wq_b wkv fused_wqa_wkv wk wo_a wo_b kv_proj o_a_proj o_b_proj in_proj x_proj dt_proj in_proj_qkvz in_proj_qkv
+    in_proj_z query_key_value fc1_latent_proj fc2_latent_proj
+    routed_expert_down_proj routed_expert_up_proj layers model language_model backbone
 """
 PLACES = ".".join(place for places in (*HOLDERS.values(), BESIDE) for place in places)
 WORDS = frozenset(MATRICES.split()) | frozenset(PLACES.split("."))

@@ -5,6 +5,7 @@ looked up under the names that families give it. A component of which a part onl
 is refused, as is a name that no module of the model has. The input embedding keeps 16 bits.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ PLAIN = "bf16"
 PARTS = {"attention_output": "attention", "output_embedding": "embeddings"}
 """Parts that may differ in format from their component."""
 
+KEPT: Mapping[str, tuple[str, ...]] = {"kimi_linear": ("latent_projections",)}
+"""Components that checkpoints keep at 16 bits though their list does not say so: Kimi-K3's, by its tensors."""
+
 Scheme = Callable[[Part], str]
 """The format of a part of the model."""
 
@@ -29,8 +33,13 @@ MODELOPT: Mapping[str, str] = {
     "FP8_PER_CHANNEL_PER_TOKEN": "fp8_channel",
     "FP8_PB_WO": "fp8_block128",
     "NVFP4": "nvfp4",
+    "NVFP4_AWQ": "nvfp4",
+    "W4A16_NVFP4": "nvfp4",
+    "W4A8_NVFP4_FP8": "nvfp4",
     "MXFP8": "mxfp8",
     "MXFP4": "mxfp4",
+    "W4A8_MXFP4_FP8": "mxfp4",
+    "W8A8_SQ_PER_CHANNEL": "int8",
     "W4A16_AWQ": "int4_group128",
 }
 """Formats of ModelOpt by `quant_algo`."""
@@ -39,17 +48,23 @@ MODELOPT: Mapping[str, str] = {
 def shipped_formats(config: Config, arch: Architecture) -> dict[str, str]:
     """Return the formats by component (`precision` of a model's file); {} where all weights have 16 bits."""
     name = next((name for name in FIELDS[:2] if config.has(name)), None)
-    experts = {"routed_experts": "mxfp4"} if config.only("expert_dtype", "fp4", "fp8", default=None) == "fp4" else {}
     if name is None:
-        return experts
+        return {"routed_experts": "mxfp4"} if config.only("expert_dtype", "fp4", default=None) else {}
     block = config.below(name)
-    method = block.get("quant_method", default="compressed-tensors" if name == "compression_config" else None)
+    unnamed = "modelopt" if block.has("quant_algo") else None  # ModelOpt wrote no method before 0.33
+    method = block.get("quant_method", default="compressed-tensors" if name == "compression_config" else unnamed)
     if not isinstance(method, str) or method not in METHODS:
         block.refuse("quant_method", f"got {shortened(repr(method))}, expected one of {', '.join(METHODS)}")
     scheme, head = METHODS[method](block, config)
     found = _by_component(block, arch, scheme, head)
+    experts = [each.only("expert_dtype", "fp4", "fp8", default=None) for each in (config, block)]
     block.refuse_unread()
-    return _written(found | experts)
+    found |= {
+        component: PLAIN for component in KEPT.get(config.get("model_type", default=""), ()) if component in found
+    }
+    if "fp4" in experts and found.get("routed_experts") != "nvfp4":
+        found["routed_experts"] = "mxfp4"  # another quantiser may have converted them since, and left the field
+    return _written(found)
 
 
 def _by_component(block: Config, arch: Architecture, scheme: Scheme, head: bool) -> dict[str, str]:
@@ -81,15 +96,25 @@ def _all_but(names: Names, its: str) -> Scheme:
 
 
 def _fp8(block: Config, config: Config) -> tuple[Scheme, bool]:
-    """FP8 of DeepSeek and Transformers: with a scale per 128 x 128, or one a matrix."""
-    block.only("fmt", "e4m3", default="e4m3")
+    """FP8 of DeepSeek and Transformers: with a scale per 128 x 128, or one a matrix.
+
+    Where ModelOpt has converted parts of such a checkpoint, it says so in fields of its own; the rest is as before.
+    """
+    block.only("fmt", "e4m3", "float8_e4m3fn", default="e4m3")
+    block.only("store_dtype", "fp8", default="fp8")
     block.only("scale_fmt", "ue8m0", default=None)
     block.ignore("activation_scheme", "dequantize", "kv_cache_scheme", "packed_modules_mapping")
     size = block.items("weight_block_size", default=None)
     if size not in (None, [128, 128]):
         block.refuse("weight_block_size", f"got {size}, expected [128, 128], or none for one scale a matrix")
     names = _names(block, config, "modules_to_not_convert", "ignored_layers")
-    return _all_but(names, "fp8_block128" if size else "fp8_tensor"), False
+    rest = _all_but(names, "fp8_block128" if size else "fp8_tensor")
+    if not block.has("quantized_layers"):
+        return rest, False
+    block.only("quant_algo", "MIXED_PRECISION")
+    block.ignore("moe_quant_algo", "group_size", "kv_cache_quant_algo", "producer")
+    converted = _by_layer(block, config)
+    return lambda part: rest(part) if converted(part) == PLAIN else converted(part), False
 
 
 def _fbgemm_fp8(block: Config, config: Config) -> tuple[Scheme, bool]:
@@ -267,10 +292,14 @@ GROUPS: Mapping[str, tuple[int, str, str, Any, bool]] = {
 
 
 def _names(block: Config, config: Config, *fields: str) -> Names:
-    """Return the modules that lists of a quantiser name."""
-    entries = [entry for field in fields for entry in block.items(field, default=[])]
+    """Return the modules that lists of a quantiser name; a class (`Llama4TextAttention`) is no matrix."""
+    entries = [entry for field in fields for entry in block.items(field, default=[]) if not _is_class(entry)]
     given = next((field for field in fields if block.has(field)), fields[0])
     return Names(entries, block, given, config.size("num_hidden_layers", default=None))
+
+
+def _is_class(entry: Any) -> bool:
+    return isinstance(entry, str) and entry != "Linear" and re.fullmatch(r"[A-Z][a-z]\w+", entry) is not None
 
 
 METHODS: Mapping[str, Callable[[Config, Config], tuple[Scheme, bool]]] = {

@@ -13,6 +13,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     grouped_attention,
     norms_per_head,
     refuse_windows,
+    shared_count,
     shared_experts,
     sparse_decoder,
     sparse_layers,
@@ -97,7 +98,7 @@ def granite_moe(config: Config) -> Fields:
     """Granite-3 MoE, with a shared expert of its own width or without."""
     config.only("normalization_function", "rmsnorm", default="rmsnorm")
     shared = shared_experts(1, config.count("shared_intermediate_size", default=0))
-    mixer = grouped_attention(config, multi_head=True, bias=bias(config))
+    mixer = grouped_attention(config, bias=bias(config))
     return decoder(config, mixer, _experts(config, "intermediate_size") | shared)
 
 
@@ -175,9 +176,10 @@ def hunyuan_dense(config: Config) -> Fields:
 
 def _hunyuan_attention(config: Config) -> Fields:
     config.only("use_cla", False, default=False)
+    config.only("use_mla", False, default=False)
     config.only("use_qk_norm", True, default=True)
     _hunyuan_ignored(config)
-    return grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
+    return grouped_attention(config, bias=bias(config), qk_norm="per_head")
 
 
 def hunyuan(config: Config) -> Fields:
@@ -185,7 +187,7 @@ def hunyuan(config: Config) -> Fields:
     shared = config.size("cla_share_factor") if config.flag("use_cla") else 1
     qk_norm = norms_per_head(config)
     _hunyuan_ignored(config)
-    own = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm=qk_norm)
+    own = grouped_attention(config, bias=bias(config), qk_norm=qk_norm)
     model = decoder(config, own, _hunyuan_ffn(config))
     ((letter, block),) = model["blocks"].items()
     layers = config.size("num_hidden_layers")
@@ -219,7 +221,10 @@ def _hunyuan_ignored(config: Config) -> None:
     config.ignore("class_num", "pool_type", "dense_list", "org_vocab_size", "capacity_factor", "moe_drop_tokens")
     config.ignore("moe_random_routing_dropped_token", "group_limited_greedy", "routed_scaling_factor", "pad_id")
     config.ignore("eod_token_id", "im_start_id", "im_end_id", "im_newline_id", "mask_init_id", "text_start_id")
-    config.ignore("text_end_id", "image_token_id", "cla_share_factor")
+    config.ignore("text_end_id", "image_token_id", "cla_share_factor", "video_start_id", "video_end_id")
+    config.ignore("use_rotary_pos_emb", "position_embedding_xdrope", "xdrope_section")
+    config.ignore("skip_cls_token", "num_media_embeds")
+    config.ignore(*(name for name in config.fields if name.startswith(("anyres_", "vit_"))))
 
 
 def _same_in_all_layers(config: Config, *names: str, **default: Any) -> int:
@@ -242,6 +247,8 @@ def ernie_moe(config: Config) -> Fields:
     first, last = config.count("moe_layer_start_index"), layers - 1
     if config.get("moe_layer_end_index", default=-1) != -1:
         last = config.count("moe_layer_end_index")
+    if last < first:
+        config.refuse("moe_layer_end_index", f"got {last}, expected at least moe_layer_start_index, {first}")
     config.only("use_bias", False, default=False)
     config.only("moe_use_aux_free", True, default=True)
     config.only("is_quantized", False, default=False)
@@ -256,7 +263,7 @@ def ernie_moe(config: Config) -> Fields:
         "ffn": width,
         "correction_bias": True,
     } | shared_experts(shared, shared * width)
-    return sparse_decoder(config, grouped_attention(config, multi_head=True), moe, sparse, tied=True)
+    return sparse_decoder(config, grouped_attention(config), moe, sparse, tied=True)
 
 
 def ernie_vl_moe(config: Config) -> NoReturn:
@@ -269,7 +276,7 @@ def dots1(config: Config) -> Fields:
     """dots.llm1: Qwen3's attention with the experts of DeepSeek."""
     refuse_windows(config)
     moe = _with_shared(config, "n_shared_experts")
-    mixer = grouped_attention(config, multi_head=True, bias=bias(config), qk_norm="per_head")
+    mixer = grouped_attention(config, bias=bias(config), qk_norm="per_head")
     return sparse_decoder(config, mixer, moe, after_dense_layers(config))
 
 
@@ -323,7 +330,7 @@ def arctic(config: Config) -> Fields:
     config.ignore("enc_index", "enable_expert_tensor_parallelism", "max_sequence_length", "moe_eval_capacity_factor")
     config.ignore("moe_min_capacity", "moe_token_dropping", "moe_train_capacity_factor")
     config.only("quantization", default=None)
-    mixer = grouped_attention(config, multi_head=True, **window(config))
+    mixer = grouped_attention(config, **window(config))
     moe = _experts(config, "intermediate_size") | {"dense_beside": config.size("hidden_size")}
     return decoder(config, mixer, moe, norms=3)
 
@@ -390,7 +397,7 @@ def _experts(config: Config, *ffn: str) -> Fields:
 def _with_shared(config: Config, *count: str) -> Fields:
     """Return experts with as many shared experts as a field counts, each as wide as a routed one."""
     moe = _experts(config)
-    shared = config.count(*count, default=0)
+    shared = shared_count(config, *count)
     return moe | shared_experts(shared, shared * moe["ffn"])
 
 

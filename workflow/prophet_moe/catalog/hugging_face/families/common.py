@@ -87,6 +87,13 @@ def shared_experts(count: int, width: int) -> Fields:
     return {"shared_experts": count, "shared_ffn": width} if count and width else {}
 
 
+def shared_count(config: Config, *names: str) -> int:
+    """Return the number of shared experts; a file without any says 0 or null, since classes suppose one or more."""
+    if not any(name in config.fields for name in names):
+        config.refuse(names[0], "is missing, expected the number of shared experts, or null for none")
+    return config.count(*names, default=0)
+
+
 def after_dense_layers(config: Config) -> list[bool]:
     """Return which layers hold experts: of those after the first `first_k_dense_replace`, every `moe_layer_freq`th."""
     layers = config.size("num_hidden_layers")

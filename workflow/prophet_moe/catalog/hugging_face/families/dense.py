@@ -28,8 +28,10 @@ def mistral(config: Config) -> Fields:
 
 
 def qwen2(config: Config) -> Fields:
-    """Qwen1.5 to Qwen2.5, which always have biases of queries, keys and values."""
+    """Qwen1.5 to Qwen2.5, which always have biases of queries, keys and values, and MiMo-7B."""
     refuse_windows(config)
+    config.only("attention_bias", True, default=True)
+    config.ignore("use_mrope")
     config.ignore("dual_chunk_attention_config")
     return decoder(config, grouped_attention(config, multi_head=True, bias="qkv"), dense(config))
 
@@ -80,11 +82,13 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "gemma": gemma,
     "granite": llama,
     "llama": llama,
+    "mimo": qwen2,
     "mistral": mistral,
     "olmo2": olmo2,
     "phi3": phi3,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "qwen3_vl_text": qwen3,
     "seed_oss": seed_oss,
     "smollm3": smollm3,
 }

@@ -46,7 +46,7 @@ def jamba(config: Config) -> Fields:
     sparse = [experts > 1 and given for given in _every(config, "expert_layer_period", "expert_layer_offset")]
     letters = [JAMBA_LETTERS[both] for both in zip(attends, sparse, strict=True)]
     return sizes(config) | {
-        "mixers": {"mamba": mamba, "attention": grouped_attention(config, multi_head=True)},
+        "mixers": {"mamba": mamba, "attention": grouped_attention(config)},
         "ffns": {"moe": moe, "dense": dense(config)},
         "blocks": JAMBA_BLOCKS,
         "pattern": runs(letters),
@@ -72,7 +72,7 @@ def granite_hybrid(config: Config) -> Fields:
     return sizes(config) | {
         "mixers": {
             "mamba": _mamba2(config, hidden),
-            "attention": grouped_attention(config, multi_head=True, bias=bias(config)),
+            "attention": grouped_attention(config, bias=bias(config)),
         },
         "ffns": {"ffn": ffn},
         "blocks": {"M": {"mixer": "mamba", "ffn": "ffn"}, "A": {"mixer": "attention", "ffn": "ffn"}},

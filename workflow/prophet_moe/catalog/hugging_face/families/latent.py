@@ -53,14 +53,19 @@ def dense_ffn(config: Config) -> Fields:
 
 def experts(config: Config, shared_width: int | None = None) -> Fields:
     """Return the experts; a shared expert is as wide as a routed one, or has a width of its own."""
-    width = config.size("moe_intermediate_size")
-    shared = config.count("n_shared_experts", "num_shared_experts", default=0)
+    moe = routed_experts(config)
+    shared = common.shared_count(config, "n_shared_experts", "num_shared_experts")
+    return moe | common.shared_experts(shared, shared * (shared_width or moe["ffn"]))
+
+
+def routed_experts(config: Config) -> Fields:
+    """Return the experts that a router chooses."""
     return {
         "kind": "moe",
         "experts": config.size("n_routed_experts", "num_experts", "num_local_experts"),
         "top_k": config.size("num_experts_per_tok", "num_experts_per_token"),
-        "ffn": width,
-    } | common.shared_experts(shared, shared * (shared_width or width))
+        "ffn": config.size("moe_intermediate_size"),
+    }
 
 
 def sparse_layers(config: Config) -> list[bool]:
@@ -152,8 +157,9 @@ def indexed_layers(config: Config, layers: int) -> list[bool]:
         said.append(("indexer_types", [kind == "full" for kind in kinds]))
     if config.has("index_topk_pattern"):
         pattern = config.get("index_topk_pattern")
-        marks = "".join({"full": "F", "shared": "S"}.get(mark, mark) for mark in pattern)
-        if len(marks) != layers or set(marks) - set("FS"):
+        names = {"full": "F", "shared": "S"}
+        marks = [names.get(str(mark), mark) for mark in pattern] if isinstance(pattern, str | list) else []
+        if len(marks) != layers or any(mark not in ("F", "S") for mark in marks):
             config.refuse("index_topk_pattern", f"expected {layers} marks F or S, one per layer")
         said.append(("index_topk_pattern", [mark == "F" for mark in marks]))
     if offset is not None:
@@ -188,7 +194,8 @@ def deepseek_v4(config: Config) -> Fields:
     config.only("num_key_value_heads", 1, default=1)
     config.only("attention_bias", False, default=False)
     config.only("mlp_bias", False, default=False)
-    config.ignore("qk_rope_head_dim", "num_hash_layers")  # the first layers choose experts by a table of token ids
+    config.ignore("qk_rope_head_dim", "qk_nope_head_dim", "compress_rope_parameters")  # rotary positions
+    config.ignore("num_hash_layers")  # the first layers choose experts by a table of token ids
     if config.has("mlp_layer_types"):
         layer_kinds(config, "mlp_layer_types", layers, ("hash_moe", "moe"))
     width = config.size("head_dim")
@@ -218,6 +225,13 @@ def deepseek_v4(config: Config) -> Fields:
         },
         "pattern": runs([COMPRESSED_KINDS[kind] for kind in _compressed_layers(config, layers)]),
     }
+
+
+def deepseek_ref(config: Config) -> Fields:
+    """DeepSeek-V4 under the `model_type` of its reference code."""
+    if "DeepseekV4ForCausalLM" not in config.items("architectures"):
+        config.refuse("architectures", "names no DeepSeek-V4, expected DeepseekV4ForCausalLM of this model_type")
+    return deepseek_v4(config)
 
 
 def _compressed_layers(config: Config, layers: int) -> list[str]:
@@ -285,6 +299,7 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "axk1": partial(deepseek_v3, moe_norms=3),
     "deepseek_v32": indexed,
     "glm_moe_dsa": indexed,
+    "deepseek_ref": deepseek_ref,
     "deepseek_v4": deepseek_v4,
     "longcat_flash": longcat_flash,
     "youtu": youtu,

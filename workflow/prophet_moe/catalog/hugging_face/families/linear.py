@@ -10,8 +10,10 @@ from prophet_moe.catalog.hugging_face.families.latent import (
     experts,
     latent_mixer,
     layer_kinds,
+    routed_experts,
     sparse_layers,
 )
+from prophet_moe.validation import shortened
 
 LINEAR, FULL = "linear_attention", "full_attention"
 """Kinds of layers as Transformers lists them."""
@@ -46,6 +48,7 @@ def qwen3_next(config: Config, has_experts: bool = True) -> Fields:
     layers = config.size("num_hidden_layers")
     config.only("use_sliding_window", False, default=False)
     config.only("attn_output_gate", True, default=True)
+    config.only("output_gate_type", "swish", "silu", "sigmoid", default=None)
     config.only("mamba_ssm_dtype", "float32", default="float32")
     config.ignore("mtp_use_dedicated_embeddings")  # of the draft layers, which are left out
     full = grouped_attention(config, wide=True, qk_norm="per_head", gate="full", bias=bias(config))
@@ -58,6 +61,8 @@ def qwen3_next(config: Config, has_experts: bool = True) -> Fields:
         "conv": config.size("linear_conv_kernel_dim"),
     }
     sparse = _stepped(config, layers) if has_experts else [False] * layers
+    if not has_experts:
+        config.only("mlp_only_layers", [], default=[])
     return sizes(config) | {
         "mixers": {"linear": linear, "full": full},
         "ffns": _qwen_ffns(config, sparse),
@@ -76,7 +81,7 @@ def _qwen_ffns(config: Config, sparse: list[bool]) -> Fields:
     if any(sparse):
         shared = config.count("shared_expert_intermediate_size")
         gated = {"shared_gate": True} if shared else {}
-        ffns["moe"] = experts(config) | shared_experts(1, shared) | gated
+        ffns["moe"] = routed_experts(config) | shared_experts(1, shared) | gated
     if all(sparse):
         config.ignore("intermediate_size")  # of dense layers, which the model does not have
     else:
@@ -132,6 +137,8 @@ def _hybrid_pattern(config: Config) -> str:
     patterns = {}
     if config.has("hybrid_override_pattern"):
         pattern = config.get("hybrid_override_pattern")
+        if not isinstance(pattern, str):
+            config.refuse("hybrid_override_pattern", f"got {shortened(repr(pattern))}, expected letters M, E, * and -")
         unknown = next((letter for letter in pattern if letter not in "ME*-"), None)
         if unknown is not None:
             config.refuse("hybrid_override_pattern", f"got the letter {unknown!r}, expected M, E, * or -")
@@ -202,7 +209,7 @@ def _kimi_layers(config: Config, layers: int) -> tuple[list[bool], Fields]:
         return listed, _delta(heads, width, config.size("linear_conv_kernel_dim"), gate_rank=width)
     inner = config.below("linear_attn_config")
     attending, linear = inner.items("full_attn_layers"), inner.items("kda_layers")
-    if sorted(attending + linear) != list(range(1, layers + 1)):
+    if sorted(map(str, attending + linear)) != sorted(map(str, range(1, layers + 1))):
         inner.refuse("kda_layers", f"and full_attn_layers name other layers than 1 to {layers}, each of them once")
     full = [layer + 1 in attending for layer in range(layers)]
     if listed not in (None, full):
@@ -299,7 +306,7 @@ def minimax(config: Config) -> Fields:
         config.ignore(f"{part}_alpha_factor", f"{part}_beta_factor")
     for part in ("full_attention", "linear_attention", "mlp"):
         config.ignore(f"layernorm_{part}_alpha", f"layernorm_{part}_beta")
-    full = grouped_attention(config)
+    full = grouped_attention(config, wide=True)
     moe = {
         "kind": "moe",
         "experts": config.size("num_local_experts", "num_experts"),
@@ -347,7 +354,7 @@ def lfm2(config: Config, has_experts: bool = True) -> Fields:
     if has_experts:
         dense = config.count("num_dense_layers")
         sparse = [layer >= dense for layer in range(layers)]
-        ffns["moe"] = experts(config)
+        ffns["moe"] = routed_experts(config)
     return sizes(config, tied) | {
         "mixers": {
             "linear": convolution,
@@ -395,6 +402,8 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "bailing_hybrid": bailing,
     "bailing_moe_linear": bailing,
     "bailing_moe_v2_5": bailing,
+    "bailing_moe_v3": bailing,
+    "bailing_moe_v3_vl": bailing,
     "minimax": minimax,
     "minimax_text_01": minimax,
     "minimax_m1": minimax,

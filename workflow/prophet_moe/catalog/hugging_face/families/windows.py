@@ -8,12 +8,13 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prophet_moe.catalog.hugging_face.config import Config, runs
+from prophet_moe.catalog.hugging_face.config import REQUIRED, Config, runs
 from prophet_moe.catalog.hugging_face.families.common import (
     Fields,
     bias,
     dense,
     grouped_attention,
+    shared_count,
     shared_experts,
     sizes,
 )
@@ -48,6 +49,8 @@ def llama4(config: Config) -> Fields:
     which attends to all tokens. `intermediate_size` is an expert's, `intermediate_size_mlp` a dense layer's.
     """
     layers = config.size("num_hidden_layers")
+    if "attention_chunk_size" not in config.fields:
+        config.refuse("attention_chunk_size", "is missing, expected the tokens of a chunk, or null for none")
     chunk = config.size("attention_chunk_size", default=None)
     kinds = _llama4_kinds(config, layers, chunk)
     base = grouped_attention(config, wide=True, bias=bias(config))
@@ -86,11 +89,13 @@ def _llama4_kinds(config: Config, layers: int, chunk: int | None) -> list[str]:
 
 
 def _llama4_sparse(config: Config, layers: int) -> list[bool]:
-    step = config.size("interleave_moe_layer_step", default=1)
+    step = config.size("interleave_moe_layer_step", default=None)
+    spaced = [(layer + 1) % (step or 1) == 0 for layer in range(layers)]
     found = config.items("moe_layers", default=None)
-    if found is None:
-        return [(layer + 1) % step == 0 for layer in range(layers)]
-    return _listed(config, "moe_layers", found, layers)
+    listed = spaced if found is None else _listed(config, "moe_layers", found, layers)
+    if step is not None and listed != spaced:
+        config.refuse("moe_layers", f"contradicts interleave_moe_layer_step, {step}, expected the same layers")
+    return listed
 
 
 def gemma4(config: Config) -> Fields:
@@ -113,7 +118,7 @@ def gemma4(config: Config) -> Fields:
     mixers = _local_and_full(config, kinds, base)
     mixers["full"] = mixers["full"] | _gemma4_full(config, kinds)
     width = config.size("intermediate_size")
-    if not config.flag("enable_moe_block", default=False):
+    if not config.flag("enable_moe_block", default=REQUIRED if config.has("num_experts") else False):
         config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
         return _model(config, mixers, {"dense": dense(config)}, _joined(kinds, [False] * layers), norms=4, tied=True)
     moe = {
@@ -140,7 +145,7 @@ def _gemma4_full(config: Config, kinds: list[str]) -> Fields:
 
 
 def mimo_v2_flash(config: Config) -> Fields:
-    """MiMo-V2-Flash: windows with twice the KV heads and sinks, values narrower than keys.
+    """MiMo-V2-Flash and MiMo-V2.5: windows with sinks and KV heads of their own, values narrower than keys.
 
     `sliding_window_size` counts the tokens before a query, which is what a cache keeps between steps. Transformers
     writes one more, with the query, as `sliding_window`; the published file writes the same number under both names.
@@ -148,10 +153,12 @@ def mimo_v2_flash(config: Config) -> Fields:
     layers = config.size("num_hidden_layers")
     kinds = _mimo_kinds(config, layers)
     config.only("n_shared_experts", default=None)
+    config.only("attention_projection_layout", "fused_qkv", "split", default="split")
+    config.ignore("processor_config", "vision_model_type")
     base = grouped_attention(config, wide=True, v_head_dim=config.size("v_head_dim"), bias=bias(config, "qkv"))
     local = base | {
         "heads": config.size("swa_num_attention_heads", default=base["heads"]),
-        "kv_heads": config.size("swa_num_key_value_heads", default=2 * base["kv_heads"]),
+        "kv_heads": config.size("swa_num_key_value_heads"),
         "head_dim": config.size("swa_head_dim", default=base["head_dim"]),
         "v_head_dim": config.size("swa_v_head_dim", default=base["v_head_dim"]),
         "sinks": config.flag("add_swa_attention_sink_bias", default=True),
@@ -159,8 +166,10 @@ def mimo_v2_flash(config: Config) -> Fields:
     }
     full = base | {"sinks": config.flag("add_full_attention_sink_bias", default=False)}
     config.ignore("attention_chunk_size", "attention_value_scale", "swa_rope_theta", "layernorm_epsilon")
-    types = ["dense"] + ["sparse"] * (layers - 1)
-    sparse = _flags(config, "moe_layer_freq", layers) or _sparse(config, layers, types)
+    flags = _flags(config, "moe_layer_freq", layers) or [False] + [True] * (layers - 1)
+    sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in flags])
+    if config.has("moe_layer_freq") and sparse != flags:
+        config.refuse("mlp_layer_types", "contradicts moe_layer_freq, expected the same layers with experts")
     moe = {
         "kind": "moe",
         "experts": config.size("n_routed_experts", "num_local_experts"),
@@ -172,8 +181,7 @@ def mimo_v2_flash(config: Config) -> Fields:
 
 def _mimo_kinds(config: Config, layers: int) -> list[str]:
     if not config.has("hybrid_layer_pattern"):
-        types = [FULL if layer == 0 or (layer + 1) % 6 == 0 else LOCAL for layer in range(layers)]
-        return _kinds(config, layers, types)
+        return _kinds(config, layers, None)
     windows = _flags(config, "hybrid_layer_pattern", layers)
     kinds = ["local" if window else "full" for window in windows]
     if config.has("layer_types") and _kinds(config, layers, None) != kinds:
@@ -202,7 +210,7 @@ def afmoe(config: Config) -> Fields:
     base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head", gate="full")
     config.ignore("num_expert_groups", "num_limited_groups", "load_balance_coeff", "use_grouped_mm")
     config.ignore("mup_enabled", "route_norm", "route_scale", "score_func")
-    width, shared = config.size("moe_intermediate_size"), config.count("num_shared_experts", default=0)
+    width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
@@ -210,7 +218,7 @@ def afmoe(config: Config) -> Fields:
         "ffn": width,
         "correction_bias": True,
     } | shared_experts(shared, shared * width)
-    first = config.count("num_dense_layers", default=1)
+    first = config.count("num_dense_layers")
     sparse = [layer >= first for layer in range(layers)]
     ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse), norms=4)
@@ -233,7 +241,7 @@ def exaone_moe(config: Config) -> Fields:
     if listed and first is not None and listed != [layer >= first for layer in range(layers)]:
         config.refuse("is_moe_layer", f"contradicts first_k_dense_replace, {first}, expected the same layers")
     sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in sparse])
-    width, shared = config.size("moe_intermediate_size"), config.count("num_shared_experts", default=1)
+    width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
     moe = {
         "kind": "moe",
         "experts": config.size("num_experts"),
@@ -383,6 +391,7 @@ def step3p5(config: Config) -> Fields:
     mixers = _local_and_full(config, kinds, base)
     if "local" in kinds:
         mixers["local"] = mixers["local"] | _step_local(config, kinds)
+    config.ignore("num_sliding_attention_heads", "attention_other_setting")  # of layers with a window
     moe = _step_moe(config)
     types = config.items("mlp_layer_types", default=None)
     sparse = _enumerated(config, layers) if types is None else _sparse(config, layers, None, drafts)
@@ -452,6 +461,8 @@ def _enumerated(config: Config, layers: int) -> list[bool]:
     if not all(str(number).strip().isdecimal() for number in numbers):
         config.refuse("moe_layers_enum", f"got {found!r}, expected numbers of layers")
     sparse = _listed(config, "moe_layers_enum", [int(number) for number in numbers], layers)
+    if not any(sparse):
+        config.refuse("moe_layers_enum", "names no layer, expected those with experts")
     first = config.count("first_k_dense_replace", default=None)
     if first is not None and sparse != [layer >= first for layer in range(layers)]:
         config.refuse("moe_layers_enum", f"contradicts first_k_dense_replace, {first}, expected the same layers")
@@ -582,6 +593,7 @@ def _override(config: Config, layers: list[int], *names: str) -> Fields:
     if not written:
         return {}
     fields = {str(layer): its for layer, its in written.items()} if isinstance(written, Mapping) else {}
+    fields = {layer.lstrip("0") or "0": its for layer, its in fields.items()}  # Transformers writes 05 beside 11
     found = fields.get(str(layers[0]), {}) if layers else {}
     if sorted(fields) != sorted(map(str, layers)) or any(its != found for its in fields.values()):
         config.refuse("per_layer_config", f"expected the same fields for each of the layers {layers}")
@@ -630,6 +642,7 @@ FAMILIES: Mapping[str, Callable[[Config], Fields]] = {
     "llama4": llama4,
     "llama4_text": llama4,
     "mellum": mellum,
+    "mimo_v2": mimo_v2_flash,
     "mimo_v2_flash": mimo_v2_flash,
     "minimax_m3": minimax_m3,
     "minimax_m3_vl": minimax_m3,

@@ -54,6 +54,8 @@ class Entries:
     """(M,)."""
     ranked: bool = False
     """Whether the k choices are in descending order of router weight."""
+    hit: Integers | None = None
+    """(M, k): how the run's own cache served each choice: 0 a miss, 1 a hit, 2 a hit by prefetch; None if not told."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     unit: str = "line"
     """What `line` counts."""
@@ -64,7 +66,7 @@ class Entries:
 
     def select(self, rows: NDArray) -> "Entries":
         """Return the entries that `rows` names: a mask, or row numbers in their new order."""
-        names = ("line", "layer", "experts", "token", "sequence", "phase")
+        names = ("line", "layer", "experts", "token", "sequence", "phase", "hit")
         columns = {name: getattr(self, name) for name in names}
         return replace(self, **{name: None if values is None else values[rows] for name, values in columns.items()})
 

@@ -291,9 +291,17 @@ def _entries(
         for role in {"experts", "weights"} & set(values):
             # Weights of a single column have no axis of their own.
             values[role] = values[role].reshape(len(lines.number), -1)[:, : stated.top_k]
-    experts, ranked = _by_weight(values, lines)
+    order, ranked = _by_weight(values, lines)
+    experts, hit = (None if found is None else np.take_along_axis(found, order, axis=1) for found in _choices(values))
     named = {role: values.get(role) for role in ("token", "sequence", "phase")}
-    return Entries(lines.path, lines.number, values["layer"], experts, **named, ranked=ranked, notes=notes), stated
+    entries = Entries(lines.path, lines.number, values["layer"], experts, **named, ranked=ranked, hit=hit, notes=notes)
+    return entries, stated
+
+
+def _choices(values: dict[str, NDArray]) -> tuple[Integers, Integers | None]:
+    """(M, k) each: the experts, and how the cache served them; None where the lines do not tell it of each."""
+    hit = values.get("hit")
+    return values["experts"], None if hit is None or hit.shape != values["experts"].shape else hit
 
 
 def _recorded(values: dict[str, NDArray]) -> dict[str, Any]:
@@ -369,16 +377,18 @@ def _grouped(values: dict[str, NDArray], lines: Lines, stated: Stated) -> tuple[
             raise lines.fault(row, f"rank {values['rank'][row]}, expected {expected_rank}: ranks in order, from 0 or 1")
     kept: dict[str, NDArray] = {}
     for role, found in values.items():
-        kept[role] = found.reshape(-1, expected) if role in NUMBERED else found[starts]
+        by_choice = role in NUMBERED or (role == "hit" and found.ndim == 1)
+        kept[role] = found.reshape(-1, expected) if by_choice else found[starts]
     return kept, replace(lines, number=lines.number[starts])
 
 
 def _by_weight(values: dict[str, NDArray], lines: Lines) -> tuple[Integers, bool]:
-    """(M, k) experts by rank, else by descending weight, else as they stand; and whether their order is known."""
+    """(M, k) places of the experts by rank, else by descending weight, else as they stand; and whether it is known."""
     experts = values["experts"]
+    as_they_stand = np.broadcast_to(np.arange(experts.shape[1]), experts.shape)
     if "rank" in values or "weights" not in values:
-        return experts, "rank" in values
+        return as_they_stand, "rank" in values
     weights = values["weights"].reshape(len(experts), -1)
     if weights.shape != experts.shape:
         raise lines.fault(0, f"has {experts.shape[1]} experts and {weights.shape[1]} weights")
-    return np.take_along_axis(experts, np.argsort(-weights, axis=1, kind="stable"), axis=1), True
+    return np.argsort(-weights, axis=1, kind="stable"), True

@@ -1,0 +1,170 @@
+"""Caches of experts of unequal bytes: compiled against plain, laws of every run, recorded sessions of an engine."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.errors import UserError
+from prophet_moe.offload.demand import recorded, reference
+from prophet_moe.offload.demand.lookups import (
+    ADMITTED,
+    HIT,
+    STREAMED,
+    Admission,
+    Asks,
+    asks_of,
+    byte_cache,
+    joined,
+    look_up,
+    slot_cache,
+    warm_start,
+)
+from prophet_moe.routing.reuse import ask_hits
+from tests.conftest import published
+
+SESSION = """\
+# route_trace v1
+# model=Tiny arch=tiny n_layer=2 n_expert=4 n_expert_used=2
+# layer=0 expert_bytes=10 dense_bytes=5
+# layer=1 expert_bytes=20 dense_bytes=5
+turn,phase,step,layer,slot,expert,weight,residency,expert_bytes
+0,0,0,0,0,3,0.6,0,10
+0,0,0,0,1,1,0.4,0,10
+0,0,1,0,0,3,0.6,1,0
+0,0,1,0,1,2,0.4,0,10
+0,0,1,1,0,0,0.7,0,20
+0,0,1,1,1,1,0.3,0,20
+0,1,2,0,0,2,0.6,1,0
+0,1,2,0,1,0,0.4,0,10
+0,1,2,1,0,1,0.5,1,0
+0,1,2,1,1,3,0.5,0,20
+0,1,3,0,0,2,0.6,0,10
+0,1,3,0,1,0,0.4,1,0
+0,1,3,1,0,3,0.5,1,0
+0,1,3,1,1,1,0.5,1,0
+"""
+"""Two layers of unlike bytes. With 90 bytes the replay serves all but four requests, as the file says but for one."""
+
+
+@st.composite
+def runs(draw):
+    """Asks of one layer after another, a cache of unequal bytes, and an admission."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    layers, experts, steps = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(0, 12))
+    sizes = random.integers(1, 4, layers)
+    asks = [
+        np.sort(layer * experts + random.permutation(experts)[: random.integers(1, experts + 1)])
+        for _ in range(steps)
+        for layer in range(layers)
+    ]
+    starts = np.cumsum([0, *map(len, asks)])
+    ids = np.concatenate([np.empty(0, np.int64), *asks]).astype(np.int64)
+    cache = byte_cache(sizes, experts, draw(st.integers(0, 3 * layers * experts)), per_layer=draw(st.booleans()))
+    admission = Admission(draw(st.none() | st.integers(0, 3)), draw(st.integers(1, 3)))
+    return Asks(starts, ids), cache, admission, draw(st.integers(0, 3))
+
+
+@given(runs(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_lookups_compiled_equals_plain_python(run, hits_first):
+    ours, plain = (look(*run, hits_first=hits_first) for look in (look_up, reference.look_up))
+    assert ours.fates.tolist() == plain.fates.tolist()
+    assert ours.used.tolist() == plain.used.tolist()
+
+
+@given(runs(), st.lists(st.integers(0, 5), min_size=7, max_size=7))
+@settings(max_examples=100, deadline=None)
+def test_lookups_of_a_table_of_limits_equals_plain_python(run, limits):
+    asks, cache, admission, warming = run
+    arguments = asks, cache, admission, warming, np.array(limits)
+    assert look_up(*arguments).fates.tolist() == reference.look_up(*arguments).fates.tolist()
+
+
+@given(runs())
+@settings(max_examples=200, deadline=None)
+def test_lookups_hold_what_was_admitted_within_the_budget(run):
+    asks, cache, admission, warming = run
+    found = look_up(*run)
+    assert (found.used <= cache.capacities).all()
+    assert set(found.fates.tolist()) <= {STREAMED, ADMITTED, HIT}
+    first = np.unique(asks.ids, return_index=True)[1]
+    assert not found.hits[first].any()
+    for number in range(warming, len(asks.starts) - 1):
+        entered = (found.fates[asks.starts[number] : asks.starts[number + 1]] == ADMITTED).sum()
+        assert admission.inserts is None or entered <= admission.inserts
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_lookups_of_equal_experts_are_the_stack_distances(seed, slots, many):
+    random = np.random.default_rng(seed)
+    rows = random.random((60, 12)).argsort(-1)[:, : 2 if many else 1]
+    hits = look_up(asks_of(rows), slot_cache(1, 12, slots, per_layer=True)).hits.sum()
+    assert hits == ask_hits(rows[None], 12)[slots - 1]
+
+
+def test_lookups_every_miss_enters_by_default_and_none_at_a_cap_of_0():
+    rows = np.array([[0, 1], [0, 1], [2, 3], [0, 1]])
+    cache = slot_cache(1, 4, 4, per_layer=False)
+    assert look_up(asks_of(rows), cache).fates.reshape(-1, 2).tolist() == [[1, 1], [2, 2], [1, 1], [2, 2]]
+    assert not look_up(asks_of(rows), cache, Admission(inserts=0)).fates.any()
+    second = look_up(asks_of(rows), cache, Admission(after=2)).fates.reshape(-1, 2)
+    assert second.tolist() == [[0, 0], [1, 1], [0, 0], [2, 2]]
+
+
+def test_lookups_large_expert_evicts_several_small_ones():
+    # Expert 0 of layer 1 takes the bytes of two experts of layer 0.
+    cache = byte_cache(np.array([1, 2]), 3, 3)
+    asks = asks_of(np.array([[0], [1], [2], [3], [2], [0]]))
+    assert look_up(asks, cache).fates.tolist() == [1, 1, 1, 1, HIT, ADMITTED]
+
+
+def test_warm_start_leaves_the_most_chosen_used_last():
+    popularity = np.array([[5.0, 1.0, 3.0], [0.0, 4.0, 2.0]])
+    cache = slot_cache(2, 3, 3, per_layer=False)
+    warm = warm_start(popularity, cache)
+    assert warm.ids.tolist() == [2, 4, 0]
+    found = look_up(joined([warm, asks_of(np.array([[0], [4], [2], [1]]))]), cache, warming=3)
+    assert found.fates[3:].tolist() == [HIT, HIT, HIT, ADMITTED]
+
+
+def test_recorded_session_is_replayed_with_its_prompt(tmp_path):
+    path = tmp_path / "route.csv"
+    path.write_text(SESSION)
+    session = recorded.read_session(path)
+    assert session.layer_bytes.tolist() == [10, 20]
+    assert session.hits.tolist() == [True, False, True, False, False, True, True, True]
+    found = recorded.agreement(session, 90)
+    assert (found.requests, found.differing, found.worst_step) == (8, 1, 1)
+    assert found.points == pytest.approx(12.5)
+    assert not recorded.agreement(session, 90, "cold").simulated > found.simulated
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("residency,", "other,", "whether each expert was in the cache"),
+        ("# layer=0 expert_bytes=10 dense_bytes=5\n# layer=1 expert_bytes=20 dense_bytes=5\n", "", "expert_bytes by"),
+        ("n_expert=4 ", "", "n_expert in a"),
+        ("# layer=1 expert_bytes=20", "# layer=2 expert_bytes=20", "layer 1 has no expert_bytes"),
+        ("0,1,2,0,1,0,", "0,1,2,0,1,7,", "ids of experts from 0 to 3"),
+    ],
+)
+def test_recorded_session_that_lacks_something_is_refused(tmp_path, old, new, problem):
+    path = tmp_path / "route.csv"
+    path.write_text(SESSION.replace(old, new))
+    with pytest.raises(UserError, match=problem):
+        recorded.read_session(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mib", "hit_rate"), [("qwen", 4000, 0.80287), ("gptoss", 3000, 0.44835)], ids=["qwen", "gptoss"]
+)
+def test_recorded_hits_of_an_engine_are_met_one_by_one(name, mib, hit_rate):
+    session = recorded.read_session(published(f"expert_cache/{name}.route.csv"))
+    assert session.hit_rate == pytest.approx(hit_rate, abs=1e-5)
+    found = recorded.agreement(session, mib << 20)
+    assert (found.differing, found.worst_step, found.points) == (0, 0, 0)
+    assert abs(recorded.agreement(session, mib << 20, "cold").points) < 1
+    assert abs(recorded.agreement(session, mib << 20, "most_used").points) < 1.2

@@ -1,0 +1,1 @@
+"""What others measured, and what this project predicts of it: memory, times, hit rates and routing."""

@@ -1,0 +1,217 @@
+"""Which requests hit: least recently used experts of unequal bytes, within a budget of bytes.
+
+An ask looks up all of its experts before any of them is touched. Then, in the order of the ask or hits first, a hit
+becomes the most recent expert of its group, and a miss that is admitted takes that place. It makes room by evicting the
+least recent expert that the ask does not need, until it fits; where nothing is left to evict it does not enter, and is
+streamed.
+
+`reference.py` says the same in plain Python.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from prophet_moe.errors import UserError
+
+Integers = NDArray[np.int64]
+STREAMED, ADMITTED, HIT = 0, 1, 2
+"""What becomes of a request: it misses and does not enter the cache, it misses and enters, it hits."""
+NOBODY = -1
+
+
+class Asks(NamedTuple):
+    """What layers need, one ask after another."""
+
+    starts: Integers
+    """(asks + 1,): where the ids of each ask begin."""
+    ids: Integers
+    """(requests,): ids of the experts, distinct within an ask."""
+
+    @property
+    def widest(self) -> int:
+        """Return the most experts of one ask."""
+        return int(np.diff(self.starts).max(initial=0))
+
+
+def joined(parts: "list[Asks]") -> Asks:
+    """Return the asks of all parts, one after another."""
+    offsets = np.cumsum([0, *(len(part.ids) for part in parts)])
+    starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
+    return Asks(np.concatenate([*starts, offsets[-1:]]), np.concatenate([part.ids for part in parts]).astype(np.int64))
+
+
+def asks_of(rows: NDArray[np.integer]) -> Asks:
+    """Return an ask for each row of ids (asks, k)."""
+    count, width = rows.shape
+    return Asks(np.arange(count + 1) * width, rows.astype(np.int64).ravel())
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Which misses of an ask enter the cache."""
+
+    inserts: int | None = None
+    """Most misses of a layer and step that enter; None for all."""
+    after: int = 1
+    """The miss from which on an expert may enter, counted since it last left: 2 for engines that wait for a second."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no engine has with a UserError."""
+        if self.inserts is not None and self.inserts < 0:
+            raise UserError("inserts", f"got {self.inserts}, expected at least 0", "Correct it.")
+        if self.after < 1:
+            raise UserError("admit_after", f"got {self.after}, expected at least 1", "Correct it.")
+
+    def limits(self, widest: int) -> Integers:
+        """(widest + 1,): how many of so many misses of an ask may enter."""
+        misses = np.arange(widest + 1)
+        return misses if self.inserts is None else np.minimum(misses, self.inserts)
+
+
+@dataclass(frozen=True)
+class ByteCache:
+    """A cache of experts whose budget is in bytes: one for all layers, or one for each."""
+
+    bytes_of: Integers
+    """(N,): bytes of each expert, by id."""
+    group_of: Integers
+    """(N,): number of the cache that may hold it."""
+    capacities: Integers
+    """(groups,): bytes that each cache may hold."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes with a UserError."""
+        if len(self.bytes_of) == 0 or self.bytes_of.min() < 1:
+            raise UserError("expert bytes", "got an expert without bytes, expected at least 1", "Correct it.")
+        if self.capacities.min() < 0:
+            raise UserError("capacity", f"got {self.capacities.min()} bytes, expected at least 0", "Correct it.")
+
+
+def byte_cache(layer_bytes: Integers, experts: int, capacity: int, *, per_layer: bool = False) -> ByteCache:
+    """Return a cache for layers whose experts have `layer_bytes` (L,) each; `capacity` is of all layers together, or
+    of each layer.
+    """
+    layers = len(layer_bytes)
+    layer_of = np.repeat(np.arange(layers), experts)
+    group_of = layer_of if per_layer else np.zeros_like(layer_of)
+    return ByteCache(
+        np.repeat(np.asarray(layer_bytes, np.int64), experts),
+        group_of,
+        np.full(layers if per_layer else 1, capacity, np.int64),
+    )
+
+
+def slot_cache(layers: int, experts: int, slots: int, *, per_layer: bool) -> ByteCache:
+    """Return a cache of equal experts whose budget is in slots: an expert has one byte."""
+    return byte_cache(np.ones(layers, np.int64), experts, slots, per_layer=per_layer)
+
+
+class Lookups(NamedTuple):
+    """What became of the requests of a run, and what the caches held in the end."""
+
+    fates: NDArray[np.uint8]
+    """(requests,): STREAMED, ADMITTED or HIT."""
+    used: Integers
+    """(groups,): bytes that each cache holds after the last ask."""
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """Return which requests found their expert."""
+        return self.fates == HIT
+
+
+EVERY_MISS = Admission()
+
+
+def look_up(
+    asks: Asks,
+    cache: ByteCache,
+    admission: Admission = EVERY_MISS,
+    warming: int = 0,
+    limits: Integers | None = None,
+    *,
+    hits_first: bool = False,
+) -> Lookups:
+    """Replay asks against an empty cache; all misses of the first `warming` asks enter, whatever the admission says.
+
+    `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `hits_first`: an
+    ask touches its hits before its misses, as the simulator with a clock does; else all in their order, as
+    BigMoeOnEdge does.
+    """
+    limits = admission.limits(asks.widest) if limits is None else limits
+    fates, used = np.zeros(len(asks.ids), np.uint8), np.zeros(len(cache.capacities), np.int64)
+    rules = np.asarray(limits, np.int64), admission.after, warming, hits_first
+    _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, fates, used)
+    return Lookups(fates, used)
+
+
+def warm_start(popularity: NDArray[np.floating], cache: ByteCache) -> Asks:
+    """Return asks that leave the most chosen experts in each cache, the most chosen as if used last.
+
+    `popularity` (L, E) is how often each expert was chosen, of experts that were never chosen in the order of their
+    ids. An engine that warms its cache by its prefill holds about the same.
+    """
+    descending = np.argsort(-popularity.ravel(), kind="stable")
+    left = cache.capacities.copy()
+    chosen = []
+    for expert in descending.tolist():
+        group = cache.group_of[expert]
+        if cache.bytes_of[expert] <= left[group]:
+            left[group] -= cache.bytes_of[expert]
+            chosen.append(expert)
+    return asks_of(np.array(chosen[::-1], np.int64).reshape(-1, 1))
+
+
+@njit(cache=True)
+def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming, hits_first, fates, used):
+    count, groups = len(bytes_of), len(capacities)
+    # A ring for each group: id `count + group` stands between its most and its least recent expert.
+    newer, older = np.arange(count + groups), np.arange(count + groups)
+    held, asked = np.zeros(count, np.bool_), np.full(count, NOBODY)
+    misses = np.zeros(count, np.int64)
+    for ask in range(len(starts) - 1):
+        begin, end = starts[ask], starts[ask + 1]
+        candidates = 0
+        for request in range(begin, end):
+            wanted = ids[request]
+            asked[wanted] = ask
+            if held[wanted]:
+                fates[request] = HIT
+            else:
+                misses[wanted] += 1
+                candidates += 1
+        left = candidates if ask < warming else limits[candidates]
+        for turn in range(2 if hits_first else 1):
+            for request in range(begin, end):
+                if hits_first and (fates[request] == HIT) != (turn == 0):
+                    continue
+                wanted = ids[request]
+                group = group_of[wanted]
+                ring = count + group
+                if fates[request] == HIT:
+                    newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
+                else:
+                    if left == 0 or (ask >= warming and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
+                        continue
+                    victim = newer[ring]
+                    while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:
+                        following = newer[victim]
+                        if asked[victim] != ask:
+                            newer[older[victim]], older[following] = following, older[victim]
+                            held[victim] = False
+                            used[group] -= bytes_of[victim]
+                        victim = following
+                    if used[group] + bytes_of[wanted] > capacities[group]:
+                        continue
+                    fates[request] = ADMITTED
+                    held[wanted] = True
+                    misses[wanted] = 0
+                    used[group] += bytes_of[wanted]
+                    left -= 1
+                last = older[ring]
+                newer[last], older[wanted] = wanted, last
+                newer[wanted], older[ring] = ring, wanted
