@@ -33,6 +33,9 @@ UNIFIED = ("GB10", "DGX Spark", "Radeon 8060S", "Apple", "Strix")
 """Words of GPUs whose memory is the host's, where runtime terms are differences of what other processes use."""
 EIGHT_BITS = {"embeddings": "bf16", "output_embedding": "bf16"}
 """Formats of the parts that 8-bit checkpoints keep in 16 bits."""
+INT4 = re.compile(r"int4|w4a16")
+INT4_FORMATS = [FORMATS[name] for name in FORMATS if name.startswith("int4")]
+"""Words of 4-bit integers, which are known where the model's authors ship them, and their formats."""
 INFERRED = (
     (r"model by size|model and GPU only from|exact model not in|model only", "the model is inferred"),
     (r"parallel sizes (and|unknown)|parallel sizes not|world size not", "the parallel sizes are not known"),
@@ -198,6 +201,8 @@ def case_of(row: dict[str, Any], context: Context) -> Case | str:
     for pattern, reason in INFERRED:
         if re.search(pattern, f"{notes} {row.get('engine_version', '')} {row.get('gpu', '')}", re.IGNORECASE):
             reasons.setdefault("all", reason)
+    if "tp" not in row and row.get("gpus", 1) > 1:
+        reasons.setdefault("all", "the parallel sizes are not known")
     precision, known = weight_formats(row.get("weight_dtype", ""), spec)
     if not known:
         for quantity in ("weights", *POOLS, "fits"):
@@ -270,7 +275,8 @@ def weight_formats(text: str, spec: ModelSpec) -> tuple[Precision, bool]:
     if words.startswith("fp8"):
         eight = shipped if shipped.format_of("routed_experts").bits == 8 else Precision("fp8_block128", EIGHT_BITS)
         return eight, "v4" not in words
-    if words.startswith("nvfp4") and shipped.format_of("routed_experts") == FORMATS["nvfp4"]:
+    own = shipped.format_of("routed_experts")
+    if (words.startswith("nvfp4") and own == FORMATS["nvfp4"]) or (INT4.match(words) and own in INT4_FORMATS):
         return shipped, True
     return Precision(), False
 
