@@ -160,7 +160,7 @@ def read_table(path: Path, table: Table) -> "pd.DataFrame":
     return pd.DataFrame({column.name: parsed(cells[column.name], column, path) for column in columns})
 
 
-def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
+def parsed(cells: "pd.Series", column: Column, path: Path, next_step: str = REBUILD) -> "pd.Series":
     """Convert the text of a column to its type; a cell of another type is a UserError that names its line."""
     import pandas as pd
 
@@ -176,7 +176,7 @@ def parsed(cells: "pd.Series", column: Column, path: Path) -> "pd.Series":
     if wrong.any():
         line, cell = int(wrong.idxmax()) + 2, cells[wrong.idxmax()]
         where = f"{path}: line {line}: {column.name}"
-        raise UserError(where, f"got {cell!r}, expected a value of type {column.kind}", REBUILD)
+        raise UserError(where, f"got {cell!r}, expected a value of type {column.kind}", next_step)
     return values.astype(DTYPES[column.kind])
 
 

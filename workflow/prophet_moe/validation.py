@@ -99,15 +99,18 @@ def read_json(path: Path) -> Any:
         raise UserError(str(path), problem, "Rebuild or mend it.") from None
 
 
-def read_csv(path: Path, columns: list[str] | Callable[[list[str]], list[str]]) -> list[list[str]]:
+def read_csv(
+    path: Path, columns: list[str] | Callable[[list[str]], list[str]], next_step: str = REBUILD
+) -> list[list[str]]:
     """Read the rows of a CSV file that must have exactly `columns`, in that order; empty cells are "".
 
-    `columns` may be a function of the header, where the file itself tells some of its columns.
+    `columns` may be a function of the header, where the file itself tells some of its columns. `next_step` is what to
+    do about a file that cannot be read.
     """
     try:
         header, *rows = csv.reader(read_text(path).splitlines(), strict=True)
     except (csv.Error, ValueError) as error:
-        raise UserError(str(path), f"malformed CSV: {error}", REBUILD) from None
+        raise UserError(str(path), f"malformed CSV: {error}", next_step) from None
     columns = columns(header) if callable(columns) else columns
     if header != columns:
         wrong = next((pair for pair in zip(header, columns, strict=False) if pair[0] != pair[1]), None)
@@ -116,11 +119,11 @@ def read_csv(path: Path, columns: list[str] | Callable[[list[str]], list[str]]) 
             if wrong
             else f"{len(header)} columns, expected {len(columns)}"
         )
-        raise UserError(str(path), f"has {what}", REBUILD)
+        raise UserError(str(path), f"has {what}", next_step)
     for line, row in enumerate(rows, start=2):
         if len(row) != len(columns):
             raise UserError(
-                str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", REBUILD
+                str(path), f"malformed CSV: line {line} has {len(row)} cells, expected {len(columns)}", next_step
             )
     return rows
 

@@ -56,6 +56,12 @@ def sweep_reserves(wildcards):
     return reserve_files(wildcards.scenario)
 
 
+def sweep_engine(wildcards):
+    """The profile of a scenario's engine and the names of models; none where the engine is ideal."""
+    engine = EXPERIMENT.scenarios[wildcards.scenario].engine
+    return [] if engine == IDEAL else [ENGINE_FOLDER / f"{engine}.yaml", MODEL_NAMES]
+
+
 def record_grid(wildcards):
     """The grid of the scenario whose outputs lie in {scenario_dir}."""
     return f"results/{scenario_name(wildcards)}/grid.parquet"
@@ -69,6 +75,7 @@ rule sweep:
         models=MODEL_FILES,
         variations=sweep_variations,
         measured=sweep_reserves,
+        engine=sweep_engine,
     output:
         grid="results/{scenario}/grid.parquet",
         prov=sidecars("results/{scenario}/grid.parquet"),

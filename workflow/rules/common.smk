@@ -29,13 +29,14 @@ from prophet_moe.routing.datasets import load_datasets, router_named
 from prophet_moe.routing.importers import FORMATS
 from prophet_moe.runs import prepare
 from prophet_moe.settings.experiment import resolve
-from prophet_moe.settings.scenario import Formats
+from prophet_moe.settings.scenario import IDEAL, Formats
 from prophet_moe.sources import Sources
 
 STARTED = time.time()
 
 MODEL_FOLDER = Path("config/models")
 GPU_FILE = Path("config/gpus.yaml")
+ENGINE_FOLDER, MODEL_NAMES = Path("config/engines"), Path("config/model_names.yaml")
 DATASET_FILE = Path("config/datasets.yaml")
 TRACE_FOLDER = Path("resources/traces")
 STRATEGY_FOLDER = Path("workflow/prophet_moe/offload/strategies")
@@ -67,9 +68,14 @@ with exit_on_user_error():
         traces_of,
         known_counts(TRACE_FOLDER),
         FIGURES,
+        model_names(ENGINE_FOLDER),
     )
     EXPERIMENT = SETTINGS.experiment
     DEFAULT = EXPERIMENT.scenarios[EXPERIMENT.scenario]
+    if DEFAULT.engine != IDEAL:
+        key = ("scenarios", EXPERIMENT.scenario, "engine")
+        problem = f"{'.'.join(key)}: got {DEFAULT.engine!r}, expected {IDEAL}: some studies of the default scenario count memory without an engine"
+        raise UserError(Sources(config, MERGED_FILES).of(key), problem, "Name the engine in another scenario.")
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     for model, spec in MODELS.items():
         if spec.architecture.moe is None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.catalog.architecture import Draft
+from prophet_moe.catalog.engine import find_engine
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
@@ -32,6 +33,7 @@ EVERYTHING, ROUTED = {MEMORY, STEP, SIMULATION}, {MEMORY, STEP}
 
 EFFECTS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "title": ("another", {}, set()),
+    "engine": ("vllm-0.10", {}, {MEMORY}),
     "architecture": ("reported", {}, {MEMORY}),
     "device_memory": ("nominal", {}, {MEMORY}),
     "precision": ("int8", {}, EVERYTHING),
@@ -110,8 +112,9 @@ def outputs_of(models, gpus):
             name: [*took.non_expert_seconds, *took.expert_seconds, *took.transfer_seconds]
             for name, took in times.items()
         }
+        engine = find_engine(scenario.engine, ROOT / "config/engines")
         return {
-            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, popularity_cvs, {GPU: 600 * MIB}),
+            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, popularity_cvs, {GPU: 600 * MIB}, engine),
             STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, popularity_cvs, DecodeStep()),
             SIMULATION: pd.DataFrame(simulated),
         }

@@ -7,7 +7,7 @@ from prophet_moe import params
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.catalog import Architecture
 from prophet_moe.precision import Precision
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.units import MIB
 
 COMPONENTS = {
@@ -87,6 +87,11 @@ def _always_resident(
 ) -> Iterator[tuple[str, Number]]:
     stored = params.weight_bytes(arch, precision)
     yield from ((what, stored.get(component, 0)) for component, what in COMPONENTS.items())
-    yield "draft layers", params.draft_bytes(arch, precision) if scenario.draft_layers else 0
+    draft = params.draft_bytes(arch, precision) if scenario.draft_layers else 0
+    yield "draft layers", draft
+    counted = sum(stored.get(component, 0) for component in COMPONENTS) + draft
+    yield "tables, padding and copies of the engine", memory.non_expert_bytes - counted
     yield "recurrent states of the batch", memory.state_bytes_per_sequence * batch
-    yield "workspace and runtime reserve", round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
+    ideal = scenario.engine == IDEAL
+    reserve = "workspace and runtime reserve" if ideal else "libraries and activations of the engine"
+    yield reserve, round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)

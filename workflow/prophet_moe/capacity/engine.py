@@ -152,7 +152,7 @@ def engine_budget(asked: Serving) -> EngineBudget:
     states = state_bytes_per_sequence(here, asked.precision)
     tokens = _tokens(pool - states, kept, asked.engine.cache.block_tokens)
     longest = asked.context or asked.arch.native_context
-    fits, why = _fits(asked, lines, pool, tokens)
+    fits, why = _fits(asked, lines, usable, pool, tokens)
     return EngineBudget(lines, per_token, usable, pool, tokens, min(tokens, longest), fits, why)
 
 
@@ -214,7 +214,7 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
 
 def _routed_line(asked: Serving, here: Architecture) -> EngineLine:
     moe, hidden = here.moe, here.hidden
-    layers, term, padded = len(here.moe_layers), "", ""
+    layers, term, padded = params.moe_layers(here), "", ""
     resident = moe.experts if asked.resident_experts is None else min(moe.experts, asked.resident_experts)
     padding = asked.engine.weights.padding.get(asked.kernels or asked.engine.weights.kernels or "")
     if padding and asked.precision.format_of("routed_experts") == FORMATS["mxfp4"]:
@@ -395,16 +395,20 @@ def _padded(cache: Cache, here: Architecture, precision: Precision, multiple: in
     return replace(cache, bytes_per_entry=KV_FORMATS[precision.kv].bits_of(values) // 8)
 
 
-def _fits(asked: Serving, lines: tuple[EngineLine, ...], pool: float, tokens: int) -> tuple[bool, str]:
+def _fits(asked: Serving, lines: tuple[EngineLine, ...], usable: float, pool: float, tokens: int) -> tuple[bool, str]:
     weights = sum(line.bytes for line in lines if line.group == "weights")
-    everything = sum(line.bytes for line in lines)
+    taken = inside(asked.engine)
+    outside = sum(line.bytes for line in lines if line.group not in taken)
     device = asked.total_gib * GIB
     if weights > device:
         return False, f"the weights alone take {weights / GIB:.2f} of {asked.total_gib:.2f} GiB"
     if pool <= 0:
         return False, f"{-pool / GIB:.2f} GiB lack before any KV cache"
-    if everything > device:
-        return False, f"{(everything - device) / GIB:.2f} GiB lack beside the share of memory that the engine takes"
+    if usable + outside > device:
+        return (
+            False,
+            f"{(usable + outside - device) / GIB:.2f} GiB lack beside the share of memory that the engine takes",
+        )
     if not tokens:
         return False, "the KV pool holds no block"
     if asked.context and tokens < asked.context:

@@ -12,10 +12,13 @@ from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.capacity.sweep import evaluate
+from prophet_moe.capacity.under_engine import UnderEngine, serving, under_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.catalog.engine import EngineSpec
+from prophet_moe.catalog.names import ModelName, named
 from prophet_moe.params import Cache
 from prophet_moe.routing.popularity_cv import PopularityCV
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.units import MIB
 
 
@@ -26,6 +29,8 @@ def capacity_grid(
     scenario: Scenario,
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
+    engine: EngineSpec | None = None,
+    names: Sequence[ModelName] = (),
 ) -> pd.DataFrame:
     """Evaluate every model on every GPU at every batch size under one scenario.
 
@@ -43,6 +48,10 @@ def capacity_grid(
         By model; used where the scenario's routing is fitted, which makes three cases of each row instead of ESTIMATE.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts.
+    engine : EngineSpec, optional
+        The profile of the scenario's engine; None is `ideal`.
+    names : sequence of ModelName
+        What checkpoints have of their own (config/model_names.yaml), which engines keep tables of.
 
     Returns
     -------
@@ -55,8 +64,32 @@ def capacity_grid(
     grids = []
     for case, popularity_cv in _cases(scenario, popularity_cvs).items():
         routed = {name: replace(memory, popularity_cv=popularity_cv(name)) for name, memory in memories.items()}
-        grids.append(_grid(routed, gpus, batch_sizes, scenario, reserves or {}).assign(case=case))
+        if engine is None or engine.name == IDEAL:
+            grid = _grid(routed, gpus, batch_sizes, scenario, reserves or {})
+        else:
+            held = _held(models, routed, gpus, scenario, engine, names)
+            parts = [_grid({m: u.memory}, {g: gpus[g]}, batch_sizes, u.scenario, {}) for (m, g), u in held.items()]
+            grid = pd.concat(parts, ignore_index=True)
+        grids.append(grid.assign(case=case))
     return pd.concat(grids, ignore_index=True)
+
+
+def _held(
+    models: Mapping[str, ModelSpec],
+    memories: Mapping[str, ModelMemory],
+    gpus: Mapping[str, GpuSpec],
+    scenario: Scenario,
+    engine: EngineSpec,
+    names: Sequence[ModelName],
+) -> dict[tuple[str, str], UnderEngine]:
+    """Return what an engine holds of every model on every GPU, in the order of the grid."""
+    return {
+        (name, gpu): under_engine(
+            serving(models[name], gpu, spec, scenario, engine, named(name, list(names))), memory, scenario
+        )
+        for name, memory in memories.items()
+        for gpu, spec in gpus.items()
+    }
 
 
 def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> dict[str, Callable[[str], float]]:

@@ -39,7 +39,7 @@ class ModelName(StrictModel):
 
 
 class NameFile(StrictModel):
-    """The whole of config/model_names.yaml."""
+    """The whole of config/model_names.yaml, patterns in their order."""
 
     names: list[ModelName]
     """Patterns in the order in which they are tried."""

@@ -13,12 +13,16 @@ from rich.table import Table
 from prophet_moe import params
 from prophet_moe.capacity.answer import Question, Step, answer, verdict
 from prophet_moe.capacity.budget import Line
+from prophet_moe.capacity.engine import EngineBudget
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reserve
+from prophet_moe.capacity.under_engine import serving, under_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
-from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
+from prophet_moe.catalog.engine import find_engine
+from prophet_moe.catalog.names import load_names, named
+from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, MODEL_NAMES, MODELS
 from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
@@ -28,7 +32,7 @@ from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, read_popularity_cvs
 from prophet_moe.settings.experiment import Experiment, resolve
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_SPEED
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.study import load_studies
 from prophet_moe.units import GB, GIB, MB
 from prophet_moe.validation import merged, read_yaml
@@ -42,6 +46,7 @@ examples:
   prophet-moe capacity --model Qwen3-235B --gpu A100-80GB H100-80GB --batch 1 16 --context 8192
   prophet-moe capacity --model DeepSeek-MoE-16B --memory 23.5 --bandwidth 1008 --link 31.5
   prophet-moe capacity --model checkpoints/gpt-oss-120b/config.json --gpu H100-80GB --format shipped --kv-format fp8
+  prophet-moe capacity --model Qwen3-30B-A3B --gpu H100-80GB --engine vllm-0.10
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
@@ -104,6 +109,8 @@ def add_command(commands: Any) -> None:
     )
     context = whole("--context", 1, LARGEST_CONTEXT)
     add("--context", type=context, metavar="TOKENS", help="tokens per sequence: check whether this context fits")
+    profile = "serving engine: a profile of config/engines/ (docs/engines.md) or a YAML file (default: the scenario's)"
+    add("--engine", metavar="NAME", help=profile)
     add(
         "--scenario",
         metavar="NAME",
@@ -137,6 +144,8 @@ def show_capacity(arguments: argparse.Namespace) -> None:
             terminal.print(sentence, highlight=False, markup=False)
         for what, sentence in rests.items():
             terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
+        if found["engine_budget"]:
+            terminal.print(_engine_table(found["engine"], found["engine_budget"]))
         if found["budget"]:
             terminal.print(_budget_table(found["budget"]))
         terminal.print(_table(found["metrics"]))
@@ -147,7 +156,12 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
     experiment = _experiment(arguments.configfile)
     spec = find_model(arguments.model)
     name, scenario = _scenario(arguments, experiment)
-    scenario = scenario.model_copy(update=_formats(arguments, spec))
+    engine = find_engine(arguments.engine or scenario.engine, ENGINES)
+    if engine.name != IDEAL and scenario.architecture == "reported":
+        problem = f"got {engine.name}, expected {IDEAL} with a scenario of the report's constants"
+        raise UserError("--engine", problem, "Use --scenario calibrated.")
+    scenario = scenario.model_copy(update={**_formats(arguments, spec), "engine": engine.name})
+    own = named(spec.name, load_names(MODEL_NAMES))
     gpus, profiles = _gpus(arguments)
     for model, problem in unplaceable({spec.name: spec}, gpus, scenario).items():
         raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
@@ -162,7 +176,9 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
     simulated = spec.architecture.moe and scenario.architecture == "published"
     rates = {batch: _rates(spec, batch) if simulated else None for batch in batches}
     for gpu, listed in gpus.items():
-        here = with_reserve(scenario, reserves.get(gpu))
+        held = under_engine(serving(spec, gpu, listed, scenario, engine, own), memory, scenario)
+        ideal = engine.name == IDEAL
+        here = with_reserve(scenario, reserves.get(gpu)) if ideal else held.scenario
         for batch in batches:
             question = Question(
                 spec.name,
@@ -170,8 +186,8 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 batch,
                 spec.architecture,
                 scenario.precision_of(spec.precision),
-                memory,
-                device_bytes(listed, scenario),
+                held.memory,
+                device_bytes(listed, here),
                 here,
                 profiles[gpu],
                 arguments.context or experiment.decode_step.context_tokens,
@@ -179,8 +195,11 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 rates[batch],
                 listed.unified_memory,
             )
-            reserve = f"{here.runtime_reserve_mib:,.0f} MiB {reserve_basis(scenario, reserves.get(gpu))}"
-            yield answer(question) | {"scenario": name}, _rests_on(spec, question, popularity_cv, reserve)
+            basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
+            reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
+            found = answer(question) | {"scenario": name, "engine": engine.name}
+            found["engine_budget"] = None if ideal else held.budget
+            yield found, _rests_on(spec, question, popularity_cv, reserve)
 
 
 def _experiment(overlays: list[Path]) -> Experiment:
@@ -190,7 +209,8 @@ def _experiment(overlays: list[Path]) -> Experiment:
     for file in files:
         config = merged(config, read_yaml(file))
     studies = {name: study.settings for name, study in load_studies().items()}
-    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies).experiment
+    engines = model_names(ENGINES)
+    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies, engines=engines).experiment
 
 
 def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
@@ -361,6 +381,24 @@ def _budget_table(lines: list[Line]) -> Table:
     return table
 
 
+def _engine_table(name: str, found: EngineBudget) -> Table:
+    """The budget of an engine with every expert resident: what it holds, how that comes about, and its term."""
+    table = Table("memory (GiB)", "bytes", "how", "term", title=f"{name}, every expert resident")
+    table.columns[1].justify = "right"
+    for line in found.lines:
+        table.add_row(line.what, f"{line.bytes / GIB:,.3f}", line.formula, line.term)
+    table.add_section()
+    table.add_row("share that the engine may use", f"{found.usable_bytes / GIB:,.3f}", "", "scheduler.memory_share")
+    pool = f"{found.pool_tokens:,} tokens of one sequence, {found.kv_bytes_per_token:,.0f} B each"
+    table.add_row("KV pool", f"{found.pool_bytes / GIB:,.3f}", pool, "scheduler.pool")
+    table.add_row("fits" if found.fits else "does not fit", "", found.why, "", style="bold")
+    return table
+
+
+def _engine_json(found: EngineBudget | None) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)
+
+
 def _table(metrics: Mapping[str, Any]) -> Table:
     table = Table("number", "value", "unit", "name in JSON")
     table.columns[1].justify = "right"
@@ -395,7 +433,8 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
     lines = [
         {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet} for line in found["budget"]
     ]
-    return _without_nan(result | {"numbers": numbers, "budget": lines})
+    engine = {"engine": found["engine"], "engine_budget": _engine_json(found["engine_budget"])}
+    return _without_nan(result | {"numbers": numbers, "budget": lines} | engine)
 
 
 def _step_json(step: Step | None) -> dict[str, Any] | None:
@@ -405,4 +444,6 @@ def _step_json(step: Step | None) -> dict[str, Any] | None:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inside) for inside in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,6 +9,7 @@ from prophet_moe.files import write_text
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
 HARDWARE = Path("resources/hardware")
+ENGINES, MODEL_NAMES = Path("config/engines"), Path("config/model_names.yaml")
 
 
 def add_commands(commands: Any) -> None:

@@ -96,7 +96,9 @@ VERSION = {
     "sglang": re.compile(r"(?:SGLang|sglang)(?: version|==|-v)[:= ]*v?(\d+\.\d+[\w.+\-]*)"),
 }
 MARKS = {
-    "vllm": re.compile(r"\bvllm\b|GPU KV cache size|gpu_model_runner|gpu_memory_utilization|Available KV cache memory"),
+    "vllm": re.compile(
+        r"\bvllm\b|LLM engine|GPU KV cache size|gpu_model_runner|gpu_memory_utilization|Available KV cache memory"
+    ),
     "sglang": re.compile(r"\bsglang\b|mem_fraction_static|KV Cache is allocated|Load weight end", re.IGNORECASE),
 }
 """What tells the engine of a log."""

@@ -170,7 +170,7 @@ def read_observations(path: Path, kind: Kind) -> "pd.DataFrame":
     A column of another kind, a missing source, a repeated id and an impossible value are UserErrors that name the line.
     """
     header: list[str] = []
-    rows = read_csv(path, lambda found: header.extend(_known(path, kind, found)) or found)
+    rows = read_csv(path, lambda found: header.extend(_known(path, kind, found)) or found, MEND)
     return _typed(header, rows, kind, path)
 
 
@@ -186,7 +186,7 @@ def _typed(header: list[str], rows: list[list[str]], kind: Kind, path: Path) -> 
     cells = pd.DataFrame(rows, columns=header, dtype=object)
     frame = pd.DataFrame(
         {
-            column.name: parsed(cells[column.name], column, path)
+            column.name: parsed(cells[column.name], column, path, MEND)
             if column.name in header
             else _empty(column, len(cells))
             for column in kind.columns

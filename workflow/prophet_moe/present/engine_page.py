@@ -13,8 +13,8 @@ Made from `workflow/prophet_moe/catalog/engine.py` and `config/engines/` by `pro
 A test fails when they differ.
 
 A serving engine holds more than the bare weights and caches of a model. A profile of `config/engines/` names what, term
-by term, each with its source and with the observations that fixed it (`resources/observations/memory.csv`).
-`prophet-moe capacity --engine NAME` prints the budget of a GPU under a profile line by line. The scenario key `engine`
+by term, each with its source and with the observations that fixed it (`resources/observations/memory.csv`). The option
+`--engine` of `prophet-moe capacity` prints the budget of a GPU under a profile line by line. The scenario key `engine`
 names the profile of a scenario. An unknown key is an error, and so is a term without a source.
 
 A term with rows was fitted to them, or was checked against them where it comes from the engine's source. A fitted term

@@ -177,12 +177,13 @@ def resolve(
     traces: Callable[[Collect], Collection[str]] | None = None,
     counts: Collection[str] | None = None,
     figures: Collection[str] | None = None,
+    engines: Collection[str] | None = None,
 ) -> Settings:
-    """Validate a merged configuration, and the names of models, GPUs, traces, counts and figures that it holds.
+    """Validate a merged configuration, and the names of models, GPUs, traces, counts, figures and engines in it.
 
     `files` are the files it was merged from, in that order; an error names the last one that holds the key. `studies`
-    are the settings classes of the studies by name. The other collections are the known names; of `traces`, `counts`
-    and `figures`, None leaves the check out. A mistake is a UserError.
+    are the settings classes of the studies by name. The other collections are the known names; of `traces`, `counts`,
+    `figures` and `engines`, None leaves the check out. A mistake is a UserError.
     """
     sources = Sources(config, files)
     refuse_moved(config, sources.of, SEE_KEYS)
@@ -199,6 +200,8 @@ def resolve(
                 problem = f"traces[{number}]: {name!r} holds counts, expected a trace"
                 raise UserError(sources.of(("traces", number)), problem, "List it under counts instead.")
         check_names("counts", experiment.counts, counts, sources.of)
+    for name, scenario in experiment.scenarios.items() if engines is not None else ():
+        _check_name(("scenarios", name, "engine"), scenario.engine, engines, sources.of)
     if traces is not None:
         check_names("traces", experiment.traces, traces(experiment.collect), sources.of)
     for key, allowed in (("gpu", experiment.gpus), ("batch_size", experiment.batch_sizes)):

@@ -15,6 +15,9 @@ from prophet_moe.settings.fields import (
 )
 from prophet_moe.validation import StrictModel, inconsistent
 
+IDEAL = "ideal"
+"""Name of the engine that holds weights and caches as they are published, beside an assumed or measured reserve."""
+
 
 class Routing(StrictModel):
     """How many distinct routed experts a batch of B tokens activates in one layer, u(B)."""
@@ -86,6 +89,10 @@ class Scenario(Formats):
 
     title: str
     """Title of the scenario in captions, notebooks and the metadata of figures."""
+    engine: str = IDEAL
+    """Serving engine, a profile of config/engines/ (docs/engines.md). `ideal` holds weights and caches as published;
+    any other one adds its tables and padding, its cache layout, and its reserves in place of `workspace_mib`,
+    `runtime_reserve` and `activation`. Its own share of memory holds where `usable_memory_share` is 1."""
     architecture: Literal["published", "reported"] = "published"
     """Source of sizes. `published` counts them from the published architecture. `reported` uses the report's
     constants."""
@@ -149,6 +156,13 @@ class Scenario(Formats):
                 "expected another law, or resident mean, fractional or never_overflows",
                 [("resident",)],
             )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_an_architecture(self) -> "Scenario":
+        if self.engine != IDEAL and self.architecture == "reported":
+            problem = f"got {self.engine}, expected {IDEAL} with the architectures of the report, which name no layers"
+            raise inconsistent(("engine",), problem, [("architecture",)])
         return self
 
     @model_validator(mode="after")
