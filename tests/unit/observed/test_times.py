@@ -1,5 +1,8 @@
 """Times that others measured, predicted: conditions, reasons for leaving out, constants, and the goals they meet."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.hardware.estimate import BARE
 from prophet_moe.observed import times
-from prophet_moe.observed.times import COLUMNS, GROUP, Conditions, conditions, predicted
+from prophet_moe.observed.times import COLUMNS, GROUP, NotPredictedError, conditions, predicted, predictions
 from tests.conftest import ROOT
 
 GPUS = load_gpus(ROOT / "config/gpus.yaml")
@@ -42,7 +45,6 @@ def judged(features) -> pd.DataFrame:
 
 def test_conditions_of_a_row_are_those_of_a_step():
     found = conditions(row(), KNOWN)
-    assert isinstance(found, Conditions)
     assert (found.batch, found.context, found.split.gpus, found.split.by_expert) == (8, 1000, 2, False)
     assert found.unique_experts == pytest.approx(8 * (1 - 0.75**8))
     assert conditions(row(ep=2), KNOWN).split.by_expert
@@ -63,17 +65,19 @@ def test_conditions_of_a_row_are_those_of_a_step():
     ],
 )
 def test_row_that_cannot_be_predicted_says_why(cells, reason):
-    assert conditions(row(**cells), KNOWN) == reason
-    (found,) = predicted(pd.DataFrame([row(**cells)]), KNOWN).to_dict("records")
+    with pytest.raises(NotPredictedError, match=re.escape(reason)):
+        conditions(row(**cells), KNOWN)
+    (found,) = predictions(pd.DataFrame([row(**cells)]), KNOWN).to_dict("records")
     assert found["left_out"] == reason and np.isnan(found["predicted"])
 
 
 def test_every_observation_has_one_prediction_or_reason():
-    found = predicted(OBSERVED, KNOWN)
+    found = predictions(OBSERVED, KNOWN)
     assert list(found.columns) == list(COLUMNS)
     assert list(found["id"]) == list(OBSERVED["id"])
-    known = found["left_out"] == ""
-    assert (found["predicted"].notna() == known).all()
+    known = found["predicted"].notna()
+    assert (found["clean"] == (found["left_out"] == "")).all()
+    assert known[found["clean"]].all()
     timed = known & (found["unit"] == "ms")
     assert (found.loc[timed, "bound"] <= found.loc[timed, "predicted"]).all()
     steps = found[known & found["kind"].isin(times.STEP)]
@@ -82,8 +86,21 @@ def test_every_observation_has_one_prediction_or_reason():
     assert np.allclose(error[known], found["error_pct"][known])
 
 
+def test_predictions_of_a_catalogue_use_what_is_committed(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = predicted(OBSERVED.head(3), SimpleNamespace(models=MODELS, gpus=GPUS))
+    pd.testing.assert_frame_equal(found, predictions(OBSERVED.head(3), KNOWN))
+    assert [times.within_goal(row) for row in found.to_dict("records")] == [True, True, True]
+    assert times.within_goal({"kind": "host link", "error_pct": 50}) is None
+
+
+def test_rows_that_are_not_clean_say_so():
+    (found,) = predictions(pd.DataFrame([row(clean=0, notes="one of two")]), KNOWN).to_dict("records")
+    assert found["left_out"] == "not clean: one of two" and not found["clean"] and found["predicted"] > 0
+
+
 def test_layers_of_experts_are_predicted_within_a_fifth():
-    found = predicted(OBSERVED[OBSERVED["kind"] == times.LAYER], KNOWN)
+    found = predictions(OBSERVED[OBSERVED["kind"] == times.LAYER], KNOWN)
     errors = found["error_pct"].abs()
     assert len(found) == 24 and errors.median() < 10 and (errors <= 20).mean() >= 0.9
 
@@ -101,7 +118,7 @@ LINK = {"kind": "host link", "quantity": "H2D, pinned", "value": 30.0, "unit": "
     ],
 )
 def test_copies_are_predicted_by_the_named_links(cells, speed):
-    (found,) = predicted(pd.DataFrame([row(**LINK | cells)]), KNOWN).to_dict("records")
+    (found,) = predictions(pd.DataFrame([row(**LINK | cells)]), KNOWN).to_dict("records")
     assert found["predicted"] == pytest.approx(speed, rel=2e-3)
     assert found["low"] <= found["predicted"] <= found["high"] <= found["bound"] == 63
     assert found["error_pct"] == pytest.approx(100 * (found["predicted"] / 30 - 1))
@@ -109,12 +126,12 @@ def test_copies_are_predicted_by_the_named_links(cells, speed):
 
 @pytest.mark.parametrize("quantity", ["D2H copy engine, pinned", "H2D by kernel (SM)", "H2D beside D2H"])
 def test_copies_without_a_name_are_left_out(quantity):
-    (found,) = predicted(pd.DataFrame([row(**LINK | {"quantity": quantity})]), KNOWN).to_dict("records")
+    (found,) = predictions(pd.DataFrame([row(**LINK | {"quantity": quantity})]), KNOWN).to_dict("records")
     assert found["left_out"] == "no name in config/links.yaml for such copies"
 
 
 def test_pinned_copies_over_pcie_are_within_a_tenth():
-    found = predicted(OBSERVED[OBSERVED["kind"] == times.LINK], KNOWN)
+    found = predictions(OBSERVED[OBSERVED["kind"] == times.LINK], KNOWN)
     pinned = found[(found["basis"] == "pinned") & found["clean"] & (found["bound"] < 100)]
     assert len(pinned) >= 5 and (pinned["error_pct"].abs() <= 10).mean() >= 0.8
 
@@ -181,8 +198,8 @@ def test_estimates_meet_the_goals_on_unseen_groups(judged):
 
 
 def test_intervals_hold_nine_tenths_of_the_clean_rows():
-    found = predicted(OBSERVED, KNOWN)
-    steps = found[(found["left_out"] == "") & found["clean"] & found["kind"].isin(times.STEP)]
+    found = predictions(OBSERVED, KNOWN)
+    steps = found[found["clean"] & found["kind"].isin(times.STEP)]
     inside = steps["measured"].between(steps["low"], steps["high"])
     assert inside.mean() >= 0.9
     assert inside[steps["basis"] == "share of bandwidth"].mean() >= 0.8

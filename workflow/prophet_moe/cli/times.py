@@ -187,7 +187,8 @@ def check_times(arguments: argparse.Namespace) -> None:
             str(arguments.file), "has no clean row that can be predicted", "Compare its rows with the docs."
         )
     judged, by_group = times.judged(features, fitted), times.by_group(features, fitted)
-    reasons = times.predicted(rows, known)["left_out"].replace("", None).dropna().value_counts()
+    found = times.predictions(rows, known)
+    reasons = found.loc[found["left_out"] != "", "left_out"].value_counts()
     if arguments.json:
         told = {"laws": judged, "groups": by_group, "left_out": reasons.rename_axis("reason").reset_index(name="rows")}
         print(json.dumps({name: frame.to_dict("records") for name, frame in told.items()}, indent=2))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,8 @@ LARGE = 1e9
 """Bytes of a copy whose size no row states: large enough that what a copy costs does not show."""
 GROUP = ["model", "engine", "gpu"]
 """What is left out as a whole when constants are judged."""
+GOAL_PCT = 20
+"""Error in percent within which a step is predicted well."""
 LEAST_ROWS, LEAST_GROUPS = 20, 3
 """Rows and groups from which a GPU, or an engine on a GPU, has an interval of its own."""
 LOW, HIGH = 0.05, 0.95
@@ -134,25 +136,29 @@ class Conditions(NamedTuple):
     split: Split
 
 
-def conditions(row: pd.Series, known: Known) -> Conditions | str:
-    """Return the conditions of a row, or in words why it cannot be predicted."""
+class NotPredictedError(Exception):
+    """Why a row cannot be predicted, in words."""
+
+
+def conditions(row: pd.Series, known: Known) -> Conditions:
+    """Return the conditions of a row; a row that cannot be predicted is a NotPredictedError that says why."""
     if row["kind"] not in (*STEP, LAYER):
-        return f"no prediction for rows of kind {row['kind']!r}"
+        raise NotPredictedError(f"no prediction for rows of kind {row['kind']!r}")
     model, gpu = known.models(row["model"]), known.gpu_named(row["gpu"])
     if model is None:
-        return f"no model {row['model']!r}"
+        raise NotPredictedError(f"no model {row['model']!r}")
     if gpu is None:
-        return f"no datasheet of {row['gpu']!r}"
+        raise NotPredictedError(f"no datasheet of {row['gpu']!r}")
     precision = _precision(row)
     if precision is None:
-        return f"format {row['dtype']!r} is not known"
+        raise NotPredictedError(f"format {row['dtype']!r} is not known")
     needed = ("batch", "measured_ms") if row["kind"] == LAYER else ("batch", "measured_ms", "context_assumed")
     missing = next((name for name in needed if not _number(row[name]) > 0), None)
     if missing:
-        return f"{missing} is not stated"
+        raise NotPredictedError(f"{missing} is not stated")
     arch, batch = model.architecture, round(_number(row["batch"]))
     if arch.moe is None:
-        return f"{row['model']} is dense"
+        raise NotPredictedError(f"{row['model']} is dense")
     context = 1 if row["kind"] == LAYER else max(1, round(_number(row["context_assumed"])))
     gpus = _number(row["gpus"])
     split = Split(round(gpus) if gpus > 0 else 1, by_expert=_number(row["ep"]) > 1)
@@ -192,7 +198,37 @@ def uniform_experts(arch: Architecture, batch: int) -> float:
     return experts * (1 - (1 - min(arch.moe.top_k, experts) / experts) ** batch)
 
 
-def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
+class Catalogue(Protocol):
+    """Models and GPUs by name."""
+
+    models: Mapping[str, ModelSpec]
+    gpus: Mapping[str, GpuSpec]
+
+
+def predicted(rows: pd.DataFrame, context: Catalogue) -> pd.DataFrame:
+    """Predict every row of observed times from a catalogue, and the fits and constants that are committed.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of resources/observations/times.csv, or of a file with its columns.
+    context : Catalogue
+        Models and GPUs by name.
+
+    Returns
+    -------
+    DataFrame
+        What `predictions` returns.
+    """
+    return predictions(rows, known(context.models, context.gpus))
+
+
+def within_goal(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a step is predicted within 20 %; None of rows of other kinds, which have no goal."""
+    return abs(row["error_pct"]) <= GOAL_PCT if row["kind"] in STEP else None
+
+
+def predictions(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """Predict every row of observed times.
 
     Parameters
@@ -206,53 +242,57 @@ def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     -------
     DataFrame
         One row per observation in the order given, with the columns COLUMNS: what was measured, the estimate, its
-        interval and bound in milliseconds, or the reason why it is left out.
+        interval and bound, in milliseconds or GB/s. Where a row does not count, `left_out` has the reason.
     """
-    found = [_predicted(row, known) for _, row in rows.iterrows()]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame([_predicted(row, known) for _, row in rows.iterrows()], columns=list(COLUMNS))
 
 
-def _predicted(row: pd.Series, known: Known) -> tuple:
-    head = tuple(row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model"))
+def _predicted(row: pd.Series, known: Known) -> dict[str, Any]:
+    found = {name: row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model")}
+    try:
+        found |= _link_speeds(row, known) if row["kind"] == LINK else _step_times(row, known)
+    except NotPredictedError as reason:
+        unit, measured = ("GB/s", row["value"]) if row["kind"] == LINK else ("ms", row["measured_ms"])
+        return found | {"measured": _number(measured), "unit": unit, "clean": False, "left_out": str(reason)}
     clean = _number(row["clean"]) == 1
-    if row["kind"] == LINK:
-        speeds = _link_speeds(row, known)
-        if isinstance(speeds, str):
-            return (*head, _number(row["value"]), np.nan, "GB/s", np.nan, clean, speeds, *(np.nan,) * 3, "")
-        measured, speed, low, high, bound, basis = speeds
-        return (*head, measured, speed, "GB/s", 100 * (speed / measured - 1), clean, "", low, high, bound, basis)
-    measured, case = _number(row["measured_ms"]), conditions(row, known)
-    if isinstance(case, str):
-        return (*head, measured, np.nan, "ms", np.nan, clean, case, *(np.nan,) * 3, "")
+    left_out = "" if clean else f"not clean: {row['notes']}"
+    error = 100 * (found["predicted"] / found["measured"] - 1)
+    return found | {"error_pct": error, "clean": clean, "left_out": left_out}
+
+
+def _step_times(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the milliseconds measured and estimated of a step or of one layer, with bound and interval."""
+    case = conditions(row, known)
     estimator = known.estimator(case.gpu)
+    found = {"measured": _number(row["measured_ms"]), "unit": "ms", "basis": estimator.basis}
     if row["kind"] == LAYER:
         operation = _moe_layer(case)
         seconds, bound = estimator.operation_seconds(operation), estimator.bound_seconds([operation])
-        low = high = np.nan
-    else:
-        step = estimate_step(
-            *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
-            row["engine"],
-        )
-        seconds, bound, low, high = step.seconds, step.bound, step.low * 1000, step.high * 1000
-    error = 100 * (seconds * 1000 / measured - 1)
-    return (*head, measured, seconds * 1000, "ms", error, clean, "", low, high, bound * 1000, estimator.basis)
+        return found | {"predicted": 1000 * seconds, "bound": 1000 * bound}
+    step = estimate_step(
+        *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
+        row["engine"],
+    )
+    times = {"predicted": step.seconds, "low": step.low, "high": step.high, "bound": step.bound}
+    return found | {name: 1000 * seconds for name, seconds in times.items()}
 
 
-def _link_speeds(row: pd.Series, known: Known) -> tuple[float, float, float, float, float, str] | str:
-    """Return the GB/s measured, predicted, at both ends of the shares, of the datasheet, and the way to copy."""
+def _link_speeds(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the GB/s measured and predicted of copies, at both ends of the shares, and of the datasheet."""
     quantity, measured, link = str(row["quantity"]), _number(row["value"]), _number(row["datasheet"])
     if not quantity.startswith("H2D") or any(word in quantity for word in OTHER_COPIES):
-        return "no name in config/links.yaml for such copies"
+        raise NotPredictedError("no name in config/links.yaml for such copies")
     if row["unit"] != "GB/s" or not (measured > 0 and link > 0):
-        return "no bandwidth beside that of a datasheet"
+        raise NotPredictedError("no bandwidth beside that of a datasheet")
     name = "pageable" if any(word in quantity for word in UNPINNED) else "pinned"
     way, size = known.links[name], _size(str(row["cache"]))
 
     def speed(share: float) -> float:
         return size / way.model_copy(update={"share": share}).seconds_over(link, size) / GB
 
-    return measured, *(speed(share) for share in (way.share, way.lowest_share, way.highest_share)), link, name
+    shares = {"predicted": way.share, "low": way.lowest_share, "high": way.highest_share}
+    speeds = {end: speed(share) for end, share in shares.items()}
+    return {"measured": measured, "unit": "GB/s", "bound": link, "basis": name, **speeds}
 
 
 def _size(text: str) -> float:
@@ -278,8 +318,9 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """
     found = []
     for _, row in rows[rows["kind"].isin(STEP)].iterrows():
-        case = conditions(row, known)
-        if isinstance(case, str):
+        try:
+            case = conditions(row, known)
+        except NotPredictedError:
             continue
         estimator = known.estimator(case.gpu)
         layers = step_operations(case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split)
