@@ -3,7 +3,8 @@
 The rows are the clean ones of servers on H100 and H200 in resources/observations/times.csv. Constants of this project
 are fitted without the model, engine and GPU of the row that is predicted. aiconfigurator is asked for the same batch,
 lengths and split with `backend_version` `current`, in its modes `agg` (a server) and `static_gen` (decode steps alone).
-`agg_any_split` is `agg`, asked once more for whole experts on each GPU where it refuses to split them. It needs an environment of its own:
+`agg_any_split` is `agg`, asked once more for whole experts on each GPU where it refuses to split them. It needs an
+environment of its own:
 
     python -m venv /tmp/aiconfigurator && /tmp/aiconfigurator/bin/pip install aiconfigurator==0.12.0
 

@@ -24,6 +24,8 @@ DEVICES = {
     "DGX-Spark-128GB": "NVIDIA GB10",
     "B200-180GB": "NVIDIA B200",
     "MI300X-192GB": "AMD Instinct MI300X",
+    "RTX3090-24GB": "NVIDIA GeForce RTX 3090",
+    "RTXPRO6000-96GB": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
 }
 """Names that the devices tell."""
 

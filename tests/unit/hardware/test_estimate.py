@@ -15,14 +15,12 @@ from prophet_moe.hardware.estimate import (
     Estimator,
     Split,
     estimate_step,
-    estimated_times,
-    head_operation,
     read_constants,
     step_operations,
 )
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, on_demand_seconds
+from prophet_moe.hardware.roofline import all_resident_seconds, layer_times
 from prophet_moe.precision import FORMATS, Precision
 from tests import examples  # noqa: F401
 from tests.architectures import architectures
@@ -180,22 +178,9 @@ def test_more_gpus_than_experts_are_refused():
         step_operations(MODELS["Mixtral-8x7B"], 1, 1, 2.0, split=Split(16, by_expert=True))
 
 
-def test_estimated_times_keep_the_bound_beside_them():
-    arch = MODELS["Mixtral-8x7B"]
-    bound = layer_times(arch, datasheet_profile(H100.gpu, H100.spec), 4, 1000, 5.0)
-    layers, head = step_operations(arch, 4, 1000, 5.0), head_operation(arch, 4, Precision())
-    found = estimated_times(H100, bound, layers, head, LINKS["pinned"])
-    assert (found.compute_seconds > bound.compute_seconds).all() and found.head_seconds > bound.head_seconds
-    assert on_demand_seconds(found, 1.0) > on_demand_seconds(bound, 1.0)
-    whole = estimate_step(H100, arch, 4, 1000, 5.0).seconds
-    assert all_resident_seconds(found) == pytest.approx(whole)
-    exact = estimated_times(H100, bound, layers, head, LINKS["datasheet"])
-    assert exact.transfer_seconds_per_expert == bound.transfer_seconds_per_expert
-
-
 def test_intervals_are_never_those_of_single_rows():
     for each in CONSTANTS.residuals:
-        assert each.rows >= 20 and each.groups >= 2
+        assert each.rows >= 20 and each.groups >= 3
         assert each.low < 1 < each.high
     assert CONSTANTS.residuals_of("H100-80GB", "vllm", True).gpu == "H100-80GB"
     assert CONSTANTS.residuals_of("B200-180GB", "vllm", True).gpu == ""

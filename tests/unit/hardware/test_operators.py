@@ -100,8 +100,10 @@ def test_balanced_experts_equal_the_stride_routing(tokens, experts, top_k):
 
 @pytest.mark.parametrize(
     ("tokens", "experts", "top_k", "sampled"),
-    [(1, 128, 8, 8.0), (4, 128, 8, 31.8), (16, 128, 8, 65.2), (64, 128, 8, 115.7), (1, 256, 8, 8.0), (4, 256, 8, 32.0)]
-    + [(16, 256, 8, 97.2), (64, 256, 8, 193.5)],
+    [
+        *[(1, 128, 8, 8.0), (4, 128, 8, 31.8), (16, 128, 8, 65.2), (64, 128, 8, 115.7)],
+        *[(1, 256, 8, 8.0), (4, 256, 8, 32.0), (16, 256, 8, 97.2), (64, 256, 8, 193.5)],
+    ],
 )
 def test_power_law_experts_equal_the_collectors(tokens, experts, top_k, sampled):
     """The numbers were sampled from the collector's own code: notes of T1-544 to T1-559 in the observations."""

@@ -28,10 +28,14 @@ class LinkSpec(StrictModel):
     """Where the numbers come from."""
 
     def seconds(self, gpu: GpuSpec, size: float, copies: float = 1) -> float:
-        """Return the seconds of `copies` copies of `size` bytes each, one after another; nothing takes no time."""
+        """Return the seconds of `copies` copies of `size` bytes each to a GPU, one after another."""
+        return self.seconds_over(gpu.link_gb_per_s, size, copies)
+
+    def seconds_over(self, link_gb_per_s: float, size: float, copies: float = 1) -> float:
+        """Return the seconds of copies over a link of that many GB/s by its datasheet; nothing takes no time."""
         if not size:
             return 0.0
-        return copies * (self.copy_us * MICROSECOND + size / (self.share * gpu.link_gb_per_s * GB))
+        return copies * (self.copy_us * MICROSECOND + size / (self.share * link_gb_per_s * GB))
 
 
 class LinkFile(RootModel[dict[str, LinkSpec]]):
@@ -43,8 +47,8 @@ def load_links(path: Path) -> Mapping[str, LinkSpec]:
     return validate(LinkFile, read_yaml(path), str(path), "Mend that entry.").root
 
 
-def link_named(name: str, links: Mapping[str, LinkSpec]) -> LinkSpec:
+def link_named(name: str, links: Mapping[str, LinkSpec], where: str = "decode_step.link") -> LinkSpec:
     """Return the way to copy `name`; an unknown one is a UserError that names those that are known."""
     if name not in links:
-        raise UserError("link", f"unknown name {name!r}, expected one of {', '.join(links)}", "Correct it.")
+        raise UserError(where, f"unknown name {name!r}, expected one of {', '.join(links)}", "Correct it.")
     return links[name]

@@ -13,7 +13,7 @@ latent all), routers and norms whole; the GPUs sum their outputs after every mix
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +22,9 @@ import numpy as np
 from prophet_moe import params
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.catalog.architecture import Architecture, Block, Latent, Moe, letters
-from prophet_moe.catalog.link import LinkSpec
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.operators import MICROSECOND, TFLOP, Operators
-from prophet_moe.hardware.roofline import LayerTimes, attention_reads
+from prophet_moe.hardware.roofline import attention_reads
 from prophet_moe.params.cache import mixer_state
 from prophet_moe.params.weights import Weights, block_weights, key_value_weights, stack_weights
 from prophet_moe.precision import BF16, Precision
@@ -93,7 +92,7 @@ class Residuals(StrictModel):
 
 
 class Constants(StrictModel):
-    """The whole of resources/operators/constants.json."""
+    """The whole file of constants, resources/operators/constants.json."""
 
     source: str
     """The file of observations that they were fitted to."""
@@ -250,7 +249,7 @@ def step_operations(
 
     `unique_experts` is u(B), one number or one per MoE layer of the decoder.
     """
-    _check(arch, batch, context, split)
+    _check(arch, batch, context, split, unique_experts)
     moe = arch.moe_layers
     used = dict(zip(moe, np.broadcast_to(np.asarray(unique_experts, float), len(moe)).tolist(), strict=True))
     known: dict[tuple[str, float], list[Operation]] = {}
@@ -316,24 +315,15 @@ def estimate_step(
     return StepEstimate(seconds, low, high, bound, estimator.basis, parts)
 
 
-def estimated_times(
-    estimator: Estimator, times: LayerTimes, layers: Sequence[Sequence[Operation]], head: Operation, link: LinkSpec
-) -> LayerTimes:
-    """Return `times` of a step with estimates in place of bounds: of every layer, of the head, of an expert's copy."""
-    paired = zip(times.compute_seconds, layers, strict=True)
-    seconds = [max(bound, sum(estimator.parts(layer, 1).values())) for bound, layer in paired]
-    return replace(
-        times,
-        compute_seconds=np.array(seconds),
-        head_seconds=max(times.head_seconds, estimator.operation_seconds(head)),
-        transfer_seconds_per_expert=link.seconds(estimator.spec, times.expert_bytes),
-    )
-
-
-def _check(arch: Architecture, batch: int, context: int, split: Split) -> None:
+def _check(arch: Architecture, batch: int, context: int, split: Split, unique_experts: float | Sequence[float]) -> None:
     for name, value in (("batch", batch), ("context", context), ("gpus", split.gpus)):
         if not (math.isfinite(value) and value >= 1):
             raise UserError(f"decode step: {name}", f"got {value}, expected at least 1", "Correct it.")
     if split.by_expert and arch.moe and arch.moe.experts < split.gpus:
         problem = f"got {split.gpus}, expected at most {arch.moe.experts}, the experts of a layer"
         raise UserError("decode step: gpus", problem, "Correct it.")
+    most = min(arch.moe.experts, arch.moe.top_k * batch) if arch.moe else 0
+    wrong = [each for each in np.ravel(unique_experts) if arch.moe and not 0 < each <= most * (1 + 1e-9)]
+    if wrong:
+        problem = f"got {wrong[0]:g}, expected above 0 and at most {most}, the experts that {batch} tokens can use"
+        raise UserError("decode step: unique_experts", problem, "Correct it.")

@@ -8,15 +8,16 @@ resources/observations/README.md.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from prophet_moe.catalog import Architecture, GpuSpec, ModelSpec
+from prophet_moe.catalog.link import LinkSpec, load_links
 from prophet_moe.hardware.estimate import (
     ANY,
     Constants,
@@ -33,16 +34,26 @@ from prophet_moe.hardware.estimate import (
 )
 from prophet_moe.hardware.operators import MICROSECOND, Operators, read_operators
 from prophet_moe.precision import FORMATS, Precision
+from prophet_moe.units import GB
 
 Floats = NDArray[np.float64]
 
-OPERATORS, CONSTANTS = Path("resources/operators"), "constants.json"
-"""Where fits lie, one file per GPU, and the file of constants in it."""
-STEP, LAYER = ("e2e decode", "e2e ubatch"), "operator: one MoE layer"
-"""Kinds of rows that are predicted: a whole step of one or more GPUs, and one MoE layer alone."""
+OPERATORS, CONSTANTS, LINKS = Path("resources/operators"), "constants.json", Path("config/links.yaml")
+"""Where fits lie, one file per GPU, the file of constants in it, and the ways to copy."""
+STEP, LAYER, LINK = ("e2e decode", "e2e ubatch"), "operator: one MoE layer", "host link"
+"""Kinds of rows that are predicted: a whole step of one or more GPUs, one MoE layer alone, copies from the host."""
+OTHER_COPIES = ("D2H", "kernel", "both directions", "beside", "bidirectional", "gather", "write-combined", "reaches")
+"""Words of rows about links that name no copy of config/links.yaml."""
+UNPINNED = ("pageable", "load_state_dict")
+"""Words of rows about links whose host memory is not pinned."""
+SIZE = re.compile(r"([0-9.]+) ?([KMG])(i?)B")
+LARGE = 1e9
+"""Bytes of a copy whose size no row states: large enough that what a copy costs does not show."""
 GROUP = ["model", "engine", "gpu"]
 """What is left out as a whole when constants are judged."""
-LEAST_ROWS, LEAST_GROUPS = 20, 2
+GOAL_PCT = 20
+"""Error in percent within which a step is predicted well."""
+LEAST_ROWS, LEAST_GROUPS = 20, 3
 """Rows and groups from which a GPU, or an engine on a GPU, has an interval of its own."""
 LOW, HIGH = 0.05, 0.95
 """Quantiles of an interval."""
@@ -60,6 +71,13 @@ DTYPES: Mapping[str, Precision] = {
     "Q6_K GGUF": Precision("q6_k"),
 }
 """Formats by the words of the sources; the name of a format of `precision` stands for itself, embeddings of 16 bits."""
+SAME_LAYERS = {"Kimi-K2.5": "Kimi-K2-Thinking"}
+"""Models whose language model has the layers of one in the catalogue, by the names of rows."""
+NEEDED = (
+    *("id", "kind", "quantity", "engine", "model", "dtype", "gpu", "gpus", "ep", "batch", "measured_ms"),
+    *("context_assumed", "kv_bits_assumed", "value", "unit", "datasheet", "cache", "clean", "notes"),
+)
+"""Columns of observations that predictions are made of."""
 COLUMNS = (
     *("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean"),
     *("left_out", "low", "high", "bound", "basis"),
@@ -77,15 +95,27 @@ class Known:
     operators: Mapping[str, Operators]
     """Fits by GPU; a GPU without any is estimated by its share of the bandwidth."""
     constants: Constants
+    links: Mapping[str, LinkSpec] = field(default_factory=dict)
+    """Ways to copy from the host by name."""
+
+    def gpu_named(self, name: str) -> str | None:
+        """Return the GPU of the catalogue that a row names, with its memory or, where there is one alone, without."""
+        found = [gpu for gpu in self.gpus if gpu.startswith(f"{name}-")]
+        return name if name in self.gpus else found[0] if len(found) == 1 else None
 
     def estimator(self, gpu: str) -> Estimator:
         """Return what estimates of a GPU are made of."""
         return Estimator(gpu, self.gpus[gpu], self.operators.get(gpu), self.constants)
 
 
-def known(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS) -> Known:
+def known(
+    models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS, links: Path = LINKS
+) -> Known:
     """Return what predictions are made of: a catalogue, and the fits and constants in `folder`."""
-    return Known(models.get, gpus, fits(gpus, folder), read_constants(folder / CONSTANTS))
+    constants = read_constants(folder / CONSTANTS)
+    return Known(
+        lambda name: models.get(SAME_LAYERS.get(name, name)), gpus, fits(gpus, folder), constants, load_links(links)
+    )
 
 
 def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
@@ -97,6 +127,7 @@ def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
 class Conditions(NamedTuple):
     """One row as the estimate takes it."""
 
+    gpu: str
     arch: Architecture
     precision: Precision
     batch: int
@@ -105,29 +136,33 @@ class Conditions(NamedTuple):
     split: Split
 
 
-def conditions(row: pd.Series, known: Known) -> Conditions | str:
-    """Return the conditions of a row, or in words why it cannot be predicted."""
+class NotPredictedError(Exception):
+    """Why a row cannot be predicted, in words."""
+
+
+def conditions(row: pd.Series, known: Known) -> Conditions:
+    """Return the conditions of a row; a row that cannot be predicted is a NotPredictedError that says why."""
     if row["kind"] not in (*STEP, LAYER):
-        return f"no prediction for rows of kind {row['kind']!r}"
-    model, gpu = known.models(row["model"]), row["gpu"]
+        raise NotPredictedError(f"no prediction for rows of kind {row['kind']!r}")
+    model, gpu = known.models(row["model"]), known.gpu_named(row["gpu"])
     if model is None:
-        return f"no model {row['model']!r}"
-    if gpu not in known.gpus:
-        return f"no datasheet of {gpu!r}"
+        raise NotPredictedError(f"no model {row['model']!r}")
+    if gpu is None:
+        raise NotPredictedError(f"no datasheet of {row['gpu']!r}")
     precision = _precision(row)
     if precision is None:
-        return f"format {row['dtype']!r} is not known"
+        raise NotPredictedError(f"format {row['dtype']!r} is not known")
     needed = ("batch", "measured_ms") if row["kind"] == LAYER else ("batch", "measured_ms", "context_assumed")
     missing = next((name for name in needed if not _number(row[name]) > 0), None)
     if missing:
-        return f"{missing} is not stated"
+        raise NotPredictedError(f"{missing} is not stated")
     arch, batch = model.architecture, round(_number(row["batch"]))
     if arch.moe is None:
-        return f"{row['model']} is dense"
+        raise NotPredictedError(f"{row['model']} is dense")
     context = 1 if row["kind"] == LAYER else max(1, round(_number(row["context_assumed"])))
     gpus = _number(row["gpus"])
     split = Split(round(gpus) if gpus > 0 else 1, by_expert=_number(row["ep"]) > 1)
-    return Conditions(arch, precision, batch, context, _unique_experts(row, arch, batch), split)
+    return Conditions(gpu, arch, precision, batch, context, _unique_experts(row, arch, batch), split)
 
 
 def _number(value: object) -> float:
@@ -152,11 +187,48 @@ def _unique_experts(row: pd.Series, arch: Architecture, batch: int) -> float:
     stated = re.match(r"u=([0-9.]+)", str(row["notes"]))
     if stated:
         return float(stated[1])
+    return uniform_experts(arch, batch)
+
+
+def uniform_experts(arch: Architecture, batch: int) -> float:
+    """Return the distinct experts of a batch by uniform occupancy, 0 of a dense model."""
+    if arch.moe is None:
+        return 0.0
     experts = arch.moe.experts
     return experts * (1 - (1 - min(arch.moe.top_k, experts) / experts) ** batch)
 
 
-def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
+class Catalogue(Protocol):
+    """Models and GPUs by name."""
+
+    models: Mapping[str, ModelSpec]
+    gpus: Mapping[str, GpuSpec]
+
+
+def predicted(rows: pd.DataFrame, context: Catalogue) -> pd.DataFrame:
+    """Predict every row of observed times from a catalogue, and the fits and constants that are committed.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of resources/observations/times.csv, or of a file with its columns.
+    context : Catalogue
+        Models and GPUs by name.
+
+    Returns
+    -------
+    DataFrame
+        What `predictions` returns.
+    """
+    return predictions(rows, known(context.models, context.gpus))
+
+
+def within_goal(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a step is predicted within 20 %; None of rows of other kinds, which have no goal."""
+    return abs(row["error_pct"]) <= GOAL_PCT if row["kind"] in STEP else None
+
+
+def predictions(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """Predict every row of observed times.
 
     Parameters
@@ -170,31 +242,64 @@ def predicted(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     -------
     DataFrame
         One row per observation in the order given, with the columns COLUMNS: what was measured, the estimate, its
-        interval and bound in milliseconds, or the reason why it is left out.
+        interval and bound, in milliseconds or GB/s. Where a row does not count, `left_out` has the reason.
     """
-    found = [_predicted(row, known) for _, row in rows.iterrows()]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame([_predicted(row, known) for _, row in rows.iterrows()], columns=list(COLUMNS))
 
 
-def _predicted(row: pd.Series, known: Known) -> tuple:
-    head = tuple(row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model"))
-    measured, clean = _number(row["measured_ms"]), _number(row["clean"]) == 1
+def _predicted(row: pd.Series, known: Known) -> dict[str, Any]:
+    found = {name: row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model")}
+    try:
+        found |= _link_speeds(row, known) if row["kind"] == LINK else _step_times(row, known)
+    except NotPredictedError as reason:
+        unit, measured = ("GB/s", row["value"]) if row["kind"] == LINK else ("ms", row["measured_ms"])
+        return found | {"measured": _number(measured), "unit": unit, "clean": False, "left_out": str(reason)}
+    clean = _number(row["clean"]) == 1
+    left_out = "" if clean else f"not clean: {row['notes']}"
+    error = 100 * (found["predicted"] / found["measured"] - 1)
+    return found | {"error_pct": error, "clean": clean, "left_out": left_out}
+
+
+def _step_times(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the milliseconds measured and estimated of a step or of one layer, with bound and interval."""
     case = conditions(row, known)
-    if isinstance(case, str):
-        return (*head, measured, np.nan, "ms", np.nan, clean, case, *(np.nan,) * 3, "")
-    estimator = known.estimator(row["gpu"])
+    estimator = known.estimator(case.gpu)
+    found = {"measured": _number(row["measured_ms"]), "unit": "ms", "basis": estimator.basis}
     if row["kind"] == LAYER:
         operation = _moe_layer(case)
         seconds, bound = estimator.operation_seconds(operation), estimator.bound_seconds([operation])
-        low = high = np.nan
-    else:
-        step = estimate_step(
-            *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
-            row["engine"],
-        )
-        seconds, bound, low, high = step.seconds, step.bound, step.low * 1000, step.high * 1000
-    error = 100 * (seconds * 1000 / measured - 1)
-    return (*head, measured, seconds * 1000, "ms", error, clean, "", low, high, bound * 1000, estimator.basis)
+        return found | {"predicted": 1000 * seconds, "bound": 1000 * bound}
+    step = estimate_step(
+        *(estimator, case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split),
+        row["engine"],
+    )
+    times = {"predicted": step.seconds, "low": step.low, "high": step.high, "bound": step.bound}
+    return found | {name: 1000 * seconds for name, seconds in times.items()}
+
+
+def _link_speeds(row: pd.Series, known: Known) -> dict[str, Any]:
+    """Return the GB/s measured and predicted of copies, at both ends of the shares, and of the datasheet."""
+    quantity, measured, link = str(row["quantity"]), _number(row["value"]), _number(row["datasheet"])
+    if not quantity.startswith("H2D") or any(word in quantity for word in OTHER_COPIES):
+        raise NotPredictedError("no name in config/links.yaml for such copies")
+    if row["unit"] != "GB/s" or not (measured > 0 and link > 0):
+        raise NotPredictedError("no bandwidth beside that of a datasheet")
+    name = "pageable" if any(word in quantity for word in UNPINNED) else "pinned"
+    way, size = known.links[name], _size(str(row["cache"]))
+
+    def speed(share: float) -> float:
+        return size / way.model_copy(update={"share": share}).seconds_over(link, size) / GB
+
+    shares = {"predicted": way.share, "low": way.lowest_share, "high": way.highest_share}
+    speeds = {end: speed(share) for end, share in shares.items()}
+    return {"measured": measured, "unit": "GB/s", "bound": link, "basis": name, **speeds}
+
+
+def _size(text: str) -> float:
+    found = SIZE.search(text)
+    if found is None:
+        return LARGE
+    return float(found[1]) * (1024 if found[3] else 1000) ** (" KMG".index(found[2]))
 
 
 def _moe_layer(case: Conditions) -> Operation:
@@ -213,10 +318,11 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
     """
     found = []
     for _, row in rows[rows["kind"].isin(STEP)].iterrows():
-        case = conditions(row, known)
-        if isinstance(case, str):
+        try:
+            case = conditions(row, known)
+        except NotPredictedError:
             continue
-        estimator = known.estimator(row["gpu"])
+        estimator = known.estimator(case.gpu)
         layers = step_operations(case.arch, case.batch, case.context, case.unique_experts, case.precision, case.split)
         head = head_operation(case.arch, case.batch, case.precision, case.split)
         bound = sum(map(estimator.bound_seconds, [*layers, [head]]))
@@ -224,7 +330,7 @@ def features(rows: pd.DataFrame, known: Known) -> pd.DataFrame:
         if estimator.operators:
             summed = sum(estimator.operation_seconds(each) for layer in [*layers, [head]] for each in layer)
         measured = _number(row["measured_ms"]) / 1000
-        names = [row["id"], *(row[name] for name in GROUP), case.split.gpus, case.batch]
+        names = [row["id"], row["model"], row["engine"], case.gpu, case.split.gpus, case.batch]
         found.append((*names, measured, bound, summed, len(layers), _number(row["clean"]) == 1))
     columns = ["id", *GROUP, "gpus", "batch", "measured", "bound", "operators", "layers", "clean"]
     return pd.DataFrame(found, columns=columns)
@@ -321,35 +427,74 @@ def left_out(law: Law, rows: pd.DataFrame, group: list[str]) -> Floats:
     return ratio.to_numpy(np.float64)
 
 
-def judged(rows: pd.DataFrame, group: list[str] | None = None) -> pd.DataFrame:
-    """Judge every law on clean rows that it has not seen, whole groups left out.
+def unseen(law: Law, rows: pd.DataFrame, fitted: pd.DataFrame | None) -> Floats:
+    """Return predicted over measured seconds of rows: from `fitted` alone, or without it from their other groups."""
+    if fitted is None:
+        return left_out(law, rows, GROUP)
+    return law(fitted, rows) / rows["measured"].to_numpy(np.float64)
+
+
+def clean_rows(features: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `features` that count."""
+    return features[features["clean"]].reset_index(drop=True)
+
+
+def judged(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Judge every law on clean rows that it has not seen.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        What `features` returns; rows that are not clean do not count.
+    fitted : DataFrame, optional
+        The rows that constants are fitted to. Without any, they are fitted to `rows`, whole groups left out in turn.
 
     Returns
     -------
     DataFrame
         By law: rows, the shares of rows within 20 % and 30 %, and the median and 0.9 quantile of the error.
     """
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    with_tables = rows[rows["operators"].notna()].reset_index(drop=True)
+    rows = clean_rows(rows)
+    fitted = None if fitted is None else clean_rows(fitted)
     found = []
     for name, (title, law) in LAWS.items():
-        used = with_tables if name in ("B0", "B3") else rows
-        errors = np.abs(left_out(law, used, group or GROUP) - 1)
-        within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
-        found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
-    return pd.DataFrame(
-        found, columns=["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
-    )
+        used = rows[rows["operators"].notna()].reset_index(drop=True) if name in ("B0", "B3") else rows
+        if len(used):
+            errors = np.abs(unseen(law, used, fitted) - 1)
+            within = float((errors <= 0.2).mean()), float((errors <= 0.3).mean())
+            found.append((name, title, len(used), *within, float(np.median(errors)), float(np.quantile(errors, 0.9))))
+    names = ["law", "title", "rows", "within_20_pct", "within_30_pct", "median_error", "p90_error"]
+    return pd.DataFrame(found, columns=names)
+
+
+def by_group(rows: pd.DataFrame, fitted: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, as `judged` does."""
+    rows = clean_rows(rows)
+    ratio = unseen(_by_estimate, rows, None if fitted is None else clean_rows(fitted))
+    rows = rows.assign(ratio=ratio, bound_ratio=rows["bound"] / rows["measured"])
+    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
+    return grouped.agg(
+        rows=("id", "size"),
+        median=("ratio", "median"),
+        least=("ratio", "min"),
+        most=("ratio", "max"),
+        bound=("bound_ratio", "median"),
+    ).reset_index()
 
 
 def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     """Fit the constants of estimates to the clean rows of `features`, and their residuals group by group."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
+    rows = clean_rows(rows)
     tabled = rows[rows["operators"].notna()].reset_index(drop=True)
     share, layer_us = fit_without_operators(rows)
-    residuals = []
-    for operators, used, law in ((True, tabled, _by_operators_and_layer), (False, rows, _by_share_and_layer)):
-        residuals.extend(_residuals(used.assign(ratio=1 / left_out(law, used, GROUP)), operators))
+    seen = tabled.assign(ratio=1 / left_out(_by_operators_and_layer, tabled, GROUP))
+    residuals = [_residuals(ANY, ANY, True, seen, GROUP)]
+    for names, part in [*seen.groupby(["gpu"]), *seen.groupby(["gpu", "engine"])]:
+        if len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS:
+            residuals.append(_residuals(*names, *[ANY] * (2 - len(names)), True, part, GROUP))
+    # A GPU without tables has no rows either: its residuals are those of GPUs that the constants had not seen.
+    seen = rows.assign(ratio=1 / left_out(_by_share_and_layer, rows, ["gpu"]))
+    residuals.append(_residuals(ANY, ANY, False, seen, ["gpu"]))
     return Constants(
         source=source,
         with_operators=LayerConstants(
@@ -362,18 +507,19 @@ def fit_constants(rows: pd.DataFrame, source: str) -> Constants:
     )
 
 
-def _residuals(rows: pd.DataFrame, operators: bool) -> list[Residuals]:
-    """Return the quantiles of all rows, and of every GPU and engine on a GPU that has enough of them."""
-    parts = [((ANY, ANY), rows)]
-    parts += [((gpu, ANY), part) for gpu, part in rows.groupby("gpu")]
-    parts += [(names, part) for names, part in rows.groupby(["gpu", "engine"])]
-    found = []
-    for (gpu, engine), part in parts:
-        if gpu == ANY or (len(part) >= LEAST_ROWS and _groups(part) >= LEAST_GROUPS):
-            low, high = (_rounded(float(part["ratio"].quantile(q))) for q in (LOW, HIGH))
-            counted = {"rows": len(part), "groups": _groups(part)}
-            found.append(Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted))
-    return found
+def _residuals(gpu: str, engine: str, operators: bool, rows: pd.DataFrame, group: list[str]) -> Residuals:
+    """Return the quantiles of measured over estimated times, every group counting the same."""
+    weights = 1 / rows.groupby(group)["ratio"].transform("size")
+    low, high = (_rounded(weighted_quantile(rows["ratio"], weights, share)) for share in (LOW, HIGH))
+    counted = {"rows": len(rows), "groups": _groups(rows)}
+    return Residuals(gpu=gpu, engine=engine, operators=operators, low=low, high=high, **counted)
+
+
+def weighted_quantile(values: pd.Series, weights: pd.Series, share: float) -> float:
+    """Return the least value at which the weights of values up to it reach a share of all weights."""
+    order = np.argsort(values.to_numpy(), kind="stable")
+    reached = np.cumsum(weights.to_numpy()[order])
+    return float(values.to_numpy()[order[np.searchsorted(reached, share * reached[-1] * (1 - 1e-12))]])
 
 
 def _groups(rows: pd.DataFrame) -> int:
@@ -382,17 +528,3 @@ def _groups(rows: pd.DataFrame) -> int:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
-
-
-def by_group(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return how estimates compare with clean rows by GPU, engine, model and number of GPUs, groups left out."""
-    rows = rows[rows["clean"]].reset_index(drop=True)
-    rows = rows.assign(ratio=left_out(_by_estimate, rows, GROUP), bound_ratio=rows["bound"] / rows["measured"])
-    grouped = rows.groupby(["gpu", "engine", "model", "gpus"])
-    return grouped.agg(
-        rows=("id", "size"),
-        median=("ratio", "median"),
-        least=("ratio", "min"),
-        most=("ratio", "max"),
-        bound=("bound_ratio", "median"),
-    ).reset_index()

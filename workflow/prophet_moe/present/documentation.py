@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
 from prophet_moe.catalog.engine import EngineSpec, load_engines
 from prophet_moe.catalog.gpu import GpuFile
+from prophet_moe.catalog.link import LinkFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
@@ -39,6 +40,7 @@ def documents() -> dict[Path, str]:
         "gpus": GpuFile,
         "engine": EngineSpec,
         "model_names": NameFile,
+        "links": LinkFile,
         "datasets": DatasetFile,
         "collect": Plan,
     }

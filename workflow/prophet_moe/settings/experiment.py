@@ -47,6 +47,8 @@ class DecodeStep(StrictModel):
     """Context length of each sequence in tokens, limited to the model's native context."""
     claimed_slowdown: float = Field(default=1.2, gt=1, le=LARGEST_RATIO)
     """Slowdown of a decode step with Prophet that the report claims (000:778)."""
+    link: str = "pinned"
+    """Way to copy experts in estimates of times: a name of config/links.yaml. Bounds take the datasheet's link."""
 
 
 class Replay(StrictModel):

@@ -11,7 +11,10 @@ import pandas as pd
 
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import Architecture, ModelSpec, load_gpus
+from prophet_moe.catalog.link import LinkSpec, link_named, load_links
 from prophet_moe.catalog.model import load_model
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
+from prophet_moe.hardware.operators import read_operators
 from prophet_moe.hardware.profile import Profile, read_profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
@@ -63,6 +66,42 @@ def decode_steps(
             for batch, needed in zip(batch_sizes, unique, strict=True):
                 rows.append({"model": model} | _row(spec, profile, batch, needed, scenario, step))
     return pd.DataFrame(rows)
+
+
+def with_estimates(
+    table: pd.DataFrame,
+    models: Mapping[str, ModelSpec],
+    estimators: Mapping[str, Estimator],
+    scenario: Scenario,
+    step: DecodeStep,
+    link: LinkSpec,
+) -> pd.DataFrame:
+    """Return `table` with estimates of its times beside their bounds, as columns after its own."""
+    found = [
+        _estimates(row, models[row["model"]], estimators[row["gpu"]], scenario, step, link)
+        for row in table.to_dict("records")
+    ]
+    return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
+
+
+def _estimates(
+    row: Mapping, spec: ModelSpec, estimator: Estimator, scenario: Scenario, step: DecodeStep, link: LinkSpec
+) -> dict[str, object]:
+    arch, precision, unique = spec.architecture, scenario.precision_of(spec.precision), row["unique_experts"]
+    used = min(unique, arch.moe.top_k * row["batch_size"])
+    found = estimate_step(estimator, arch, row["batch_size"], row["context"], used, precision)
+    resident = max(1e3 * found.seconds, row["all_resident_ms"])
+    copies = len(arch.moe_layers) * unique
+    fetching = 1e3 * copies * link.seconds(estimator.spec, row["expert_mb"] * MB)
+    return {
+        "all_resident_estimate_ms": resident,
+        "all_resident_estimate_low_ms": max(1e3 * found.low, row["all_resident_ms"]),
+        "all_resident_estimate_high_ms": max(1e3 * found.high, resident),
+        "cold_on_demand_estimate_ms": resident + fetching,
+        "cold_on_demand_estimated_slowdown": 1 + fetching / resident,
+        "hit_rate_needed_estimated": max(0.0, 1 - (step.claimed_slowdown - 1) * resident / fetching),
+        "estimate_basis": found.basis,
+    }
 
 
 def with_fit(table: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
@@ -120,10 +159,16 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     folder = Path(parameters["profiles"])
-    profiles = {
-        name: read_profile(folder, name, spec) for name, spec in load_gpus(files.gpus, parameters["gpus"]).items()
-    }
+    gpus = load_gpus(files.gpus, parameters["gpus"])
+    profiles = {name: read_profile(folder, name, spec) for name, spec in gpus.items()}
     step = DecodeStep.model_validate(parameters["decode_step"])
     table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
+    constants = read_constants(files.constants)
+    fits = {path.stem: path.parent for path in files.operators}
+    estimators = {
+        name: Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants)
+        for name, spec in gpus.items()
+    }
+    table = with_estimates(table, models, estimators, scenario, step, link_named(step.link, load_links(files.links)))
     grid = pd.read_parquet(files.grid)
     write_table(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]), DECODE_STEPS)

@@ -55,6 +55,34 @@ DECODE_STEPS = Table(
         text("attention_basis", "What the time of attention rests on, likewise."),
         text("weights_basis", "What the time of all other weights rests on, likewise."),
         text("transfers_basis", "What the time of copies rests on, likewise."),
+        number(
+            "all_resident_estimate_ms",
+            "ms",
+            "Estimated time of a step with all experts on the GPU; all_resident_ms bounds it.",
+        ),
+        number(
+            "all_resident_estimate_low_ms", "ms", "Low end of its interval, which nine of ten servers of others are in."
+        ),
+        number("all_resident_estimate_high_ms", "ms", "High end of that interval."),
+        number(
+            "cold_on_demand_estimate_ms",
+            "ms",
+            "Estimated time of a step that copies every expert of the batch on demand, by decode_step.link.",
+        ),
+        number(
+            "cold_on_demand_estimated_slowdown",
+            "",
+            "cold_on_demand_estimate_ms over all_resident_estimate_ms, a ratio of times.",
+        ),
+        number(
+            "hit_rate_needed_estimated",
+            "",
+            "Hit rate from which a step on demand keeps within the slowdown that the report claims, by estimates.",
+        ),
+        text(
+            "estimate_basis",
+            "What estimates rest on: operators that others measured on that GPU, or a share of its bandwidth.",
+        ),
     ),
 )
 

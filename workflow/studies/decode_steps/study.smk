@@ -1,11 +1,18 @@
 """How long does a decode step take if every expert is resident, and if every expert must be fetched?
 
-REQUIRED INPUTS: models, GPUs, the grid. OUTPUTS: tables/table7_decode_steps.csv.
+REQUIRED INPUTS: models, GPUs, links, fitted operators, the grid. OUTPUTS: tables/table7_decode_steps.csv.
 """
 
+from prophet_moe.catalog.link import link_named, load_links
 from studies.decode_steps.study import STUDY as DECODE_STEPS
 
 offer(DECODE_STEPS)
+
+LINK_FILE = Path("config/links.yaml")
+OPERATOR_FOLDER = Path("resources/operators")
+
+with exit_on_user_error():
+    link_named(EXPERIMENT.decode_step.link, load_links(LINK_FILE))
 
 
 def decode_steps_parameters(wildcards):
@@ -30,6 +37,9 @@ rule decode_steps:
         variations=variations_of(DEFAULT),
         grid=GRID,
         measured=PROFILE_FILES,
+        links=LINK_FILE,
+        constants=OPERATOR_FOLDER / "constants.json",
+        operators=[path for path in sorted(OPERATOR_FOLDER.glob("*.json")) if path.stem in GPUS],
     output:
         table=table("table7_decode_steps"),
         prov=sidecars(path_of("table7_decode_steps")),
