@@ -1,5 +1,6 @@
 """Hit rates and tokens per second that engines published, against what is predicted of them."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +11,25 @@ from hypothesis import strategies as st
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.errors import UserError
-from prophet_moe.observed import hit_rates, offload_fit
+from prophet_moe.observed import hit_columns, hit_rates, offload_fit
 from prophet_moe.observed.offload_fit import Overheads
-from prophet_moe.offload.demand.recorded import read_session
+from prophet_moe.observed.schema import HIT_RATES, read_observations
+from prophet_moe.offload.demand.recorded import read_session, session_rows
 from tests.conftest import ROOT, published
 
-ROWS = pd.read_csv(ROOT / "resources/observations/hit_rates.csv", keep_default_na=True)
+FILE = ROOT / "resources/observations/hit_rates.csv"
+ROWS = read_observations(FILE, HIT_RATES)
 PRESETS = load_offload(ROOT / "config/offload.yaml")
 HIT_KINDS = {"counter", "replay", "oracle", "static", "other"}
 
 
 @pytest.fixture(scope="module")
 def results() -> pd.DataFrame:
-    return hit_rates.predicted(ROWS, hit_rates.known(ROOT))
+    return hit_rates.predicted(ROWS, using=hit_rates.known(ROOT))
 
 
 def clean(results: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    return results[results.clean & (results["quantity"] == quantity)]
+    return results[results["clean"] & (results["quantity"] == quantity)]
 
 
 def pair(
@@ -41,9 +44,16 @@ def test_observed_hit_rates_are_possible_and_have_sources():
     assert ROWS["hit_rate"].dropna().between(0, 1).all()
     assert ROWS["resident_share"].dropna().between(0, 1).all()
     assert set(ROWS["hit_kind"]) <= HIT_KINDS
-    assert set(ROWS["slots_unit"].dropna()) <= {"experts", "projections", "matrices", "bytes"}
+    assert set(ROWS["slots_unit"]) <= {"", "experts", "projections", "matrices", "bytes"}
     assert (ROWS["tokens_per_s"].dropna() > 0).all()
-    assert set(ROWS["link_from"].dropna()) <= set(ROWS["id"])
+    assert set(ROWS["link_from"]) <= {"", *ROWS["id"]}
+
+
+def test_observed_hit_rates_have_the_columns_declared():
+    assert list(ROWS.columns) == [column.name for column in hit_columns.COLUMNS]
+    assert set(hit_columns.BOUNDS) <= set(ROWS.columns)
+    for name, (low, high) in hit_columns.BOUNDS.items():
+        assert ROWS[name].dropna().between(low, high).all(), name
 
 
 def test_observed_share_follows_from_slots_in_their_unit():
@@ -61,7 +71,7 @@ def test_presets_are_what_their_rows_give():
         fitted = offload_fit.fit(pairs.loc[preset.rows])
         assert (fitted.miss_us, fitted.layer_us) == (preset.miss_overhead_us, preset.layer_overhead_us)
         of_kind = ROWS[(ROWS["engine_kind"] == kind) & ROWS["tokens_per_s"].notna()]
-        usable = of_kind[~of_kind["left_out"].fillna("").str.contains("tokens_per_s: ")]
+        usable = of_kind[~of_kind["left_out"].str.contains("tokens_per_s: ")]
         assert sorted(usable["id"]) == sorted(preset.rows)
 
 
@@ -104,21 +114,25 @@ def test_cache_below_the_experts_of_a_token_hits_nothing():
     assert known.rate(routing, 128, 8, 8 / 128, hit_rates.Setting(8)) > 0
 
 
-@pytest.mark.parametrize(("name", "row"), [("qwen", "EC-106"), ("gptoss", "EC-115")])
-def test_hit_rate_of_a_recorded_session_is_within_half_a_point(name, row):
-    rows = ROWS[ROWS["id"] == row]
-    known = hit_rates.Known(
-        [], PRESETS, {rows["session"].iloc[0]: read_session(published(f"expert_cache/{name}.route.csv"))}
-    )
-    found = hit_rates.predicted(rows, known)
-    hit = found[found["quantity"] == hit_rates.HIT_RATE].iloc[0]
+@pytest.mark.parametrize("row", ["EC-106", "EC-115"])
+def test_hit_rate_of_a_recorded_session_is_within_half_a_point(results, row):
+    hit = results[(results["id"] == row) & (results["quantity"] == hit_rates.HIT_RATE)].iloc[0]
     assert abs(hit["predicted"] - hit["measured"]) < 0.005
     assert hit["basis"] == "replay of the recorded session"
 
 
+def test_replays_of_recorded_sessions_are_what_is_kept():
+    rows = list(csv.reader((ROOT / hit_rates.SESSIONS).open(newline="")))[1:]
+    for dataset, name in (("bigmoeonedge-qwen3-30b-a3b", "qwen"), ("bigmoeonedge-gpt-oss-120b", "gptoss")):
+        kept = [row for row in rows if row[0] == dataset]
+        session = read_session(published(f"expert_cache/{name}.route.csv"))
+        assert session_rows(dataset, session, int(kept[0][1])) == kept
+        assert [row[-2:] for row in kept if row[2] == "prefill"] == [["0", "0"]]
+
+
 def test_row_of_a_user_is_predicted_by_the_preset():
     row = ROWS[ROWS["id"] == "EC-005"].assign(id="mine")
-    found = hit_rates.predicted(row, hit_rates.Known([], PRESETS))
+    found = hit_rates.predicted(row, using=hit_rates.Known([], PRESETS))
     (rate,) = found.to_dict("records")
     step = PRESETS["host_managed"].step_ms(3.213, 48 * 8 * (1 - 0.741), 2.857, 25.6, 48)
     assert rate["predicted"] == pytest.approx(1e3 / step)
@@ -127,12 +141,12 @@ def test_row_of_a_user_is_predicted_by_the_preset():
 
 def test_row_that_lacks_something_says_what():
     row = ROWS[ROWS["id"] == "EC-005"].assign(id="mine", link_gb_per_s=np.nan, resident_share=np.nan)
-    found = hit_rates.predicted(row, hit_rates.Known([], PRESETS)).set_index("quantity")
+    found = hit_rates.predicted(row, using=hit_rates.Known([], PRESETS)).set_index("quantity")
     assert found.loc["hit_rate", "left_out"] == "resident_share is not given"
     assert found.loc["tokens_per_s", "left_out"] == "its bytes, link or resident time are not given"
     assert not found["clean"].any()
     hybrid = ROWS[ROWS["id"] == "EC-098"].assign(left_out="")
-    found = hit_rates.predicted(hybrid, hit_rates.Known([], PRESETS)).set_index("quantity")
+    found = hit_rates.predicted(hybrid, using=hit_rates.Known([], PRESETS)).set_index("quantity")
     assert found.loc["tokens_per_s", "left_out"] == "no preset of kind hybrid"
 
 

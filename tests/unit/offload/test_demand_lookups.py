@@ -62,7 +62,8 @@ def runs(draw):
     ids = np.concatenate([np.empty(0, np.int64), *asks]).astype(np.int64)
     cache = byte_cache(sizes, experts, draw(st.integers(0, 3 * layers * experts)), per_layer=draw(st.booleans()))
     admission = Admission(draw(st.none() | st.integers(0, 3)), draw(st.integers(1, 3)))
-    return Asks(starts, ids), cache, admission, draw(st.integers(0, 3))
+    filling = random.random(len(asks)) < draw(st.sampled_from((0.0, 0.3)))
+    return Asks(starts, ids), cache, admission, filling
 
 
 @given(runs(), st.booleans())
@@ -76,21 +77,20 @@ def test_lookups_compiled_equals_plain_python(run, hits_first):
 @given(runs(), st.lists(st.integers(0, 5), min_size=7, max_size=7))
 @settings(max_examples=100, deadline=None)
 def test_lookups_of_a_table_of_limits_equals_plain_python(run, limits):
-    asks, cache, admission, warming = run
-    arguments = asks, cache, admission, warming, np.array(limits)
+    arguments = *run, np.array(limits)
     assert look_up(*arguments).fates.tolist() == reference.look_up(*arguments).fates.tolist()
 
 
 @given(runs())
 @settings(max_examples=200, deadline=None)
 def test_lookups_hold_what_was_admitted_within_the_budget(run):
-    asks, cache, admission, warming = run
+    asks, cache, admission, filling = run
     found = look_up(*run)
     assert (found.used <= cache.capacities).all()
     assert set(found.fates.tolist()) <= {STREAMED, ADMITTED, HIT}
     first = np.unique(asks.ids, return_index=True)[1]
     assert not found.hits[first].any()
-    for number in range(warming, len(asks.starts) - 1):
+    for number in np.flatnonzero(~filling):
         entered = (found.fates[asks.starts[number] : asks.starts[number + 1]] == ADMITTED).sum()
         assert admission.inserts is None or entered <= admission.inserts
 
@@ -104,7 +104,7 @@ def test_lookups_of_equal_experts_are_the_stack_distances(seed, slots, many):
     assert hits == ask_hits(rows[None], 12)[slots - 1]
 
 
-def test_lookups_every_miss_enters_by_default_and_none_at_a_cap_of_0():
+def test_lookups_misses_enter_by_default_and_none_at_a_cap_of_0():
     rows = np.array([[0, 1], [0, 1], [2, 3], [0, 1]])
     cache = slot_cache(1, 4, 4, per_layer=False)
     assert look_up(asks_of(rows), cache).fates.reshape(-1, 2).tolist() == [[1, 1], [2, 2], [1, 1], [2, 2]]
@@ -125,7 +125,7 @@ def test_warm_start_leaves_the_most_chosen_used_last():
     cache = slot_cache(2, 3, 3, per_layer=False)
     warm = warm_start(popularity, cache)
     assert warm.ids.tolist() == [2, 4, 0]
-    found = look_up(joined([warm, asks_of(np.array([[0], [4], [2], [1]]))]), cache, warming=3)
+    found = look_up(joined([warm, asks_of(np.array([[0], [4], [2], [1]]))]), cache)
     assert found.fates[3:].tolist() == [HIT, HIT, HIT, ADMITTED]
 
 

@@ -1,5 +1,6 @@
 """Times of caches on demand: compiled against plain, against the simulator with a clock, and mechanisms by hand."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from prophet_moe.errors import Fault, UserError
 from prophet_moe.offload.demand import reference
 from prophet_moe.offload.demand.lookups import Admission, Asks, asks_of, byte_cache, look_up, slot_cache
 from prophet_moe.offload.demand.page_cache import Storage, reads
+from prophet_moe.offload.demand.replay import Engine, run, steps_of, with_prompts
 from prophet_moe.offload.demand.speculation import Speculation, speculated
 from prophet_moe.offload.demand.times import Costs, Served, checked, fetched_of, serve
 from prophet_moe.offload.simulator.batching import ABSENT, DecodeBatches, LayerAccesses, accesses_of, decode_batches
@@ -45,6 +47,7 @@ def runs(draw):
         cpu is not None and draw(st.booleans()),
         draw(quarters),
         draw(quarters),
+        draw(st.integers(1, 3)),
     )
     slots = draw(st.integers(0, layers * experts))
     return (
@@ -60,8 +63,9 @@ def test_times_compiled_equals_plain_python(run, inserts):
     accesses, cache, costs = run
     asks = asked(accesses)
     found = look_up(asks, cache, limits=costs.limits(Admission(inserts), asks.widest))
-    served = serve(accesses, found, costs)
-    assert served.step_seconds.tolist() == pytest.approx(reference.step_seconds(accesses, found, costs))
+    experts = len(cache.bytes_of) // len(costs.non_expert_seconds)
+    served = serve(accesses, found, costs, experts=experts)
+    assert served.step_seconds.tolist() == pytest.approx(reference.step_seconds(accesses, found, costs, experts))
     assert served.copies + served.on_cpu >= (~found.hits).sum()
 
 
@@ -224,7 +228,7 @@ def test_page_cache_reads_as_plain_python_does(run, page_bytes, mapped):
     layers = len(costs.non_expert_seconds)
     storage = Storage(page_bytes, 4.0, 1.0, np.arange(layers) if mapped else None)
     found = look_up(asked(accesses), cache)
-    ours = reads(accesses, found, cache, storage, layers)
+    ours = reads(accesses, found, cache.bytes_of, storage, layers)
     assert ours.storage_bytes == plain_reads(accesses, found, cache, storage, layers)
     assert ours.request_seconds[found.hits].sum() == 0
     seconds = serve(
@@ -249,10 +253,64 @@ def test_page_cache_best_size_of_a_cache_is_between():
     for size in (0, 100, 200, 300, 380, 450):
         cache = byte_cache(np.array([10]), 64, size)
         found = look_up(asks, cache)
-        read = reads(accesses, found, cache, Storage(memory - size, 20.0, 4.0, np.array([100])), 1)
+        read = reads(accesses, found, cache.bytes_of, Storage(memory - size, 20.0, 4.0, np.array([100])), 1)
         seconds.append(serve(accesses, found, costs, read.request_seconds, read.mapped_seconds).seconds)
         hits.append(found.hits.mean())
     assert hits == sorted(hits)
     best = int(np.argmin(seconds))
     assert 0 < best < 5, seconds
     assert seconds[-1] > 1.5 * seconds[best]
+
+
+def test_prompts_pass_the_cache_before_their_own_sequence():
+    # Two sequences of two tokens; the prompt of the second one needs expert 3, as its first token does.
+    choices = np.array([0, 1, 3, 2], np.uint16).reshape(4, 1, 1)
+    steps = steps_of(choices, np.array([0, 2, 4]), 4, 1)
+    prompts = [asks_of(np.array([[1], [0]])), asks_of(np.array([[3]]))]
+    asks, filling, counted = with_prompts(steps, asks_of(np.array([[2]])), prompts, 1)
+    assert asks.ids.tolist() == [2, 1, 0, 0, 1, 3, 3, 2]
+    assert filling.tolist() == [True, True, True, False, False, True, False, False]
+    assert counted.tolist() == [not fills for fills in filling]
+    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
+    engine = Engine(slot_cache(1, 4, 2, per_layer=True), costs, np.ones(4, np.int64))
+    assert run(steps, engine, asks_of(np.array([[2]])), 1, prompts).found.hits.tolist() == [True, True, True, False]
+    assert run(steps, engine, asks_of(np.array([[2]])), 1).found.hits.tolist() == [False, False, False, False]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted):
+    random, lengths = np.random.default_rng(seed), np.array([2, 3, 1, 2])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    choices = random.random((8, 2, 5)).argsort(-1)[..., :2].astype(np.uint16)
+    batch = 1 if drafted else batch
+    steps = steps_of(choices, starts, 5, batch, Speculation(2, 0.5, seed) if drafted else None)
+    groups = -(-len(lengths) // batch)
+    prompts = [asks_of(random.random((3, 10)).argsort(-1)[:, :2]) for _ in range(groups)]
+    asks, filling, counted = with_prompts(steps, asks_of(np.empty((0, 1), np.int64)), prompts, 2)
+    assert asks.ids[counted].tolist() == steps.asks.ids.tolist()
+    assert np.diff(asks.starts)[~filling].tolist() == np.diff(steps.asks.starts).tolist()
+    assert filling.sum() == 3 * groups
+
+
+@given(runs(), st.integers(2, 4))
+@settings(max_examples=100, deadline=None)
+def test_devices_shorten_a_step_at_most_by_their_number(run, devices):
+    accesses, cache, costs = run
+    experts = len(cache.bytes_of) // len(costs.non_expert_seconds)
+    found = look_up(asked(accesses), cache)
+    alone = serve(accesses, found, replace(costs, devices=1, step_overhead_seconds=0.0), experts=experts)
+    several = serve(accesses, found, replace(costs, devices=devices, step_overhead_seconds=0.0), experts=experts)
+    assert several.seconds <= alone.seconds + 1e-9
+    assert several.seconds >= alone.seconds / devices - 1e-9
+    assert (several.copies, several.on_cpu) == (alone.copies, alone.on_cpu)
+
+
+def test_devices_hold_and_copy_their_own_experts():
+    # Experts 0 and 2 are on device 0, 1 and 3 on device 1: two copies each, beside one another.
+    cache = slot_cache(1, 4, 1, per_layer=True, devices=2)
+    assert cache.group_of.tolist() == [0, 1, 0, 1]
+    assert cache.capacities.tolist() == [1, 1]
+    accesses = LayerAccesses(np.array([0, 1]), np.array([0, 4]), np.arange(4, dtype=np.uint32), np.ones(4, np.uint32))
+    costs = Costs(np.array([1.0]), np.array([0.0, 0.5]), np.array([2.0]), devices=2)
+    assert serve(accesses, look_up(asked(accesses), cache), costs, experts=4).seconds == 1 + 2 * 2 + 0.5

@@ -19,11 +19,12 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.validation import read_text
 
-KINDS = ("memory", "routing")
+KINDS = ("memory", "hit_rates", "routing")
 """Kinds of observations, each predicted by the module of its name in `prophet_moe.observed`."""
 EXAMPLES = """\
 examples:
   prophet-moe observe check resources/observations/memory.csv --kind memory
+  prophet-moe observe check resources/observations/hit_rates.csv --kind hit_rates
   prophet-moe observe check mine.csv --kind memory --model-file My-MoE.yaml --json
   prophet-moe observe add server.log --to mine.csv --gpu H100-80GB --source mine
   vllm serve ... 2>&1 | prophet-moe observe add - --to mine.csv --source mine --engine-version 0.11.0

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from prophet_moe import params
 from prophet_moe.catalog import ModelSpec, load_gpus, load_models
+from prophet_moe.cli import sim_demand
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.cli.trace import A_TRACE, trace_folder
@@ -44,6 +45,7 @@ examples:
   prophet-moe sim list
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8 --gpu A100-80GB
   prophet-moe sim run --trace small-6x8-top2 --strategy on_demand --iso-cache 100 --expert-mb 2.5 --json
+  prophet-moe sim run --trace small-6x64-top8 --strategy on_demand --capacity 16 --kind host_managed --cpu-gb-per-s 50
 
 MB are 10^6 bytes, times are in ms. docs/simulation.md describes what is simulated and what is not."""
 
@@ -90,7 +92,9 @@ def add_commands(commands: Any) -> None:
         "--waves", action="store_true", help="allow oversubscribed layers, which need more experts than they have slots"
     )
     run.add_argument("--json", action="store_true", help="print JSON")
+    sim_demand.add_options(run, size)
     run.set_defaults(run=run_strategy)
+    sim_demand.add_check(sim)
 
 
 def list_strategies(arguments: argparse.Namespace) -> None:
@@ -111,7 +115,7 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     from prophet_moe.offload.strategies import strategies
     from prophet_moe.predict.context import split
 
-    strategy = _strategy(arguments)
+    strategy, on_demand = _strategy(arguments), sim_demand.asked(arguments)
     capacities = None if arguments.capacity is None else _capacities(arguments.capacity)
     trace = store.read_trace(arguments.trace)
     counted = without_repetition(trace)
@@ -124,15 +128,21 @@ def run_strategy(arguments: argparse.Namespace) -> None:
         raise UserError("--batch", f"got {arguments.batch}, {expected}", CORRECT)
     experiment = _experiment()
     times, expert_mb = _times(arguments, trace, experiment)
-    hierarchy = _hierarchy(arguments, capacities, trace, expert_mb)
-    times = replace(times, transfer_seconds=_transfer_seconds(times, hierarchy, expert_mb, experiment))
+    hierarchy = None if arguments.budget_mb is not None else _hierarchy(arguments, capacities, trace, expert_mb)
     training = TrainingStatistics(learned_from, _network(arguments, trace))
+    basis = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
+    if on_demand:
+        storage = experiment.replay.storage_gb_per_s
+        result = sim_demand.replayed(arguments, training, held_out, times, expert_mb, storage)
+        result = basis | result | {"notes": [*basis["notes"], *result["notes"]]}
+        print(json.dumps(result, indent=2)) if arguments.json else sim_demand.show(result)
+        return
+    times = replace(times, transfer_seconds=_transfer_seconds(times, hierarchy, expert_mb, experiment))
     replay = training, tokens, arguments.batch, arguments.order
     served = _watched(parts_of(*replay), len(tokens))
     outcome = run(served, training, strategy, hierarchy, times, oversubscribe=arguments.waves)
     every = strategies()["all_resident"]
     resident = run(parts_of(*replay), training, every, hierarchy, times).seconds
-    basis = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
     result = basis | _described(arguments, trace, strategy, hierarchy, outcome, resident)
     if arguments.json:
         print(json.dumps(result, indent=2))
@@ -180,7 +190,7 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
     context = experiment.decode_step.context_tokens
     timed = timing_model(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
     size = params.expert_bytes(model.architecture, precision) / MB
-    times = timed(arguments.batch)
+    times = timed(sim_demand.tokens_at_once(arguments))
     if arguments.expert_mb is None:
         return times, size
     seconds = (times.transfer_seconds[0] * arguments.expert_mb / size,)

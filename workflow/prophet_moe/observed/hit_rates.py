@@ -16,17 +16,21 @@ import pandas as pd
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.observed import offload_fit
-from prophet_moe.offload.demand.recorded import Session
+from prophet_moe.observed.context import Context
+from prophet_moe.observed.schema import is_missing, result_frame, result_row
+from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve, rates_at
 from prophet_moe.routing.trace import Router
 
 ROUTINGS, PRESETS = Path("resources/routing"), Path("config/offload.yaml")
+SESSIONS = Path("resources/observations/sessions.csv")
 HIT_RATE, OF_OTHERS, RATE = "hit_rate", "hit_rate_of_other_models", "tokens_per_s"
 """Quantities: the hit rate by the nearest routing, the same by that of another model, and tokens per second."""
-COLUMNS = ("id", "kind", "quantity", "engine", "gpu", "model", "measured", "predicted", "unit", "error_pct", "clean")
-"""Columns of the result, besides `left_out` and `basis`."""
+POINTS, FACTOR = 0.5, 1.5
+"""Goals: points by which a replayed session may differ, and the factor by which tokens per second may."""
+REPLAY = "replay of the recorded session"
 SEED, CHAINS = 1, Chains(sequences=24)
 """Seed and size of the generated traces; routings were fitted with another seed."""
 RUN = {"tokens": 256, "start": "cold", "lookup": "ask"}
@@ -39,8 +43,8 @@ class Known:
 
     routings: Sequence[Calibrated]
     presets: Mapping[str, EngineOffload]
-    sessions: Mapping[str, Session] = field(default_factory=dict)
-    """Recorded sessions by the name of their dataset."""
+    sessions: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    """Hit rates of recorded sessions, replayed, by the name of their dataset and the bytes of the cache."""
     curves: dict[Any, Any] = field(default_factory=dict)
 
     def nearest(self, experts: int, top_k: int, but: str = "") -> Calibrated | None:
@@ -69,25 +73,39 @@ class Known:
 
 
 def known(root: Path = Path()) -> Known:
-    """Return what the project has: its calibrated routings and the presets of engines."""
-    return Known(calibrated_routings(root / ROUTINGS), load_offload(root / PRESETS))
+    """Return what the project has: calibrated routings, presets of engines, replays of recorded sessions."""
+    routings, presets = calibrated_routings(root / ROUTINGS), load_offload(root / PRESETS)
+    return Known(routings, presets, read_session_rows(root / SESSIONS))
 
 
-def predicted(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
+def within_goal(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a prediction is as near as this project wants; None where the quantity has no goal."""
+    measured, value = row["measured"], row["predicted"]
+    if row["quantity"] == HIT_RATE and row["basis"] == REPLAY:
+        return 100 * abs(value - measured) <= POINTS
+    if row["quantity"] == RATE and value > 0:
+        return max(value / measured, measured / value) <= FACTOR
+    return None
+
+
+def predicted(rows: pd.DataFrame, context: Context | None = None, using: Known | None = None) -> pd.DataFrame:
     """Return a row per observation and quantity, predicted beside measured.
+
+    Rows say all that is needed of their models, so that the catalogue of `context` is not asked. `using` is what
+    stands in for routing and engines, by default what the project has.
 
     `left_out` says why a row does not count (its column `left_out` names quantities: `hit_rate: reason`), `basis` what
     the prediction rests on. Tokens per second of rows that fixed a preset are predicted with overheads that their own
     engine and model, or at least their own source, did not fix.
     """
+    using = known() if using is None else using
     pairs = offload_fit.pairs_of(rows)
     steps = offload_fit.left_out_predictions(pairs, using.presets)
-    results = [
+    return result_frame(
         row
         for observed in rows.to_dict("records")
         for row in (*_hits(observed, using), *_rates(observed, steps, using.presets))
-    ]
-    return pd.DataFrame(results, columns=[*COLUMNS, "left_out", "basis"])
+    )
 
 
 def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
@@ -101,10 +119,10 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     experts, top_k, share = int(row["experts_per_layer"]), int(row["top_k"]), float(row["resident_share"])
     run = {name: usual if _missing(row, name) else type(usual)(row[name]) for name, usual in RUN.items()}
     setting = Setting(**run)
-    session = using.sessions.get(str(row.get("session", "")))
-    if session is not None and row["slots_unit"] == "bytes":
-        served = float(session.replay(int(row["slots"])).mean())
-        yield _result(row, HIT_RATE, measured, served, "", reason, "replay of the recorded session")
+    in_bytes = row.get("slots_unit") == "bytes" and not _missing(row, "slots")
+    served = using.sessions.get((str(row.get("session")), int(row["slots"]))) if in_bytes else None
+    if served is not None:
+        yield _result(row, HIT_RATE, measured, served, "", reason, REPLAY)
     elif routing := using.stand_in(str(row["model"]), experts, top_k):
         rate = using.rate(routing, experts, top_k, share, setting)
         yield _result(row, HIT_RATE, measured, rate, "", reason, f"calibrated routing {routing.curve}")
@@ -133,14 +151,12 @@ def _reason(row: Mapping[str, Any], quantity: str) -> str:
 
 
 def _missing(row: Mapping[str, Any], name: str) -> bool:
-    value = row.get(name)
-    return value is None or value == "" or bool(pd.isna(value))
+    return is_missing(row.get(name))
 
 
 def _result(
     row: Mapping[str, Any], quantity: str, measured: float, value: float, unit: str, left_out: str, basis: str
 ) -> dict[str, Any]:
     about = {name: "" if _missing(row, name) else row[name] for name in ("id", "engine", "gpu", "model")}
-    error = 100 * (value / measured - 1) if measured else np.nan
-    values = {"quantity": quantity, "measured": measured, "predicted": value, "unit": unit, "error_pct": error}
-    return about | {"kind": "hit_rates"} | values | {"clean": not left_out, "left_out": left_out, "basis": basis}
+    values = {"quantity": quantity, "measured": measured, "predicted": value, "unit": unit}
+    return result_row(**about, kind="hit_rates", **values, left_out=left_out, basis=basis)

@@ -60,7 +60,7 @@ def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Overheads:
-    """Two overheads, in microseconds."""
+    """The two overheads of serving misses, in microseconds."""
 
     miss_us: float
     layer_us: float

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic.fields import FieldInfo
 
 from prophet_moe.errors import UserError
+from prophet_moe.observed import hit_columns
 from prophet_moe.routing.published import BATCHES, PublishedRouting
 from prophet_moe.tables import Column, flag, integer, number, parsed, text
 from prophet_moe.validation import read_csv, shortened
@@ -38,6 +39,7 @@ RESULT_COLUMNS = (
     number("allowed_pct", "%", "Error that the rounding of the print allows; empty where it is not known."),
     flag("clean", "Whether the row counts in errors and goals."),
     text("left_out", "Why it does not; empty where it does."),
+    text("basis", "What the prediction rests on, where a kind has several ways."),
 )
 """Columns of what `predicted` of every kind returns: one row per observation and quantity."""
 
@@ -117,12 +119,6 @@ table gpus tp ep batch input_len output_len value measured_ms datasheet hit_rate
 resident_ms context_assumed weight_bits_assumed expert_bits_assumed kv_bits_assumed unique_experts layers weights_ms
 experts_ms attention_ms head_ms all_reduce_ms clean
 """
-TEXT_OF_HIT_RATES = """
-id engine version model quantisation gpu link slots slots_scope policy batch hit_kind prompt_kind source notes left_out
-"""
-NUMBERS_OF_HIT_RATES = """
-experts_per_layer top_k moe_layers resident_share hit_rate tokens_per_s tokens_per_s_resident tokens_per_s_no_cache
-"""
 
 
 def _columns(words: str, numbers: str) -> tuple[Column, ...]:
@@ -145,12 +141,7 @@ TIMES = Kind(
     {"hit_rate": SHARE, "value": POSITIVE, "gpus": COUNT, "tp": COUNT, "ep": COUNT, "batch": COUNT},
 )
 """Times of servers, operators and links."""
-HIT_RATES = Kind(
-    "hit_rates",
-    _columns(TEXT_OF_HIT_RATES, NUMBERS_OF_HIT_RATES),
-    ("id", "engine", "model", "source"),
-    {"hit_rate": SHARE, "resident_share": SHARE, "tokens_per_s": POSITIVE, "experts_per_layer": COUNT, "top_k": COUNT},
-)
+HIT_RATES = Kind("hit_rates", hit_columns.COLUMNS, hit_columns.REQUIRED, hit_columns.BOUNDS)
 """Hit rates of expert caches, and tokens per second with them."""
 UNIQUE = tuple(f"u_{batch}" for batch in BATCHES)
 ROUTING = Kind(

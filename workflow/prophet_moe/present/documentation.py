@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
 from prophet_moe.catalog.engine import EngineSpec, load_engines
+from prophet_moe.catalog.engine_offload import OffloadFile
 from prophet_moe.catalog.gpu import GpuFile
 from prophet_moe.catalog.link import LinkFile
 from prophet_moe.catalog.model import ModelSpec
@@ -39,6 +40,7 @@ def documents() -> dict[Path, str]:
         "model": ModelSpec,
         "gpus": GpuFile,
         "engine": EngineSpec,
+        "offload": OffloadFile,
         "model_names": NameFile,
         "links": LinkFile,
         "datasets": DatasetFile,

@@ -91,23 +91,27 @@ class ByteCache:
             raise UserError("capacity", f"got {self.capacities.min()} bytes, expected at least 0", "Correct it.")
 
 
-def byte_cache(layer_bytes: Integers, experts: int, capacity: int, *, per_layer: bool = False) -> ByteCache:
+def byte_cache(
+    layer_bytes: Integers, experts: int, capacity: int, *, per_layer: bool = False, devices: int = 1
+) -> ByteCache:
     """Return a cache for layers whose experts have `layer_bytes` (L,) each; `capacity` is of all layers together, or
     of each layer.
+
+    Of several `devices` each has a cache of that capacity for its own experts, e mod devices.
     """
     layers = len(layer_bytes)
     layer_of = np.repeat(np.arange(layers), experts)
-    group_of = layer_of if per_layer else np.zeros_like(layer_of)
+    scope = layer_of if per_layer else np.zeros_like(layer_of)
     return ByteCache(
         np.repeat(np.asarray(layer_bytes, np.int64), experts),
-        group_of,
-        np.full(layers if per_layer else 1, capacity, np.int64),
+        scope * devices + np.tile(np.arange(experts), layers) % devices,
+        np.full(devices * (layers if per_layer else 1), capacity, np.int64),
     )
 
 
-def slot_cache(layers: int, experts: int, slots: int, *, per_layer: bool) -> ByteCache:
+def slot_cache(layers: int, experts: int, slots: int, *, per_layer: bool, devices: int = 1) -> ByteCache:
     """Return a cache of equal experts whose budget is in slots: an expert has one byte."""
-    return byte_cache(np.ones(layers, np.int64), experts, slots, per_layer=per_layer)
+    return byte_cache(np.ones(layers, np.int64), experts, slots, per_layer=per_layer, devices=devices)
 
 
 class Lookups(NamedTuple):
@@ -131,12 +135,13 @@ def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    warming: int = 0,
+    filling: NDArray[np.bool_] | None = None,
     limits: Integers | None = None,
     *,
     hits_first: bool = False,
 ) -> Lookups:
-    """Replay asks against an empty cache; all misses of the first `warming` asks enter, whatever the admission says.
+    """Replay asks against an empty cache; all misses of the asks that are `filling` (asks,) enter, whatever the
+    admission says: what fills the cache before the steps that count.
 
     `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `hits_first`: an
     ask touches its hits before its misses, as the simulator with a clock does; else all in their order, as
@@ -144,7 +149,8 @@ def look_up(
     """
     limits = admission.limits(asks.widest) if limits is None else limits
     fates, used = np.zeros(len(asks.ids), np.uint8), np.zeros(len(cache.capacities), np.int64)
-    rules = np.asarray(limits, np.int64), admission.after, warming, hits_first
+    filling = np.zeros(len(asks.starts) - 1, np.bool_) if filling is None else filling
+    rules = np.asarray(limits, np.int64), admission.after, filling, hits_first
     _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, fates, used)
     return Lookups(fates, used)
 
@@ -167,7 +173,7 @@ def warm_start(popularity: NDArray[np.floating], cache: ByteCache) -> Asks:
 
 
 @njit(cache=True)
-def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming, hits_first, fates, used):
+def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling, hits_first, fates, used):
     count, groups = len(bytes_of), len(capacities)
     # A ring for each group: id `count + group` stands between its most and its least recent expert.
     newer, older = np.arange(count + groups), np.arange(count + groups)
@@ -184,7 +190,7 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming
             else:
                 misses[wanted] += 1
                 candidates += 1
-        left = candidates if ask < warming else limits[candidates]
+        left = candidates if filling[ask] else limits[candidates]
         for turn in range(2 if hits_first else 1):
             for request in range(begin, end):
                 if hits_first and (fates[request] == HIT) != (turn == 0):
@@ -195,7 +201,11 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, warming
                 if fates[request] == HIT:
                     newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
                 else:
-                    if left == 0 or (ask >= warming and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
+                    if (
+                        left == 0
+                        or (not filling[ask] and misses[wanted] < after)
+                        or bytes_of[wanted] > capacities[group]
+                    ):
                         continue
                     victim = newer[ring]
                     while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:

@@ -52,9 +52,12 @@ class Reads:
     """Share of the experts that missed the cache which pages held; 0 if none missed."""
 
 
-def reads(accesses: LayerAccesses, found: Lookups, cache: ByteCache, storage: Storage, layers: int) -> Reads:
-    """Return what pages and storage serve of the requests that miss, layer by layer with the mapped weights."""
-    count, places = len(cache.bytes_of), len(accesses.of_layer) - 1
+def reads(accesses: LayerAccesses, found: Lookups, bytes_of: Integers, storage: Storage, layers: int) -> Reads:
+    """Return what pages and storage serve of the requests that miss, layer by layer with the mapped weights.
+
+    `bytes_of` (N,) are the bytes of each expert, by id.
+    """
+    count, places = len(bytes_of), len(accesses.of_layer) - 1
     mapped = np.zeros(layers, np.int64) if storage.mapped_bytes is None else np.asarray(storage.mapped_bytes, np.int64)
     missed = np.flatnonzero(~found.hits)
     at = places_of(accesses)[missed]
@@ -62,7 +65,7 @@ def reads(accesses: LayerAccesses, found: Lookups, cache: ByteCache, storage: St
     reads_mapped = np.flatnonzero(mapped[np.arange(places) % layers] > 0)
     order = np.argsort(np.concatenate([2 * reads_mapped, 2 * at + 1]), kind="stable")
     ids = np.concatenate([count + reads_mapped % layers, accesses.ids[missed].astype(np.int64)])[order]
-    sizes = np.concatenate([cache.bytes_of, np.maximum(mapped, 1)])
+    sizes = np.concatenate([bytes_of, np.maximum(mapped, 1)])
     pages = ByteCache(sizes, np.zeros(len(sizes), np.int64), np.array([storage.page_bytes]))
     held = look_up(Asks(np.arange(len(ids) + 1), ids), pages).hits
     back = np.empty(len(ids), bool)

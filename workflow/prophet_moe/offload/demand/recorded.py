@@ -7,7 +7,7 @@ included, also where the last layer was not run for them.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from prophet_moe.offload.demand.lookups import Asks, Integers, asks_of, byte_cac
 from prophet_moe.routing.importers.lines import entries_of
 from prophet_moe.routing.importers.lines.entries import Stated
 from prophet_moe.routing.trace import PREFILL
+from prophet_moe.validation import read_csv
 
 Start = Literal["prefill", "most_used", "cold"]
 """What the cache holds before the first decode step: what the prompt's own asks left there, the experts that the prompt
@@ -83,6 +84,38 @@ def agreement(session: Session, capacity: int, start: Start = "prefill") -> Agre
     worst = int(np.abs(by_step[0] - by_step[1]).max())
     differing = int((hits != session.hits).sum())
     return Agreement(len(hits), session.hit_rate, float(hits.mean()), differing, worst)
+
+
+SESSION_COLUMNS = (
+    "session",
+    "cache_bytes",
+    "start",
+    "requests",
+    "recorded_hit_rate",
+    "simulated_hit_rate",
+    "differing_requests",
+    "worst_step_hits",
+)
+"""Columns of resources/observations/sessions.csv."""
+
+
+def session_rows(name: str, session: Session, capacity: int) -> list[list[str]]:
+    """Return the rows of sessions.csv for a session: its replays with a cache of so many bytes, by start."""
+    found = {start: agreement(session, capacity, start) for start in get_args(Start)}
+    return [
+        [
+            *(name, str(capacity), start, str(each.requests), f"{each.recorded:.6f}", f"{each.simulated:.6f}"),
+            *(str(each.differing), str(each.worst_step)),
+        ]
+        for start, each in found.items()
+    ]
+
+
+def read_session_rows(path: Path) -> dict[tuple[str, int], float]:
+    """Return the hit rates of sessions replayed with their prompts, by name and bytes of the cache."""
+    rows = [dict(zip(SESSION_COLUMNS, row, strict=True)) for row in read_csv(path, list(SESSION_COLUMNS))]
+    prompted = [row for row in rows if row["start"] == "prefill"]
+    return {(row["session"], int(row["cache_bytes"])): float(row["simulated_hit_rate"]) for row in prompted}
 
 
 def read_session(path: Path) -> Session:

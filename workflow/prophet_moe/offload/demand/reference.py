@@ -4,6 +4,7 @@ from collections import OrderedDict
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prophet_moe.offload.demand.lookups import (
     ADMITTED,
@@ -24,7 +25,7 @@ class Group:
     """One cache of a byte budget; its experts from the least to the most recent."""
 
     def __init__(self, capacity: int) -> None:
-        """Start empty."""
+        """Start empty, with a budget in bytes."""
         self.capacity = capacity
         self.bytes_of: OrderedDict[int, int] = OrderedDict()
 
@@ -51,19 +52,19 @@ def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    warming: int = 0,
+    filling: NDArray[np.bool_] | None = None,
     limits: Integers | None = None,
     *,
     hits_first: bool = False,
 ) -> Lookups:
-    """Replay asks, as `lookups.look_up`."""
+    """Replay asks one after another, as `lookups.look_up` does."""
     groups = [Group(capacity) for capacity in cache.capacities.tolist()]
     missed: dict[int, int] = {}
     fates = [STREAMED] * len(asks.ids)
     for number, (begin, end) in enumerate(pairwise(asks.starts.tolist())):
         needed = asks.ids[begin:end].tolist()
         found = {expert for expert in needed if expert in groups[cache.group_of[expert]].bytes_of}
-        misses, warms = len(needed) - len(found), number < warming
+        misses, warms = len(needed) - len(found), filling is not None and bool(filling[number])
         allowed = misses if limits is None else int(limits[misses])
         if limits is None and admission.inserts is not None:
             allowed = min(allowed, admission.inserts)
@@ -86,31 +87,35 @@ def look_up(
     return Lookups(np.array(fates, np.uint8), np.array([group.used for group in groups], np.int64))
 
 
-def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs) -> list[float]:
-    """Return the seconds of each step, as `times.serve`."""
+def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs, experts: int = 1) -> list[float]:
+    """Return the seconds of each step, as `times.serve` does."""
     layers, seconds = len(costs.non_expert_seconds), []
     fates, tokens = found.fates.tolist(), accesses.tokens.tolist()
+    devices = range(costs.devices)
     for first in range(0, len(accesses.of_layer) - 1, layers):
-        now, background = costs.step_overhead_seconds, 0.0
+        now, background = costs.step_overhead_seconds, [0.0 for _ in devices]
         for layer in range(layers):
             now += float(costs.non_expert_seconds[layer])
             copy = float(costs.copy_seconds[layer]) + costs.miss_overhead_seconds
+            cpu = 0.0 if costs.cpu_seconds is None else float(costs.cpu_seconds[layer])
             for ask in range(accesses.of_layer[first + layer], accesses.of_layer[first + layer + 1]):
                 requests = range(accesses.starts[ask], accesses.starts[ask + 1])
-                hits = [request for request in requests if fates[request] == HIT]
-                entered = [request for request in requests if fates[request] == ADMITTED]
-                others = [request for request in requests if fates[request] == STREAMED]
-                cpu = 0.0 if costs.cpu_seconds is None else float(costs.cpu_seconds[layer])
-                if costs.cpu_seconds is None:
-                    copied, on_cpu = [*entered, *others], []
-                elif costs.background:
-                    copied, on_cpu = [], [*entered, *others]
-                    background += copy * len(entered)
-                else:
-                    copied, on_cpu = entered, others
-                device = now + sum(float(costs.expert_seconds[tokens[request]]) for request in hits)
-                for number, request in enumerate(sorted(copied), 1):
-                    device = max(device, now + number * copy) + float(costs.expert_seconds[tokens[request]])
-                now = max(device, now + cpu * len(on_cpu))
-        seconds.append(max(now, background))
+                ended = []
+                for device in devices:
+                    own = [each for each in requests if int(accesses.ids[each]) % experts % costs.devices == device]
+                    ended.append(
+                        now + sum(float(costs.expert_seconds[tokens[each]]) for each in own if fates[each] == HIT)
+                    )
+                    entered = [each for each in own if fates[each] == ADMITTED]
+                    missed = [each for each in own if fates[each] != HIT]
+                    if costs.background:
+                        background[device] += copy * len(entered)
+                        continue
+                    for number, each in enumerate(missed if costs.cpu_seconds is None else entered, 1):
+                        arrived = now + number * copy
+                        ended[device] = max(ended[device], arrived) + float(costs.expert_seconds[tokens[each]])
+                waiting = (STREAMED, ADMITTED) if costs.background else (STREAMED,)
+                on_cpu = 0 if costs.cpu_seconds is None else sum(fates[each] in waiting for each in requests)
+                now = max(*ended, now + cpu * on_cpu)
+        seconds.append(max(now, *background))
     return seconds

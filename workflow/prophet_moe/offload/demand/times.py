@@ -5,6 +5,9 @@ missing ones, each once its copy has arrived; copies go one after another, and e
 CPU, the misses that do not enter the cache are computed there, one after another, beside the device, and the layer
 waits for the later of the two. In the background, all misses are computed on the CPU, and what enters the cache is
 copied beside: a step lasts at least as long as its copies.
+
+Of several devices each has a link of its own, and computes its own experts beside the others; a layer waits for the
+last of them. The layer's other work takes as long as on one. What the devices send one another is not counted.
 """
 
 from dataclasses import dataclass
@@ -40,6 +43,8 @@ class Costs:
     """What the host takes for each copy."""
     step_overhead_seconds: float = 0.0
     """What the host takes for each step."""
+    devices: int = 1
+    """Devices that experts are spread over, each with a link of its own."""
 
     def __post_init__(self) -> None:
         """Refuse seconds below 0 and background copies without a CPU with a UserError."""
@@ -50,6 +55,8 @@ class Costs:
         for name in ("miss_overhead_seconds", "step_overhead_seconds"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise UserError(name, f"got {getattr(self, name)}, expected seconds from 0 on", "Correct it.")
+        if self.devices < 1:
+            raise UserError("devices", f"got {self.devices}, expected at least 1", "Correct it.")
         if self.background and self.cpu_seconds is None:
             raise UserError("background", "copies beside need a CPU that computes the misses", "State its bandwidth.")
 
@@ -62,7 +69,8 @@ class Costs:
         allowed = admission.limits(widest)
         if self.cpu_seconds is None or self.background:
             return allowed
-        copy, cpu = float(self.copy_seconds.mean()) + self.miss_overhead_seconds, float(self.cpu_seconds.mean())
+        copy = (float(self.copy_seconds.mean()) + self.miss_overhead_seconds) / self.devices
+        cpu = float(self.cpu_seconds.mean())
         return np.minimum(allowed, [fetched_of(misses, copy, cpu) for misses in range(widest + 1)])
 
 
@@ -74,7 +82,7 @@ def fetched_of(misses: int, copy_seconds: float, cpu_seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Served:
-    """What a run took."""
+    """What a run took, in seconds and experts."""
 
     step_seconds: Floats
     """(T,): seconds of each step."""
@@ -96,12 +104,18 @@ class Served:
 
 
 def serve(
-    accesses: LayerAccesses, found: Lookups, costs: Costs, copies: Floats | None = None, extra: Floats | None = None
+    accesses: LayerAccesses,
+    found: Lookups,
+    costs: Costs,
+    copies: Floats | None = None,
+    extra: Floats | None = None,
+    experts: int = 1,
 ) -> Served:
     """Return what steps take whose requests became what `found` says, and check what must hold.
 
     `copies` (requests,) replace `copy_seconds`, where some experts come from farther away; `extra` (T L,) are seconds
-    that a layer waits for other bytes before it begins.
+    that a layer waits for other bytes before it begins. Of several devices, expert e of the `experts` of a layer is on
+    device e mod devices.
     """
     layers = len(costs.non_expert_seconds)
     steps = (len(accesses.of_layer) - 1) // layers
@@ -115,6 +129,7 @@ def serve(
         accesses.starts,
         accesses.tokens,
         served_by,
+        accesses.ids.astype(np.int64) % experts % costs.devices,
         copies,
         extra,
         costs.non_expert_seconds,
@@ -123,6 +138,7 @@ def serve(
         costs.background,
         costs.miss_overhead_seconds,
         costs.step_overhead_seconds,
+        np.zeros((3, costs.devices)),
         seconds,
         busy,
     )
@@ -151,13 +167,13 @@ def served_requests(found: Lookups, costs: Costs) -> NDArray[np.uint8]:
 
 
 def checked(run: Served, costs: Costs, extra: float) -> Served:
-    """Return the run if its time is conserved, else a Fault: nothing lasts less than its busiest part, or more than
-    all parts one after another.
+    """Return the run if its time is conserved, else a Fault: nothing lasts less than its busiest part on all devices,
+    or more than all parts one after another.
     """
     parts = run.compute_seconds, run.copy_seconds, run.cpu_seconds
     overhead = costs.step_overhead_seconds * len(run.step_seconds) + extra
     slack = TOLERANCE * (sum(parts) + overhead)
-    if not max(parts) - slack <= run.seconds <= sum(parts) + overhead + slack:
+    if not max(parts) / costs.devices - slack <= run.seconds <= sum(parts) + overhead + slack:
         raise Fault(f"demand: {run.seconds} s do not lie between the busiest of {parts} and their sum")
     return run
 
@@ -168,6 +184,7 @@ def _serve(
     starts,
     tokens,
     served_by,
+    owners,
     copies,
     extra,
     non_expert_seconds,
@@ -176,35 +193,40 @@ def _serve(
     background,
     miss_overhead,
     step_overhead,
+    clocks,
     seconds,
     busy,
 ):
     layers = len(non_expert_seconds)
+    # By device: when it has computed, when its link is free, how long it copied in the background in this step.
+    device, link, copying = clocks
     for step in range(len(seconds)):
-        now, copying = step_overhead, 0.0
+        now = step_overhead
+        copying[:] = 0
         for layer in range(layers):
             place = step * layers + layer
             now += non_expert_seconds[layer] + extra[place]
             busy[0] += non_expert_seconds[layer]
             for ask in range(of_layer[place], of_layer[place + 1]):
-                device, link, cpu = now, now, now
+                device[:] = link[:] = now
+                cpu = now
                 for request in range(starts[ask], starts[ask + 1]):
                     if served_by[request] == ON_DEVICE:
-                        device += expert_seconds[tokens[request]]
+                        device[owners[request]] += expert_seconds[tokens[request]]
                         busy[0] += expert_seconds[tokens[request]]
                 for request in range(starts[ask], starts[ask + 1]):
-                    how = served_by[request]
+                    how, owner = served_by[request], owners[request]
                     if how & COPIED:
                         copy = copies[request] + miss_overhead
                         busy[1] += copy
                         if background:
-                            copying += copy
+                            copying[owner] += copy
                         else:
-                            link += copy
-                            device = max(device, link) + expert_seconds[tokens[request]]
+                            link[owner] += copy
+                            device[owner] = max(device[owner], link[owner]) + expert_seconds[tokens[request]]
                             busy[0] += expert_seconds[tokens[request]]
                     if how & ON_CPU:
                         cpu += cpu_seconds[layer]
                         busy[2] += cpu_seconds[layer]
-                now = max(device, cpu)
-        seconds[step] = max(now, copying)
+                now = max(device.max(), cpu)
+        seconds[step] = max(now, copying.max())

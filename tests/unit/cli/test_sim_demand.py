@@ -1,0 +1,192 @@
+"""`sim run` with misses served as engines serve them, and `sim check` of recorded sessions."""
+
+import json
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from prophet_moe.cli import main
+from tests.conftest import ROOT
+from tests.unit.offload.test_demand_lookups import SESSION
+
+SMALL = ("--trace", "small-6x8-top2", "--strategy", "on_demand", "--capacity", "4")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run prophet-moe in this process: code, output and errors."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prophet-moe", *arguments])
+        try:
+            main()
+            problem = ""
+        except SystemExit as ended:
+            problem = f"{ended.code}"
+        told, errors = capsys.readouterr()
+        return int(bool(problem)), told, errors + problem
+
+    return run
+
+
+@pytest.fixture
+def simulated(command) -> Callable[..., dict]:
+    """The results of `sim run` on a small trace, as JSON."""
+
+    def run(*options: str, base: tuple[str, ...] = SMALL) -> dict:
+        code, told, errors = command("sim", "run", *base, *options, "--json")
+        assert code == 0, errors
+        return json.loads(told)
+
+    return run
+
+
+@pytest.mark.parametrize("scope", [(), ("--global",), ("--batch", "2")], ids=["layer", "global", "batch"])
+def test_overheads_of_0_change_nothing(simulated, scope):
+    plain = simulated("--deduplicated", *scope)
+    on_demand = simulated("--miss-overhead-us", "0", *scope)
+    for name in ("hit_rate", "step_ms_mean", "step_ms_p99", "tokens_per_second", "slowdown", "tokens", "requests"):
+        assert on_demand[name] == pytest.approx(plain[name]), name
+    assert on_demand["copies"] == plain["demand_copies"]
+
+
+def test_overheads_lengthen_every_step_by_as_much(simulated):
+    none, some = simulated("--miss-overhead-us", "0"), simulated("--step-overhead-us", "500")
+    assert some["step_ms_mean"] == pytest.approx(none["step_ms_mean"] + 0.5)
+    kind = simulated("--kind", "host_managed")
+    assert kind["step_ms_mean"] > none["step_ms_mean"] + 6 * 0.275
+    assert simulated("--kind", "host_managed", "--step-overhead-us", "0", "--miss-overhead-us", "0") == none
+    assert kind["hit_rate"] == none["hit_rate"]
+
+
+def test_fewer_misses_that_enter_hit_less(simulated):
+    rates = [simulated("--inserts", str(most))["hit_rate"] for most in (2, 1, 0)]
+    assert all(more >= fewer for more, fewer in pairwise(rates))
+    assert rates[0] == simulated("--start", "training")["hit_rate"]
+    second = simulated("--admit-after", "2")
+    assert second["admitted"] < second["copies"]
+
+
+def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
+    steps = [simulated("--cpu-gb-per-s", str(rate)) for rate in (10, 100, 1000)]
+    assert all(slow["step_ms_mean"] > fast["step_ms_mean"] for slow, fast in pairwise(steps))
+    assert all(slow["on_cpu"] <= fast["on_cpu"] for slow, fast in pairwise(steps))
+    alone = simulated("--miss-overhead-us", "0")["step_ms_mean"]
+    assert steps[0]["step_ms_mean"] <= alone
+    assert steps[1]["step_ms_mean"] < alone
+    background = simulated("--cpu-gb-per-s", "100", "--background")
+    assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
+
+
+def test_prompts_that_pass_the_cache_change_what_decode_finds(simulated):
+    bypass, through = (simulated("--prompts", how) for how in ("bypass", "through"))
+    assert bypass == simulated("--start", "training")
+    assert through["hit_rate"] != bypass["hit_rate"]
+    assert through["requests"] == bypass["requests"]
+    assert abs(through["hit_rate"] - bypass["hit_rate"]) < 0.05
+    assert simulated("--prompts", "through", "--batch", "2")["tokens"] == bypass["tokens"]
+
+
+def test_devices_add_their_slots_and_links(simulated):
+    one, two = (simulated("--devices", count) for count in ("1", "2"))
+    assert one == simulated("--start", "training")
+    assert two["hit_rate"] > one["hit_rate"]
+    assert two["step_ms_mean"] < one["step_ms_mean"]
+    assert two["devices"] == 2
+
+
+def test_drafts_yield_tokens_by_their_acceptance(simulated):
+    base = (*SMALL[:-1], "8")
+    alone = simulated("--draft", "0", "--acceptance", "0.7", base=base)
+    drafted = simulated("--draft", "2", "--acceptance", "0.7", base=base)
+    assert alone["tokens_per_step"] == 1
+    assert drafted["tokens_per_step"] == pytest.approx(1 + 0.7 + 0.49, rel=0.03)
+    assert 2 < drafted["experts_per_layer_step"] < 6
+    assert drafted["tokens"] == alone["tokens"]
+
+
+def test_storage_is_read_less_the_more_pages_there_are(simulated):
+    reads = [simulated("--page-cache-mb", str(size))["storage_gb"] for size in (0, 6000, 14000)]
+    assert all(more >= less for more, less in pairwise(reads))
+    assert reads[0] > reads[-1]
+    mapped = simulated("--page-cache-mb", "0", "--mapped-mb", "60")
+    assert mapped["storage_gb"] == pytest.approx(reads[0] + mapped["tokens"] * 0.06, rel=1e-3)
+
+
+def test_budget_below_what_a_step_needs_is_told(simulated):
+    base = SMALL[:4]
+    small = simulated("--budget-mb", "1", "--global", base=base)
+    assert any("keeps" not in note and "less than one step needs" in note for note in small["notes"])
+    assert small["hit_rate"] < 0.01
+    large = simulated("--budget-mb", "100000", "--global", base=base)
+    assert large["notes"] == [] or not any("less than one step" in note for note in large["notes"])
+    assert large["hit_rate"] > 0.99
+
+
+def test_results_are_told_in_words(command):
+    code, told, errors = command("sim", "run", *SMALL, "--page-cache-mb", "50")
+    assert code == 0, errors
+    for text in ("on demand, 4 experts in each layer", "tokens/s", "read from storage"):
+        assert text in told
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--inserts", "-1"), "--inserts: got -1"),
+        (("--draft", "2"), "--draft: needs --acceptance"),
+        (("--acceptance", "0.5"), "--draft: needs --acceptance"),
+        (("--draft", "2", "--acceptance", "1.5"), "--acceptance: got 1.5"),
+        (("--draft", "2", "--acceptance", "0.5", "--batch", "2"), "--draft: got batch 2"),
+        (("--draft", "4", "--acceptance", "0.5"), "capacity: got 4, expected at least"),
+        (("--devices", "0"), "--devices: got 0"),
+        (("--background",), "--background: needs --cpu-gb-per-s"),
+        (("--mapped-mb", "5"), "--mapped-mb: needs --page-cache-mb"),
+        (("--page-cache-mb", "5", "--cpu-gb-per-s", "5"), "cannot be combined with --cpu-gb-per-s"),
+        (("--inserts", "1", "--item-by-item"), "cannot be combined with --item-by-item"),
+        (("--inserts", "1", "--inclusive"), "cannot be combined with --inclusive"),
+        (("--miss-overhead-us", "nan"), "--miss-overhead-us: got nan"),
+        (("--cpu-gb-per-s", "0"), "--cpu-gb-per-s: got 0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_end_in_one_line(command, options, problem):
+    code, told, errors = command("sim", "run", *SMALL, *options)
+    assert (code, told) == (1, "")
+    assert problem in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--strategy", "prophet", "--capacity", "4", "--inserts", "1"), "--inserts: got strategy prophet"),
+        (("--strategy", "on_demand", "--capacity", "4,4", "--inserts", "1"), "--inserts: needs one tier"),
+        (("--strategy", "on_demand", "--iso-cache", "100", "--inserts", "1"), "cannot be combined with --iso-cache"),
+        (("--strategy", "prophet", "--budget-mb", "100"), "--budget-mb: got strategy prophet"),
+    ],
+)
+def test_options_of_another_strategy_end_in_one_line(command, arguments, problem):
+    code, _, errors = command("sim", "run", "--trace", "small-6x8-top2", *arguments)
+    assert code == 1
+    assert problem in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_check_sets_a_session_beside_its_replays(command, tmp_path):
+    path = tmp_path / "route.csv"
+    path.write_text(SESSION)
+    size = str(90 / 2**20)
+    code, told, errors = command("sim", "check", str(path), "--cache-mib", size, "--json")
+    assert code == 0, errors
+    found = json.loads(told)
+    assert list(found) == ["prefill", "most_used", "cold"]
+    assert found["prefill"]["differing"] == 1
+    _, shown, _ = command("sim", "check", str(path), "--cache-mib", size)
+    assert "0.6250 of 8 recorded" in shown
+    code, _, errors = command("sim", "check", str(tmp_path / "none.csv"), "--cache-mib", "1")
+    assert code == 1
+    assert "none.csv" in errors
