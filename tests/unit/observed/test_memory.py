@@ -67,6 +67,7 @@ def test_bytes_per_token_are_allowed_the_rounding_of_the_print(found):
         ({"notes": "cpu_offload 30 GB"}, "weights", "in host memory"),
         ({"kv_cache_gib_per_gpu": 10, "gpu_memory_utilization": ""}, "kv_pool", "utilization is not printed"),
         ({"kv_cache_gib_per_gpu": 10, "total_gpu_gib": "", "gpu": ""}, "kv_pool", "memory of the GPU is not known"),
+        ({"kv_cache_gib_per_gpu": 10, "engine_version": ""}, "kv_pool", "version of the engine is not printed"),
         ({"kv_cache_gib_per_gpu": 10, "gpu": "GB10 (unified memory)"}, "kv_pool", "unified memory"),
         ({"kv_cache_gib_per_gpu": 10, "kv_tokens": 9, "kv_dtype": "int4"}, "kv_bytes_per_token", "in int4 unknown"),
     ],

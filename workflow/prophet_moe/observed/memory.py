@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prophet_moe.capacity.engine import EngineBudget, Serving, cache_of, engine_budget, printed_cache, sharded
 from prophet_moe.catalog.architecture import Architecture, Compressed, Softmax
+from prophet_moe.catalog.engine import version_in
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import is_missing, result_frame, result_row
@@ -416,6 +417,8 @@ def _unprinted(row: dict[str, Any], asked: Serving) -> str:
         return "gpu_memory_utilization is not printed"
     if asked.total_gib is None:
         return "the memory of the GPU is not known"
+    if row["engine"] == "vllm" and version_in(row.get("engine_version", "")) is None:
+        return "the version of the engine is not printed, and its reserves differ by version"
     follows = asked.engine.scheduler.tokens_follow_context is not None
     if follows and not {"max_model_len", "max_num_batched_tokens"} & set(row):
         return "max_model_len and max_num_batched_tokens are not printed, and this generation takes one from the other"
