@@ -226,7 +226,26 @@ def test_gpu_by_numbers_is_the_listed_one(ask):
     given = ("--memory", memory, "--bandwidth", speed[0], "--link", speed[1], "--tflops", str(spec["peak_tflops"]))
     arguments = ("capacity", "--model", "OLMoE-1B-7B", "--batch", "16", "--json")
     listed, described = (of(ask(*arguments, *options)[0])[0] for options in (("--gpu", "A100-80GB"), given))
-    assert listed | {"gpu": "", "rests_on": {}} == described | {"gpu": "", "rests_on": {}}
+    assert (listed["estimate"]["basis"], described["estimate"]["basis"]) == ("operators", "share of bandwidth")
+    assert listed["estimate"]["bound_ms"] == pytest.approx(described["estimate"]["bound_ms"])
+    same = {"gpu": "", "rests_on": {}, "estimate": {}}
+    listed, described = (found | {"verdict": found["verdict"][:-1]} for found in (listed, described))
+    assert listed | same == described | same
+
+
+def test_capacity_tells_the_estimate_beside_the_bound(ask):
+    (found,) = of(ask("capacity", "--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--batch", "4", "--json")[0])
+    estimate, step = found["estimate"], found["decode_step"]
+    assert estimate["bound_ms"] == pytest.approx(step["all_resident_ms"])
+    assert estimate["bound_ms"] <= estimate["low_ms"] <= estimate["ms"] <= estimate["high_ms"]
+    assert found["verdict"][-1].startswith("By what others measured, that step takes about")
+    assert found["rests_on"]["estimate"].startswith("operators on that GPU")
+
+
+def test_capacity_of_reported_constants_has_no_estimate(ask):
+    arguments = ("--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--scenario", "reported", "--json")
+    (found,) = of(ask("capacity", *arguments)[0])
+    assert found["estimate"] is None and "By what others" not in " ".join(found["verdict"])
 
 
 def test_gpu_without_bandwidths_has_no_times(ask):
