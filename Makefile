@@ -3,10 +3,11 @@ SHELL := /bin/bash
 VENV := .venv
 CORES := 8
 FUZZ_FACTOR := 95
+MINUTES := 12
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup gpu trace test fuzz test-peers lint bench docs verify lab report clean lock help
+.PHONY: all setup gpu campaign trace test fuzz test-peers lint bench docs verify lab report clean lock help
 
 all: setup
 	snakemake --cores $(CORES)
@@ -24,6 +25,7 @@ help:
 	'make fuzz        200,000 examples of hostile input, on one core (FUZZ_FACTOR=95)' \
 	'make bench       speed and memory beside peers' \
 	'make gpu         the environment with PyTorch, in .venv-gpu (1.4 GB)' \
+	'make campaign    measure the GPU of this machine (MINUTES=12)' \
 	'make test-peers  tests against Hugging Face Transformers' \
 	'make trace       train the small models and record their traces afresh' \
 	'make lint        all checks of the sources' \
@@ -57,6 +59,10 @@ gpu: .venv-gpu/ready
 	envs/install.sh .venv-gpu envs/gpu.txt torch==2.13.0
 	.venv-gpu/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r envs/peers.txt
 	touch $@
+
+# Measure the GPU of this machine, all that fits into the minutes; called again, it goes on.
+campaign: gpu
+	.venv-gpu/bin/python -m prophet_moe.collect campaign --minutes $(MINUTES)
 
 # Parameter counts, KV bytes and recorded routing against Hugging Face Transformers.
 test-peers: gpu

@@ -93,6 +93,14 @@ MISTAKES = {
         lambda p: edit(p, "config/measurements/prefetch.yaml", "on_demand, frequency", "on_demnd, frequency"),
         "config/measurements/prefetch.yaml: prefetch plan: policies: got 'on_demnd', expected some of all_resident",
     ),
+    "an engine without a profile": (
+        lambda p: edit(p, "config/experiment.yaml", "engine: ideal", "engine: vlm"),
+        "config/experiment.yaml: scenarios.calibrated.engine: unknown",
+    ),
+    "an engine of the default scenario": (
+        lambda p: edit(p, "config/experiment.yaml", "engine: ideal", "engine: vllm-0.10"),
+        "config/experiment.yaml: scenarios.calibrated.engine: got 'vllm-0.10', expected ideal: some studies",
+    ),
     "a study without rules": (
         lambda p: remove(p, "workflow/studies/prefill/study.smk"),
         "workflow/studies/prefill/study.smk: no such file. A study has study.py, study.smk, README.md, __init__.py",

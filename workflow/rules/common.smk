@@ -72,6 +72,10 @@ with exit_on_user_error():
     )
     EXPERIMENT = SETTINGS.experiment
     DEFAULT = EXPERIMENT.scenarios[EXPERIMENT.scenario]
+    if DEFAULT.engine != IDEAL:
+        key = ("scenarios", EXPERIMENT.scenario, "engine")
+        problem = f"{'.'.join(key)}: got {DEFAULT.engine!r}, expected {IDEAL}: some studies of the default scenario count memory without an engine"
+        raise UserError(Sources(config, MERGED_FILES).of(key), problem, "Name the engine in another scenario.")
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     for model, spec in MODELS.items():
         if spec.architecture.moe is None:

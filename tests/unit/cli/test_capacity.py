@@ -201,13 +201,51 @@ def test_overlay_brings_its_scenario(ask):
     assert half["baseline_fits"] and not whole["baseline_fits"]
 
 
+@pytest.mark.parametrize("engine", ["vllm-0.10", "sglang", "llama.cpp"])
+def test_engine_has_a_budget_whose_lines_add_up(ask, engine):
+    options = ("--model", "Mixtral-8x7B", "--gpu", "H200-141GB", "--json")
+    (found,) = json.loads(ask("capacity", *options, "--engine", engine)[0])
+    lines = [line["baseline_bytes"] for line in found["budget"]]
+    assert sum(lines[1:]) == pytest.approx(lines[0], abs=2)
+    assert found["engine"] == engine
+    assert found["engine_budget"]["pool_bytes"] == pytest.approx(lines[-1], abs=2)
+    (plain,) = json.loads(ask("capacity", *options)[0])
+    assert (plain["engine"], plain["engine_budget"]) == ("ideal", None)
+    assert plain["numbers"]["baseline_max_context"] != found["numbers"]["baseline_max_context"]
+
+
+def test_engine_shows_how_every_line_comes_about(ask):
+    printed, _ = ask("capacity", "--model", "Qwen3-30B-A3B", "--gpu", "H100-80GB", "--engine", "vllm-0.10")
+    assert "151,936 entries x 1,024 sequences x 38.5 B" in printed
+    assert "reservation.logits_bytes" in printed
+
+
 def test_gpu_by_numbers_is_the_listed_one(ask):
     spec = yaml.safe_load((ROOT / "config/gpus.yaml").read_text())["A100-80GB"]
     memory, speed = str(spec["memory_visible_gib"]), (str(spec["hbm_gb_per_s"]), str(spec["link_gb_per_s"]))
     given = ("--memory", memory, "--bandwidth", speed[0], "--link", speed[1], "--tflops", str(spec["peak_tflops"]))
     arguments = ("capacity", "--model", "OLMoE-1B-7B", "--batch", "16", "--json")
     listed, described = (of(ask(*arguments, *options)[0])[0] for options in (("--gpu", "A100-80GB"), given))
-    assert listed | {"gpu": "", "rests_on": {}} == described | {"gpu": "", "rests_on": {}}
+    assert (listed["estimate"]["basis"], described["estimate"]["basis"]) == ("operators", "share of bandwidth")
+    assert listed["estimate"]["bound_ms"] == pytest.approx(described["estimate"]["bound_ms"])
+    same = {"gpu": "", "rests_on": {}, "estimate": {}}
+    listed, described = (found | {"verdict": found["verdict"][:-1]} for found in (listed, described))
+    assert listed | same == described | same
+
+
+def test_capacity_tells_the_estimate_beside_the_bound(ask):
+    (found,) = of(ask("capacity", "--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--batch", "4", "--json")[0])
+    estimate, step = found["estimate"], found["decode_step"]
+    assert estimate["bound_ms"] == pytest.approx(step["all_resident_ms"])
+    assert estimate["bound_ms"] <= estimate["low_ms"] <= estimate["ms"] <= estimate["high_ms"]
+    assert found["verdict"][-1].startswith("By what others measured, that step takes about")
+    assert found["rests_on"]["estimate"].startswith("operators on that GPU")
+
+
+def test_capacity_of_reported_constants_has_no_estimate(ask):
+    arguments = ("--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--scenario", "reported", "--json")
+    (found,) = of(ask("capacity", *arguments)[0])
+    assert found["estimate"] is None and "By what others" not in " ".join(found["verdict"])
 
 
 def test_gpu_without_bandwidths_has_no_times(ask):
@@ -238,6 +276,12 @@ MISTAKES = {
     "scenario of an overlay": (
         ["--gpu", "A100-80GB", "--scenario", "int8"],
         "name the overlay that has it: --configfile",
+    ),
+    "unknown engine": (["--gpu", "A100-80GB", "--engine", "vlm"], "engine: unknown engine 'vlm', config/engines has"),
+    "no engine file": (["--gpu", "A100-80GB", "--engine", "nope.yaml"], "nope.yaml: no such file"),
+    "engine of the report": (
+        ["--gpu", "A100-80GB", "--engine", "vllm", "--scenario", "reported"],
+        "--engine: got vllm, expected ideal with a scenario of the report's constants",
     ),
     "unknown option": (["--gpu", "A100-80GB", "--bits", "4"], "unrecognized arguments: --bits 4"),
 }
@@ -398,6 +442,7 @@ PLAUSIBLE = {
     "--link": st.floats(1, 100_000).map(str),
     "--tflops": st.floats(1, 100_000).map(str),
     "--scenario": st.sampled_from(["calibrated", "reported"]),
+    "--engine": st.sampled_from(["ideal", "vllm-0.7", "vllm", "sglang", "llama.cpp", "transformers"]),
     "--format": st.sampled_from(["shipped", *FORMATS]),
     "--kv-format": st.sampled_from(list(KV_FORMATS)),
 }

@@ -67,6 +67,7 @@ def test_bytes_per_token_are_allowed_the_rounding_of_the_print(found):
         ({"notes": "cpu_offload 30 GB"}, "weights", "in host memory"),
         ({"kv_cache_gib_per_gpu": 10, "gpu_memory_utilization": ""}, "kv_pool", "utilization is not printed"),
         ({"kv_cache_gib_per_gpu": 10, "total_gpu_gib": "", "gpu": ""}, "kv_pool", "memory of the GPU is not known"),
+        ({"kv_cache_gib_per_gpu": 10, "engine_version": ""}, "kv_pool", "version of the engine is not printed"),
         ({"kv_cache_gib_per_gpu": 10, "gpu": "GB10 (unified memory)"}, "kv_pool", "unified memory"),
         ({"kv_cache_gib_per_gpu": 10, "kv_tokens": 9, "kv_dtype": "int4"}, "kv_bytes_per_token", "in int4 unknown"),
     ],
@@ -97,9 +98,28 @@ def test_pool_within_three_tenths_of_a_gib_is_right():
     assert within_goal(row | {"quantity": "graphs", "predicted": 10.0}) is None
 
 
-def test_concurrency_tells_the_tokens_where_groups_share_blocks(found):
-    shared = found(kv_cache_gib_per_gpu=10, kv_tokens=27_000, max_model_len=32768, max_concurrency=3.33)
-    assert shared["kv_tokens"]["measured"] == pytest.approx(3.33 * 32768)
+@pytest.mark.parametrize("model", ["gpt-oss-120b", "Qwen3-Next-80B-A3B"])
+def test_concurrency_tells_the_tokens_of_windows_and_states(model, found):
+    printed = {"kv_cache_gib_per_gpu": 10, "kv_tokens": 27_000, "max_model_len": 32768, "max_concurrency": 3.33}
+    assert found(**printed)["kv_tokens"]["measured"] == 27_000
+    shared = found(model=model, **printed)["kv_tokens"]
+    assert shared["measured"] == pytest.approx(3.33 * 32768)
+    assert shared["allowed_pct"] == pytest.approx(100 * 0.01 / 3.33)
+
+
+def test_one_sequence_of_windows_takes_what_an_engine_printed(found):
+    """A start of gpt-oss-120b printed 4.54 GiB for a sequence of 131072: 4.5 and 73 blocks of every window."""
+    row = found(
+        model="gpt-oss-120b", weight_dtype="mxfp4", weights_gib_per_gpu="", kv_cache_gib_per_gpu=4.54,
+        max_model_len=131072, max_concurrency=1.0, max_num_batched_tokens=1024,
+    )["kv_bytes_per_token"]  # fmt: skip
+    assert row["predicted"] * 131072 / 2**30 == pytest.approx(4.54, abs=0.005)
+    assert row["clean"]
+
+
+def test_windows_by_unknown_rules_are_left_out(found):
+    printed = {"engine": "sglang", "kv_cache_gib_per_gpu": 10, "kv_tokens": 27_000, "weights_gib_per_gpu": ""}
+    assert "windows are kept by rules" in found(model="gpt-oss-120b", **printed)["kv_bytes_per_token"]["left_out"]
 
 
 def test_stage_that_is_not_told_is_the_nearest(found):

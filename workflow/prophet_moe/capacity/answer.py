@@ -14,6 +14,7 @@ from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import Architecture
+from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.precision import Precision
@@ -44,6 +45,8 @@ class Question:
     rates: HitRates | None = None
     unified_memory: bool = False
     """Whether the host has no other memory than the GPU's."""
+    estimator: Estimator | None = None
+    """What estimates of times on this GPU are made of; None where its datasheet is not known."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,15 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
     return Step(context, resident, rate, fewest, *(1e3 * seconds for seconds in milliseconds))
 
 
+def estimate(question: Question, unique: float) -> StepEstimate | None:
+    """Estimate a decode step with all experts resident; None where `step` tells no time, or without a datasheet."""
+    if question.estimator is None or question.scenario.architecture == "reported":
+        return None
+    context = min(question.step_context, question.architecture.native_context)
+    unique = min(unique, question.memory.top_k * question.batch)
+    return estimate_step(question.estimator, question.architecture, question.batch, context, unique, question.precision)
+
+
 def most_resident(question: Question, context: int) -> int | None:
     """Return the most experts per layer that leave room for `context` tokens of every sequence; None if none does."""
     return reference.most_resident(question.memory, question.device_bytes, question.batch, question.scenario, context)
@@ -137,6 +149,7 @@ def answer(question: Question) -> dict[str, Any]:
         "native_context": native,
         "metrics": metrics,
         "step": step(question, metrics["unique_experts"], metrics["resident_experts"]),
+        "estimate": estimate(question, metrics["unique_experts"]),
         "rates": question.rates,
         "dense": question.architecture.moe is None,
         "unified_memory": question.unified_memory,
@@ -187,7 +200,7 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         sentences.append(f"A context of {result['most']['context']:,} tokens leaves memory for {kept}.")
         if result["most_step"]:
             sentences[-1] += f" With them, a {_time(result['most_step'], experts)}"
-    return sentences
+    return sentences + _estimated(result)
 
 
 def _dense(result: Mapping[str, Any]) -> list[str]:
@@ -200,7 +213,19 @@ def _dense(result: Mapping[str, Any]) -> list[str]:
     if result["step"] and metrics["baseline_fits"]:
         timed = result["step"]
         sentences.append(f"A decode step at {timed.context:,} tokens takes {_ms(timed.all_resident_ms)}.")
-    return sentences
+    return sentences + _estimated(result)
+
+
+def _estimated(result: Mapping[str, Any]) -> list[str]:
+    """Tell the estimate beside the bounds, where a step is timed at all."""
+    found, timed = result["estimate"], result["step"] or result.get("most_step")
+    if found is None or timed is None:
+        return []
+    between = f"{_ms(1e3 * found.low)} to {_ms(1e3 * found.high)}"
+    about = f"By what others measured, that step takes about {_ms(1e3 * found.seconds)} with all experts resident"
+    if result["dense"]:
+        about = f"By what others measured, that step takes about {_ms(1e3 * found.seconds)}"
+    return [f"{about} ({between})."]
 
 
 def _baseline(result: Mapping[str, Any]) -> str:

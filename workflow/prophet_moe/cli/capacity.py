@@ -22,11 +22,13 @@ from prophet_moe.capacity.under_engine import serving, under_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
 from prophet_moe.catalog.engine import find_engine
 from prophet_moe.catalog.names import load_names, named
-from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, MODEL_NAMES, MODELS
+from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, MODEL_NAMES, MODELS, OPERATORS
 from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.estimate import Estimator, StepEstimate, read_constants
+from prophet_moe.hardware.operators import read_operators
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
 from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, read_popularity_cvs
@@ -50,6 +52,7 @@ examples:
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
+CONSTANTS = OPERATORS / "constants.json"
 DESCRIBE_ANOTHER = "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S"
 """The advice for a GPU that config/gpus.yaml does not list."""
 NUMBERS = {
@@ -194,12 +197,18 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 arguments.context,
                 rates[batch],
                 listed.unified_memory,
+                _estimator(gpu, listed) if profiles[gpu] and CONSTANTS.exists() else None,
             )
             basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
             reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
             found = answer(question) | {"scenario": name, "engine": engine.name}
             found["engine_budget"] = None if ideal else held.budget
             yield found, _rests_on(spec, question, popularity_cv, reserve)
+
+
+def _estimator(gpu: str, spec: GpuSpec) -> Estimator:
+    """What estimates of times are made of: operators of that GPU where others measured them, and constants."""
+    return Estimator(gpu, spec, read_operators(OPERATORS, gpu), read_constants(CONSTANTS))
 
 
 def _experiment(overlays: list[Path]) -> Experiment:
@@ -247,8 +256,10 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
         raise UserError(given[0], "is not enough to compute times", "Give both --bandwidth and --link.")
     name = f"GPU of {arguments.memory:g} GiB"
     nominal = arguments.memory * GIB / GB
-    gpus[name] = GpuSpec.model_construct(memory_nominal_gb=nominal, memory_visible_gib=arguments.memory)
-    flops = math.inf if arguments.tflops is None else arguments.tflops * TFLOP
+    peak = math.inf if arguments.tflops is None else arguments.tflops
+    speeds = {"hbm_gb_per_s": arguments.bandwidth, "link_gb_per_s": arguments.link, "peak_tflops": peak}
+    gpus[name] = GpuSpec.model_construct(memory_nominal_gb=nominal, memory_visible_gib=arguments.memory, **speeds)
+    flops = peak * TFLOP
     speed = Profile(name, "datasheet", arguments.bandwidth * GB, arguments.link * GB, flops) if given else None
     return gpus, profiles | {name: speed}
 
@@ -352,6 +363,9 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
         rests["times"] = "from datasheet peaks: each is a lower bound, their ratio is not a bound"
     else:
         rests["times"] = f"measured on {question.gpu} ({HARDWARE / question.gpu})"
+    if question.estimator:
+        basis = "operators on that GPU" if question.estimator.operators else "servers on other GPUs, by bandwidth"
+        rests["estimate"] = f"{basis} and a constant per layer that others measured (docs/times.md)"
     if question.profile is not None and spec.architecture.moe:
         rests["hit rates"] = _rates_rest_on(question.rates, spec.name, question.batch)
     deviation = params.deviation_from_published(spec)
@@ -430,6 +444,7 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
     result = {name: found[name] for name in head} | {"verdict": verdict(found), "rests_on": dict(rests)}
     result |= {"most_resident": found.get("most"), "context": found.get("context")}
     result |= {name: _step_json(step) for name, step in steps.items()}
+    result["estimate"] = _estimate_json(found["estimate"])
     lines = [
         {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet} for line in found["budget"]
     ]
@@ -439,6 +454,13 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
 
 def _step_json(step: Step | None) -> dict[str, Any] | None:
     return None if step is None else asdict(step) | {"slowdown": step.slowdown}
+
+
+def _estimate_json(found: StepEstimate | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    times = {"ms": found.seconds, "low_ms": found.low, "high_ms": found.high, "bound_ms": found.bound}
+    return {name: 1e3 * seconds for name, seconds in times.items()} | {"basis": found.basis}
 
 
 def _without_nan(value: Any) -> Any:

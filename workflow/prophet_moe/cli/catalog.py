@@ -8,7 +8,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
-HARDWARE = Path("resources/hardware")
+HARDWARE, OPERATORS = Path("resources/hardware"), Path("resources/operators")
 ENGINES, MODEL_NAMES = Path("config/engines"), Path("config/model_names.yaml")
 
 

@@ -122,12 +122,13 @@ def estimate_times(arguments: argparse.Namespace) -> None:
 def fit_times(arguments: argparse.Namespace) -> None:
     """Fit operators and constants, write them, and print the fits."""
     from prophet_moe.hardware.estimate import BARE
+    from prophet_moe.hardware.operators import to_json
     from prophet_moe.observed import times
 
     out = arguments.out or times.OPERATORS
     gpus = load_gpus(GPUS)
     for gpu, operators in _fitted_operators(gpus).items():
-        write_text(out / f"{gpu}.json", operators_json(operators))
+        write_text(out / f"{gpu}.json", to_json(operators))
         table = Table(
             "operator", "format", "fixed us", "per expert us", "HBM share", "peak share", "rows", "error", "left out"
         )
@@ -144,7 +145,7 @@ def fit_times(arguments: argparse.Namespace) -> None:
 
 
 def _fitted_operators(gpus: Any) -> dict[str, Any]:
-    """Return the fits of every GPU whose tables are available locally."""
+    """Return the fits of every GPU with tables; a UserError where they are not available locally."""
     from prophet_moe.hardware.operators import POINTS, fit_operators
 
     dataset = datasets.load_datasets(DATASETS).datasets[TABLES]
@@ -152,27 +153,16 @@ def _fitted_operators(gpus: Any) -> dict[str, Any]:
     if paths is None:
         raise UserError(TABLES, "is not available locally", datasets.how_to_get(TABLES, dataset))
     datasets.check_files(dataset, paths)
-    by_path = {file.path: path for file, path in zip(dataset.files, paths, strict=True)}
     found = {}
     for gpu, folder in FOLDERS.items():
-        named = {name: [p for p in by_path if p.startswith(f"operators/{folder}/{name}/vllm/")] for name in POINTS}
-        used = [dataset.files[list(by_path).index(path)] for (path,) in named.values()]
-        provenance = {
-            "source": dataset.project,
-            "commit": dataset.commit,
-            "licence": dataset.licence,
-            "files": {file.path: file.sha256 for file in used},
-        }
-        tables = {name: by_path[path] for name, (path,) in named.items()}
-        found[gpu] = fit_operators(gpu, gpus[gpu], tables, provenance)
+        tables, sums = {}, {}
+        for file, path in zip(dataset.files, paths, strict=True):
+            name = next((name for name in POINTS if file.path.startswith(f"operators/{folder}/{name}/vllm/")), None)
+            if name:
+                tables[name], sums[file.path] = path, file.sha256
+        head = {"source": dataset.project, "commit": dataset.commit, "licence": dataset.licence, "files": sums}
+        found[gpu] = fit_operators(gpu, gpus[gpu], tables, head)
     return found
-
-
-def operators_json(operators: Any) -> str:
-    """Return the text of a file of fits."""
-    from prophet_moe.hardware.operators import to_json
-
-    return to_json(operators)
 
 
 def check_times(arguments: argparse.Namespace) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prophet_moe.capacity.engine import EngineBudget, Serving, cache_of, engine_budget, printed_cache, sharded
-from prophet_moe.catalog.architecture import Compressed, Softmax
+from prophet_moe.catalog.architecture import Architecture, Compressed, Softmax
+from prophet_moe.catalog.engine import version_in
 from prophet_moe.catalog.model import ModelSpec
-from prophet_moe.errors import UserError
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import is_missing, result_frame, result_row
-from prophet_moe.params import growing_bytes_per_token
+from prophet_moe.params import growing_bytes_per_token, state_bytes_per_sequence
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.precision import FORMATS, KV_FORMATS, Precision
 from prophet_moe.settings.scenario import Formats
@@ -25,6 +25,8 @@ GOALS = {"weights": 0.1, "kv_bytes_per_token": None, "kv_pool": None, "kv_tokens
 """Largest error in percent that counts as right; None: an error in other units, see `within_goal`."""
 POOL_GIB = 0.3
 """Largest error of a KV pool, and so of a whole budget, in GiB."""
+LLAMA = ("llama.cpp", "ik_llama.cpp")
+"""Engines whose rows state the cache of the asked context over all devices, rather than a pool of one."""
 BLOCK_TOKENS = 16
 """Tokens of a block where a row with blocks does not say."""
 POOLS = ("kv_pool", "kv_pool_given_runtime", "kv_tokens")
@@ -33,6 +35,9 @@ UNIFIED = ("GB10", "DGX Spark", "Radeon 8060S", "Apple", "Strix")
 """Words of GPUs whose memory is the host's, where runtime terms are differences of what other processes use."""
 EIGHT_BITS = {"embeddings": "bf16", "output_embedding": "bf16"}
 """Formats of the parts that 8-bit checkpoints keep in 16 bits."""
+INT4 = re.compile(r"int4|w4a16")
+INT4_FORMATS = [FORMATS[name] for name in FORMATS if name.startswith("int4")]
+"""Words of 4-bit integers, which are known where the model's authors ship them, and their formats."""
 INFERRED = (
     (r"model by size|model and GPU only from|exact model not in|model only", "the model is inferred"),
     (r"parallel sizes (and|unknown)|parallel sizes not|world size not", "the parallel sizes are not known"),
@@ -100,8 +105,8 @@ def _row(row: dict[str, Any], context: Context) -> Iterator[dict[str, Any]]:
         "gpu": row.get("gpu", ""),
         "model": row["model"],
     }
-    stated = list(_measured(row))
     case = case_of(row, context)
+    stated = list(_measured(row, not isinstance(case, str) and _counts_sequences(case.asked.arch)))
     if isinstance(case, str):
         for quantity, value, unit, rounding in stated:
             yield result_row(**head, quantity=quantity, measured=value, unit=unit, allowed_pct=rounding, left_out=case)
@@ -126,7 +131,7 @@ def _row(row: dict[str, Any], context: Context) -> Iterator[dict[str, Any]]:
         )
 
 
-def _measured(row: dict[str, Any]) -> Iterator[tuple[str, float, str, float]]:
+def _measured(row: dict[str, Any], of_sequences: bool) -> Iterator[tuple[str, float, str, float]]:
     """Yield the quantities that a row states: name, value, unit, and the error that rounding allows in percent."""
     for quantity, column in (
         ("weights", "weights_gib_per_gpu"),
@@ -136,17 +141,16 @@ def _measured(row: dict[str, Any]) -> Iterator[tuple[str, float, str, float]]:
     ):
         if column in row:
             yield quantity, row[column], "GiB", _rounding(row[column])
-    pool, tokens = row.get("kv_cache_gib_per_gpu"), _tokens_printed(row)
-    asked_cache = row["engine"] in ("llama.cpp", "ik_llama.cpp")
-    if pool is not None and pool > 0 and tokens:
-        allowed = _rounding(pool) + 100 * row.get("block_size", BLOCK_TOKENS) / tokens
-        yield "kv_bytes_per_token", pool * GIB / tokens, "B", allowed
+    pool, held = row.get("kv_cache_gib_per_gpu"), _held(row, of_sequences)
+    asked_cache = row["engine"] in LLAMA
+    if pool is not None and pool > 0 and held:
+        yield "kv_bytes_per_token", pool * GIB / held.tokens, "B", _rounding(pool) + held.rounding_pct
     if pool is not None and not asked_cache:
         yield "kv_pool", pool, "GiB", _rounding(pool)
         if "non_torch_gib" in row and "activation_peak_gib" in row:
             yield "kv_pool_given_runtime", pool, "GiB", _rounding(pool)
-    if tokens and not asked_cache:
-        yield "kv_tokens", tokens, "tokens", 100 * row.get("block_size", BLOCK_TOKENS) / tokens
+    if held and not asked_cache:
+        yield "kv_tokens", held.tokens, "tokens", held.rounding_pct
     if (fits := _fitted(row)) is not None:
         yield "fits", fits, "", math.nan
 
@@ -157,22 +161,35 @@ def _rounding(value: float) -> float:
     return 100 * 10.0**-digits / abs(value) if value else math.nan
 
 
-def _tokens_printed(row: dict[str, Any]) -> float | None:
-    """Return the tokens that a pool holds: as printed, or of the concurrency where blocks serve groups of layers."""
-    if "max_concurrency" in row and "max_model_len" in row and _shares_blocks(row):
-        return row["max_concurrency"] * row["max_model_len"]
-    if "kv_tokens" in row:
-        return row["kv_tokens"]
-    if "kv_blocks" in row:
-        return row["kv_blocks"] * row.get("block_size", BLOCK_TOKENS)
-    if "max_concurrency" in row and "max_model_len" in row:
-        return row["max_concurrency"] * row["max_model_len"]
-    return None
+@dataclass(frozen=True)
+class Held:
+    """The tokens that a pool is said to hold."""
+
+    tokens: float
+    rounding_pct: float
+    """Error that the print allows, in percent."""
+    length: int | None = None
+    """Tokens of the sequences that are counted, where a number of sequences was printed; None: any tokens."""
 
 
-def _shares_blocks(row: dict[str, Any]) -> bool:
-    """Return whether the printed tokens are far below concurrency x length: blocks shared by groups of layers."""
-    return "kv_tokens" in row and row["kv_tokens"] < 0.6 * row["max_concurrency"] * row["max_model_len"]
+def _held(row: dict[str, Any], of_sequences: bool) -> Held | None:
+    """Return the tokens that a pool holds, None where a row does not tell them.
+
+    `of_sequences` says that tokens do not tell it, as with windows and states: the printed concurrency does.
+    """
+    both = "max_concurrency" in row and "max_model_len" in row
+    if both and (of_sequences or not {"kv_tokens", "kv_blocks"} & set(row)):
+        length, sequences = int(row["max_model_len"]), row["max_concurrency"]
+        return Held(sequences * length, _rounding(sequences), length)
+    block = row.get("block_size", BLOCK_TOKENS)
+    tokens = row["kv_tokens"] if "kv_tokens" in row else row["kv_blocks"] * block if "kv_blocks" in row else 0
+    return Held(tokens, 100 * block / tokens) if tokens else None
+
+
+def _counts_sequences(arch: Architecture) -> bool:
+    """Return whether a pool's tokens depend on their sequences: some layers keep windows, or states alone."""
+    windows = any(isinstance(mixer, Softmax | Compressed) and mixer.window for mixer in arch.mixers.values())
+    return windows or not all(map(arch.keeps_cache, arch.mixers))
 
 
 def _fitted(row: dict[str, Any]) -> float | None:
@@ -198,6 +215,8 @@ def case_of(row: dict[str, Any], context: Context) -> Case | str:
     for pattern, reason in INFERRED:
         if re.search(pattern, f"{notes} {row.get('engine_version', '')} {row.get('gpu', '')}", re.IGNORECASE):
             reasons.setdefault("all", reason)
+    if "tp" not in row and row.get("gpus", 1) > 1:
+        reasons.setdefault("all", "the parallel sizes are not known")
     precision, known = weight_formats(row.get("weight_dtype", ""), spec)
     if not known:
         for quantity in ("weights", *POOLS, "fits"):
@@ -270,7 +289,8 @@ def weight_formats(text: str, spec: ModelSpec) -> tuple[Precision, bool]:
     if words.startswith("fp8"):
         eight = shipped if shipped.format_of("routed_experts").bits == 8 else Precision("fp8_block128", EIGHT_BITS)
         return eight, "v4" not in words
-    if words.startswith("nvfp4") and shipped.format_of("routed_experts") == FORMATS["nvfp4"]:
+    own = shipped.format_of("routed_experts")
+    if (words.startswith("nvfp4") and own == FORMATS["nvfp4"]) or (INT4.match(words) and own in INT4_FORMATS):
         return shipped, True
     return Precision(), False
 
@@ -323,24 +343,33 @@ def _prediction(quantity: str, row: dict[str, Any], asked: Serving, budget: Engi
             weights = (budget.group_bytes("weights") - _offloaded(row, budget)) / GIB
             return budget.usable_bytes / GIB - weights - row["non_torch_gib"] - row["activation_peak_gib"]
         case "kv_tokens":
-            if budget.pool_bytes is None:
-                return None
-            if offloaded := _offloaded(row, budget):
-                return (budget.pool_bytes + offloaded) / budget.kv_bytes_per_token
-            return budget.pool_tokens
+            return None if budget.pool_bytes is None else _tokens(row, asked, budget)
         case "fits":
             return None if budget.pool_bytes is None else float(budget.pool_bytes + _offloaded(row, budget) > 0)
     raise AssertionError(quantity)
 
 
 def _kv_per_token(row: dict[str, Any], asked: Serving) -> float:
-    """Return the bytes of cache per token: of a pool what each token adds, of llama.cpp the mean of the whole cache."""
-    kept = printed_cache(asked, cache_of(asked, sharded(asked)))
-    tokens = _tokens_printed(row)
-    if asked.engine.engine != "llama.cpp" or not tokens:
-        return float(growing_bytes_per_token(kept))
-    length = min(int(tokens), asked.context or int(tokens))
+    """Return the bytes of cache per token: what each token adds, or the mean over sequences that were counted."""
+    kept = cache_of(asked, sharded(asked))
+    held = _held(row, _counts_sequences(asked.arch))
+    length = held.length if held else None
+    if row["engine"] in LLAMA and held:
+        length = min(int(held.tokens), asked.context or int(held.tokens))
+    if length is None:
+        return float(growing_bytes_per_token(printed_cache(asked, kept)))
     return sum(cache.bytes(length) for cache in kept) / length
+
+
+def _tokens(row: dict[str, Any], asked: Serving, budget: EngineBudget) -> float:
+    """Return the tokens that the predicted pool holds, of the sequences that were counted."""
+    pool = budget.pool_bytes + _offloaded(row, budget)
+    held = _held(row, _counts_sequences(asked.arch))
+    if held is None or held.length is None:
+        return pool / _kv_per_token(row, asked)
+    here = sharded(asked)
+    one = sum(cache.bytes(held.length) for cache in cache_of(asked, here))
+    return pool / (one + state_bytes_per_sequence(here, asked.precision)) * held.length
 
 
 def _offloaded(row: dict[str, Any], budget: EngineBudget) -> float:
@@ -352,9 +381,8 @@ def _offloaded(row: dict[str, Any], budget: EngineBudget) -> float:
 
 def _unusable(quantity: str, row: dict[str, Any], asked: Serving) -> str:
     """Return why a quantity of any such row must not be used; empty where it may."""
-    notes, mixers = row.get("notes", ""), asked.arch.mixers.values()
+    notes = row.get("notes", "")
     unified = any(word.lower() in row.get("gpu", "").lower() for word in UNIFIED)
-    llama = row["engine"] in ("llama.cpp", "ik_llama.cpp")
     runtime = ("non_torch", "activations", "graphs", *POOLS)
     if unified and quantity in runtime:
         return "unified memory: other processes are in the difference"
@@ -364,23 +392,23 @@ def _unusable(quantity: str, row: dict[str, Any], asked: Serving) -> str:
         return "a difference of free memory with communication buffers in it"
     if quantity == "kv_bytes_per_token" and not all(asked.arch.keeps_cache(name) for name in asked.arch.mixers):
         return "the pool holds states and pages padded to them"
-    windows = any(isinstance(mixer, Softmax | Compressed) and mixer.window for mixer in mixers)
-    if quantity in ("kv_bytes_per_token", "kv_tokens") and windows and not _windows_known(asked):
+    if quantity in ("kv_bytes_per_token", "kv_tokens") and _windows_unknown(row, asked):
         return "windows are kept by rules of the engine that the row does not state"
-    if quantity == "kv_tokens" and windows:
-        return "the printed tokens count windows as full layers"
     if quantity in POOLS:
         return _unprinted(row, asked)
-    if quantity == "activations" and llama and "mla 3" in notes:
+    if quantity == "activations" and row["engine"] in LLAMA and "mla 3" in notes:
         return "-mla 3 expands keys and values of the whole context"
     return ""
 
 
-def _windows_known(asked: Serving) -> bool:
-    """Return whether the cache of layers with windows follows from what the row states."""
-    terms = asked.engine.cache
-    llama = asked.engine.engine == "llama.cpp" and asked.tokens is not None
-    return terms.windows_count_as_full or (llama and terms.window_beside_batch)
+def _windows_unknown(row: dict[str, Any], asked: Serving) -> bool:
+    """Return whether layers with windows keep something that does not follow from what the row states."""
+    windows = any(isinstance(mixer, Softmax | Compressed) and mixer.window for mixer in asked.arch.mixers.values())
+    terms, held = asked.engine.cache, _held(row, of_sequences=True)
+    if not windows or held is None:
+        return False
+    by_sequence = held.length is not None or row["engine"] in LLAMA
+    return not (terms.window_beside_batch if by_sequence else terms.windows_count_as_full)
 
 
 def _unprinted(row: dict[str, Any], asked: Serving) -> str:
@@ -389,13 +417,9 @@ def _unprinted(row: dict[str, Any], asked: Serving) -> str:
         return "gpu_memory_utilization is not printed"
     if asked.total_gib is None:
         return "the memory of the GPU is not known"
+    if row["engine"] == "vllm" and version_in(row.get("engine_version", "")) is None:
+        return "the version of the engine is not printed, and its reserves differ by version"
     follows = asked.engine.scheduler.tokens_follow_context is not None
     if follows and not {"max_model_len", "max_num_batched_tokens"} & set(row):
         return "max_model_len and max_num_batched_tokens are not printed, and this generation takes one from the other"
     return ""
-
-
-def require_memory(rows: "pd.DataFrame", where: str) -> None:
-    """Refuse a file without a single measured quantity."""
-    if not any(True for row in rows.to_dict("records") for _ in _measured(_known(row))):
-        raise UserError(where, "states no weights, pool, tokens or runtime term", "Add a measured column.")

@@ -318,7 +318,8 @@ def _predicted(row: pd.Series, known: Known) -> dict[str, Any]:
         unit, measured = ("GB/s", row["value"]) if row["kind"] == LINK else ("ms", row["measured_ms"])
         return found | {"measured": _number(measured), "unit": unit, "clean": False, "left_out": str(reason)}
     clean = _number(row["clean"]) == 1
-    left_out = "" if clean else f"not clean: {row['notes']}"
+    noted = isinstance(row["notes"], str) and row["notes"]
+    left_out = "" if clean else f"not clean: {noted or 'its file says so'}"
     error = 100 * (found["predicted"] / found["measured"] - 1)
     return found | {"error_pct": error, "clean": clean, "left_out": left_out}
 

@@ -37,6 +37,12 @@ STAGES = (
         "`resources/traces/`",
         "60 on two cores, 2.5 GB of memory; says so first, resumes",
     ),
+    (
+        "A measurement of this machine's GPU ([measure.md](measure.md))",
+        "make campaign MINUTES=12",
+        "`resources/{hardware,memory,prefetch,overhead}/`",
+        "12; resumes",
+    ),
     ("LaTeX: tables, numbers, figures", "make", "`paper/generated/*.tex`", ""),
     ("Paper", "snakemake --cores 8 paper/main.pdf", "`paper/main.pdf`", "0.1 after the figures"),
     ("Notebooks, executed, and as pages", "make", "`results/notebooks/`", ""),

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,9 @@ def run(plan: Plan, name: str, out: Path, seconds: float, machine: dict[str, Any
             if running and not running.whole:
                 running.state, running.reason = INTERRUPTED, "stopped by a signal; another call goes on"
                 running.look(MEASURED)
-        _leave_out(phases, plan, deadline - time.monotonic())
+            _leave_out(phases, lambda _: "the campaign was stopped before")
+        left = max(deadline - time.monotonic(), 0)
+        _leave_out(phases, lambda phase: f"takes about {_shortest(phase, plan).seconds:.0f} s, {left:.0f} s were left")
         summary = {
             "name": name,
             "whole": all(phase.whole for phase in phases),
@@ -205,12 +207,11 @@ def _told(phase: Phase) -> str:
     return f"{phase.state} after {phase.seconds:.0f} s{f': {phase.reason}' if phase.reason else ''}"
 
 
-def _leave_out(phases: Sequence[Phase], plan: Plan, left: float) -> None:
-    """Say of the phases that still wait that there was no time for them."""
+def _leave_out(phases: Sequence[Phase], reason: Callable[[Phase], str]) -> None:
+    """Leave out the phases that still wait, each for its reason."""
     for phase in phases:
         if phase.state == WAITING:
-            needed = _shortest(phase, plan).seconds
-            phase.state, phase.reason = LEFT_OUT, f"takes about {needed:.0f} s, {max(left, 0):.0f} s were left"
+            phase.state, phase.reason = LEFT_OUT, reason(phase)
 
 
 @contextmanager
