@@ -78,7 +78,7 @@ def test_summary_counts_clean_rows_by_engine_and_by_gpu(rows):
         assert len(whole) == 1
         for column in ("engine", "gpu"):
             parts = group[group[column] != ""]
-            assert parts["n"].sum() in (0, whole["n"].item())
+            assert parts["n"].sum() <= whole["n"].item()
     steps = table[table["quantity"] == "step_time"].iloc[0]
     assert steps["goal"] == GOALS["step_time"] == "20 %" and steps["n"] == steps["held_out"] == 1
 
@@ -86,8 +86,8 @@ def test_summary_counts_clean_rows_by_engine_and_by_gpu(rows):
 def test_committed_table_is_the_summary_of_committed_rows(committed):
     table, made = read_table(ROOT / OBSERVED.path, OBSERVED), summary(committed)
     pd.testing.assert_frame_equal(made.astype(table.dtypes), table, rtol=1e-4)
-    worst = made.set_index(["quantity", "engine", "gpu"])["worst_error"].abs()
-    assert (worst >= made.set_index(["quantity", "engine", "gpu"])["p90_error"] - 1e-9).all()
+    known = made.dropna(subset=["p90_error"])
+    assert (known["worst_error"].abs() >= known["p90_error"] - 1e-9).all()
 
 
 def test_engines_keep_their_colour_and_forks_their_engine():
