@@ -10,6 +10,8 @@ from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.study import load_studies
 from prophet_moe.tables import read_table
 from studies.comparison.study import SAVINGS, STRATEGIES
+from studies.observed.figure import headline
+from studies.observed.study import ROWS
 from studies.prefill.study import PREFILL
 from studies.routing_law.study import EXPONENTS
 from tests.conftest import ROOT
@@ -38,6 +40,11 @@ def test_readme_shows_the_claims_of_the_tables():
     minutes = {name: study.minutes for name, study in load_studies(ROOT / "workflow/studies").items()}
     text = claims_table(shown(), DecodeStep().claimed_slowdown, minutes)
     assert text in README, f"put this table into README:\n{text}"
+
+
+def test_readme_shows_the_errors_against_observations():
+    text = headline(read_table(ROOT / ROWS.path, ROWS))
+    assert text in " ".join(README.split()), f"put this sentence into README:\n{text}"
 
 
 def test_readme_has_at_most_a_thousand_words():

@@ -37,6 +37,8 @@ FROM_THE_GRID |= jobs("sweep", "record", "latex_tables")
 FROM_THE_ROUTING = jobs("routing_variation") | {job for job in FROM_THE_GRID if "reported" not in job}
 CURRENT = study_jobs("current_models")
 """The models of today, of which the study has a grid of its own."""
+OBSERVED = study_jobs("observed")
+"""Predictions of observations, which rest on every model and GPU of the catalogue."""
 COMPARED = jobs("compare_strategies", "comparison") | figures("comparison")
 """Replays of the comparison, and what is made of them."""
 PREDICTED = jobs("evaluate_predictors", "prediction") | figures("prediction")
@@ -212,7 +214,7 @@ def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
     with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
-        assert built.jobs() == FROM_THE_GRID | COMPARED | jobs("prefetch_validation")
+        assert built.jobs() == FROM_THE_GRID | COMPARED | OBSERVED | jobs("prefetch_validation")
 
 
 def test_a_plan_of_prefetching_changes_what_is_held_against_gpus(built):
@@ -231,13 +233,13 @@ EDITS = {
     "studies/frontier/proxies.py": set(),
     "prophet_moe/present/latex.py": jobs("latex_tables", "figures_tex", "numbers"),
     "prophet_moe/capacity/reference.py": CURRENT,
-    "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED,
+    "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED | OBSERVED,
     "prophet_moe/routing/cross_model.py": LAW | FROM_THE_ROUTING,
     "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
     "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,
     "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER,
     "prophet_moe/offload/simulator/reference.py": set(),
-    "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "routing_law", "comparison")
+    "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "routing_law", "comparison", "observed")
     | PREDICTED
     | PREDICTED_SETS
     | FROM_THE_ROUTING,
@@ -279,7 +281,7 @@ def test_data_of_others_gives_its_recorded_statistics(built):
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
     with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
-        assert built.jobs() == FROM_THE_GRID | jobs("catalog", "routing_variation")
+        assert built.jobs() == FROM_THE_GRID | OBSERVED | jobs("catalog", "routing_variation")
 
 
 def test_verify_passes_and_finds_a_tampered_table(built):

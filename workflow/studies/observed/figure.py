@@ -39,7 +39,7 @@ class Panel:
 
     @property
     def band_text(self) -> str:
-        """The band in words."""
+        """Return the band in words, in units of the error."""
         return f"±{100 * self.band:g} {'points' if self.linear else '%'}"
 
 
