@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 """Largest relative difference of a number on another machine: one unit of the sixth digit."""
+LARGEST_INTEGER = 2**53
+"""The largest whole number that is read: larger ones are not exact on their way through a float."""
 DTYPES = {"text": "str", "boolean": "boolean", "integer": "Int64", "number": "float64"}
 """Types in memory by kind of column: an empty boolean or integer is missing."""
 PLACEHOLDER = re.compile(r"<\w+>")
@@ -172,7 +174,7 @@ def parsed(cells: "pd.Series", column: Column, path: Path, next_step: str = REBU
         values = pd.to_numeric(cells, errors="coerce")
     wrong = values.isna() & (cells != "")
     if column.kind == "integer":
-        wrong |= (values % 1 != 0) & (cells != "")
+        wrong |= ((values % 1 != 0) | (values.abs() > LARGEST_INTEGER)) & (cells != "")
     if wrong.any():
         line, cell = int(wrong.idxmax()) + 2, cells[wrong.idxmax()]
         where = f"{path}: line {line}: {column.name}"

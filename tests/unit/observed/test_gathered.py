@@ -99,7 +99,7 @@ def test_time_needs_only_what_fixes_it(tmp_path, context):
     header = "id,source,model,gpu,dtype,batch,input_len,measured_ms"
     row = {"id": "a", "source": "a/b#1", "model": "Mixtral-8x7B", "gpu": "H100-80GB", "dtype": "bf16", "batch": "1"}
     found = times.predicted(read(tmp_path, header, row, TIMES), context)
-    assert found.loc[0, "left_out"].startswith("no prediction for rows of kind")
+    assert found.loc[0, "left_out"] == "measured_ms is not stated"
     found = times.predicted(read(tmp_path, header, row | {"input_len": "9", "measured_ms": "20"}, TIMES), context)
     assert found.loc[0, "clean"]
 
@@ -112,6 +112,8 @@ def test_time_needs_only_what_fixes_it(tmp_path, context):
         ({"dtype": "Q5_K_M"}, "format 'Q5_K_M' is not known"),
         ({"batch": "large, not stated"}, "batch is not stated"),
         ({"clean": "0", "notes": "list; graphs suspected off"}, "graphs suspected off"),
+        ({"dtype": ""}, "the format of the weights is not stated"),
+        ({"gpus": "256", "ep": "256"}, "expected at most 128, the experts of a layer"),
         ({"kind": "GPU link"}, "no prediction for rows of kind 'GPU link'"),
     ],
 )
@@ -167,6 +169,15 @@ def test_hit_rate_that_is_not_comparable_has_a_reason(changes, quantity, told, t
     assert told in found.loc[quantity, "left_out"]
 
 
+def test_long_runs_of_many_experts_are_cut(tmp_path, context, monkeypatch):
+    seen = []
+    monkeypatch.setattr(hit_rates, "hit_curve", lambda *given: seen.append(given[2].tokens) or [])
+    monkeypatch.setattr(hit_rates, "rates_at", lambda *_: [0.5])
+    large = {"experts_per_layer": "4096", "top_k": "64", "resident_share": "0.5", "model": "large", "tokens": "100000"}
+    hit_rates.predicted(read(tmp_path, HIT_HEADER + ",tokens", HIT | large, HIT_RATES), context)
+    assert set(seen) == {128}
+
+
 def test_routing_without_ids_is_numbered_by_its_lines(tmp_path):
     header = "model,source,licence_of_source,experts,top_k,balancing,u_2,u_4,u_8,u_16,u_32,u_64,law_0.4838_u_2,note"
     row = {"model": "Mine", "source": "a/b#1", "experts": "8", "top_k": "2", "balancing": "aux-loss-free bias"}
@@ -184,6 +195,8 @@ def test_routing_without_ids_is_numbered_by_its_lines(tmp_path):
         (HIT_HEADER, HIT | {"hit_rate": "1.2"}, HIT_RATES, "hit_rate: got 1.2, expected 0 to 1"),
         (HIT_HEADER, HIT | {"tokens_per_s": "-3"}, HIT_RATES, "tokens_per_s: got -3"),
         (HIT_HEADER, HIT | {"experts_per_layer": "4", "top_k": "8"}, HIT_RATES, "top_k: got 8"),
+        (TIME_HEADER, STEP | {"input_len": "1e300"}, TIMES, "input_len: got '1e300'"),
+        (HIT_HEADER + ",start", HIT | {"start": "lukewarm"}, HIT_RATES, "start: got 'lukewarm', expected cold or warm"),
         (HIT_HEADER, HIT | {"experts_per_layer": "99999999"}, HIT_RATES, "experts_per_layer: got 1e+08"),
     ],
 )

@@ -51,11 +51,9 @@ def times(cells: Cells) -> Cells:
 def _kind_of_time(cells: Cells) -> str:
     if cells.get("hit_rate") or cells.get("missing_gb_per_token"):
         return "offload"
-    step = r"tpot|itl|decode|\btg\d*|token|step|eval time"
     named = cells.get("quantity", "")
-    return (
-        "e2e decode" if re.search(step, named, re.IGNORECASE) or (not named and cells.get("measured_ms")) else "other"
-    )
+    step = r"^$|tpot|itl|decode|\btg\d*|token|step|eval time"
+    return "e2e decode" if re.search(step, named, re.IGNORECASE) else "other"
 
 
 def _milliseconds(cells: Cells) -> str:

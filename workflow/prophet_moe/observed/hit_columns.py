@@ -45,10 +45,13 @@ REQUIRED = ("id", "source", "engine", "model")
 """Columns that every file has, without empty cells."""
 BOUNDS = {
     **dict.fromkeys(("hit_rate", "resident_share"), (0.0, 1.0)),
-    **dict.fromkeys(("experts_per_layer", "top_k", "moe_layers"), (1, 4096)),
+    **dict.fromkeys(("experts_per_layer", "moe_layers"), (1, 4096)),
+    "top_k": (1, 64),
     **dict.fromkeys(("batch", "tokens"), (1, 1e9)),
     **dict.fromkeys(("tokens_per_s", "tokens_per_s_resident", "tokens_per_s_no_cache"), (1e-6, 1e9)),
     **dict.fromkeys(("expert_mb", "link_gb_per_s"), (1e-6, 1e6)),
     **dict.fromkeys(("slots", "resident_ms"), (0.0, 1e15)),
 }
 """Lowest and highest possible values by column."""
+WORDS = {"start": ("cold", "warm"), "lookup": ("ask", "request")}
+"""Words that a cell may hold, beside none."""

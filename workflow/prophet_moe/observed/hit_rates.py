@@ -32,8 +32,8 @@ OBSERVED = Path("resources/observations/hit_rates.csv")
 """Rows that say of an engine and a model what rows of others leave open: who brings a miss, an expert's bytes."""
 HIT_POINTS, SESSION_POINTS, RATE_FACTOR = 0.05, 0.005, 1.5
 """Largest errors that count as right: of a hit rate, of one replayed from a recorded session, of tokens per second."""
-MOST_TOKENS = 2048
-"""Tokens that are generated at most: a hit rate hardly changes with more."""
+MOST_DRAWN = 2**19
+"""Tokens times experts that are generated at most for a sequence: a hit rate hardly changes with more."""
 SEED, CHAINS = 1, Chains(sequences=24)
 """Seed and size of the generated traces; routings were fitted with another seed."""
 REPLAY = "replay of the recorded session"
@@ -177,7 +177,7 @@ def _hits(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
         return
     experts, top_k, share = int(row["experts_per_layer"]), int(row["top_k"]), float(row["resident_share"])
     run = {name: usual if _missing(row, name) else type(usual)(row[name]) for name, usual in RUN.items()}
-    setting = Setting(**{**run, "tokens": min(run["tokens"], MOST_TOKENS)})
+    setting = Setting(**{**run, "tokens": min(run["tokens"], MOST_DRAWN // experts)})
     in_bytes = row.get("slots_unit") == "bytes" and not _missing(row, "slots")
     served = using.sessions.get((str(row.get("session")), int(row["slots"]))) if in_bytes else None
     if served is not None:

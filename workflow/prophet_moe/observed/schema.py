@@ -302,7 +302,10 @@ def _check_time(row: Mapping, at: str) -> None:
 
 
 def _check_hit_rate(row: Mapping, at: str) -> None:
-    """Refuse more experts of a token than a layer has."""
+    """Refuse more experts of a token than a layer has, and words that name no way to measure."""
+    for name, known in hit_columns.WORDS.items():
+        if row[name] not in ("", *known):
+            raise UserError(f"{at}: {name}", f"got {shortened(repr(row[name]))}, expected {' or '.join(known)}", MEND)
     experts, top_k = row["experts_per_layer"], row["top_k"]
     if not is_missing(experts) and not is_missing(top_k) and top_k > experts:
         raise UserError(f"{at}: top_k", f"got {top_k}, expected at most the {experts} experts", MEND)

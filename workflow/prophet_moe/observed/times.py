@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from prophet_moe.catalog import Architecture, GpuSpec, ModelSpec
 from prophet_moe.catalog.link import LinkSpec, load_links
+from prophet_moe.errors import UserError
 from prophet_moe.hardware.estimate import (
     ANY,
     Constants,
@@ -155,6 +156,8 @@ def conditions(row: pd.Series, known: Known) -> Conditions:
         raise NotPredictedError(f"no model {row['model']!r}")
     if gpu is None:
         raise NotPredictedError(f"no datasheet of {row['gpu']!r}")
+    if not row["dtype"]:
+        raise NotPredictedError("the format of the weights is not stated")
     precision = _precision(row)
     if precision is None:
         raise NotPredictedError(f"format {row['dtype']!r} is not known")
@@ -314,7 +317,7 @@ def _predicted(row: pd.Series, known: Known) -> dict[str, Any]:
     found = {name: row[name] for name in ("id", "kind", "quantity", "engine", "gpu", "model")}
     try:
         found |= _link_speeds(row, known) if row["kind"] == LINK else _step_times(row, known)
-    except NotPredictedError as reason:
+    except (NotPredictedError, UserError) as reason:
         unit, measured = ("GB/s", row["value"]) if row["kind"] == LINK else ("ms", row["measured_ms"])
         return found | {"measured": _number(measured), "unit": unit, "clean": False, "left_out": str(reason)}
     clean = _number(row["clean"]) == 1
