@@ -13,6 +13,8 @@ from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.routing.popularity_cv import PopularityCV, read_popularity_cvs
+from prophet_moe.routing.published import BALANCING, PUBLISHED, read_balancing, read_published
+from prophet_moe.routing.published_cv import popularity_cvs as published_cvs
 from prophet_moe.settings.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +70,16 @@ def gpus(experiment: Experiment) -> dict[str, GpuSpec]:
 
 @pytest.fixture(scope="session")
 def popularity_cvs() -> dict[str, PopularityCV]:
-    """What the committed outputs say of each model's routing."""
+    """What the default scenario says of each model's routing: counts of published models."""
+    folder = ROOT / "config/models"
+    moe = {name: spec.architecture.moe for at in (folder, folder / "current") for name, spec in load_models(at).items()}
+    shapes = {name: (part.experts, part.top_k) for name, part in moe.items() if part}
+    return published_cvs(shapes, read_published(ROOT / PUBLISHED), read_balancing(ROOT / BALANCING))
+
+
+@pytest.fixture(scope="session")
+def fitted_cvs() -> dict[str, PopularityCV]:
+    """What `variation: fitted` says of each model's routing: traces, as the committed table has it."""
     return read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", "staggered")
 
 

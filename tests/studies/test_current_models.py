@@ -9,7 +9,6 @@ from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.routing.popularity_cv import pooled_for
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
@@ -49,7 +48,7 @@ def test_current_models_agree_with_the_plain_reference(popularity_cvs, batch):
     for row in made(popularity_cvs, SETTINGS.model_copy(update={"batch_size": batch})).itertuples():
         spec, device = MODELS[row.model], device_bytes(GPUS[row.gpu], SHIPPED)
         moe = spec.architecture.moe
-        popularity_cv = pooled_for(row.model, moe.experts, moe.top_k, popularity_cvs).value
+        popularity_cv = popularity_cvs[row.model].value
         memory = replace(model_memory(spec, SHIPPED), popularity_cv=popularity_cv)
         found = evaluate(memory, device, batch, SHIPPED)
         assert row.baseline_max_context == found["baseline_max_context"]

@@ -12,13 +12,16 @@ from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.quoted_numbers import scenario_numbers
-from prophet_moe.settings.scenario import CALIBRATED, REPORTED
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Routing
 from studies.headline.compute import RULES, headline_sensitivity, resident_rules
 from studies.headline.study import HeadlineSettings
 from studies.kv_extension.compute import average_extension
 
-AUDITED = CALIBRATED.model_copy(update={"predictor_mb": 7.2, "lookahead_layers": 3})
-"""What the audit recomputed: one size of predictor for all models, a staging buffer, and an encoder like a decoder."""
+AUDITED = CALIBRATED.model_copy(
+    update={"predictor_mb": 7.2, "lookahead_layers": 3, "routing": Routing(variation="fitted")}
+)
+"""What the audit recomputed: one size of predictor for all models, a staging buffer, an encoder like a decoder, and the
+routing of recorded traces."""
 BY_MEAN = AUDITED.model_copy(update={"resident": "mean"})
 
 
@@ -29,16 +32,16 @@ def encoders_as_decoders(monkeypatch):
 
 
 @pytest.fixture
-def rules(models, gpus, experiment, popularity_cvs, encoders_as_decoders) -> pd.DataFrame:
+def rules(models, gpus, experiment, fitted_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The table of rules for the resident experts, by rule, as audited."""
-    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, popularity_cvs)
+    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, fitted_cvs)
     return table.set_index("resident")
 
 
 @pytest.fixture
-def by_mean(models, gpus, experiment, popularity_cvs, encoders_as_decoders) -> pd.DataFrame:
+def by_mean(models, gpus, experiment, fitted_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The record where the resident experts are those of the mean layer-step, as audited."""
-    grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs)
+    grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, fitted_cvs)
     return record(grid[grid["case"] == ESTIMATE])
 
 
@@ -122,8 +125,8 @@ def test_rules_of_a_power_law_leave_the_quantile_out(models, gpus):
     assert found["mean_overflow_share"].isna().all()
 
 
-def test_sensitivity_is_the_audits(models, gpus, experiment, popularity_cvs, encoders_as_decoders):
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, popularity_cvs, HeadlineSettings())
+def test_sensitivity_is_the_audits(models, gpus, experiment, fitted_cvs, encoders_as_decoders):
+    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, fitted_cvs, HeadlineSettings())
     expected = {
         ("runtime_reserve_mib", 0): (108, 2.19, 1.28, 27.0, 52),
         ("runtime_reserve_mib", 1024): (102, 1.64, 1.28, 6.6, 55),

@@ -112,12 +112,12 @@ def edited(path: Path, old: str, new: str):
         path.write_text(before)
 
 
-def test_essentials_need_the_fitted_law_and_the_frontier(project):
+def test_essentials_need_published_counts_and_the_frontier(project):
     """Figures 1-5 and tables 1-4 of every scenario, what the calibrated one rests on, its price in time, and what the
     text quotes of the rules for resident experts and of predicted sets.
     """
     made = jobs("catalog", "sweep", "record", "latex_tables", "figures_tex", "numbers", "kv_extension")
-    made |= jobs("fit_law", "routing_law", "routing_variation") | jobs("replay_frontier", "frontier")
+    made |= jobs("published_variation", text="any") | jobs("replay_frontier", "frontier")
     made |= jobs("prefill", "resident_rules") | PREDICTED_SETS | figures("kv_extension")
     assert project.jobs("essentials") == made
 

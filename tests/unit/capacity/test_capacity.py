@@ -301,11 +301,11 @@ def test_encoder_of_switch_keeps_all_experts(models):
     )
 
 
-def test_extension_of_switch_with_its_encoder_resident(models, gpus, popularity_cvs, experiment):
-    """An audit by hand, at ceil(u) experts: 1.71, not 2.42, for Switch-Large, and 1.19, not 1.38, for Switch-Base."""
+def test_extension_of_switch_with_its_encoder_resident(models, gpus, fitted_cvs, experiment):
+    """An audit by hand, at ceil(u) experts by traces: 1.71, not 2.42, for Switch-Large; 1.19, not 1.38, for Switch-Base."""
     mean_rule = CALIBRATED.model_copy(update={"resident": "mean"})
     chosen = {name: models[name] for name in ("Switch-Large-128", "Switch-Base-128")}
-    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, popularity_cvs)
+    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, fitted_cvs)
     mean = grid[grid["case"] == ESTIMATE].groupby("model")["kv_extension_factor"].mean()
     assert mean["Switch-Large-128"] == pytest.approx(1.71, abs=0.01)
     assert mean["Switch-Base-128"] == pytest.approx(1.19, abs=0.01)

@@ -75,6 +75,8 @@ def project(tmp_path):
     (tmp_path / "tables/data").mkdir(parents=True)
     for name in ("routing_variation.csv", "routing_law_fits.csv", "frontier.csv"):
         shutil.copy(TABLES / name, tmp_path / "tables/data" / name)
+    shutil.copytree(ROOT / "resources/observations", tmp_path / "resources/observations")
+    (tmp_path / "fitted.yaml").write_text("scenarios: {calibrated: {routing: {variation: fitted}}}\n")
     (tmp_path / "config/models/Qwen3-30B-A3B.yaml").write_text(yaml.safe_dump(NEW))
     return tmp_path
 
@@ -96,7 +98,8 @@ def of(shown: str) -> list[dict]:
 
 
 def test_capacity_of_a_model_that_no_build_has_seen_is_pooled(ask, project):
-    shown, error = ask("capacity", "--model", "Qwen3-30B-A3B", "--gpu", "A100-80GB", "--json", folder=project)
+    arguments = ("--gpu", "A100-80GB", "--configfile", "fitted.yaml", "--json")
+    shown, error = ask("capacity", "--model", "Qwen3-30B-A3B", *arguments, folder=project)
     assert not error
     (found,) = of(shown)
     pooled = read_popularity_cvs(TABLES / "routing_variation.csv", "staggered")["Qwen3-235B"]
@@ -107,6 +110,7 @@ def test_capacity_of_a_model_that_no_build_has_seen_is_pooled(ask, project):
 
 def test_capacity_without_its_tables_pools_or_says_what_to_do(ask, project):
     arguments = ("capacity", "--model", "Qwen3-30B-A3B", "--gpu", "A100-80GB", "--batch", "16", "--json")
+    arguments += ("--configfile", "fitted.yaml")
     with_table, _ = ask(*arguments, folder=project)
     (project / "tables/data/routing_variation.csv").unlink()
     (project / "tables/data/frontier.csv").unlink()
@@ -130,12 +134,12 @@ def test_capacity_without_its_tables_pools_or_says_what_to_do(ask, project):
     ],
 )
 def test_capacity_by_published_counts_says_whose(ask, project, model, told):
-    shutil.copytree(ROOT / "resources/observations", project / "resources/observations")
-    (project / "published.yaml").write_text("scenarios: {calibrated: {routing: {variation: published}}}\n")
-    arguments = ("capacity", "--model", model, "--gpu", "A100-80GB", "--configfile", "published.yaml", "--json")
+    arguments = ("capacity", "--model", model, "--gpu", "A100-80GB", "--json")
     shown, error = ask(*arguments, folder=project)
     assert not error
-    assert told in of(shown)[0]["rests_on"]["routing"]
+    rests = of(shown)[0]["rests_on"]["routing"]
+    assert told in rests
+    assert rests.endswith("; the model has no counts of its own") == ("pooled from" in told)
     (project / "resources/observations/routing.csv").unlink()
     _, error = ask(*arguments, folder=project)
     assert error.startswith("error: resources/observations/routing.csv: no such file") and "\n" not in error

@@ -353,7 +353,8 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
     if spec.architecture.moe is None:
         rests["routing"] = "none: the model is dense, it has no experts to offload"
     elif popularity_cv:
-        whose = f"{popularity_cv.source}{'; the model has no trace of its own' if popularity_cv.pooled else ''}"
+        lacks = "counts" if scenario.fits_published else "trace"
+        whose = f"{popularity_cv.source}{f'; the model has no {lacks} of its own' if popularity_cv.pooled else ''}"
         rests["routing"] = f"the popularity CV of experts is {popularity_cv.value:.3g}, {whose}"
     else:
         rests["routing"] = f"{scenario.routing.law} as scenario gives it"

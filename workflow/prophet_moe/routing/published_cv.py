@@ -12,7 +12,7 @@ It depends on the text as much as on the model. So
 * no popularity varies by more than if every token chose the same k of E experts, and none by less than nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot, inf, sqrt
 
@@ -130,6 +130,20 @@ def popularity_cv(
     else:
         return None
     return found.bounded(experts, top_k)
+
+
+def popularity_cvs(
+    shapes: Mapping[str, tuple[int, int]],
+    rows: Sequence[PublishedRouting],
+    balancing: Mapping[str, str],
+    domain: str = "any",
+) -> dict[str, PopularityCV]:
+    """Return the popularity CV of models of given E and k by published counts; without any counts there is none."""
+    found = {
+        name: popularity_cv(name, *shape, rows, balancing.get(name, "unknown"), domain)
+        for name, shape in shapes.items()
+    }
+    return {name: known for name, known in found.items() if known}
 
 
 def _by_model(rows: Iterable[PublishedRouting]) -> dict[str, list[PublishedRouting]]:

@@ -25,7 +25,7 @@ class Routing(StrictModel):
     law: Literal["dirichlet_occupancy", "uniform_occupancy", "power_law"] = "dirichlet_occupancy"
     """Law of u(B). `dirichlet_occupancy` lets experts differ in popularity, by `variation`. `uniform_occupancy` is
     E (1 - (1 - k/E)^B). `power_law` is min(E, k B^exponent)."""
-    variation: Literal["fitted", "counts", "published"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "fitted"
+    variation: Literal["fitted", "counts", "published"] | Annotated[float, Field(ge=0, le=LARGEST_RATIO)] = "published"
     """Coefficient of variation of expert popularity, used by `dirichlet_occupancy`. `fitted` uses the value fitted to
     this model's traces, or the value pooled over other models if it has none. `counts` uses the value fitted to this
     model's folder of `counts`, or that of `fitted` if it has none. `published` uses counts of published models
@@ -176,7 +176,7 @@ class Scenario(Formats):
         return self
 
 
-CALIBRATED = Scenario(title="calibrated: published architectures, routing pooled from other models' traces")
+CALIBRATED = Scenario(title="calibrated: published architectures, routing as counted in published models")
 REPORTED = Scenario(
     title="reported: the report's constants and formulas",
     architecture="reported",
