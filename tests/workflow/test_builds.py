@@ -32,9 +32,12 @@ EVERY_FIGURE = figures(*STUDIES)
 PRICED = jobs("kv_extension", "latex_tables", scenario_dir="") | jobs("numbers")
 PRICED |= figures("figure2_kv_extension_by_model", scenario_dir="")
 FRONTIER = study_jobs("frontier") | PRICED
-FROM_THE_GRID = study_jobs(*studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) | PRICED
+# The study of laws reads what the routing of a scenario rests on, and no grid.
+GRIDDED = set(studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) - {"routing_law"}
+FROM_THE_GRID = study_jobs(*GRIDDED) | PRICED
 FROM_THE_GRID |= jobs("sweep", "record", "latex_tables")
-FROM_THE_ROUTING = jobs("routing_variation") | {job for job in FROM_THE_GRID if "reported" not in job}
+FROM_PUBLISHED = jobs("published_variation", "routing_variation")
+FROM_PUBLISHED |= {job for job in FROM_THE_GRID if "reported" not in job}
 CURRENT = study_jobs("current_models")
 """The models of today, of which the study has a grid of its own."""
 OBSERVED = study_jobs("observed")
@@ -43,7 +46,7 @@ COMPARED = jobs("compare_strategies", "comparison") | figures("comparison")
 """Replays of the comparison, and what is made of them."""
 PREDICTED = jobs("evaluate_predictors", "prediction") | figures("prediction")
 PREDICTED_SETS = jobs("size_predicted_sets", "predicted_sets")
-LAW = jobs("routing_law") | figures("routing_law")
+LAW = jobs("routing_law", "routing_variation") | figures("routing_law")
 
 
 def test_everything_is_there_with_its_sidecar(built):
@@ -168,7 +171,7 @@ AFTER_A_KEY = {
     "kv_extension": study_jobs("kv_extension") | jobs("latex_tables"),
     "prediction": jobs("prediction", "predicted_sets", "numbers") | figures("prediction"),
     "prefill": study_jobs("prefill") | jobs("numbers"),
-    "routing_law": LAW | FROM_THE_ROUTING,
+    "routing_law": LAW | jobs("published_routing"),
     "routing_statistics": jobs("routing_statistics") | figures("routing_statistics"),
 }
 """Jobs that run again after a key was added to the settings of a study, where these are not all of its own: what needs
@@ -234,15 +237,18 @@ EDITS = {
     "prophet_moe/present/latex.py": jobs("latex_tables", "figures_tex", "numbers"),
     "prophet_moe/capacity/reference.py": CURRENT,
     "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED | OBSERVED,
-    "prophet_moe/routing/cross_model.py": LAW | FROM_THE_ROUTING,
+    "prophet_moe/routing/cross_model.py": LAW,
+    "prophet_moe/routing/published_cv.py": FROM_PUBLISHED | jobs("published_routing"),
     "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
     "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,
     "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER,
     "prophet_moe/offload/simulator/reference.py": set(),
-    "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "routing_law", "comparison", "observed")
+    "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "comparison", "observed")
+    | jobs("fit_law")
+    | LAW
     | PREDICTED
     | PREDICTED_SETS
-    | FROM_THE_ROUTING,
+    | FRONTIER,
 }
 """Jobs that run again after an edit of a module."""
 
@@ -254,11 +260,13 @@ def test_an_edit_of_a_module_reruns_what_imports_it(built, module):
 
 
 def test_a_trace_less_reruns_what_rests_on_traces(built, tmp_path):
+    """Switch models, which the trace left out stood for, take a calibrated routing of the same number of experts."""
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("traces: [small-6x8-top2]\n")
-    less = jobs("routing_statistics", "routing_law", "prediction", "predicted_sets", "comparison") | FROM_THE_ROUTING
-    less |= figures("routing_statistics", "routing_law", "prediction", "comparison", "frontier")
-    assert built.jobs("--configfile", str(overlay)) == less - jobs("replay_frontier", source="small-12x128-top1")
+    less = jobs("routing_statistics", "prediction", "predicted_sets", "comparison") | LAW
+    less |= FRONTIER - jobs("replay_frontier") | jobs("replay_frontier", source="gpt-oss-120b-top2")
+    less |= figures("routing_statistics", "routing_law", "prediction", "comparison")
+    assert built.jobs("--configfile", str(overlay)) == less
 
 
 def test_data_of_others_gives_its_recorded_statistics(built):
@@ -281,7 +289,7 @@ def test_data_of_others_gives_its_recorded_statistics(built):
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
     with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
-        assert built.jobs() == FROM_THE_GRID | OBSERVED | jobs("catalog", "routing_variation")
+        assert built.jobs() == FROM_THE_GRID | FROM_PUBLISHED | OBSERVED | jobs("catalog")
 
 
 def test_verify_passes_and_finds_a_tampered_table(built):

@@ -302,7 +302,7 @@ def test_encoder_of_switch_keeps_all_experts(models):
 
 
 def test_extension_of_switch_with_its_encoder_resident(models, gpus, fitted_cvs, experiment):
-    """An audit by hand, at ceil(u) experts by traces: 1.71, not 2.42, for Switch-Large; 1.19, not 1.38, for Switch-Base."""
+    """An audit by hand, at ceil(u) experts of traces: 1.71, not 2.42, for Switch-Large, 1.19, not 1.38, for -Base."""
     mean_rule = CALIBRATED.model_copy(update={"resident": "mean"})
     chosen = {name: models[name] for name in ("Switch-Large-128", "Switch-Base-128")}
     grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, fitted_cvs)

@@ -44,7 +44,7 @@ EFFECTS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "routing.law": ("uniform_occupancy", {}, ROUTED),
     "routing.variation": (1.5, {}, ROUTED),
     "routing.text": ("prompts", {"routing.variation": "published"}, ROUTED),
-    "routing.batching": ("prefill", {}, ROUTED),
+    "routing.batching": ("prefill", {"routing.variation": "fitted"}, ROUTED),
     "routing.exponent": (0.8, {"routing.law": "power_law", "resident": "mean"}, ROUTED),
     "resident": ("mean", {}, {MEMORY}),
     "usable_memory_share": (0.9, {}, {MEMORY}),

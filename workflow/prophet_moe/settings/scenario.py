@@ -171,7 +171,7 @@ class Scenario(Formats):
             raise inconsistent(
                 ("routing", "batching"),
                 f"got {self.routing.batching}, expected staggered with variation {self.routing.variation}: "
-                "counts do not say which tokens follow each other",
+                "counts do not say which tokens follow each other, as traces do (variation fitted)",
             )
         return self
 
