@@ -238,7 +238,7 @@ EDITS = {
     "prophet_moe/capacity/reference.py": CURRENT,
     "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED | OBSERVED,
     "prophet_moe/routing/cross_model.py": LAW,
-    "prophet_moe/routing/published_cv.py": FROM_PUBLISHED | jobs("published_routing"),
+    "prophet_moe/routing/published_cv.py": FROM_PUBLISHED | jobs("published_routing") | OBSERVED,
     "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
     "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,
     "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER,
