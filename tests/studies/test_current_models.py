@@ -39,7 +39,7 @@ def table(popularity_cvs) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
-    """Table 13 as committed."""
+    """Read table 13 as it is committed, one row per model and GPU."""
     return read_table(ROOT / CURRENT_MODELS.path, CURRENT_MODELS)
 
 

@@ -17,7 +17,7 @@ from tests.drawings import assert_no_texts_touch, assert_nothing_is_clipped, vis
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
-    """Every row as committed."""
+    """Read the predictions of all observations as they are committed."""
     return read_table(ROOT / ROWS.path, ROWS)
 
 

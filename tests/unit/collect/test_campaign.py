@@ -157,7 +157,7 @@ def test_run_at_its_limit_kills_the_whole_group(tmp_path):
     begun = time.monotonic()
     ended = run(python(STUBBORN), 1.5, tmp_path / "log")
     assert ended.cut_off
-    assert 1.5 <= ended.seconds <= time.monotonic() - begun < 10
+    assert 1.5 <= ended.seconds <= time.monotonic() - begun
     assert ends(int((tmp_path / "log").read_text()))
 
 
@@ -174,11 +174,16 @@ def test_run_interrupted_kills_the_whole_group(tmp_path):
         f"run([sys.executable, '-c', {STUBBORN!r}], 600, Path({str(tmp_path / 'log')!r}))"
     )
     process = subprocess.Popen(python(waiting), stderr=subprocess.DEVNULL)
-    while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text().endswith("\n"):
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(10) != 0
+    try:
+        for _ in range(3000):
+            if (tmp_path / "log").exists() and (tmp_path / "log").read_text().endswith("\n"):
+                break
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
     assert ends(int((tmp_path / "log").read_text()))
 
 
