@@ -74,21 +74,30 @@ COUNT = (1, 1e9)
 SHARE = (0.0, 1.0)
 POSITIVE = (0.0, 1e15)
 
+# Columns that memory and times share.
+ID = text("id", "Id of the observation, unique in the file.")
+GPU_NAMED = text("gpu", "GPU as the source names it.")
+GPUS = integer("gpus", "", "GPUs of the server.")
+TENSOR_PARALLEL = integer("tp", "", "Tensor-parallel GPUs.")
+EXPERT_PARALLEL = integer("ep", "", "Expert-parallel GPUs; empty or 1: experts are split like other matrices.")
+SOURCE = text("source", "Where it was published: owner/repo#number, or repository@commit and path.")
+NOTES = text("notes", "What is inferred and what a reader should know.")
+
 MEMORY = Kind(
     "memory",
     (
-        text("id", "Id of the observation, unique in the file."),
+        ID,
         text("engine", "Engine: vllm, sglang, llama.cpp, ik_llama.cpp, freetoken or transformers."),
         text("engine_version", "Its version; `~` where it is inferred, (V0) or (V1) for the generations of vLLM."),
         text("model", "Model as the source names it."),
         text("hf_id", "Repository of the checkpoint, as owner/name."),
         text("weight_dtype", "Format of the weights in the source's words."),
         text("kv_dtype", "Format of the KV cache in the source's words; auto: that of the model."),
-        text("gpu", "GPU as the source names it."),
-        integer("gpus", "", "GPUs of the server."),
-        integer("tp", "", "Tensor-parallel GPUs."),
+        GPU_NAMED,
+        GPUS,
+        TENSOR_PARALLEL,
         integer("pp", "", "Pipeline stages."),
-        integer("ep", "", "Expert-parallel GPUs; empty or 1: experts are split like other matrices."),
+        EXPERT_PARALLEL,
         integer("dp", "", "Copies of attention."),
         number("gpu_memory_utilization", "", "Share of memory for the engine (SGLang: mem_fraction_static)."),
         integer("max_model_len", "tokens", "Longest sequence."),
@@ -104,9 +113,9 @@ MEMORY = Kind(
         integer("kv_blocks", "", "Blocks of the pool."),
         integer("block_size", "tokens", "Tokens of a block."),
         number("max_concurrency", "", "Sequences of max_model_len that the pool holds, as printed."),
-        text("source", "Where it was published: owner/repo#number, or repository@commit and path."),
+        SOURCE,
         text("date", "Day of the observation or of its publication."),
-        text("notes", "What is inferred and what a reader should know."),
+        NOTES,
         text("left_out", "What must not be used and why: `weights: reason; kv_pool: reason`, or `all: reason`."),
     ),
     ("id", "engine", "model", "source"),
@@ -125,17 +134,17 @@ MEMORY = Kind(
 TIMES = Kind(
     "times",
     (
-        text("id", "Id of the observation, unique in the file."),
+        ID,
         text("kind", "What was timed: `e2e decode` (a step), `e2e ubatch`, `operator: one MoE layer` and others."),
         text("engine", "Engine: vllm, sglang, trtllm, llama.cpp and others."),
         text("version", "Its version or date."),
         text("model", "Model, by its name in the catalogue where it is there."),
         text("model_as_named", "Model as the source names it."),
         text("dtype", "Formats of weights in the source's words, or a format of `precision`."),
-        text("gpu", "GPU as the source names it."),
-        integer("gpus", "", "GPUs of the server."),
-        integer("tp", "", "Tensor-parallel GPUs."),
-        integer("ep", "", "Expert-parallel GPUs; empty or 1: experts are split like other matrices."),
+        GPU_NAMED,
+        GPUS,
+        TENSOR_PARALLEL,
+        EXPERT_PARALLEL,
         integer("batch", "", "Sequences that are decoded together (operators: tokens)."),
         integer("input_len", "tokens", "Tokens of a prompt."),
         integer("output_len", "tokens", "Tokens of an answer."),
@@ -155,8 +164,8 @@ TIMES = Kind(
         number("expert_bits_assumed", "bit", "Bits of a weight of a routed expert."),
         number("kv_bits_assumed", "bit", "Bits of a value in the KV cache; empty: 16."),
         text("clean", "1: the conditions are stated and nothing is known to be wrong; 0: not; empty: not judged."),
-        text("source", "Where it was published: owner/repo#number, or repository@commit and path."),
-        text("notes", "What is inferred and what a reader should know."),
+        SOURCE,
+        NOTES,
     ),
     ("id", "source"),
     {
