@@ -66,7 +66,7 @@ def runs_on(name: str) -> dict[str, pd.DataFrame]:
         work = 1e-4 * np.arange(batch * trace.router.top_k + 1)
         return Times(np.full(layers, 1e-3), work, (2e-3,), 1e-3)
 
-    results, by_layer = comparative_results(name, trace, network, timed, PLAN)
+    results, by_layer = comparative_results(name, trace, network, timed, timed, PLAN)
     return {
         "results": results,
         "layers": by_layer,

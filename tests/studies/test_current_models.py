@@ -8,7 +8,8 @@ import pytest
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models
-from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.catalog.link import load_links
+from prophet_moe.hardware.pace import read_paces
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
@@ -22,13 +23,14 @@ NAMES = ["gpt-oss-20b", "gpt-oss-120b", "Gemma-4-26B-A4B", "Qwen3-Next-80B-A3B",
 SETTINGS = CurrentModelsSettings(gpus=["RTX4090-24GB", "A100-40GB", "H100-80GB", "DGX-Spark-128GB"])
 MODELS = load_models(ROOT / "config/models/current", NAMES)
 GPUS = load_gpus(ROOT / "config/gpus.yaml", SETTINGS.gpus)
+PINNED = load_links(ROOT / "config/links.yaml")["pinned"]
 SHIPPED = CALIBRATED.model_copy(update=AS_SHIPPED)
 
 
 def made(known, settings=SETTINGS, scenario=CALIBRATED) -> pd.DataFrame:
-    """Table 13 of some models and GPUs, by datasheets, with an assumed runtime reserve."""
-    profiles = {name: datasheet_profile(name, spec) for name, spec in GPUS.items()}
-    return current_models(MODELS, GPUS, profiles, scenario, settings, known)
+    """Table 13 of some models and GPUs, with an assumed runtime reserve."""
+    paces = read_paces(ROOT / "resources/hardware", ROOT / "resources/operators", GPUS, PINNED)
+    return current_models(MODELS, GPUS, paces, scenario, settings, known)
 
 
 @pytest.fixture(scope="module")

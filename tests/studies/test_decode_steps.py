@@ -5,8 +5,7 @@ import pytest
 
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog.link import load_links
-from prophet_moe.hardware.estimate import Estimator, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, read_estimators
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED
@@ -49,8 +48,7 @@ def test_with_fit_of_model_outside_grid_is_empty(table, grids):
 @pytest.fixture(scope="module")
 def estimators(gpus) -> dict[str, Estimator]:
     """What estimates of the GPUs of the grid are made of, as committed."""
-    constants = read_constants(FITS / "constants.json")
-    return {name: Estimator(name, spec, read_operators(FITS, name), constants) for name, spec in gpus.items()}
+    return read_estimators(FITS, gpus)
 
 
 def test_with_estimates_adds_columns_after_the_bounds(table, models, estimators):
@@ -65,7 +63,7 @@ def test_with_estimates_adds_columns_after_the_bounds(table, models, estimators)
         .all()
     )
     assert (found["cold_on_demand_estimate_ms"] > found["cold_on_demand_ms"]).all()
-    known = {"operators": {"A100-80GB", "H100-80GB"}, "share of bandwidth": {"V100-32GB", "A100-40GB"}}
+    known = {"operators": {"A100-40GB", "A100-80GB", "H100-80GB"}, "share of bandwidth": {"V100-32GB"}}
     for basis, names in known.items():
         assert set(found.loc[found["estimate_basis"] == basis, "gpu"]) == names
 

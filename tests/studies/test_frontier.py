@@ -11,8 +11,9 @@ from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.catalog.link import load_links
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.hardware.pace import read_paces
 from prophet_moe.offload.proxies import recorded
 from prophet_moe.offload.replay import SampleSize
 from prophet_moe.offload.simulator.timing import proxy_times, times_of
@@ -46,14 +47,21 @@ def grid(grids) -> pd.DataFrame:
     return grid[grid["case"] == ESTIMATE]
 
 
+def paces_of_gpus(gpus, *names: str):
+    """Paces of GPUs by name, as a build has them where nothing was measured."""
+    link = load_links(ROOT / "config/links.yaml")["pinned"]
+    chosen = {name: gpus[name] for name in names}
+    return read_paces(ROOT / "resources/hardware", ROOT / "resources/operators", chosen, link)
+
+
 @pytest.fixture(scope="module")
 def replayed(grid, models, gpus) -> pd.DataFrame:
     """Slowdowns of one model, on two GPUs."""
     trace, network = read_trace(ROOT / "resources/traces" / NAME), read_network(ROOT / "resources/predictors" / NAME)
-    profiles = {name: datasheet_profile(name, gpus[name]) for name in (GPU, "H100-80GB")}
-    mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(profiles)) & grid["batch_size"].isin([1, 16])]
+    paces = paces_of_gpus(gpus, GPU, "H100-80GB")
+    mine = grid[(grid["model"] == MODEL) & grid["gpu"].isin(list(paces)) & grid["batch_size"].isin([1, 16])]
     samples = recorded(trace, network, SampleSize(16, PLAN.tokens), PLAN.samples)
-    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, profiles, mine, CONTEXT, Formats(), PLAN, CHUNK_MB)
+    return slowdowns(NAME, samples, {MODEL: models[MODEL]}, paces, mine, CONTEXT, Formats(), PLAN, CHUNK_MB)
 
 
 TRACES = {"wide": (128, 1), "narrow": (8, 2)}
@@ -105,23 +113,36 @@ def test_slowdown_is_one_where_all_experts_are_resident(replayed):
     assert (replayed.loc[~resident, "hit_rate"] < 1).all()
 
 
+def test_bound_of_slowdowns_is_of_the_first_sample_alone(replayed):
+    """Slowdowns by the datasheet differ from the estimated ones: both the step and the copies are shorter."""
+    bound, all_resident = replayed["slowdown_bound"], replayed["resident_experts"] == 8
+    assert bound.notna().equals(replayed["sample"] == 0)
+    found = replayed[bound.notna() & ~all_resident]
+    assert (found["slowdown_bound"] > 1).all()
+    assert (found["slowdown_bound"] != found["slowdown"]).all()
+    assert (bound[bound.notna() & all_resident] == 1).all()
+    assert set(replayed["times"]) == {"estimated"}
+
+
 def test_larger_batches_take_more_sequences(replayed):
     share = replayed.groupby("batch_size")["sampled_share"].first()
     assert share[16] == pytest.approx(2 * share[1]), "8 sequences, or as many as the batch"
 
 
+@pytest.mark.parametrize("which", ["best", "bound"])
 @pytest.mark.parametrize("model", ["DeepSeek-V3-671B", "Mixtral-8x7B"])
-def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, model):
+def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, model, which):
     """Bytes and compute of a step are the model's, however many experts the trace asks for."""
-    arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
+    arch, paces = models[model].architecture, paces_of_gpus(gpus, GPU)[GPU]
     batch, requests, unique = 16, 10.0, 0.75 * arch.moe.experts
-    own = times_of(arch, profile, 4, batch, CONTEXT, BF16, CHUNK_MB)
-    times = proxy_times(arch, profile, 4, batch, CONTEXT, unique, requests, BF16, CHUNK_MB)
-    assert requests * times.transfer_seconds[0] == pytest.approx(
-        unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB)
-    )
-    tokens = batch * arch.moe.top_k / unique
-    expert = profile.expert_seconds(arch.hidden, arch.moe.ffn, arch.moe.gated, tokens)
+    pace = getattr(paces, which)
+    own = times_of(arch, pace, 4, batch, CONTEXT, BF16, CHUNK_MB)
+    times = proxy_times(arch, pace, 4, batch, CONTEXT, unique, requests, BF16, CHUNK_MB)
+    copied = unique * pace.copy_seconds(expert_bytes(arch, BF16))
+    assert requests * times.transfer_seconds[0] == pytest.approx(copied)
+    if which == "bound":
+        assert copied == pytest.approx(unique * expert_bytes(arch, BF16) / (gpus[GPU].link_gb_per_s * GB))
+    expert = pace.expert_seconds(arch, batch * arch.moe.top_k / unique, BF16)
     np.testing.assert_allclose(requests * times.expert_seconds[1:], unique * expert)
     assert times.expert_seconds[0] == 0
     np.testing.assert_array_equal(times.non_expert_seconds, own.non_expert_seconds)
@@ -130,6 +151,7 @@ def test_an_expert_of_the_trace_stands_for_so_many_of_the_models(models, gpus, m
 def points_of(grid, resident: pd.Series) -> pd.DataFrame:
     """What `slowdowns` returns, with made times."""
     made = grid[CONFIGURATION].assign(resident_experts=resident, sample=0, slowdown=1.5, hit_rate=0.5, waves=False)
+    made = made.assign(slowdown_bound=1.4, times="estimated")
     made = pd.concat([made.assign(strategy=name) for name in STRATEGIES], ignore_index=True)
     return made.assign(trace=NAME, sampled_share=0.0)
 
@@ -186,11 +208,12 @@ def test_context_of_states_alone_is_read_where_experts_fit(gpus):
 def curve(slowdown: list[list[float]], tokens: list[float], baseline: float) -> pd.DataFrame:
     """Rows of `joined` for one configuration: slowdowns by sample, then by resident experts 16, 12, 8, 4."""
     rows = [
-        {"resident_experts": experts, "sample": sample, "slowdown": value, "tokens": room}
+        {"resident_experts": experts, "sample": sample, "slowdown": value, "slowdown_bound": value, "tokens": room}
         for sample, values in enumerate(slowdown)
         for experts, value, room in zip((16, 12, 8, 4), values, tokens, strict=True)
     ]
     named = {"model": "M", "gpu": "G", "batch_size": 1, "strategy": "prophet", "trace": NAME, "sampled_share": 0.0}
+    named |= {"times": "estimated"}
     return pd.DataFrame(rows).assign(**named, baseline_max_context=baseline)
 
 
@@ -209,6 +232,14 @@ def test_gain_without_a_baseline_starts_where_it_fits():
     (row,) = context_gained(curve([[1, 2, 3, 5]] * 2, [-3000, -2000, -1000, 1000], 0), [2, 4, 5]).to_dict("records")
     assert [row[f"max_context_at_{limit}x"] for limit in ("2", "4", "5")] == [0, 0, 1000]
     assert np.isnan(row["kv_extension_at_5x"])
+
+
+def test_bound_of_a_gain_is_read_from_the_datasheets_slowdowns():
+    points = curve([[1, 1.2, 1.6, 3]] * 2, [1000, 1400, 1800, 2200], 1000)
+    points["slowdown_bound"] = np.where(points["sample"] == 0, 2 * points["slowdown"] - 1, np.nan)
+    (row,) = context_gained(points, [1.2]).to_dict("records")
+    assert row["kv_extension_at_1.2x"] == pytest.approx(1.4)
+    assert row["kv_extension_at_1.2x_bound"] == pytest.approx(1.2)
 
 
 def test_interval_of_a_gain_comes_from_the_samples():

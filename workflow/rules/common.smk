@@ -19,6 +19,7 @@ from prophet_moe import study as studies
 from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.catalog import load_gpus, load_models, model_names
+from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.collect.plan import read_plan
 from prophet_moe.errors import UserError, exit_on_user_error
 from prophet_moe.files import write_text
@@ -35,7 +36,9 @@ from prophet_moe.sources import Sources
 STARTED = time.time()
 
 MODEL_FOLDER = Path("config/models")
-GPU_FILE = Path("config/gpus.yaml")
+GPU_FILE, LINK_FILE = Path("config/gpus.yaml"), Path("config/links.yaml")
+OPERATOR_FILES = sorted(Path("resources/operators").glob("*.json"))
+"""Fitted operators and constants, which estimates of times rest on."""
 ENGINE_FOLDER, MODEL_NAMES = Path("config/engines"), Path("config/model_names.yaml")
 DATASET_FILE = Path("config/datasets.yaml")
 TRACE_FOLDER = Path("resources/traces")
@@ -82,6 +85,7 @@ with exit_on_user_error():
             advice = "Leave it out of models in config/experiment.yaml; prophet-moe capacity answers for it."
             raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), "is dense, expected a model with experts", advice)
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
+    link_named(EXPERIMENT.decode_step.link, load_links(LINK_FILE))
     TOO_LARGE = unplaceable(MODELS, GPUS, DEFAULT)
     for model, problem in TOO_LARGE.items():
         if model not in EXPERIMENT.too_large:
@@ -116,6 +120,8 @@ MODEL_FILES = [MODEL_FOLDER / f"{name}.yaml" for name in MODELS]
 PROFILE_FOLDER, MEMORY_FOLDER = Path("resources/hardware"), Path("resources/memory")
 PROFILE_FILES = HERE.measurement_files("hardware", HERE.measured("hardware"))
 """Files of every measured profile."""
+TIMES = f"{'measured on some GPUs, on the others ' if PROFILE_FILES else ''}estimated from what others measured"
+"""What captions say of the times of simulated steps."""
 
 # Outputs of the default scenario lie at the top of figures/, tables/ and paper/generated/, those of any other scenario
 # in a folder of its name. `{scenario_dir}` is that folder: empty, or "reported/".
@@ -266,7 +272,7 @@ def offer(study, tables=None, figures=None, essential=False):
 def caption(output, scenario_dir=""):
     """The caption of a study's table or figure, with the values of the settings and of the scenario in its place."""
     at = EXPERIMENT.scenarios[scenario_dir.rstrip("/") or EXPERIMENT.scenario]
-    values = config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES)}
+    values = config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES), "times": TIMES}
     return readme.caption(STUDY_OF[output.path].id, output.path, values)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from prophet_moe.capacity.prefill import LIMITS, attention_seconds, prefill_time
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import Architecture, load_gpus
 from prophet_moe.catalog.architecture import Compressed, Latent, Mixer, Softmax
+from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16, FORMATS, Precision
 from prophet_moe.settings.scenario import CALIBRATED
@@ -26,6 +28,7 @@ from tests.unit.hardware.test_roofline import DENSE
 DECODERS = sorted(name for name, arch in MODELS.items() if not arch.encoder)
 GPUS = load_gpus(ROOT / "config/gpus.yaml")
 V100 = datasheet_profile("V100-32GB", GPUS["V100-32GB"])
+PINNED, PEAK = (load_links(ROOT / "config/links.yaml")[name] for name in ("pinned", "datasheet"))
 ENDLESS = replace(V100, hbm_bytes_per_second=1e30)
 """A GPU that operations alone limit."""
 
@@ -187,11 +190,29 @@ def test_prefill_table_covers_decoders_that_fit(grids, models, gpus):
     grid = grids["calibrated"]
     grid = grid[grid["case"] == ESTIMATE]
     profiles = {name: datasheet_profile(name, spec) for name, spec in gpus.items()}
-    table = prefill_times(models, profiles, grid, CALIBRATED, PrefillSettings().compute_share)
+    table = prefill_times(models, profiles, grid, CALIBRATED, PrefillSettings().compute_share, PINNED)
     counted = grid[grid["encoder_moe_layers"] == 0]
     assert len(table) == sum((counted[column] >= 1).sum() for column in LIMITS.values())
     assert (table["slowdown"] >= 1).all()
     assert not table["model"].str.startswith("Switch").any()
-    fast = prefill_times(models, profiles, grid, CALIBRATED, 1)
+    fast = prefill_times(models, profiles, grid, CALIBRATED, 1, PINNED)
     assert (fast["all_resident_s"] <= table["all_resident_s"]).all()
     assert (fast["streaming_s"] == table["streaming_s"]).all()
+
+
+def test_prefill_streams_at_the_share_of_the_link(grids, models, gpus):
+    """A datasheet's link is cut to what copies reach; slowdown_bound keeps the datasheet's; a measured one is kept."""
+    grid = grids["calibrated"]
+    grid = grid[(grid["case"] == ESTIMATE) & (grid["gpu"] == "A100-80GB")]
+    datasheet = datasheet_profile("A100-80GB", gpus["A100-80GB"])
+    of = {
+        name: prefill_times(models, {"A100-80GB": profile}, grid, CALIBRATED, 0.5, link)
+        for name, profile, link in (
+            ("pinned", datasheet, PINNED),
+            ("peak", datasheet, PEAK),
+            ("measured", replace(datasheet, source="measured"), PINNED),
+        )
+    }
+    np.testing.assert_allclose(of["pinned"]["streaming_s"] * PINNED.share, of["peak"]["streaming_s"])
+    np.testing.assert_allclose(of["pinned"]["slowdown_bound"], of["peak"]["slowdown"])
+    np.testing.assert_allclose(of["measured"]["slowdown"], of["peak"]["slowdown"])

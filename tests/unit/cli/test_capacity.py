@@ -232,24 +232,29 @@ def test_gpu_by_numbers_is_the_listed_one(ask):
     listed, described = (of(ask(*arguments, *options)[0])[0] for options in (("--gpu", "A100-80GB"), given))
     assert (listed["estimate"]["basis"], described["estimate"]["basis"]) == ("operators", "share of bandwidth")
     assert listed["estimate"]["bound_ms"] == pytest.approx(described["estimate"]["bound_ms"])
-    same = {"gpu": "", "rests_on": {}, "estimate": {}}
-    listed, described = (found | {"verdict": found["verdict"][:-1]} for found in (listed, described))
-    assert listed | same == described | same
+    for name in ("decode_step", "decode_step_with_most_resident"):
+        assert listed[name]["bound"] == pytest.approx(described[name]["bound"])
+        assert listed[name]["hit_rate"] == described[name]["hit_rate"]
+    timed = ("gpu", "rests_on", "estimate", "verdict", "decode_step", "decode_step_with_most_resident")
+    listed, described = ({key: found[key] for key in found if key not in timed} for found in (listed, described))
+    assert listed == described
 
 
 def test_capacity_tells_the_estimate_beside_the_bound(ask):
     (found,) = of(ask("capacity", "--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--batch", "4", "--json")[0])
     estimate, step = found["estimate"], found["decode_step"]
-    assert estimate["bound_ms"] == pytest.approx(step["all_resident_ms"])
+    assert estimate["bound_ms"] == pytest.approx(step["bound"]["all_resident_ms"])
+    assert estimate["ms"] == pytest.approx(step["all_resident_ms"])
     assert estimate["bound_ms"] <= estimate["low_ms"] <= estimate["ms"] <= estimate["high_ms"]
-    assert found["verdict"][-1].startswith("By what others measured, that step takes about")
-    assert found["rests_on"]["estimate"].startswith("operators on that GPU")
+    assert step["on_demand_ms"] > step["bound"]["on_demand_ms"]
+    assert (step["times"], "estimated from operators on that GPU" in found["rests_on"]["times"]) == ("estimated", True)
+    assert found["verdict"][-1].startswith("Times are estimated from what others measured: that step takes")
 
 
 def test_capacity_of_reported_constants_has_no_estimate(ask):
     arguments = ("--model", "Mixtral-8x7B", "--gpu", "H100-80GB", "--scenario", "reported", "--json")
     (found,) = of(ask("capacity", *arguments)[0])
-    assert found["estimate"] is None and "By what others" not in " ".join(found["verdict"])
+    assert found["estimate"] is None and "estimated" not in " ".join(found["verdict"])
 
 
 def test_gpu_without_bandwidths_has_no_times(ask):

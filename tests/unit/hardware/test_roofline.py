@@ -13,6 +13,7 @@ from prophet_moe.capacity.memory import model_memory
 from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.catalog.architecture import Mixer, Softmax
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.pace import ProfilePace
 from prophet_moe.hardware.profile import AttentionShape, Curve
 from prophet_moe.hardware.roofline import (
     all_resident_seconds,
@@ -237,7 +238,7 @@ def test_memory_time_and_simulator_move_the_same_bytes(arch, precision):
     memory = model_memory(spec, scenario_of(precision))
     step, size = layer_times(arch, A100, 4, 100, 1, precision), params.expert_bytes(arch, precision)
     assert step.expert_bytes == memory.expert_bytes == size
-    simulated = times_of(arch, A100, 3, 4, 100, precision, chunk_mb=size / MB)
+    simulated = times_of(arch, ProfilePace(A100), 3, 4, 100, precision, chunk_mb=size / MB)
     assert simulated.transfer_seconds == (step.transfer_seconds_per_expert,)
     assert step.transfer_seconds_per_expert == size / A100.link_bytes_per_second
     assert simulated.chunk_seconds == pytest.approx(step.transfer_seconds_per_expert)

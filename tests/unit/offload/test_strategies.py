@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prophet_moe.catalog.architecture import with_top_k
 from prophet_moe.cli import main
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.pace import ProfilePace
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.roofline import gain_bound
 from prophet_moe.offload import replay
@@ -197,13 +198,18 @@ def test_the_comparison_runs_everything_on_every_sample(recorded):
     def timed(batch):
         return times(1.0, batch)
 
-    results, layers = comparative_results(NAME, *recorded, timed, PLAN)
+    results, layers = comparative_results(NAME, *recorded, timed, timed, PLAN)
     described = results[results["as_described"] & (results["role"] == "strategy")]
     compared = [name for name, found in strategies().items() if found.role == "strategy"]
     expected = pd.MultiIndex.from_product([[RECORDED, SHUFFLED], PLAN.batch_sizes, range(PLAN.seeds), compared])
     keys = ["routing", "batch", "seed", "strategy"]
     assert sorted(described[keys].itertuples(index=False, name=None)) == sorted(expected)
-    numbers = results.select_dtypes("number")
+    first = (results["routing"] == RECORDED) & (results["seed"] == 0)
+    assert results["slowdown_bound"].notna().equals(first)
+    pd.testing.assert_series_equal(
+        results.loc[first, "slowdown_bound"], results.loc[first, "slowdown"], check_names=False
+    )
+    numbers = results.drop(columns="slowdown_bound").select_dtypes("number")
     assert np.isfinite(numbers.to_numpy(float)).all()
     assert (results["slowdown"] >= 1 - 1e-9).all()
     shares = results[["kept_share", "prefetched_share", "late_share", "missed_share"]].sum(axis=1)
@@ -298,14 +304,14 @@ def test_a_run_of_fewer_experts_a_token_is_timed_as_such(models, gpus):
     dumped = models["OLMoE-1B-7B"].architecture.model_dump()
     fewer = with_top_k(models["OLMoE-1B-7B"].architecture, 6).model_dump()
     assert fewer["ffns"]["moe"] == dumped["ffns"]["moe"] | {"top_k": 6}
-    profile = datasheet_profile("A100-80GB", gpus["A100-80GB"])
+    pace = ProfilePace(datasheet_profile("A100-80GB", gpus["A100-80GB"]))
     known = Router("OLMoE-1B-7B", 64, 6, (0, 1))
-    got, expected = (timing_model(arch, profile, known, 4096, Precision(), 4.0)(4) for arch in (dumped, fewer))
+    got, expected = (timing_model(arch, pace, known, 4096, Precision(), 4.0)(4) for arch in (dumped, fewer))
     assert got.non_expert_seconds.tolist() == expected.non_expert_seconds.tolist()
     assert got.expert_seconds.tolist() == expected.expert_seconds.tolist()
     assert got.transfer_seconds == expected.transfer_seconds
     with pytest.raises(UserError, match="top_k is 8, expected at least 9, as the trace of"):
-        timing_model(dumped, profile, Router("OLMoE-1B-7B", 64, 9, (0, 1)), 4096, Precision(), 4.0)
+        timing_model(dumped, pace, Router("OLMoE-1B-7B", 64, 9, (0, 1)), 4096, Precision(), 4.0)
 
 
 @pytest.mark.parametrize(

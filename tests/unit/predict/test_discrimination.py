@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prophet_moe.errors import UserError
+from prophet_moe.hardware.pace import ProfilePace
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.proxies import GivenPredictions
 from prophet_moe.offload.replay import RECORDED, Sample, draw, run
@@ -99,8 +100,8 @@ def replays(measured, model, models, gpus, given, batch: int, capacity: int) -> 
     """Outcomes of Prophet with its own predictor, with what is `said` of the tokens, and of no prediction."""
     learned_from, held_out, network, _ = measured
     training, tokens = TrainingStatistics(learned_from, network), draw(held_out, 32, 64, seed=0)
-    arch, profile = models[model].architecture, datasheet_profile(GPU, gpus[GPU])
-    times = times_of(arch, profile, held_out.experts.shape[1], batch, 4096, BF16, 4.0)
+    arch, pace = models[model].architecture, ProfilePace(datasheet_profile(GPU, gpus[GPU]))
+    times = times_of(arch, pace, held_out.experts.shape[1], batch, 4096, BF16, 4.0)
     prophet, on_demand = (replace(strategies()[name], deduplicated=True) for name in ("prophet", "on_demand"))
     foretold = GivenPredictions(training, tokens, given=given(tokens))
     runs = ((Predictions(training, tokens), prophet), (foretold, prophet), (Predictions(training, tokens), on_demand))

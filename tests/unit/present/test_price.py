@@ -28,6 +28,7 @@ def made(extensions: list[list[float]], strategies: tuple[str, ...] = tuple(STRA
                 row[f"max_context_at_{limit:g}x"] = 7
                 row[f"kv_extension_at_{limit:g}x"] = value
                 row[f"kv_extension_at_{limit:g}x_low"] = row[f"kv_extension_at_{limit:g}x_high"] = -1
+                row[f"kv_extension_at_{limit:g}x_bound"] = 2 * value
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -48,7 +49,7 @@ TABLES = some.lists(some.lists(EXTENSION, min_size=9, max_size=9), min_size=1, m
 
 def test_limits_are_those_of_the_columns_ascending():
     columns = ["kv_extension_at_2x", "kv_extension_at_1.05x", "kv_extension_at_10x", "kv_extension_at_1.05x_low"]
-    assert limits_of(pd.DataFrame(columns=[*columns, "max_context_at_3x"])) == [1.05, 2, 10]
+    assert limits_of(pd.DataFrame(columns=[*columns, "max_context_at_3x", "kv_extension_at_4x_bound"])) == [1.05, 2, 10]
 
 
 @given(TABLES)
@@ -85,6 +86,7 @@ def test_summary_equals_plain_statistics(table):
     expected = {
         (name, limit): {
             "median": statistics.median(values),
+            "median_bound": 2 * statistics.median(values),
             "geomean": statistics.geometric_mean(values),
             "mean": statistics.fmean(values),
             "configurations": len(values),

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.catalog.architecture import Draft
 from prophet_moe.catalog.engine import find_engine
+from prophet_moe.hardware.pace import ProfilePace
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.offload.simulator.timing import times_of
 from prophet_moe.precision import Precision
@@ -93,6 +94,7 @@ def outputs_of(models, gpus):
     drafting = chosen["OLMoE-1B-7B"].architecture.model_copy(update={"draft": Draft(pattern=["M"])})
     chosen["OLMoE-1B-7B"] = chosen["OLMoE-1B-7B"].model_copy(update={"architecture": drafting})
     profile = datasheet_profile(GPU, spec)
+    pace = ProfilePace(profile)
 
     def outputs(scenario: Scenario) -> dict[str, pd.DataFrame]:
         popularity_cvs = {}
@@ -105,7 +107,7 @@ def outputs_of(models, gpus):
         elif scenario.fits_routing:
             popularity_cvs = read_popularity_cvs(ROOT / "tables/data/routing_variation.csv", scenario.routing.batching)
         times = {
-            name: times_of(model.architecture, profile, 4, 16, 4096, scenario.precision_of(model.precision), 4.0)
+            name: times_of(model.architecture, pace, 4, 16, 4096, scenario.precision_of(model.precision), 4.0)
             for name, model in chosen.items()
         }
         simulated = {

@@ -5,18 +5,20 @@ Needs neither pandas nor Numba, so that a command answers at once.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from prophet_moe import params
 from prophet_moe.capacity import reference
 from prophet_moe.capacity.budget import Line, budget
 from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import ModelMemory, Number
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import Architecture
+from prophet_moe.catalog.link import LinkSpec
 from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step
+from prophet_moe.hardware.pace import Basis, Pace, Paces, ProfilePace, paces_of
 from prophet_moe.hardware.profile import Profile
-from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.precision import Precision
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
@@ -47,20 +49,23 @@ class Question:
     """Whether the host has no other memory than the GPU's."""
     estimator: Estimator | None = None
     """What estimates of times on this GPU are made of; None where its datasheet is not known."""
+    link: LinkSpec | None = None
+    """The way that copies take in estimates."""
+
+    @property
+    def paces(self) -> Paces | None:
+        """Return what the GPU's times rest on; None where its bandwidths are not known."""
+        if self.profile is None:
+            return None
+        if self.estimator is None or self.link is None:
+            return Paces(ProfilePace(self.profile), ProfilePace(self.profile))
+        return paces_of(self.profile, self.estimator, self.link)
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a decode step takes with some experts resident, beside all of them."""
+class StepTimes:
+    """Milliseconds of a decode step with some experts resident, beside all of them."""
 
-    context: int
-    """Tokens in each sequence's cache."""
-    resident: float
-    """Experts of each MoE layer on the GPU."""
-    hit_rate: float | None
-    """Share of a layer's distinct experts that are resident; None: unknown, and taken to be none of them."""
-    fewest_simulated: float | None
-    """The fewest resident experts whose hit rate is known; None: of no number of them."""
     all_resident_ms: float
     on_demand_ms: float
     """Every missing expert is fetched when the router asks for it."""
@@ -71,6 +76,24 @@ class Step:
     def slowdown(self) -> float:
         """Return the time of a step on demand over that with all experts resident."""
         return self.on_demand_ms / self.all_resident_ms
+
+
+@dataclass(frozen=True)
+class Step(StepTimes):
+    """What a decode step takes with some experts resident, at the best pace known, and by the datasheet."""
+
+    context: int
+    """Tokens in each sequence's cache."""
+    resident: float
+    """Experts of each MoE layer on the GPU."""
+    hit_rate: float | None
+    """Share of a layer's distinct experts that are resident; None: unknown, and taken to be none of them."""
+    fewest_simulated: float | None
+    """The fewest resident experts whose hit rate is known; None: of no number of them."""
+    times: Basis
+    """What these times rest on."""
+    bound: StepTimes
+    """The same by the datasheet: lower bounds, whose ratio is no bound."""
 
 
 def step(question: Question, unique: float, resident: Number) -> Step | None:
@@ -91,23 +114,28 @@ def step(question: Question, unique: float, resident: Number) -> Step | None:
         Milliseconds; None where the GPU's bandwidths are unknown, for the report's constants, which tell no time, and
         where missing experts would come from a disk.
     """
-    profile, arch = question.profile, question.architecture
+    paces, arch = question.paces, question.architecture
     if question.unified_memory and resident < question.memory.experts:
         return None
-    if profile is None or question.scenario.architecture == "reported":
+    if paces is None or question.scenario.architecture == "reported":
         return None
     context = min(question.step_context, arch.native_context)
     unique = min(unique, question.memory.top_k * question.batch)
     rate = 1.0 if resident >= question.memory.experts else question.rates.at(resident) if question.rates else None
     missing = unique * (1.0 - (rate or 0.0))
-    times = layer_times(arch, profile, question.batch, context, unique, question.precision)
-    milliseconds = (
-        all_resident_seconds(times),
-        on_demand_seconds(times, missing),
-        link_bound_seconds(times, missing),
-    )
+    best, bound = (_times(question, pace, context, unique, missing) for pace in (paces.best, paces.bound))
     fewest = question.rates.points[0][0] if question.rates else None
-    return Step(context, resident, rate, fewest, *(1e3 * seconds for seconds in milliseconds))
+    return Step(*astuple(best), context, resident, rate, fewest, paces.best.basis, bound)
+
+
+def _times(question: Question, pace: Pace, context: int, unique: float, missing: float) -> StepTimes:
+    """Time a step at one pace, of whose `unique` experts per layer so many are `missing`."""
+    arch, precision = question.architecture, question.precision
+    resident = pace.step_seconds(arch, question.batch, context, unique, precision)
+    copying = 0.0
+    if missing:
+        copying = len(arch.moe_layers) * missing * pace.copy_seconds(params.expert_bytes(arch, precision))
+    return StepTimes(*(1e3 * seconds for seconds in (resident, resident + copying, max(resident, copying))))
 
 
 def estimate(question: Question, unique: float) -> StepEstimate | None:
@@ -217,15 +245,16 @@ def _dense(result: Mapping[str, Any]) -> list[str]:
 
 
 def _estimated(result: Mapping[str, Any]) -> list[str]:
-    """Tell the estimate beside the bounds, where a step is timed at all."""
+    """Tell what estimated times rest on, where a step is timed at all, and the bound beside them."""
     found, timed = result["estimate"], result["step"] or result.get("most_step")
-    if found is None or timed is None:
+    if found is None or timed is None or timed.times != "estimated":
         return []
     between = f"{_ms(1e3 * found.low)} to {_ms(1e3 * found.high)}"
-    about = f"By what others measured, that step takes about {_ms(1e3 * found.seconds)} with all experts resident"
-    if result["dense"]:
-        about = f"By what others measured, that step takes about {_ms(1e3 * found.seconds)}"
-    return [f"{about} ({between})."]
+    experts = "" if result["dense"] else " with all experts resident"
+    return [
+        f"Times are estimated from what others measured: that step takes {between}{experts} in nine cases of ten. "
+        f"By the datasheet it takes at least {_ms(timed.bound.all_resident_ms)}."
+    ]
 
 
 def _baseline(result: Mapping[str, Any]) -> str:

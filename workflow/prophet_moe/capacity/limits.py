@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 
 CONFIGURATION = ["model", "gpu", "batch_size"]
 """Columns that name a configuration."""
+TIMES = text("times", "What times rest on: measured (here), or estimated (from others' measurements).")
 CONTEXT_GAINED = Table(
     "table11_context_gained",
     (
@@ -19,6 +20,7 @@ CONTEXT_GAINED = Table(
         integer("batch_size", "", "Sequences decoded together, B."),
         text("strategy", "on_demand (predicts nothing), prophet, or perfect_prefetch (the oracle)."),
         text("trace", "Recorded trace or calibrated routing that was replayed for the model."),
+        TIMES,
         integer(
             "baseline_max_context", "tokens", "Longest context per sequence with all experts resident; 0: none fits."
         ),
@@ -41,6 +43,7 @@ CONTEXT_GAINED = Table(
             "That context over the baseline's; empty where the baseline does not fit.",
         ),
         *interval("kv_extension_at_<limit>x", "", "over sequences"),
+        number("kv_extension_at_<limit>x_bound", "", "The same with the times of the datasheet, of the first sample."),
     ),
 )
 """Table 11, of the frontier, which table 2 and figure 2 read as well."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from prophet_moe import params
 from prophet_moe.catalog import Architecture, ModelSpec
+from prophet_moe.catalog.link import LinkSpec
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.hardware.roofline import AttentionRead, decoder_layers, head_seconds
 from prophet_moe.precision import Precision
@@ -129,6 +130,7 @@ def prefill_times(
     grid: pd.DataFrame,
     scenario: Scenario,
     compute_share: float,
+    link: LinkSpec,
 ) -> pd.DataFrame:
     """Return the times to prefill the longest contexts of a capacity grid.
 
@@ -144,6 +146,9 @@ def prefill_times(
         Precision and tokens of a prefill chunk.
     compute_share : float
         The share of the GPU's peak that matrix products reach.
+    link : LinkSpec
+        The way that experts are copied where the GPU was not measured. Whole layers are streamed: what a single copy
+        costs beside its bytes is left out.
 
     Returns
     -------
@@ -155,10 +160,11 @@ def prefill_times(
     An encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
     """
     chunk, rows = scenario.activation.prefill_chunk_tokens, []
-    slowed = {
+    bounds = {
         name: replace(profile, flops_per_second=compute_share * profile.flops_per_second)
         for name, profile in profiles.items()
     }
+    estimates = {name: _with_link(profile, link) for name, profile in bounds.items()}
     for configuration in grid.to_dict("records"):
         model, gpu, batch = (configuration[name] for name in ("model", "gpu", "batch_size"))
         arch, resident = models[model].architecture, configuration["resident_experts"]
@@ -167,12 +173,23 @@ def prefill_times(
             if arch.encoder or context < 1:
                 continue
             precision = scenario.precision_of(models[model].precision)
-            time = prefill_time(arch, slowed[gpu], batch, context, resident, chunk, precision)
+            time, bound = (
+                prefill_time(arch, profile, batch, context, resident, chunk, precision)
+                for profile in (estimates[gpu], bounds[gpu])
+            )
             rows.append(
                 {"model": model, "gpu": gpu, "batch_size": batch, "limit": limit, "context": context}
                 | {"chunk_tokens": chunk, "chunks": time.chunks, "resident_experts": resident}
                 | {"streamed_gb_per_chunk": time.streamed_bytes / GB, "streaming_s": time.streaming_seconds}
                 | {"all_resident_s": time.compute_seconds, "prophet_s": time.seconds}
-                | {"slowdown": time.seconds / time.compute_seconds, "source": profiles[gpu].source}
+                | {"slowdown": time.seconds / time.compute_seconds}
+                | {"slowdown_bound": bound.seconds / bound.compute_seconds, "source": profiles[gpu].source}
             )
     return pd.DataFrame(rows)
+
+
+def _with_link(profile: Profile, link: LinkSpec) -> Profile:
+    """Return a profile at the bandwidth that copies reach: of a datasheet's link its share, a measured one as it is."""
+    if not profile.optimistic:
+        return profile
+    return replace(profile, link_bytes_per_second=link.share * profile.link_bytes_per_second)

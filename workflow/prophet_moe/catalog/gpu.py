@@ -31,6 +31,9 @@ class GpuSpec(StrictModel):
     device is refused by them."""
     unified_memory: bool = False
     """Whether the host has no other memory than the device's. Experts that are not resident then lie on a disk."""
+    same_chip_as: str | None = None
+    """A GPU with the same chip, whose fitted operators (resources/operators/) this one has: as shares of its own
+    bandwidth and peak. None where it has operators of its own, or where no such chip was measured."""
     sources: list[str] = Field(min_length=1)
     """Where the numbers come from."""
 

@@ -21,14 +21,14 @@ from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reser
 from prophet_moe.capacity.under_engine import serving, under_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
 from prophet_moe.catalog.engine import find_engine
+from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.names import load_names, named
-from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, MODEL_NAMES, MODELS, OPERATORS
+from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, LINKS, MODEL_NAMES, MODELS, OPERATORS
 from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.estimate import Estimator, StepEstimate, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import StepEstimate, read_estimators
 from prophet_moe.hardware.profile import TFLOP, Profile, read_profile
 from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, read_popularity_cvs
@@ -52,7 +52,6 @@ examples:
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
-CONSTANTS = OPERATORS / "constants.json"
 DESCRIBE_ANOTHER = "Or describe one that is not listed: --memory GIB --bandwidth GB/S --link GB/S"
 """The advice for a GPU that config/gpus.yaml does not list."""
 NUMBERS = {
@@ -176,6 +175,7 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     reserves = reserves_for(scenario, MEMORY, listed)
     batches = dict.fromkeys(arguments.batch or [1])
+    link = link_named(experiment.decode_step.link, load_links(LINKS))
     simulated = spec.architecture.moe and scenario.architecture == "published"
     rates = {batch: _rates(spec, batch) if simulated else None for batch in batches}
     for gpu, listed in gpus.items():
@@ -197,18 +197,14 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 arguments.context,
                 rates[batch],
                 listed.unified_memory,
-                _estimator(gpu, listed) if profiles[gpu] and CONSTANTS.exists() else None,
+                read_estimators(OPERATORS, {gpu: listed})[gpu] if profiles[gpu] and OPERATORS.exists() else None,
+                link,
             )
             basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
             reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
             found = answer(question) | {"scenario": name, "engine": engine.name}
             found["engine_budget"] = None if ideal else held.budget
             yield found, _rests_on(spec, question, popularity_cv, reserve)
-
-
-def _estimator(gpu: str, spec: GpuSpec) -> Estimator:
-    """What estimates of times are made of: operators of that GPU where others measured them, and constants."""
-    return Estimator(gpu, spec, read_operators(OPERATORS, gpu), read_constants(CONSTANTS))
 
 
 def _experiment(overlays: list[Path]) -> Experiment:
@@ -360,13 +356,13 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
         rests["routing"] = f"{scenario.routing.law} as scenario gives it"
     if question.profile is None:
         rests["times"] = "none, because --bandwidth and --link are missing"
-    elif question.profile.optimistic:
-        rests["times"] = "from datasheet peaks: each is a lower bound, their ratio is not a bound"
-    else:
+    elif not question.profile.optimistic:
         rests["times"] = f"measured on {question.gpu} ({HARDWARE / question.gpu})"
-    if question.estimator:
+    elif question.estimator:
         basis = "operators on that GPU" if question.estimator.operators else "servers on other GPUs, by bandwidth"
-        rests["estimate"] = f"{basis} and a constant per layer that others measured (docs/times.md)"
+        rests["times"] = f"estimated from {basis} and a constant per layer that others measured (docs/times.md)"
+    else:
+        rests["times"] = "from datasheet peaks: each is a lower bound, their ratio is not a bound"
     if question.profile is not None and spec.architecture.moe:
         rests["hit rates"] = _rates_rest_on(question.rates, spec.name, question.batch)
     deviation = params.deviation_from_published(spec)
@@ -454,7 +450,9 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
 
 
 def _step_json(step: Step | None) -> dict[str, Any] | None:
-    return None if step is None else asdict(step) | {"slowdown": step.slowdown}
+    if step is None:
+        return None
+    return asdict(step) | {"slowdown": step.slowdown, "bound": asdict(step.bound) | {"slowdown": step.bound.slowdown}}
 
 
 def _estimate_json(found: StepEstimate | None) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from prophet_moe.files import write_text
 
 MODELS, GPUS, EXPERIMENT = Path("config/models"), Path("config/gpus.yaml"), Path("config/experiment.yaml")
 HARDWARE, OPERATORS = Path("resources/hardware"), Path("resources/operators")
+LINKS = Path("config/links.yaml")
 ENGINES, MODEL_NAMES = Path("config/engines"), Path("config/model_names.yaml")
 
 

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from prophet_moe import params
 from prophet_moe.catalog import ModelSpec, load_gpus, load_models
+from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.cli import sim_demand
-from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, MODELS
+from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, LINKS, MODELS, OPERATORS
 from prophet_moe.cli.terminal import console, errors
 from prophet_moe.cli.trace import A_TRACE, trace_folder
 from prophet_moe.cli.values import between
@@ -68,6 +69,9 @@ def add_commands(commands: Any) -> None:
     size.add_argument("--iso-cache", type=total, metavar="MB", help="three tiers of 40, 40 and 20 %% of this many MB")
     run.add_argument("--batch", default=1, type=int, metavar="B", help="sequences that decode together (default 1)")
     run.add_argument("--gpu", help="GPU of the simulation; default: `reference.gpu` in config/experiment.yaml")
+    run.add_argument(
+        "--datasheet", action="store_true", help="times by the GPU's datasheet, a lower bound; default: estimated times"
+    )
     run.add_argument("--model", help="timing model of the trace; default: replay.timed_as")
     run.add_argument(
         "--predictor", type=Path, metavar="DIR", help="folder of the predictor; default: resources/predictors/TRACE"
@@ -179,16 +183,18 @@ def _experiment() -> Experiment:
 
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
-    from prophet_moe.hardware.profile import read_profile
+    from prophet_moe.hardware.pace import read_paces
     from prophet_moe.offload.simulator.timing import timing_model
 
     gpu = arguments.gpu or experiment.reference.gpu
-    profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
+    link = link_named(experiment.decode_step.link, load_links(LINKS))
+    paces = read_paces(HARDWARE, OPERATORS, load_gpus(GPUS, [gpu]), link)[gpu]
+    pace = paces.bound if arguments.datasheet else paces.best
     model = _timed_model(arguments, trace, experiment.replay.timed_as)
     precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
     architecture = model.architecture.model_dump(mode="json")
     context = experiment.decode_step.context_tokens
-    timed = timing_model(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
+    timed = timing_model(architecture, pace, trace.router, context, precision, experiment.replay.copy_chunk_mb)
     size = params.expert_bytes(model.architecture, precision) / MB
     times = timed(sim_demand.tokens_at_once(arguments))
     if arguments.expert_mb is None:

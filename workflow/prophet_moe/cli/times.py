@@ -83,14 +83,13 @@ def add_commands(commands: Any) -> None:
 
 def estimate_times(arguments: argparse.Namespace) -> None:
     """Print the bound and the estimate of a step at every batch size."""
-    from prophet_moe.hardware.estimate import Estimator, Split, estimate_step, read_constants
-    from prophet_moe.hardware.operators import read_operators
-    from prophet_moe.observed.times import CONSTANTS, OPERATORS, uniform_experts
+    from prophet_moe.hardware.estimate import Split, estimate_step, read_estimators
+    from prophet_moe.observed.times import OPERATORS, uniform_experts
 
-    spec, (gpu,) = find_model(arguments.model), load_gpus(GPUS, [arguments.gpu]).items()
+    spec, gpus = find_model(arguments.model), load_gpus(GPUS, [arguments.gpu])
     formats = Formats(precision=arguments.format, kv_format=arguments.kv_format)
     precision, split = formats.precision_of(spec.precision), Split(arguments.gpus, arguments.whole_experts)
-    estimator = Estimator(*gpu, read_operators(OPERATORS, gpu[0]), read_constants(OPERATORS / CONSTANTS))
+    estimator = read_estimators(OPERATORS, gpus)[arguments.gpu]
     found = []
     for batch in arguments.batch:
         used = arguments.unique_experts or uniform_experts(spec.architecture, batch)
@@ -121,7 +120,7 @@ def estimate_times(arguments: argparse.Namespace) -> None:
 
 def fit_times(arguments: argparse.Namespace) -> None:
     """Fit operators and constants, write them, and print the fits."""
-    from prophet_moe.hardware.estimate import BARE
+    from prophet_moe.hardware.estimate import BARE, CONSTANTS
     from prophet_moe.hardware.operators import to_json
     from prophet_moe.observed import times
 
@@ -140,8 +139,8 @@ def fit_times(arguments: argparse.Namespace) -> None:
         console().print(table)
     bare = times.Known(_models().get, gpus, times.fits(gpus, out), BARE)
     constants = times.fit_constants(times.features(_rows(OBSERVED), bare), str(OBSERVED))
-    write_text(out / times.CONSTANTS, constants.model_dump_json(indent=2) + "\n")
-    console().print(f"{out / times.CONSTANTS}: {constants.with_operators.layer_us:g} us per layer beside operators")
+    write_text(out / CONSTANTS, constants.model_dump_json(indent=2) + "\n")
+    console().print(f"{out / CONSTANTS}: {constants.with_operators.layer_us:g} us per layer beside operators")
 
 
 def _fitted_operators(gpus: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from prophet_moe import params
 from prophet_moe.catalog import GpuSpec
 from prophet_moe.catalog.architecture import Architecture, Block, Latent, Moe, letters
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.operators import MICROSECOND, TFLOP, Operators
+from prophet_moe.hardware.operators import MICROSECOND, TFLOP, Operators, operators_for
 from prophet_moe.hardware.roofline import attention_reads
 from prophet_moe.params.cache import mixer_state
 from prophet_moe.params.weights import Weights, block_weights, key_value_weights, stack_weights
@@ -31,6 +31,8 @@ from prophet_moe.precision import BF16, Precision
 from prophet_moe.units import GB
 from prophet_moe.validation import StrictModel, read_json, validate
 
+CONSTANTS = "constants.json"
+"""Name of the file of constants in the folder of fitted operators."""
 ANY = ""
 """In place of the name of a GPU or an engine: all of them."""
 
@@ -120,6 +122,15 @@ def read_constants(path: Path) -> Constants:
     return validate(Constants, read_json(path), str(path), "Fit them again: prophet-moe times fit")
 
 
+def read_estimators(folder: Path, gpus: Mapping[str, GpuSpec]) -> dict[str, "Estimator"]:
+    """Return what estimates of each GPU are made of: constants and fitted operators of `folder`, resources/operators.
+
+    A mistake in one of its files is a UserError.
+    """
+    constants = read_constants(folder / CONSTANTS)
+    return {name: Estimator(name, spec, operators_for(folder, name, spec), constants) for name, spec in gpus.items()}
+
+
 @dataclass(frozen=True)
 class StepEstimate:
     """Seconds of one decode step: the estimate, nine tenths of what similar servers take, and the bound."""
@@ -158,6 +169,11 @@ class Estimator:
         return self.operators.fit("attention" if kind == "state" else kind, format).seconds(
             self.spec, size, flops, experts
         )
+
+    def expert_seconds(self, arch: Architecture, tokens: float, precision: Precision) -> float:
+        """Return the seconds that one more distinct expert, which computes `tokens` tokens, adds to an MoE layer."""
+        expert = expert_operation(arch, 1, tokens, precision)
+        return self.operation_seconds(expert) - self.operation_seconds(expert._replace(bytes=0, flops=0, experts=0))
 
     def bound_seconds(self, operations: Iterable[Operation]) -> float:
         """Return the roofline of operations: for each group the longer of its bytes and its FLOPs at the peaks."""
@@ -203,13 +219,20 @@ def layer_operations(
         if state := mixer_state(mixer, arch.hidden, precision):
             yield Operation("state", "bf16", 2 * batch * state.bytes / gpus, 0, 0, "state")
     if isinstance(ffn, Moe) and used:
-        size = used * params.expert_bytes(arch, precision) / gpus
-        flops = 2 * batch * ffn.top_k * params.expert_parameters(arch) / gpus
-        format = precision.components.get("routed_experts", precision.default)
-        yield Operation("moe_layer", format, size, flops, used / gpus if split.by_expert else used, "experts")
+        yield expert_operation(arch, used, batch * ffn.top_k, precision, split)
     if gpus > 1:
         for _ in filter(None, (mixer, ffn)):
             yield Operation("all_reduce", str(gpus), 2 * batch * arch.hidden, 0, 0, "sums")
+
+
+def expert_operation(
+    arch: Architecture, used: float, tokens: float, precision: Precision, split: Split = ONE
+) -> Operation:
+    """Return what `used` distinct experts of a layer do on each GPU for `tokens` tokens, one per expert and token."""
+    size = used * params.expert_bytes(arch, precision) / split.gpus
+    flops = 2 * tokens * params.expert_parameters(arch) / split.gpus
+    format = precision.components.get("routed_experts", precision.default)
+    return Operation("moe_layer", format, size, flops, used / split.gpus if split.by_expert else used, "experts")
 
 
 def _products(parts: Iterable[Weights], batch: int, precision: Precision, gpus: int) -> Iterator[Operation]:

@@ -391,3 +391,8 @@ def read_operators(folder: Path, gpu: str) -> Operators | None:
     if named != gpu or {fit.kind for fit in fits} != set(KINDS):
         raise UserError(str(path), f"got fits of {named}, expected all operators of {gpu}", "Fit it again.")
     return Operators(gpu, fits, content)
+
+
+def operators_for(folder: Path, gpu: str, spec: GpuSpec) -> Operators | None:
+    """Read the fits of a GPU from `folder`, else those of the GPU that its specification says has the same chip."""
+    return read_operators(folder, gpu) or (read_operators(folder, spec.same_chip_as) if spec.same_chip_as else None)

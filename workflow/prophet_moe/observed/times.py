@@ -21,6 +21,7 @@ from prophet_moe.catalog.link import LinkSpec, load_links
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.estimate import (
     ANY,
+    CONSTANTS,
     Constants,
     Estimator,
     LayerConstants,
@@ -33,7 +34,7 @@ from prophet_moe.hardware.estimate import (
     read_constants,
     step_operations,
 )
-from prophet_moe.hardware.operators import MICROSECOND, Operators, read_operators
+from prophet_moe.hardware.operators import MICROSECOND, Operators, operators_for
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import TIMES, read_observations, result_frame, result_row
 from prophet_moe.precision import FORMATS, Precision
@@ -41,8 +42,8 @@ from prophet_moe.units import GB
 
 Floats = NDArray[np.float64]
 
-OPERATORS, CONSTANTS, LINKS = Path("resources/operators"), "constants.json", Path("config/links.yaml")
-"""Where fits lie, one file per GPU, the file of constants in it, and the ways to copy."""
+OPERATORS, LINKS = Path("resources/operators"), Path("config/links.yaml")
+"""Where fits lie, one file per GPU and one of constants, and the ways to copy."""
 STEP, LAYER, LINK = ("e2e decode", "e2e ubatch"), "operator: one MoE layer", "host link"
 """Kinds of rows that are predicted: a whole step of one or more GPUs, one MoE layer alone, copies from the host."""
 OTHER_COPIES = ("D2H", "kernel", "both directions", "beside", "bidirectional", "gather", "write-combined", "reaches")
@@ -125,9 +126,9 @@ def known(
     )
 
 
-def fits(gpus: Iterable[str], folder: Path = OPERATORS) -> dict[str, Operators]:
+def fits(gpus: Mapping[str, GpuSpec], folder: Path = OPERATORS) -> dict[str, Operators]:
     """Return the fitted operators of the GPUs that have some."""
-    read = {gpu: read_operators(folder, gpu) for gpu in gpus}
+    read = {gpu: operators_for(folder, gpu, spec) for gpu, spec in gpus.items()}
     return {gpu: operators for gpu, operators in read.items() if operators}
 
 

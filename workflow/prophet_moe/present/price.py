@@ -11,6 +11,8 @@ from prophet_moe.capacity.summary import geometric_mean
 STRATEGIES = {"on_demand": "no prediction", "prophet": "Prophet", "perfect_prefetch": "oracle"}
 """Strategies of table 11 and what they are called in text; the oracle knows the routing of the next step."""
 ORACLE = "perfect_prefetch"
+BOUND = "_bound"
+"""How columns end that rest on the times of the datasheet."""
 GAIN = re.compile(r"kv_extension_at_([0-9.]+)x")
 
 
@@ -19,9 +21,12 @@ def limits_of(gained: pd.DataFrame) -> list[float]:
     return sorted(float(match[1]) for match in map(GAIN.fullmatch, gained.columns) if match)
 
 
-def gains(gained: pd.DataFrame) -> pd.DataFrame:
-    """One row per configuration whose baseline fits, strategy and limit: the columns of both and `extension`."""
-    columns = {f"kv_extension_at_{limit:g}x": limit for limit in limits_of(gained)}
+def gains(gained: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
+    """One row per configuration whose baseline fits, strategy and limit: the columns of both and `extension`.
+
+    With a `suffix` the extension is that of the columns that end with it, such as _bound.
+    """
+    columns = {f"kv_extension_at_{limit:g}x{suffix}": limit for limit in limits_of(gained)}
     long = gained.melt(["model", "gpu", "batch_size", "strategy"], list(columns), "limit", "extension")
     return long.assign(limit=long["limit"].map(columns)).dropna(subset="extension")
 
@@ -37,11 +42,15 @@ def by_model(gained: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(gained: pd.DataFrame) -> pd.DataFrame:
-    """By strategy and limit (index): median, geometric mean and mean of the KV extension, and the configurations."""
-    groups = gains(gained).groupby(["strategy", "limit"])["extension"]
+    """By strategy and limit (index): median, geometric mean and mean of the KV extension, and the configurations.
+
+    The median with the times of the datasheet, median_bound, stands beside.
+    """
+    groups, bounds = (gains(gained, suffix).groupby(["strategy", "limit"])["extension"] for suffix in ("", BOUND))
     return pd.DataFrame(
         {
             "median": groups.median(),
+            "median_bound": bounds.median(),
             "geomean": groups.agg(geometric_mean),
             "mean": groups.mean(),
             "configurations": groups.size(),

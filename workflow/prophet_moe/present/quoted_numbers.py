@@ -74,6 +74,7 @@ def price_numbers(gained: pd.DataFrame, record: pd.DataFrame, claimed_slowdown: 
         if at in found.index:
             numbers |= {
                 f"Price{name}ClaimedMedian": _factor(found["median"][at]),
+                f"Price{name}ClaimedBound": _factor(found["median_bound"][at]),
                 f"Price{name}ClaimedNativeRows": str(native[at]),
                 f"Price{name}ClaimedShare": f"{100 * kept[at]:.0f}",
                 f"Price{name}LoosestShare": f"{100 * kept[strategy, loosest]:.0f}",

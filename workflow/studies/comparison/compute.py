@@ -61,7 +61,7 @@ def strategy_summary(results: pd.DataFrame, claimed: ReportedComparison) -> pd.D
 def _strategies(runs: pd.DataFrame) -> list[dict[str, object]]:
     """One row per strategy: means of the runs, and speedups by sample."""
     steps, weighted = sample_steps(runs), _by_sample(runs, runs["step_ms_mean"])
-    means = runs.groupby("strategy")[["step_ms_mean", "hit_rate", "slowdown", "stall_share"]].mean()
+    means = runs.groupby("strategy")[["step_ms_mean", "hit_rate", "slowdown", "slowdown_bound", "stall_share"]].mean()
     means = means.rename(columns={"step_ms_mean": "step_ms"})
     return [
         {"strategy": strategy}

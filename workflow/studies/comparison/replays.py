@@ -1,7 +1,9 @@
 """Every strategy on the same samples of a trace: at every batch size, by layer, by capacity and by link speed."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from prophet_moe.offload.replay import (
@@ -32,19 +34,21 @@ def size_of(plan: ComparisonSettings) -> SampleSize:
 
 
 def comparative_results(
-    name: str, trace: Trace, network: Network | None, timed: Timed, plan: ComparisonSettings
+    name: str, trace: Trace, network: Network | None, timed: Timed, bound: Timed, plan: ComparisonSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row for every strategy at every batch size on every sample, and means over samples by layer.
 
     A strategy is run as it is described and also deduplicated: a serving engine computes each expert once for
-    all tokens of a batch, whatever it does about caching. Both are reported by layer, as `deduplicated` says.
+    all tokens of a batch, whatever it does about caching. Both are reported by layer, as `deduplicated` says. The first
+    sample is run with the times of the datasheet, `bound`, as well.
     """
     rows, by_layer = [], []
     hierarchy = Hierarchy((slots(trace.router.experts, plan.capacity_share),))
     for sample in samples(trace, network, size_of(plan), (RECORDED, SHUFFLED), plan.seeds):
         for batch in plan.batch_sizes:
-            times = timed(batch)
-            outcomes = _all_runs(sample, batch, hierarchy, times)
+            outcomes = _all_runs(sample, batch, hierarchy, timed(batch))
+            first = sample.seed == 0 and sample.routing == RECORDED
+            bounds = _all_runs(sample, batch, hierarchy, bound(batch)) if first else {}
             head = {"trace": name, "batch": batch, "seed": sample.seed, "sampled_share": sample.share}
             head |= {"routing": sample.routing}
             for (strategy, deduplicated), outcome in outcomes.items():
@@ -54,12 +58,19 @@ def comparative_results(
                     "as_described": described_as.deduplicated == deduplicated,
                     "capacity": hierarchy.capacities[0],
                 }
-                rows.append(head | mode | described | metrics(outcome, outcomes["all_resident", True].seconds))
+                least = _slowdown(bounds, (strategy, deduplicated)) if first else np.nan
+                found = metrics(outcome, outcomes["all_resident", True].seconds) | {"slowdown_bound": least}
+                rows.append(head | mode | described | found)
                 reported = described["as_described"] or deduplicated
                 if sample.routing == RECORDED and reported and batch in plan.sweep_batch_sizes:
                     by_layer += [head | mode | row for row in layer_rows(outcome, trace.router.layers)]
     keys = ["trace", "strategy", "role", "deduplicated", "batch", "layer", "sampled_share"]
     return pd.DataFrame(rows), with_interval(pd.DataFrame(by_layer).drop(columns=["seed", "routing"]), keys)
+
+
+def _slowdown(outcomes: Mapping[tuple[str, bool], Outcome], run: tuple[str, bool]) -> float:
+    """Return the time of a run over that with all experts resident."""
+    return outcomes[run].seconds / outcomes["all_resident", True].seconds
 
 
 def _all_runs(sample: Sample, batch: int, hierarchy: Hierarchy, times: Times) -> dict[tuple[str, bool], Outcome]:

@@ -85,7 +85,7 @@ class Selection:
 def replayed_alike(here: Inventory, settings: Mapping[str, Any], measured: bool) -> list[str]:
     """Return the recorded datasets whose simulations were recorded with these `settings`, by name.
 
-    They use the GPU's datasheet. Once the GPU is `measured`, every dataset must be simulated again.
+    They use estimated times. Once the GPU is `measured`, every dataset must be simulated again.
     """
     files = {name: here.resources / "statistics" / name / "simulation.json" for name in here.recorded}
     known = {name: read_json(path) for name, path in files.items() if path.exists()}

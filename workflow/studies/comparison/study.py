@@ -122,6 +122,9 @@ PREFETCHED_SHARE = number(
 )
 STEP_MS = number("step_ms_mean", "ms", "Mean time of a step, which is the time per token of each sequence.")
 SLOWDOWN = number("slowdown", "", "Time of the run over the time with all experts resident, deduplicated.")
+SLOWDOWN_BOUND = number(
+    "slowdown_bound", "", "The same with the times of the datasheet, of the first sample; empty of the others."
+)
 LINK_BUSY = number("link_busy_share", "", "Share of the time in which the copy queue is busy.")
 ROUTING = text("routing", "recorded; or shuffled: every layer's choices permuted over the tokens of the sample.")
 MODE = text("mode", "as_described (strategies as they are described) or deduplicated (all of them).")
@@ -175,6 +178,7 @@ RESULTS = Table(
             "Most that a prefetch of equal bytes gains, (C + X) / max(C, X) with compute C and copy queue busy X.",
         ),
         flag("waves", "Whether a layer needed more experts than it has slots."),
+        SLOWDOWN_BOUND,
     ),
 )
 LAYERS = Table(
@@ -250,6 +254,7 @@ STRATEGIES = Table(
         number("step_ms", "ms", "Mean time of a step, over the runs."),
         HIT_RATE,
         SLOWDOWN,
+        SLOWDOWN_BOUND,
         number("stall_share", "", "Share of the time in which the device waits for experts."),
         *_with_interval(
             number(

@@ -5,6 +5,7 @@ tables/data/comparative_results.csv and its neighbours, figures comparative_eval
 layer_detail, strategy_sweeps.
 """
 
+from prophet_moe.files import sha256
 from studies.comparison.selection import Selection, replayed_alike, timing_models
 from studies.comparison.study import STUDY as COMPARISON
 
@@ -25,6 +26,7 @@ def replay_settings(name):
         "formats": plain(DEFAULT, include=set(Formats.model_fields)),
         "simulation": chosen | {"copy_chunk_mb": EXPERIMENT.replay.copy_chunk_mb},
         "profiles": str(PROFILE_FOLDER),
+        "link": EXPERIMENT.decode_step.link,
     }
 
 
@@ -35,8 +37,10 @@ def deduplication_settings(name):
 
 
 def recorded_settings(name):
-    """The settings that what is recorded of a dataset's replays depends on."""
-    return {"compare_strategies": replay_settings(name), "count_deduplication": deduplication_settings(name)}
+    """The settings that what is recorded of a dataset's replays depends on, and the files that its times rest on."""
+    timed_by = {str(path): sha256(path) for path in (*OPERATOR_FILES, LINK_FILE)}
+    replayed = replay_settings(name) | {"timed_by": timed_by}
+    return {"compare_strategies": replayed, "count_deduplication": deduplication_settings(name)}
 
 
 SELECTION = Selection(
@@ -103,6 +107,8 @@ rule compare_strategies:
         predictor=replayed_predictor,
         gpus=GPU_FILE,
         measured=[path for path in PROFILE_FILES if path.parent.name == EXPERIMENT.reference.gpu],
+        operators=OPERATOR_FILES,
+        links=LINK_FILE,
     output:
         results="results/traces/{trace}/comparative.csv",
         layers="results/traces/{trace}/comparative_layers.csv",

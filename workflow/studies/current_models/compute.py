@@ -13,9 +13,9 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import most_resident
 from prophet_moe.capacity.reserve import reserves_for, with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.profile import Profile, read_profile
-from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds
+from prophet_moe.hardware.pace import Paces, read_paces
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
@@ -28,7 +28,7 @@ AS_SHIPPED = {"architecture": "published", "precision": "shipped"}
 def current_models(
     models: Mapping[str, ModelSpec],
     gpus: Mapping[str, GpuSpec],
-    profiles: Mapping[str, Profile],
+    paces: Mapping[str, Paces],
     scenario: Scenario,
     settings: CurrentModelsSettings,
     known: Mapping[str, PopularityCV],
@@ -42,8 +42,8 @@ def current_models(
         Models by name, with experts.
     gpus : mapping from str to GpuSpec
         GPUs by name.
-    profiles : mapping from str to Profile
-        Measured or datasheet performance by GPU.
+    paces : mapping from str to Paces
+        Measured or estimated times by GPU, and the bounds of its datasheet.
     scenario : Scenario
         All parameters but the formats of weights, which are those that each model ships.
     settings : CurrentModelsSettings
@@ -69,7 +69,7 @@ def current_models(
         for gpu, spec in gpus.items():
             cell = grid.loc[name, gpu]
             here = with_reserve(shipped, reserves.get(gpu))
-            found = dict(_beside_context(models[name], memory, spec, profiles[gpu], cell, here, settings))
+            found = dict(_beside_context(models[name], memory, spec, paces[gpu], cell, here, settings))
             rows.append({**cell, "model": name, "gpu": gpu, **described[name], **found})
     return _table(pd.DataFrame(rows))
 
@@ -103,7 +103,7 @@ def _beside_context(
     spec: ModelSpec,
     memory: ModelMemory,
     gpu: GpuSpec,
-    profile: Profile,
+    paces: Paces,
     cell: pd.Series,
     scenario: Scenario,
     settings: CurrentModelsSettings,
@@ -120,11 +120,15 @@ def _beside_context(
     yield "share_resident_pct", 100 * share
     yield "other_expert_bytes", cell["baseline_expert_bytes"] * (1 - share)
     unique = min(cell["unique_experts"], memory.top_k * batch)
-    times = layer_times(arch, profile, batch, context, unique, scenario.precision_of(spec.precision))
-    yield "all_resident_ms", 1e3 * all_resident_seconds(times)
+    precision = scenario.precision_of(spec.precision)
     known = slots is not None and slots >= memory.top_k and (slots == memory.experts or not gpu.unified_memory)
-    yield "slots_least_ms", 1e3 * link_bound_seconds(times, unique * (1 - share)) if known else np.nan
-    yield "source", profile.source
+    for suffix, pace in (("", paces.best), ("_bound", paces.bound)):
+        resident = pace.step_seconds(arch, batch, context, unique, precision)
+        copies = len(arch.moe_layers) * unique * (1 - share)
+        copying = copies * pace.copy_seconds(params.expert_bytes(arch, precision)) if known else np.nan
+        yield f"all_resident{suffix}_ms", 1e3 * resident
+        yield f"slots_least{suffix}_ms", 1e3 * np.maximum(resident, copying)
+    yield "times", paces.best.basis
 
 
 def build(files, parameters):
@@ -133,9 +137,9 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     settings = CurrentModelsSettings.model_validate(parameters["current_models"])
     gpus = load_gpus(files.gpus, settings.gpus)
-    folder = Path(parameters["profiles"])
-    profiles = {name: read_profile(folder, name, spec) for name, spec in gpus.items()}
+    link = link_named(parameters["link"], load_links(files.links))
+    paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, gpus, link)
     known = popularity_cvs_of(files.variations, scenario.routing.batching)
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    table = current_models(models, gpus, profiles, scenario, settings, known, reserves)
+    table = current_models(models, gpus, paces, scenario, settings, known, reserves)
     write_table(files.table, table, CURRENT_MODELS)

@@ -74,13 +74,15 @@ CURRENT_MODELS = Table(
             "ms",
             "Time of a decode step at that context with every expert on the GPU; hypothetical where slots are below E.",
         ),
+        number("all_resident_bound_ms", "ms", "The same by the datasheet, a lower bound."),
         number(
             "slots_least_ms",
             "ms",
             "Least time of a step with these slots if they hold experts at random, with perfect prefetch; empty where "
             "there are none, or fewer than a token uses, or where the other experts lie on a disk.",
         ),
-        text("source", "What times rest on: measured (a profile of the GPU) or datasheet, then they are lower bounds."),
+        number("slots_least_bound_ms", "ms", "The same by the datasheet."),
+        text("times", "What times rest on: measured (here), or estimated (from others' measurements)."),
     ),
 )
 FIGURE = Figure("current_models", 7.0, 7.3, table=CURRENT_MODELS.name)

@@ -20,7 +20,9 @@ def current_models_measured(wildcards):
 def current_models_parameters(wildcards):
     """Parameters of table 13, in addition to the model, GPU and measured files."""
     own = {"current_models": plain(settings("current_models")), "scenario": plain(DEFAULT)}
-    return as_json(own | {"profiles": str(PROFILE_FOLDER), "memory": str(MEMORY_FOLDER)})
+    return as_json(
+        own | {"profiles": str(PROFILE_FOLDER), "memory": str(MEMORY_FOLDER)} | {"link": EXPERIMENT.decode_step.link}
+    )
 
 
 rule current_models:
@@ -31,6 +33,8 @@ rule current_models:
         models=CURRENT_FILES,
         variations=variations_of(DEFAULT),
         measured=current_models_measured,
+        operators=OPERATOR_FILES,
+        links=LINK_FILE,
     output:
         table=table("table13_current_models"),
         prov=sidecars(path_of("table13_current_models")),

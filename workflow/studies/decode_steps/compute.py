@@ -13,8 +13,7 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog import Architecture, ModelSpec, load_gpus
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
 from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.hardware.profile import Profile, read_profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
@@ -163,12 +162,7 @@ def build(files, parameters):
     profiles = {name: read_profile(folder, name, spec) for name, spec in gpus.items()}
     step = DecodeStep.model_validate(parameters["decode_step"])
     table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
-    constants = read_constants(files.constants)
-    fits = {path.stem: path.parent for path in files.operators}
-    estimators = {
-        name: Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants)
-        for name, spec in gpus.items()
-    }
+    estimators = read_estimators(files.operators[0].parent, gpus)
     table = with_estimates(table, models, estimators, scenario, step, link_named(step.link, load_links(files.links)))
     grid = pd.read_parquet(files.grid)
     write_table(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]), DECODE_STEPS)

@@ -3,16 +3,9 @@
 REQUIRED INPUTS: models, GPUs, links, fitted operators, the grid. OUTPUTS: tables/table7_decode_steps.csv.
 """
 
-from prophet_moe.catalog.link import link_named, load_links
 from studies.decode_steps.study import STUDY as DECODE_STEPS
 
 offer(DECODE_STEPS)
-
-LINK_FILE = Path("config/links.yaml")
-OPERATOR_FOLDER = Path("resources/operators")
-
-with exit_on_user_error():
-    link_named(EXPERIMENT.decode_step.link, load_links(LINK_FILE))
 
 
 def decode_steps_parameters(wildcards):
@@ -38,8 +31,7 @@ rule decode_steps:
         grid=GRID,
         measured=PROFILE_FILES,
         links=LINK_FILE,
-        constants=OPERATOR_FOLDER / "constants.json",
-        operators=[path for path in sorted(OPERATOR_FOLDER.glob("*.json")) if path.stem in GPUS],
+        operators=OPERATOR_FILES,
     output:
         table=table("table7_decode_steps"),
         prov=sidecars(path_of("table7_decode_steps")),

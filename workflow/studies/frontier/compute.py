@@ -1,8 +1,9 @@
 """The cost of saved memory: KV extension against slowdown, with fewer and fewer resident experts.
 
 Memory follows from the number of resident experts alone. Hit rates and times follow from simulating routing with the
-layer times of each model on each GPU. Resident experts are slots, which a prefetch fills like any other copy: the
-simulator has no staging buffer in addition, and memory has one only if a scenario sets it.
+layer times of each model on each GPU, as measured or estimated; the first sample is simulated with those of the
+datasheet, too. Resident experts are slots, which a prefetch fills like any other copy: the simulator has no staging
+buffer in addition, and memory has one only if a scenario sets it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, evaluate
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.profile import Profile
+from prophet_moe.hardware.pace import Paces
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.batching import DecodeBatches
 from prophet_moe.offload.simulator.prefetch import true_needs
@@ -36,7 +37,10 @@ from studies.frontier.study import CONTEXT_GAINED, FRONTIER, FrontierSettings
 STRATEGIES = ("on_demand", "prophet", "perfect_prefetch")
 """No prediction, Prophet, and an oracle that knows the routing of the next step."""
 CURVE = [*CONFIGURATION, "strategy"]
-REPLAYED = [*CURVE, "resident_experts", "sample", "slowdown", "hit_rate", OVERSUBSCRIBED, "trace", "sampled_share"]
+REPLAYED = [
+    *(*CURVE, "resident_experts", "sample", "slowdown", "slowdown_bound", "hit_rate", OVERSUBSCRIBED),
+    *("trace", "sampled_share", "times"),
+]
 """Columns of `slowdowns`."""
 
 
@@ -50,7 +54,7 @@ def slowdowns(
     source: str,
     samples: Sequence[Sample],
     models: Mapping[str, ModelSpec],
-    profiles: Mapping[str, Profile],
+    paces: Mapping[str, Paces],
     grid: pd.DataFrame,
     context: int,
     formats: Formats,
@@ -61,7 +65,8 @@ def slowdowns(
 
     `models` have the E and k of the routing that `source` names; `grid` holds u(B) as unique_experts by model, GPU
     and batch size. Deduplicated: an engine computes an expert once for all tokens of a batch. With every expert
-    resident nothing is replayed: the slowdown is 1.
+    resident nothing is replayed: the slowdown is 1. Only the first sample is replayed at the pace of the datasheet,
+    too: slowdown_bound of the others is empty.
     """
     rows, precisions = [], {name: formats.precision_of(spec.precision) for name, spec in models.items()}
     for sample in samples:
@@ -78,21 +83,26 @@ def slowdowns(
                 arch, precision = models[row.model].architecture, precisions[row.model]
                 needed = min(row.unique_experts, top_k * batch)
                 layers = len(routed.router.layers)
-                times = proxy_times(
-                    *(arch, profiles[row.gpu], layers, int(batch), context, needed, requests, precision),
-                    chunk_mb,
+                pace, first = paces[row.gpu], sample is samples[0]
+                best, bound = (
+                    proxy_times(arch, each, layers, int(batch), context, needed, requests, precision, chunk_mb)
+                    for each in (pace.best, pace.bound)
                 )
                 for name in STRATEGIES:
                     alike = replace(strategies()[name], deduplicated=True)
                     head = {"model": row.model, "gpu": row.gpu, "batch_size": int(batch), "strategy": name}
                     head |= {"sample": sample.seed, "trace": source, "sampled_share": sample.share * sequences / held}
-                    rows.append(
-                        head | {"resident_experts": experts, "slowdown": 1.0, "hit_rate": 1.0, OVERSUBSCRIBED: False}
-                    )
+                    head |= {"times": pace.best.basis}
+                    whole = {"resident_experts": experts, "slowdown": 1.0, "slowdown_bound": 1.0 if first else np.nan}
+                    rows.append(head | whole | {"hit_rate": 1.0, OVERSUBSCRIBED: False})
                     for hierarchy in hierarchies:
-                        outcome = run(parts, sample.predictions.training, alike, hierarchy, times)
+                        outcome = run(parts, sample.predictions.training, alike, hierarchy, best)
                         found = {"resident_experts": hierarchy.capacities[0], OVERSUBSCRIBED: outcome.oversubscribed}
-                        found |= {"slowdown": outcome.seconds / outcome.compute_seconds, "hit_rate": outcome.hit_rate}
+                        found |= {"slowdown": outcome.slowdown, "hit_rate": outcome.hit_rate}
+                        if first:
+                            found["slowdown_bound"] = run(
+                                parts, sample.predictions.training, alike, hierarchy, bound
+                            ).slowdown
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)
 
@@ -139,7 +149,8 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     empty where the baseline does not fit.
     """
     groups = rows.groupby([*CURVE, "resident_experts"], sort=False)
-    same, mean, count = groups.first(), groups[["slowdown", "hit_rate"]].mean(), groups.size()
+    same, count = groups.first(), groups.size()
+    mean = groups[["slowdown", "slowdown_bound", "hit_rate"]].mean()
     half = half_width(groups["slowdown"].std(), count, beyond_sample(same["sampled_share"]))
     baseline, tokens = same["baseline_max_context"], same["tokens"].clip(lower=0)
     return pd.DataFrame(
@@ -149,6 +160,8 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
             "slowdown": mean["slowdown"],
             "slowdown_low": np.maximum(1.0, mean["slowdown"] - half),
             "slowdown_high": mean["slowdown"] + half,
+            "slowdown_bound": mean["slowdown_bound"],
+            "times": same["times"],
             "hit_rate": mean["hit_rate"],
             OVERSUBSCRIBED: groups[OVERSUBSCRIBED].any(),
             "max_context": tokens,
@@ -181,13 +194,16 @@ def _gained(curve: pd.DataFrame, limits: Sequence[float]) -> dict[str, object]:
     sampled = np.maximum([reach(found, gained, limits) for found in by_sample.to_numpy().T], baseline)
     half = half_width(sampled.std(axis=0, ddof=1), len(sampled), beyond_sample(share))
     one = baseline if baseline else np.nan
-    row = {"trace": curve["trace"].iloc[0], "baseline_max_context": baseline}
-    for limit, context, resident, aside in zip(limits, contexts, held, half, strict=True):
+    by_datasheet = curve.groupby("resident_experts")["slowdown_bound"].mean()
+    bounded = np.maximum(reach(by_datasheet.reindex(experts).to_numpy(), gained, limits), baseline)
+    row = {name: curve[name].iloc[0] for name in ("trace", "times")}
+    row |= {"baseline_max_context": baseline}
+    for limit, context, resident, aside, least in zip(limits, contexts, held, half, bounded, strict=True):
         at = f"at_{limit:g}x"
         row |= {f"resident_experts_{at}": resident, f"max_context_{at}": max(0.0, np.floor(context + ROUNDING_GUARD))}
         row |= {f"kv_extension_{at}": context / one}
         row |= {f"kv_extension_{at}_low": np.maximum(1, (context - aside) / one)}
-        row |= {f"kv_extension_{at}_high": (context + aside) / one}
+        row |= {f"kv_extension_{at}_high": (context + aside) / one, f"kv_extension_{at}_bound": least / one}
     return row
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.model import load_model
 from prophet_moe.files import write_parquet
-from prophet_moe.hardware.profile import read_profile
+from prophet_moe.hardware.pace import read_paces
 from prophet_moe.offload.proxies import generated, recorded
 from prophet_moe.offload.replay import SampleSize
 from prophet_moe.predict.discrimination import read_discrimination
@@ -27,13 +28,14 @@ def build(files, parameters):
     grid = pd.read_parquet(files.grid)
     grid = to_replay(grid[grid["model"].isin(models)], plan)
     specs = load_gpus(files.gpus, list(dict.fromkeys(grid["gpu"])))
-    profiles = {gpu: read_profile(Path(parameters["profiles"]), gpu, spec) for gpu, spec in specs.items()}
+    link = link_named(parameters["link"], load_links(files.links))
+    paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, specs, link)
     timed = parameters["context"], Formats.model_validate(parameters["formats"]), plan, parameters["copy_chunk_mb"]
     parts = [pd.DataFrame(columns=REPLAYED)]
     for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
         sequences = max(plan.sequences, int(rows["batch_size"].max()))
         samples = _samples(files, parameters, plan, int(experts), int(top_k), sequences)
-        parts.append(slowdowns(name, samples, models, profiles, rows, *timed))
+        parts.append(slowdowns(name, samples, models, paces, rows, *timed))
     write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
 
 

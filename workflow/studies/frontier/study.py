@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prophet_moe.capacity.limits import CONTEXT_GAINED
+from prophet_moe.capacity.limits import CONTEXT_GAINED, TIMES
 from prophet_moe.settings.fields import (
     LARGEST_LAYERS,
     LARGEST_RATIO,
@@ -71,6 +71,8 @@ FRONTIER = Table(
         number("resident_share", "", "Resident experts over all of a layer, a share of E."),
         number("slowdown", "", "Time of a decode step over that with all experts resident, mean over samples."),
         *interval("slowdown", "", "over sequences"),
+        number("slowdown_bound", "", "The same with the times of the datasheet, of the first sample."),
+        TIMES,
         number("hit_rate", "", "Share of the experts of a layer-step that are in a slot."),
         flag("waves", "Whether a layer-step needed more experts than there are slots."),
         integer("max_context", "tokens", "Longest context per sequence with so many slots; 0: none fits."),

@@ -56,6 +56,7 @@ def replay_frontier_parameters(wildcards):
             "copy_chunk_mb": EXPERIMENT.replay.copy_chunk_mb,
             "settings": plain(settings("frontier"), exclude={"models", "traces", "predictor", "slowdown_limits"}),
             "profiles": str(PROFILE_FOLDER),
+            "link": EXPERIMENT.decode_step.link,
         }
     )
 
@@ -101,6 +102,8 @@ rule replay_frontier:
         models=proxied_models,
         gpus=GPU_FILE,
         measured=PROFILE_FILES,
+        operators=OPERATOR_FILES,
+        links=LINK_FILE,
         grid=GRID,
     output:
         slowdowns="results/frontier/{source}.parquet",

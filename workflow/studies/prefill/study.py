@@ -31,7 +31,7 @@ PREFILL = Table(
         integer("chunks", "", "Chunks of the batch."),
         number("resident_experts", "experts", "Experts per MoE layer that Prophet keeps, as in the record."),
         number("streamed_gb_per_chunk", "GB", "Bytes of experts that a full chunk copies from host memory."),
-        number("streaming_s", "s", "Time that the link is busy."),
+        number("streaming_s", "s", "Time that the link is busy, at the bandwidth that copies reach."),
         number(
             "all_resident_s",
             "s",
@@ -39,7 +39,12 @@ PREFILL = Table(
         ),
         number("prophet_s", "s", "Least time with experts streamed: the larger of streaming_s and all_resident_s."),
         number("slowdown", "", "prophet_s over all_resident_s, a ratio of times."),
-        text("source", "What times rest on: measured (a profile of the GPU) or datasheet, then they are lower bounds."),
+        number("slowdown_bound", "", "The same where copies reach the datasheet's bandwidth."),
+        text(
+            "source",
+            "What times rest on: measured (a profile of the GPU) or datasheet, with the shares of the peak and of the "
+            "link that products and copies reach.",
+        ),
     ),
 )
 

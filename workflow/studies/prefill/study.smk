@@ -11,6 +11,7 @@ offer(PREFILL)
 def prefill_parameters(wildcards):
     """Parameters of the times of prefill, in addition to the grid, model, GPU and profile files."""
     own = {"prefill": plain(settings("prefill")), "profiles": str(PROFILE_FOLDER)}
+    own |= {"link": EXPERIMENT.decode_step.link}
     return as_json(own | {"scenario": plain(DEFAULT)})
 
 
@@ -22,6 +23,7 @@ rule prefill:
         models=MODEL_FILES,
         grid=GRID,
         measured=PROFILE_FILES,
+        links=LINK_FILE,
     output:
         table=table("prefill"),
         prov=sidecars(path_of("prefill")),

@@ -106,6 +106,11 @@ class Outcome:
         return float(self.step_seconds.sum())
 
     @property
+    def slowdown(self) -> float:
+        """Return the seconds of the run over those of computing alone."""
+        return self.seconds / self.compute_seconds
+
+    @property
     def requests(self) -> NDArray[np.int64]:
         """Return (L,): experts accessed in each layer, each counted once an access."""
         return self.counts[[engine.KEPT, engine.PREFETCHED, engine.LATE, engine.MISSED]].sum(axis=0)

@@ -1,4 +1,4 @@
-"""Times of a simulated device: a model's layers on a GPU, as `hardware.roofline` has them."""
+"""Times of a simulated device: a model's layers on a GPU, as a pace of `hardware.pace` has them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,8 +8,7 @@ import numpy as np
 from prophet_moe import params
 from prophet_moe.catalog.architecture import Architecture, with_top_k
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.profile import Profile
-from prophet_moe.hardware.roofline import all_resident_seconds, expert_shape, expert_weight_bytes, layer_times
+from prophet_moe.hardware.pace import Pace
 from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.precision import Precision
 from prophet_moe.routing.trace import Router
@@ -18,7 +17,7 @@ from prophet_moe.units import MB
 
 def times_of(
     arch: Architecture,
-    profile: Profile,
+    pace: Pace,
     layers: int,
     batch: int,
     context: int,
@@ -30,19 +29,17 @@ def times_of(
     A trace can have more or fewer layers than the model whose times it is given: a layer takes as long. Experts come
     from host memory; `chunk_mb` of a copy are not interrupted.
     """
-    step = layer_times(arch, profile, batch, min(context, arch.native_context), 1, precision)
-    shape, weight_bytes = expert_shape(arch), expert_weight_bytes(arch, precision)
-    moe_layers = int(step.moe.sum())
-    together = profile.expert_seconds(*shape, batch * arch.moe.top_k, weight_bytes)
-    other = all_resident_seconds(step) / moe_layers - together
-    work = [0.0, *(profile.expert_seconds(*shape, tokens, weight_bytes) for tokens in range(1, batch + 1))]
-    chunk = step.transfer_seconds_per_expert * chunk_mb * MB / params.expert_bytes(arch, precision)
-    return Times(np.full(layers, other), np.array(work), (step.transfer_seconds_per_expert,), chunk)
+    step = pace.step_seconds(arch, batch, min(context, arch.native_context), 1, precision)
+    other = step / len(arch.moe_layers) - pace.expert_seconds(arch, batch * arch.moe.top_k, precision)
+    work = [0.0, *(pace.expert_seconds(arch, tokens, precision) for tokens in range(1, batch + 1))]
+    size = params.expert_bytes(arch, precision)
+    copy = pace.copy_seconds(size)
+    return Times(np.full(layers, other), np.array(work), (copy,), copy * chunk_mb * MB / size)
 
 
 def proxy_times(
     arch: Architecture,
-    profile: Profile,
+    pace: Pace,
     layers: int,
     batch: int,
     context: int,
@@ -56,11 +53,10 @@ def proxy_times(
     Where the model's layer needs `unique_experts` u(B) and the trace's `requests`, each expert of the trace stands for
     unique_experts / requests of the model: compute and bytes of a step are the model's, hit rates the trace's.
     """
-    own = times_of(arch, profile, layers, batch, context, precision, chunk_mb)
+    own = times_of(arch, pace, layers, batch, context, precision, chunk_mb)
     share = unique_experts / requests
     tokens = batch * arch.moe.top_k / unique_experts
-    weight_bytes = expert_weight_bytes(arch, precision)
-    expert = share * profile.expert_seconds(*expert_shape(arch), tokens, weight_bytes)
+    expert = share * pace.expert_seconds(arch, tokens, precision)
     return Times(
         own.non_expert_seconds,
         np.array([0.0, *[expert] * batch]),
@@ -71,7 +67,7 @@ def proxy_times(
 
 def timing_model(
     architecture: Mapping[str, Any],
-    profile: Profile,
+    pace: Pace,
     router: Router,
     context: int,
     precision: Precision,
@@ -94,4 +90,4 @@ def timing_model(
             )
             raise UserError(timed, problem, "See replay.timed_as.")
     arch = with_top_k(arch, router.top_k)
-    return lambda batch: times_of(arch, profile, len(router.layers), batch, context, precision, chunk_mb)
+    return lambda batch: times_of(arch, pace, len(router.layers), batch, context, precision, chunk_mb)
