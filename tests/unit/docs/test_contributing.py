@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PAGE = ROOT / "CONTRIBUTING.md"
 COPIED = ("config", "docs", "workflow", "tables", "resources/traces", "resources/predictors", "resources/routing")
-COPIED += ("resources/observations",)
+COPIED += ("resources/observations", "resources/operators")
 FOLDERS = {
     "followers.py": "workflow/prophet_moe/offload/strategies",
     "token_lines.py": "workflow/prophet_moe/routing/importers",

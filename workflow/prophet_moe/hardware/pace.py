@@ -23,11 +23,11 @@ Basis = Literal["measured", "estimated", "bound"]
 
 
 class Pace(Protocol):
-    """Seconds of one GPU."""
+    """How long the steps, experts and copies of one GPU take, in seconds."""
 
     @property
     def basis(self) -> Basis:
-        """Return what its times rest on."""
+        """Return what the times of this pace rest on."""
 
     def step_seconds(
         self, arch: Architecture, batch: int, context: int, unique_experts: float, precision: Precision
@@ -49,7 +49,7 @@ class ProfilePace:
 
     @property
     def basis(self) -> Basis:
-        """Return `measured`, or `bound` of a datasheet."""
+        """Return `measured`, or `bound` where the profile is a datasheet."""
         return "bound" if self.profile.optimistic else "measured"
 
     def step_seconds(
@@ -76,7 +76,7 @@ class EstimatedPace:
 
     @property
     def basis(self) -> Basis:
-        """Return `estimated`."""
+        """Return `estimated`: all of its times rest on others' measurements."""
         return "estimated"
 
     def step_seconds(
