@@ -23,7 +23,10 @@ from studies.frontier.study import FIGURE
 
 INTERVAL = ["slowdown_low", "slowdown_high"]
 """The interval of the slowdown over sequences, drawn where the table has it."""
+BOUND = "slowdown_bound"
+"""The slowdown with the times of the datasheet."""
 FLOOR = "memory floor: if every expert were there in time"
+BOUND_LABEL = "Prophet, times of datasheets"
 LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
 """Limits of slowdown at which lines are read, a fine grid of the axis."""
 AXIS = "Slowdown at most (log of time lost)"
@@ -93,6 +96,10 @@ def findings(
         "The memory floor is the KV extension by memory alone, if every expert were there in time. Its median is "
         f"{floor.median():.2f} and its geometric mean {geometric_mean(floor):.2f}. It belongs to no slowdown."
     )
+    if _has_bound(points):
+        medians = zip(shown, bound_medians(points, np.array(shown)), strict=True)
+        told = ", ".join(f"{median:.3f} within {limit:g}" for limit, median in medians)
+        lines.append(f"With the times of datasheets, Prophet's median KV extension is {told}.")
     lines += _above_floor(gains, floor)
     for model in models:
         key = (model, gpu, batch_size)
@@ -209,6 +216,8 @@ def draw(
 
 def _add_legend(figure: Figure, points: pd.DataFrame, claims: bool, claimed_slowdown: float, style: Style) -> None:
     looks = {STRATEGIES[name]: _look(style, name) for name in STRATEGIES if name in set(points["strategy"])}
+    if _has_bound(points):
+        looks[BOUND_LABEL] = _bound_look(style)
     looks[FLOOR] = _floor_look(style)
     looks[f"reported slowdown, {claimed_slowdown:g}"] = _claimed_slowdown_look(style)
     if claims:
@@ -235,6 +244,21 @@ def _claimed_slowdown_look(style: Style) -> dict[str, Any]:
     return {"color": style.colours.does_not_fit, "linewidth": 2.2, "alpha": 0.35}
 
 
+def _has_bound(points: pd.DataFrame) -> bool:
+    """Whether the table has slowdowns of Prophet with the times of the datasheet."""
+    return BOUND in points and "prophet" in set(points["strategy"])
+
+
+def bound_medians(points: pd.DataFrame, limits: np.ndarray) -> np.ndarray:
+    """(limits,): the median KV extension of Prophet within each limit, with the times of the datasheet."""
+    gains = selection(points, limits, BOUND)
+    return gains[gains.index.get_level_values("strategy") == "prophet"].median().to_numpy()
+
+
+def _bound_look(style: Style) -> dict[str, Any]:
+    return strategy_look(style, "prophet") | {"marker": "", "linewidth": 1, "linestyle": (0, (1, 1.5))}
+
+
 def _band(points: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     """What is reached at the ends of the slowdown's interval, where the table has one."""
     if not set(INTERVAL) <= set(points.columns):
@@ -252,6 +276,8 @@ def _draw_all(ax: Axes, points: pd.DataFrame, floor: pd.Series, claimed_slowdown
     median = gains.groupby("strategy").median()
     ends = None if band is None else tuple(end.groupby("strategy").median() for end in band)
     _draw_lines(ax, median, ends, claimed_slowdown, style)
+    if _has_bound(points):
+        ax.plot(LIMITS, bound_medians(points, LIMITS), **_bound_look(style))
     _draw_floor(ax, floor.median(), style)
     _label(ax, style, small=False)
     ax.set_xlabel(AXIS)
