@@ -153,6 +153,7 @@ def test_predicted_set_numbers_are_of_the_widest_set():
 def test_observed_numbers_are_those_of_all_engines():
     """Errors of table 14 over all engines and GPUs, the model of the worst row, and a row of the printed table each."""
     common = {"error_unit": "%", "median_error": 0.00912, "p90_error": 24.51, "worst_error": -460.49, "worst_id": "b"}
+    common |= {"median_error_held_out": 0.5}
     common |= {"n": 3, "held_out": 2, "gpu": ""}
     errors = pd.DataFrame(
         [
@@ -164,7 +165,7 @@ def test_observed_numbers_are_those_of_all_engines():
     )
     rows = pd.DataFrame({"id": ["a", "b", "b", "c"], "model": ["A", "B", "B", "C"], "clean": [True, True, True, False]})
     numbers = observed_numbers(errors, rows.assign(predicted=1.0))
-    assert numbers["ObservedCount"] == "2"
+    assert (numbers["ObservedCount"], numbers["ObservedWeightsMedianHeldOut"]) == ("2", "0.5")
     assert (numbers["ObservedWeightsRows"], numbers["ObservedWeightsHeldOut"]) == ("3", "2")
     assert (numbers["ObservedWeightsMedian"], numbers["ObservedWeightsNinety"]) == ("0.0091", "25")
     assert (numbers["ObservedWeightsWorst"], numbers["ObservedWeightsWorstModel"]) == ("$-460$", "B")

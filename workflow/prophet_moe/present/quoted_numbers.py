@@ -173,6 +173,7 @@ def observed_numbers(errors: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str]
         within = "--" if pd.isna(row["within_goal"]) else f"{row['within_goal']:.0f}"
         found = {"Rows": f"{row['n']}", "HeldOut": f"{row['held_out']}", "Within": within}
         found |= {"Median": _two_digits(row["median_error"]), "Ninety": _two_digits(row["p90_error"])}
+        found |= {"MedianHeldOut": _two_digits(row["median_error_held_out"])}
         found |= {"Worst": f"${_two_digits(row['worst_error'], '+')}$", "Goal": row["goal"].replace(" %", r"\,\%")}
         found |= {"WorstModel": str(compared.loc[compared["id"] == row["worst_id"], "model"].iloc[0])}
         unit = "points" if row["error_unit"] == "points" else r"\%"
