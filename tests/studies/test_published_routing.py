@@ -30,6 +30,14 @@ def test_the_qwen3_case_lies_outside_the_interval():
     assert worst == pytest.approx(37.5, abs=0.1)
 
 
+def test_docs_tell_the_qwen3_case_in_these_numbers():
+    of = TRANSFER[TRANSFER["observation"] == "RO-002"].set_index("basis")
+    text = " ".join((ROOT / "docs/routing.md").read_text().split())
+    others = of.loc["all_others"]
+    assert f"({others['low']:g} to {others['high']:.2f}, its own is {others['own']:.2f})" in text
+    assert f"With counts of its own it is met within {abs(of.loc['own', 'worst_residual_pct']):.1f} %" in text
+
+
 def test_pools_are_by_balancing_and_domain():
     of = POOLS.set_index(["balancing", "domain"])
     assert of.loc[("any", "any"), "models"] == 10

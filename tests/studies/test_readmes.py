@@ -7,6 +7,7 @@ import pytest
 
 from prophet_moe.captions import captions, section
 from prophet_moe.errors import UserError
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.study import load_studies
 from tests.conftest import ROOT
 from tests.unit.docs.test_docs_pages import LINK, anchors
@@ -16,6 +17,8 @@ STUDIES = load_studies(FOLDER)
 SECTIONS = ["Method", "Outputs", "Columns", "What it does not show"]
 SHOWN = re.compile(r"section\('(\w+)', '([\w ]+)'\)")
 """The section that a notebook shows of its study's README."""
+BASIS = re.compile(r"\b(are|is|was|were) ((\w+ )?(counted|estimated|measured|reported)|(lower |upper )?bounds?)\b")
+"""What a caption says of what it shows: what that rests on (docs/findings.md)."""
 
 pytestmark = pytest.mark.parametrize("name", STUDIES)
 
@@ -34,6 +37,13 @@ def test_readme_has_the_question_and_all_sections(name):
 def test_readme_has_one_caption_per_output(name):
     outputs = [output.path for output in (*STUDIES[name].tables, *STUDIES[name].figures)]
     assert sorted(captions(name, FOLDER)) == sorted(outputs)
+
+
+def test_captions_say_what_the_output_rests_on(name):
+    """In a sentence of its own: counted, a bound, estimated, measured or reported."""
+    for output, text in captions(name, FOLDER).items():
+        for scenario in (CALIBRATED, REPORTED):
+            assert BASIS.search(text.replace("{{ basis }}", scenario.basis)), (output, scenario.title)
 
 
 def test_links_of_a_readme_lead_to_files_and_anchors(name):

@@ -40,7 +40,7 @@ def caption(study: str, output: str, values: Mapping[str, Any], folder: Path = S
         return Template(known[output], undefined=StrictUndefined).render(values)
     except (TemplateError, TypeError) as error:
         problem = f"caption of {output}: {' '.join(str(error).split()).rstrip('.')}"
-        advice = "A placeholder is a key of docs/configuration.md, title, default, measured or times."
+        advice = "A placeholder is a key of docs/configuration.md, title, basis, default, measured or times."
         raise UserError(where, problem, advice) from None
 
 

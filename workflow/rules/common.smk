@@ -272,8 +272,9 @@ def offer(study, tables=None, figures=None, essential=False):
 def caption(output, scenario_dir=""):
     """The caption of a study's table or figure, with the values of the settings and of the scenario in its place."""
     at = EXPERIMENT.scenarios[scenario_dir.rstrip("/") or EXPERIMENT.scenario]
-    values = config | {"title": at.title, "default": scenario_dir == "", "measured": bool(PROFILE_FILES), "times": TIMES}
-    return readme.caption(STUDY_OF[output.path].id, output.path, values)
+    here = {"title": at.title, "basis": at.basis, "default": scenario_dir == ""}
+    here |= {"measured": bool(PROFILE_FILES), "times": TIMES}
+    return readme.caption(STUDY_OF[output.path].id, output.path, config | here)
 
 
 def captions(outputs):

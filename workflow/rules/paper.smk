@@ -1,6 +1,6 @@
 """LaTeX: tables, macros for quoted numbers, figure environments, and the paper where TeX is installed.
 
-REQUIRED INPUTS: tables 1-4, 11 and prefill, the records, paper/main.tex, the paper's figures. OUTPUTS:
+REQUIRED INPUTS: tables 1-4, 11, 14 and prefill, the records, paper/main.tex, the paper's figures. OUTPUTS:
 paper/generated/, results/headlines.txt, paper/main.pdf.
 """
 
@@ -39,8 +39,9 @@ def numbers_parameters(wildcards):
 
 
 def figures_in_paper(scenario_dir):
-    """Figures of the paper: 1-5 of each scenario, and the frontier where time was simulated."""
-    return [*PAPER_FIGURES, *(["frontier"] if scenario_dir == "" and built("frontier") else [])]
+    """Figures of the paper: predictions beside observations first, 1-5 of each scenario, and the frontier."""
+    shown = {"observed": built("table14_observed"), **dict.fromkeys(PAPER_FIGURES, True), "frontier": built("frontier")}
+    return [name for name, is_built in shown.items() if name in PAPER_FIGURES or (is_built and scenario_dir == "")]
 
 
 def label_prefix(wildcards):
@@ -107,6 +108,7 @@ rule numbers:
         prefill=path_of("prefill"),
         rules=path_of("resident_rules"),
         sets=built("predicted_sets"),
+        observed=built("table14_observed") + built("observed_rows"),
     output:
         macros=NUMBERS_TEX,
         headlines=HEADLINES,

@@ -7,6 +7,7 @@ from prophet_moe.present import latex
 from prophet_moe.present.quoted_numbers import (
     grid_numbers,
     headlines,
+    observed_numbers,
     predicted_set_numbers,
     prefill_numbers,
     price_numbers,
@@ -15,6 +16,7 @@ from prophet_moe.present.quoted_numbers import (
 )
 from prophet_moe.tables import read_table
 from studies.headline.study import RULES
+from studies.observed.study import OBSERVED, ROWS
 from studies.prediction.study import SETS
 from studies.prefill.study import PREFILL
 
@@ -33,5 +35,7 @@ def build(files, parameters):
     numbers |= {} if gained is None else price_numbers(gained, default, parameters["claimed_slowdown"])
     numbers |= prefill_numbers(prefill) | rule_numbers(read_table(files.rules, RULES))
     numbers |= predicted_set_numbers(read_table(files.sets[0], SETS)) if files.sets else {}
+    if files.observed:
+        numbers |= observed_numbers(*map(read_table, files.observed, (OBSERVED, ROWS)))
     write_text(files.macros, latex.header(files.config_hash) + latex.macros(numbers))
     write_text(files.headlines, headlines(records, gained, prefill) + "\n")

@@ -6,6 +6,7 @@ import pandas as pd
 from prophet_moe.present.price import STRATEGIES, native_gain_rows, summary
 from prophet_moe.present.quoted_numbers import (
     headlines,
+    observed_numbers,
     predicted_set_numbers,
     prefill_numbers,
     price_numbers,
@@ -149,3 +150,29 @@ def test_predicted_set_numbers_are_of_the_widest_set():
     )
     found = predicted_set_numbers(sets)
     assert (found["SetTrace"], found["SetNinety"], found["SetNinetyNine"]) == ("b", "40", "60")
+
+
+def test_observed_numbers_are_those_of_all_engines():
+    """Errors of table 14 over all engines and GPUs, the model of the worst row, and a row of the printed table each."""
+    common = {"error_unit": "%", "median_error": 0.00912, "p90_error": 24.51, "worst_error": -460.49, "worst_id": "b"}
+    common |= {"median_error_held_out": 0.5}
+    common |= {"n": 3, "held_out": 2, "gpu": ""}
+    errors = pd.DataFrame(
+        [
+            common | {"quantity": "weights", "engine": "", "goal": "0.1 %", "within_goal": 2},
+            common | {"quantity": "weights", "engine": "vllm", "goal": "0.1 %", "within_goal": 1, "n": 1},
+            common | {"quantity": "hit_rate_of_other_models", "engine": "", "goal": "", "error_unit": "points"},
+            common | {"quantity": "unheard of", "engine": "", "goal": ""},
+        ]
+    )
+    rows = pd.DataFrame({"id": ["a", "b", "b", "c"], "model": ["A", "B", "B", "C"], "clean": [True, True, True, False]})
+    numbers = observed_numbers(errors, rows.assign(predicted=1.0))
+    assert (numbers["ObservedCount"], numbers["ObservedWeightsMedianHeldOut"]) == ("2", "0.5")
+    assert (numbers["ObservedWeightsRows"], numbers["ObservedWeightsHeldOut"]) == ("3", "2")
+    assert (numbers["ObservedWeightsMedian"], numbers["ObservedWeightsNinety"]) == ("0.0091", "25")
+    assert (numbers["ObservedWeightsWorst"], numbers["ObservedWeightsWorstModel"]) == ("$-460$", "B")
+    assert (numbers["ObservedWeightsGoal"], numbers["ObservedWeightsWithin"]) == (r"0.1\,\%", "2")
+    printed = numbers["ObservedTable"].split(r" \\")
+    assert printed[0] == r"weights on a GPU & \% & 3 & 2 & 0.0091 & 25 & $-460$ & 2"
+    assert printed[1].strip() == r"\quad by other models' routing & points & 3 & 2 & 0.0091 & 25 & $-460$ & --"
+    assert printed[2:] == [""]

@@ -14,6 +14,7 @@ from prophet_moe.files import canonical_hash, sha256
 from prophet_moe.routing import datasets, sequences, store
 from prophet_moe.routing.importers import FORMATS, SELF_DESCRIBED, about, import_source
 from prophet_moe.routing.importers.reading import REMARKS
+from prophet_moe.routing.published import read_balancing, read_published
 from prophet_moe.routing.trace import Counts, Origin, Trace
 
 MODELS, DATASETS = Path("config/models"), Path("config/datasets.yaml")
@@ -153,7 +154,8 @@ def fit_curve(arguments: argparse.Namespace) -> None:
     # Only this command needs Numba and SciPy, whose imports take half a second.
     from prophet_moe.routing import calibrated
 
-    routing = calibrated.fit_observed(arguments.curve, calibrated.read_observations(OBSERVATIONS))
+    observations = calibrated.read_observations(OBSERVATIONS)
+    routing = calibrated.fit_observed(arguments.curve, observations, read_published(), read_balancing())
     path = calibrated.write_calibrated(routing, arguments.out)
     table = Table("resident", "tokens", "start", "lookup", "published hit rate", "error", "use", "source")
     for use, points in (("fit", routing.fitted), ("left out", routing.left_out)):
@@ -161,6 +163,9 @@ def fit_curve(arguments: argparse.Namespace) -> None:
             shown = (f"{point.resident_share:.1%}", str(point.tokens), point.start, point.lookup)
             table.add_row(*shown, f"{point.hit_rate:.3f}", f"{point.error:+.3f}", use, point.source)
     console().print(table)
+    popularity = routing.popularity_cv
+    interval = f"{popularity.low:g} to {popularity.high:g}"
+    console().print(f"popularity CV {popularity.value:g} ({interval}): {popularity.source}")
     console().print(f"{path}: " + ", ".join(f"{name} {value:g}" for name, value in routing.scalars))
 
 

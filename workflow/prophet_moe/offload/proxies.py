@@ -1,9 +1,9 @@
 """Proxy routing for a model of which no trace is available.
 
 A recorded trace is the proxy of models of its own E and k. Every other model is replayed on generated routing of its
-own E and k, so that the experts of a batch, u(B), are the share of E that they are in the model. Its locality is that
-of the nearest model whose hit rates were published (`routing.nearest`). Its predictions come from how well a measured
-predictor separates chosen experts from others (`predict.discrimination`).
+own E, k and popularity CV, so that the experts of a batch, u(B), are those of the law that its memory rests on. Its
+locality is that of the nearest model whose hit rates were published (`routing.nearest`). Its predictions come from how
+well a measured predictor separates chosen experts from others (`predict.discrimination`).
 """
 
 from dataclasses import dataclass
@@ -44,13 +44,14 @@ def recorded(trace: Trace, network: Network, size: SampleSize, count: int) -> li
 
 
 def generated(
-    calibrated: Calibrated, router: Router, power: Discrimination, size: SampleSize, count: int
+    calibrated: Calibrated, router: Router, popularity_cv: float, power: Discrimination, size: SampleSize, count: int
 ) -> list[Sample]:
     """Return `count` samples of generated routing for `router`, predicted with the discrimination `power`.
 
+    Its popularity CV is `popularity_cv`, and its locality that of the `calibrated` routing.
     There is no end of generated sequences: their share of all, which intervals go by, is 0.
     """
-    parameters = calibrated.parameters(router)
+    parameters = calibrated.parameters(router, popularity_cv)
     tokens = HISTORY + size.tokens
     training = TrainingStatistics(_replayed(generate(parameters, LEARNED_SEQUENCES, tokens, LEARNED_SEED)))
     counted = prior(training.trace)

@@ -145,6 +145,45 @@ def predicted_set_numbers(sets: pd.DataFrame) -> dict[str, str]:
     }
 
 
+OBSERVED = {
+    "weights": ("Weights", "weights on a GPU"),
+    "kv_bytes_per_token": ("KvBytes", "KV bytes of a token"),
+    "kv_tokens": ("KvTokens", "tokens of KV cache"),
+    "step_time": ("StepTime", "time of a decode step"),
+    "hit_rate": ("HitRate", "hit rate of an expert cache"),
+    "hit_rate_of_other_models": ("HitRateOthers", r"\quad by other models' routing"),
+    "tokens_per_s": ("Rate", r"\quad tokens/s at that hit rate"),
+    "u_32_pooled_cv": ("Experts", "experts of 32 tokens, by other models"),
+}
+"""Quantities of table 14 that the paper tells of: how their macros begin, and how its table names them."""
+
+
+def observed_numbers(errors: pd.DataFrame, rows: pd.DataFrame) -> dict[str, str]:
+    """How far predictions are from public observations: counts and errors of OBSERVED, and rows of a printed table.
+
+    `errors` is table 14, of which the rows over all engines and GPUs count; `rows` are those that it sums up. Errors
+    are in %, those of hit rates in points. A dash stands where a quantity has no goal.
+    """
+    every = errors[(errors["engine"] == "") & (errors["gpu"] == "")].set_index("quantity")
+    compared = rows[rows["clean"] & rows["predicted"].notna()]
+    numbers, printed = {"ObservedCount": str(compared["id"].nunique())}, []
+    for quantity, (name, label) in OBSERVED.items():
+        if quantity not in every.index:
+            continue
+        row = every.loc[quantity]
+        within = "--" if pd.isna(row["within_goal"]) else f"{row['within_goal']:.0f}"
+        found = {"Rows": f"{row['n']}", "HeldOut": f"{row['held_out']}", "Within": within}
+        found |= {"Median": _two_digits(row["median_error"]), "Ninety": _two_digits(row["p90_error"])}
+        found |= {"MedianHeldOut": _two_digits(row["median_error_held_out"])}
+        found |= {"Worst": f"${_two_digits(row['worst_error'], '+')}$", "Goal": row["goal"].replace(" %", r"\,\%")}
+        found |= {"WorstModel": str(compared.loc[compared["id"] == row["worst_id"], "model"].iloc[0])}
+        unit = "points" if row["error_unit"] == "points" else r"\%"
+        numbers |= {f"Observed{name}{key}": value for key, value in found.items()}
+        cells = [found[key] for key in ("Rows", "HeldOut", "Median", "Ninety", "Worst", "Within")]
+        printed.append(" & ".join([label, unit, *cells]))
+    return numbers | {"ObservedTable": r" \\ ".join([*printed, ""]).rstrip()}
+
+
 def headlines(
     records: Mapping[str, pd.DataFrame], gained: pd.DataFrame | None = None, prefill: pd.DataFrame | None = None
 ) -> str:
@@ -206,6 +245,11 @@ def _left(table: pd.DataFrame) -> str:
     labels = [str(label) for label in table.index]
     width = max(map(len, labels))
     return table.set_axis([label.ljust(width) for label in labels]).to_string(justify="right")
+
+
+def _two_digits(value: float, sign: str = "") -> str:
+    """The number with two significant digits, never in scientific notation from 0.0001 on."""
+    return f"{float(f'{value:.2g}'):{sign}g}"
 
 
 def _factor(value: float) -> str:

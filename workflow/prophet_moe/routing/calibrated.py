@@ -1,10 +1,12 @@
 """Calibrated routings: generator parameters fitted to hit rates that engines published, kept with their sources.
 
 `resources/observations/hit_curves.csv` holds the hit rates, each with its source, and whether it is fitted or left out;
-`resources/routing/<curve>.json` holds what was fitted to one curve and how far it is from every point.
+`resources/routing/<curve>.json` holds what was fitted to one curve and how far it is from every point. Popularity is
+that of published counts (`published_cv`): of the curve's own model where it is fitted, and of any other model that its
+locality is carried over to.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +15,18 @@ from pydantic import Field
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_json
-from prophet_moe.routing.synthetic import Chains, Parameters, Scalars, Setting, fit_curve, hit_curve, rates_at
+from prophet_moe.routing.published import PUBLISHED, PublishedRouting
+from prophet_moe.routing.published_cv import popularity_cv
+from prophet_moe.routing.synthetic import (
+    Chains,
+    Parameters,
+    Scalars,
+    Setting,
+    fit_curve,
+    hit_curve,
+    rates_at,
+    with_popularity_cv,
+)
 from prophet_moe.routing.trace import Router
 from prophet_moe.validation import StrictModel, read_csv, read_json, validate
 
@@ -111,6 +124,18 @@ class FittedScalars(StrictModel):
     """Standard deviation of the experts' weights over their mean."""
 
 
+class FittedPopularity(StrictModel):
+    """The popularity CV that a routing was fitted with, as `published_cv.popularity_cv` gives it."""
+
+    value: float = Field(ge=0)
+    """The effective CV of the model's own counts, or pooled over published models."""
+    low: float = Field(ge=0)
+    """Ends of its 95 % interval."""
+    high: float = Field(ge=0)
+    source: str = Field(min_length=1)
+    """The counts that it rests on."""
+
+
 class Calibrated(StrictModel):
     """A routing fitted to a curve, and how far it is from every point with another seed than it was fitted with."""
 
@@ -130,6 +155,8 @@ class Calibrated(StrictModel):
     """How a token's experts are looked up at the points fitted."""
     source: list[str] = Field(min_length=1)
     """Where the points fitted were published."""
+    popularity_cv: FittedPopularity
+    """The popularity CV of the generated sequences."""
     scalars: FittedScalars
     """The fitted numbers of the generator."""
     fitted: list[Point] = Field(min_length=1)
@@ -137,9 +164,9 @@ class Calibrated(StrictModel):
     left_out: list[Point]
     """Points that the numbers were not fitted to."""
 
-    def parameters(self, router: Router) -> Parameters:
-        """Return generator parameters for any router: its sizes, and the fitted numbers carried over."""
-        return Scalars(**self.scalars.model_dump()).parameters(router)
+    def parameters(self, router: Router, popularity_cv: float) -> Parameters:
+        """Return generator parameters for any router: its sizes and popularity CV, and the locality that was fitted."""
+        return with_popularity_cv(Scalars(**self.scalars.model_dump()), router, popularity_cv).parameters(router)
 
 
 def read_observations(path: Path) -> list[Observation]:
@@ -164,8 +191,12 @@ def _numbers(row: dict[str, str]) -> dict[str, Any]:
     return read
 
 
-def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
+def fit_observed(
+    curve: str, observations: Iterable[Observation], published: Sequence[PublishedRouting], balancing: Mapping[str, str]
+) -> Calibrated:
     """Fit the routing of a named curve to its points of use `fit`, and evaluate it at all of its points.
+
+    Its popularity is that of the counts `published` of its model, else pooled as the `balancing` of the model says.
 
     A name without points, and points to fit that were measured in different ways, are a UserError.
     """
@@ -181,7 +212,9 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
     first, setting = fitted[0], fitted[0].setting
     router = Router(first.model, first.experts_per_layer, first.top_k, tuple(range(first.moe_layers)))
     shares = [(each.slots, each.hit_rate) for each in fitted]
-    searched = fit_curve(router, shares, setting.tokens, setting.start, setting.lookup, seed=FIT_SEED)
+    popularity = _popularity_of(first, published, balancing.get(first.model, "unknown"))
+    given = setting.tokens, popularity.value, setting.start, setting.lookup
+    searched = fit_curve(router, shares, *given, seed=FIT_SEED)
     scalars = Scalars(**{name: float(f"{value:.{DIGITS}g}") for name, value in asdict(searched).items()})
     return Calibrated(
         curve=curve,
@@ -192,10 +225,19 @@ def fit_observed(curve: str, observations: Iterable[Observation]) -> Calibrated:
         start=setting.start,
         lookup=setting.lookup,
         source=sorted({each.source for each in fitted}),
+        popularity_cv=popularity,
         scalars=FittedScalars(**asdict(scalars)),
         fitted=evaluated(scalars, fitted),
         left_out=evaluated(scalars, [each for each in points if each.use == "left_out"]),
     )
+
+
+def _popularity_of(curve: Observation, published: Sequence[PublishedRouting], balancing: str) -> FittedPopularity:
+    found = popularity_cv(curve.model, curve.experts_per_layer, curve.top_k, published, balancing)
+    if found is None:
+        raise UserError(str(PUBLISHED), "holds no counts, expected at least one row", f"git checkout {PUBLISHED}")
+    rounded = {name: round(getattr(found, name), DIGITS) for name in ("value", "low", "high")}
+    return FittedPopularity(**rounded, source=found.source)
 
 
 def evaluated(scalars: Scalars, points: Sequence[Observation], chains: Chains = EVALUATION_CHAINS) -> list[Point]:

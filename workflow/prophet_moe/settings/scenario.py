@@ -143,6 +143,13 @@ class Scenario(Formats):
         return self.fits_routing and self.routing.variation == "published"
 
     @property
+    def basis(self) -> str:
+        """What sizes and distinct experts rest on, a sentence for captions."""
+        if self.architecture == "reported":
+            return "Sizes and distinct experts are reported, or fitted to what is reported."
+        return "Sizes are counted, and distinct experts are estimated by the law for u(B)."
+
+    @property
     def zero_fill(self) -> bool:
         """Whether a missing extension counts as 0 in means."""
         return self.undefined_extension == "zero"

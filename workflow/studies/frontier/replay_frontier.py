@@ -32,15 +32,15 @@ def build(files, parameters):
     paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, specs, link)
     timed = parameters["context"], Formats.model_validate(parameters["formats"]), plan, parameters["copy_chunk_mb"]
     parts = [pd.DataFrame(columns=REPLAYED)]
-    for (experts, top_k), rows in grid.groupby(["experts", "top_k"]):
+    for (experts, top_k, popularity_cv), rows in grid.groupby(["experts", "top_k", "popularity_cv"]):
         sequences = max(plan.sequences, int(rows["batch_size"].max()))
-        samples = _samples(files, parameters, plan, int(experts), int(top_k), sequences)
+        samples = _samples(files, parameters, plan, int(experts), int(top_k), float(popularity_cv), sequences)
         parts.append(slowdowns(name, samples, models, paces, rows, *timed))
     write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
 
 
-def _samples(files, parameters, plan, experts, top_k, sequences):
-    """Samples of the recorded trace, or of routing generated for this E and k."""
+def _samples(files, parameters, plan, experts, top_k, popularity_cv, sequences):
+    """Samples of the recorded trace, or of routing generated for this E, k and popularity CV, those of the memory."""
     size = SampleSize(sequences, plan.tokens)
     if files.trace:
         folder = files.trace[0].parent
@@ -48,4 +48,4 @@ def _samples(files, parameters, plan, experts, top_k, sequences):
         return recorded(trace, read_trained(files.predictor[0].parent, trace, folder), size, plan.samples)
     router = Router(parameters["name"], experts, top_k, tuple(range(plan.layers)))
     power = read_discrimination(files.discrimination[0])
-    return generated(read_calibrated(files.calibrated[0]), router, power, size, plan.samples)
+    return generated(read_calibrated(files.calibrated[0]), router, popularity_cv, power, size, plan.samples)

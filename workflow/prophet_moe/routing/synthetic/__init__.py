@@ -2,10 +2,12 @@
 
 `generate` draws a trace from `Parameters`. `fit` finds these layer by layer from a trace, `fit_curve` finds a few
 numbers that hold for all layers from hit rates of an expert cache, for models of which no trace was published.
+`with_popularity_cv` gives such numbers the popularity of another model.
 """
 
 from prophet_moe.routing.synthetic.curve_fit import Chains, Scalars, Setting, fit_curve, hit_curve, rates_at
 from prophet_moe.routing.synthetic.generator import Parameters, generate, partners
+from prophet_moe.routing.synthetic.popularity import with_popularity_cv
 from prophet_moe.routing.synthetic.trace_fit import Moments, Sample, fit, moments
 
 __all__ = [
@@ -22,4 +24,5 @@ __all__ = [
     "moments",
     "partners",
     "rates_at",
+    "with_popularity_cv",
 ]

@@ -4,8 +4,8 @@ A cache per layer, decode, one sequence at a time: what engines publish. Layers 
 generated sequence is an independent chain, and a curve is the mean over chains.
 
 A hit curve of single sequences says little about which experts are popular over all text: a favour of the sequence acts
-the same. So the spread of popularity is fitted to the popularity CV of the law for u(B) (`law.dirichlet_occupancy`),
-and generated sequences share as many experts as that law says.
+the same. So the spread of popularity is fitted to a popularity CV that is given, that of the law for u(B) of the model
+(`law.dirichlet_occupancy`, `published_cv`), and generated sequences share as many experts as that law says.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,6 @@ Floats = NDArray[np.float64]
 Start = Literal["cold", "warm"]
 Lookup = Literal["ask", "request"]
 
-POPULARITY_CV = 0.484
-"""Pooled popularity CV of the four recorded traces: staggered, tables/data/routing_variation.csv."""
 SMALLEST_WEIGHT = 1e-6
 """Least weight of an expert over the largest: keeps every expert possible where the distribution is very skewed."""
 POPULARITY_CV_WEIGHT = 0.01
@@ -120,7 +118,7 @@ def hit_curve(scalars: Scalars, router: Router, setting: Setting, seed: int, cha
     Of `router` only the number of experts and of choices count; the layers generated are those of `chains`.
     """
     choices = chain_choices(scalars, router, setting.uncounted + setting.tokens, seed, chains or Chains())
-    return _measured(choices, router.experts, setting)
+    return curve_of(choices, router.experts, setting)
 
 
 def chain_choices(scalars: Scalars, router: Router, tokens: int, seed: int, chains: Chains) -> NDArray[np.uint16]:
@@ -131,7 +129,8 @@ def chain_choices(scalars: Scalars, router: Router, tokens: int, seed: int, chai
     return np.ascontiguousarray(by_chain).reshape(-1, tokens, router.top_k)
 
 
-def _measured(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Floats:
+def curve_of(choices: NDArray[np.uint16], experts: int, setting: Setting) -> Floats:
+    """(E,): hit rate of a per-layer LRU cache of 1, 2 ... E experts on choices (chains, tokens, k)."""
     uncounted, requests = setting.uncounted, choices[:, setting.uncounted :].size
     if setting.lookup == "request":
         uncounted *= choices.shape[2]
@@ -167,14 +166,14 @@ def fit_curve(
     router: Router,
     points: Sequence[tuple[float, float]],
     tokens: int,
+    popularity_cv: float,
     start: Start = "cold",
     lookup: Lookup = "ask",
-    popularity_cv: float = POPULARITY_CV,
     seed: int = 0,
     chains: Chains | None = None,
     evaluations: int = 400,
 ) -> Scalars:
-    """Fit the numbers whose generated traces meet published hit rates of a per-layer LRU cache.
+    """Fit the numbers whose generated traces meet published hit rates of a per-layer LRU cache, and a popularity CV.
 
     `points` are (slots or resident share, hit rate), as `rates_at` takes them. Nelder and Mead's search minimises the
     root of the mean fourth power of the errors, so that no point is far off for the sake of others, from each of
@@ -187,7 +186,7 @@ def fit_curve(
 
     def loss(coordinates: Floats, beginning: Floats) -> float:
         choices = chain_choices(_scalars(coordinates), router, setting.uncounted + tokens, seed, chains)
-        errors = rates_at(_measured(choices, router.experts, setting), slots) - hits
+        errors = rates_at(curve_of(choices, router.experts, setting), slots) - hits
         skew = chain_popularity_cv(choices, router.experts) - popularity_cv
         prior = ((coordinates - beginning) ** 2).sum()
         return float(np.sqrt((errors**4).mean()) + POPULARITY_CV_WEIGHT * skew**2 + PRIOR_WEIGHT * prior)
