@@ -78,6 +78,8 @@ def headline(table: pd.DataFrame, limit: float) -> str:
     pcie = found[found["link"].str.startswith("PCIe") & (found["link_basis"] == "measured")]
     fast = found[found["link"] == "NVLink-C2C"]
     kinds = {"of the experts over PCIe": pcie, "over NVLink-C2C": fast}
+    if not len(pcie) + len(fast):
+        kinds = {"of the experts": found}
     spans = ", ".join(f"{_span(rows)} {name}" for name, rows in kinds.items() if len(rows))
     held = by_state.get("slots", 0)
     part = held + by_state.get("too_slow", 0)
@@ -96,7 +98,7 @@ def _span(rows: pd.DataFrame) -> str:
 
 def findings(table: pd.DataFrame, claimed_slowdown: float) -> str:
     """Describe in Markdown what the figure shows; every number is computed from the table."""
-    found, by_state = shown(table), states(table)
+    found = shown(table)
     pcie = found[found["link"].str.startswith("PCIe") & (found["link_basis"] == "measured")]
     rates = 100 * pcie.groupby("gpu")["hit_rate_needed"].median()
     gain = found[found["state"] == "all_fit"]
@@ -112,9 +114,9 @@ def findings(table: pd.DataFrame, claimed_slowdown: float) -> str:
         )
     if len(gain):
         lines.append(
-            f"Of all {len(found)} pairs of model and machine, {len(gain)} hold every expert beside the context. Slots for "
-            f"the share needed then make the longest context {gain.median():.2f} times as long in the median, and more "
-            f"than twice as long in {(gain > 2).sum()} of them."
+            f"Of all {len(found)} pairs of model and machine, {len(gain)} hold every expert beside the context. Slots "
+            f"for the share needed then make the longest context {gain.median():.2f} times as long in the median, and "
+            f"more than twice as long in {(gain > 2).sum()} of them."
         )
     lines.append(f"Share of experts to keep by format, median over models and machines: {formats}.")
     if len(law):
