@@ -128,8 +128,8 @@ def slots(sizes: Sizes, count: float, unique: float, miss_share: float) -> Place
     """
     held = (sizes.encoder_layers * sizes.experts + sizes.layers * count) * sizes.expert_bytes
     copies = sizes.layers * unique * miss_share
-    gpu = sizes.other_bytes + held
-    return Placement(gpu, 0.0, sizes.total_bytes - gpu, held, copies * sizes.expert_bytes, copies)
+    host = sizes.layers * (sizes.experts - count) * sizes.expert_bytes
+    return Placement(sizes.other_bytes + held, 0.0, host, held, copies * sizes.expert_bytes, copies)
 
 
 def streamed(sizes: Sizes, host_cache_bytes: float = 0.0) -> Placement:

@@ -29,6 +29,7 @@ from prophet_moe.offload.placements import (
 from prophet_moe.offload.proxies import generated
 from prophet_moe.offload.replay import Sample, SampleSize, run
 from prophet_moe.offload.replay import slots as slots_of
+from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import FORMATS
@@ -195,6 +196,14 @@ def unique_of(
     return float(unique_experts(scenario.routing, *shape)[0])
 
 
+@dataclass(frozen=True)
+class Base:
+    """The baseline that a row is compared with."""
+
+    sizes: Sizes
+    step: StepEstimate | None
+
+
 def _rows(spec, bench, scenario, batch, unique, simulations, settings) -> Iterator[dict[str, object]]:
     """One row per way of serving a model on a GPU at a batch size."""
     published = scenario.architecture == "published"
@@ -218,16 +227,9 @@ def _rows(spec, bench, scenario, batch, unique, simulations, settings) -> Iterat
         base = base or Base(sizes, bench.step(spec, at, batch, unique) if published else None)
         row = {"approach": way.approach, "format": way.format, "resident_share": way.share}
         row |= dict(_memory(way, placement, sizes, here, at, device, batch, base, cache))
+        row["moved_bytes"] = placement.moved_bytes if simulated or not way.count else np.nan
         row |= dict(_time(way, placement, spec, bench, at, batch, unique, base, simulated) if published else _no_time())
         yield row | {"quality": settings.quality.get(way.format, "")}
-
-
-@dataclass(frozen=True)
-class Base:
-    """The baseline that a row is compared with."""
-
-    sizes: Sizes
-    step: StepEstimate | None
 
 
 def _memory(way, placement, sizes, memory, scenario, device, batch, base, cache) -> Iterator[tuple[str, object]]:
@@ -244,7 +246,6 @@ def _memory(way, placement, sizes, memory, scenario, device, batch, base, cache)
     yield "max_context", longest
     yield "native_context", min(longest, memory.native_context) if memory.native_context > 0 else longest
     yield "baseline_fits", whole >= 1
-    yield "moved_bytes", placement.moved_bytes
 
 
 def _longest(memory: ModelMemory, free: float, batch: int, way: Way, sizes: Sizes) -> int:
@@ -260,12 +261,11 @@ def _time(way, placement, spec, bench, scenario, batch, unique, base, simulated)
     overlapped = way.approach in ("streamed", "streamed_kv")
 
     def over(copying: float, scale: float) -> float:
-        """The slowdown where steps take `scale` times their estimates."""
-        computing = scale * step.seconds
+        """The slowdown where the baseline's step takes `scale` times its estimate, and so do steps of other formats."""
+        computed, copied = step.seconds / first.seconds, copying / (scale * first.seconds)
         if overlapped:
-            return max(computing, copying) / (scale * first.seconds)
-        part = simulated.excess if way.approach == "prophet" and simulated else 1.0
-        return (computing + part * copying) / (scale * first.seconds)
+            return max(computed, copied)
+        return computed + (simulated.excess if way.approach == "prophet" and simulated else 1.0) * copied
 
     low, high = first.low / first.seconds, first.high / first.seconds
     copying = bench.copying(placement)
@@ -367,8 +367,6 @@ def _times(spec, bench, scenario, batch, unique, sample, chunk_mb, settings) -> 
 
 def _needed(sample: Sample, batch: int) -> float:
     """Distinct experts of a layer that a batch of the sample needs, mean."""
-    from prophet_moe.offload.simulator.prefetch import true_needs
-
     parts = [batches for batches, _ in sample.parts(batch)]
     return sum(len(true_needs(each).ids) for each in parts) / sum(len(each.rows) * each.layers for each in parts)
 

@@ -98,13 +98,15 @@ ALTERNATIVES = Table(
         integer("max_context", "tokens", "Longest context per sequence by memory; 0 where nothing fits."),
         integer("native_context", "tokens", "The same, at most the native context."),
         flag("baseline_fits", "Whether the baseline fits: else its time is hypothetical."),
-        gigabytes("moved_gb", "What a decode step copies from the host.", "moved_bytes"),
+        gigabytes(
+            "moved_gb", "What a decode step copies from the host; empty where no hit rate is known.", "moved_bytes"
+        ),
         number("step_ms", "ms", "Estimated time of a step with every expert resident, in this format."),
         number("hit_rate", "", "Share of a layer's needed experts in a slot, simulated; empty without slots."),
         number("slowdown", "", "Estimated time of a step over that of the baseline at 16 bits and this batch."),
         number("slowdown_low", "", "Low end of its interval, over the baseline's time and the speed of the link."),
         number("slowdown_high", "", "High end of that interval."),
-        number("slowdown_bound", "", "The same if all copies went on beside all computing."),
+        number("slowdown_bound", "", "The same if all these copies went on beside all computing."),
         integer(
             "hidden_batch",
             "",

@@ -9,7 +9,8 @@ from studies.alternatives.study import STUDY as ALTERNATIVES
 ALTERNATIVE_OPERATORS = Path("resources/operators")
 ALTERNATIVE_ROUTINGS = sorted(Path("resources/routing").glob("*.json"))
 if ALTERNATIVE_ROUTINGS:
-    offer(ALTERNATIVES)
+    # The report's constants tell no times, which the figure shows.
+    offer(ALTERNATIVES, figures=None if DEFAULT.architecture == "published" else [])
 
 
 def alternatives_variations(wildcards):
