@@ -44,22 +44,22 @@ class Sizes:
 
     @property
     def other_bytes(self) -> float:
-        """Return all weights that are no routed experts."""
+        """Return the bytes of weights that are no routed experts."""
         return self.kept_bytes + self.decoder_bytes + self.encoder_bytes
 
     @property
     def routed_bytes(self) -> float:
-        """Return all routed experts."""
+        """Return the bytes of all routed experts."""
         return (self.layers + self.encoder_layers) * self.layer_bytes
 
     @property
     def layer_bytes(self) -> float:
-        """Return the routed experts of one layer."""
+        """Return the bytes of a layer's routed experts."""
         return self.experts * self.expert_bytes
 
     @property
     def total_bytes(self) -> float:
-        """Return all weights."""
+        """Return the bytes of all weights."""
         return self.other_bytes + self.routed_bytes
 
 

@@ -24,7 +24,7 @@ BASELINE_FORMAT = "bf16"
 
 
 class ReportedRow(StrictModel):
-    """A row of the report's comparison (000:774-778, 002:299-305)."""
+    """A row of the report's comparison (000:776-778, 002:301-305)."""
 
     model: str = "Switch-XXL-128"
     approach: str
@@ -95,7 +95,7 @@ ALTERNATIVES = Table(
         gigabytes("freed_gb", "Experts of the baseline less those.", "freed_bytes"),
         gigabytes("weights_gb", "All weights on the GPU, room for copies included.", "weights_bytes"),
         gigabytes("host_gb", "Weights, and KV cache of the step, in host memory.", "host_bytes"),
-        integer("max_context", "tokens", "Longest context per sequence by memory; 0 where nothing fits."),
+        integer("max_context", "tokens", "Longest context per sequence by the GPU's memory alone; 0 where nothing fits."),
         integer("native_context", "tokens", "The same, at most the native context."),
         flag("baseline_fits", "Whether the baseline fits: else its time is hypothetical."),
         gigabytes(
@@ -127,6 +127,6 @@ STUDY = Study(
     settings=AlternativesSettings,
     tables=(ALTERNATIVES,),
     figures=(FIGURE,),
-    reports=("000:778",),
+    reports=("000:776-778", "002:301-305"),
     minutes=0.4,
 )
