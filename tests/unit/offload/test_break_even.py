@@ -164,3 +164,16 @@ def test_fewest_slots_reach_the_hit_rate():
     curve = np.array([0, 0.2, 0.5, 0.9, 1 - 1e-16])
     assert [fewest_slots(curve, rate) for rate in (0, 0.2, 0.3, 0.9, 0.95, 1)] == [1, 1, 2, 3, 4, 4]
     assert fewest_slots(curve, 0.1, least=2) == 2
+
+
+def test_numbers_of_the_page_are_computed():
+    page = (ROOT / "docs/where_it_pays.md").read_text()
+    link = load_links(ROOT / "config/links.yaml")["pinned"]
+    half = link.copy_us / 1e6 * link.share * 63e9
+    assert link_ratio(half, 3350, 63, link) == pytest.approx(link.share * 63 / 3350 / 2)
+    assert (
+        f"At {link.copy_us:g} us a copy and {100 * link.share:g} % of PCIe 5, an expert of {half / 1e6:.2f} MB" in page
+    )
+    assert f"# 2 % misses on an H100 with PCIe 5: {slowdown(0.02, 0.25, 0.0156):.2f}\n" in page
+    assert f"ratio=0.0156))  # {hit_rate_needed(1.2, 0.25, 0.0156):.3f}\n" in page
+    assert f"prefetch allows {1.2 / (1.2 - 1):.0f} times the misses" in page

@@ -95,7 +95,9 @@ ALTERNATIVES = Table(
         gigabytes("freed_gb", "Experts of the baseline less those.", "freed_bytes"),
         gigabytes("weights_gb", "All weights on the GPU, room for copies included.", "weights_bytes"),
         gigabytes("host_gb", "Weights, and KV cache of the step, in host memory.", "host_bytes"),
-        integer("max_context", "tokens", "Longest context per sequence by the GPU's memory alone; 0 where nothing fits."),
+        integer(
+            "max_context", "tokens", "Longest context per sequence by the GPU's memory alone; 0 where nothing fits."
+        ),
         integer("native_context", "tokens", "The same, at most the native context."),
         flag("baseline_fits", "Whether the baseline fits: else its time is hypothetical."),
         gigabytes(

@@ -43,6 +43,8 @@ class Mark(NamedTuple):
     high: float
     share: float
     """Share of the experts to keep, median over models."""
+    prefetched: float
+    """The same if a prefetch hid every copy."""
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -56,9 +58,9 @@ def marks(table: pd.DataFrame) -> list[Mark]:
     for (gpu, link), rows in shown(table).groupby(["gpu", "link"], sort=False):
         rate = rows["hit_rate_needed"]
         low, high = rate.quantile(SPREAD)
-        name = f"{_short(gpu)}, {link}"
-        share = rows["resident_share_needed"].median()
-        found.append(Mark(name, rows["link_ratio"].median(), rate.median(), low, high, share))
+        machine = f"{_short(gpu)}, {link}"
+        shares = (rows[name].median() for name in ("resident_share_needed", "resident_share_prefetched"))
+        found.append(Mark(machine, rows["link_ratio"].median(), rate.median(), low, high, *shares))
     return sorted(found, key=lambda mark: mark.ratio)
 
 
@@ -112,6 +114,10 @@ def findings(table: pd.DataFrame, claimed_slowdown: float) -> str:
         lines.append(
             f"Over PCIe the median model needs a hit rate of {rates.min():.1f} to {rates.max():.1f} %, by GPU."
         )
+    by_machine = ", ".join(
+        f"{mark.name} {100 * mark.share:.0f} % ({100 * mark.prefetched:.0f} %)" for mark in marks(table)
+    )
+    lines.append(f"Share of experts to keep on demand, and in brackets if a prefetch hid every copy: {by_machine}.")
     if len(gain):
         lines.append(
             f"Of all {len(found)} pairs of model and machine, {len(gain)} hold every expert beside the context. Slots "
@@ -119,6 +125,13 @@ def findings(table: pd.DataFrame, claimed_slowdown: float) -> str:
             f"more than twice as long in {(gain > 2).sum()} of them."
         )
     lines.append(f"Share of experts to keep by format, median over models and machines: {formats}.")
+    overhead = table[~table["unified_memory"].astype(bool)].copy()
+    overhead["lost"] = 1 - overhead["link_ratio"] / overhead.groupby(["gpu", "bus"])["link_ratio"].transform("max")
+    most = overhead.loc[overhead["lost"].idxmax()]
+    lines.append(
+        f"The size of an expert matters by the overhead of a copy: {most['expert_mb']:.2g} MB ({most['model']} in "
+        f"{most['format']}) are copied {100 * most['lost']:.0f} % slower than the largest experts of the table."
+    )
     if len(law):
         lines.append(
             f"The closed form is {error.min():.1f} to {error.max():.1f} % above the simulated slowdown ({len(law)} "
