@@ -169,7 +169,9 @@ def _claims(ax: Axes, rows: pd.DataFrame, style: Style) -> None:
         ax.plot([share] * 2, [row.reported_low, row.reported_high], color=colour, linewidth=1.5, zorder=5)
         ax.plot(share, row.reported_low, "*", color=colour, markersize=7, zorder=6)
         look = {"textcoords": "offset points", "va": "bottom", "fontsize": small_pt(style), "color": colour}
-        ax.annotate(_claim(row), (share, row.reported_low), (5, 1), **look)
+        side = -1 if row.approach == "prophet" else 1  # away from the points of the same way of serving
+        beside = {"ha": "right" if side < 0 else "left"}
+        ax.annotate(_claim(row), (share, row.reported_low), (5 * side, 1), **look, **beside)
 
 
 def _key(figure: Figure, rows: pd.DataFrame, claimed: bool, style: Style) -> None:
