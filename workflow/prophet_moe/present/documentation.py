@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
+from prophet_moe.catalog.bus import BusFile
 from prophet_moe.catalog.engine import EngineSpec, load_engines
 from prophet_moe.catalog.engine_offload import OffloadFile
 from prophet_moe.catalog.gpu import GpuFile
@@ -43,6 +44,7 @@ def documents() -> dict[Path, str]:
         "offload": OffloadFile,
         "model_names": NameFile,
         "links": LinkFile,
+        "buses": BusFile,
         "datasets": DatasetFile,
         "collect": Plan,
     }

@@ -1,0 +1,1 @@
+"""What do offloading, quantisation and Prophet cost in time, and what do they leave on the GPU?"""

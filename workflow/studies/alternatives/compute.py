@@ -1,0 +1,420 @@
+"""Alternatives to Prophet: what each keeps on the GPU, which context fits, and what a decode step takes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from prophet_moe.capacity.memory import ModelMemory, covers, device_bytes, model_memory
+from prophet_moe.capacity.reference import evaluate, max_context
+from prophet_moe.capacity.reserve import reserves_for, with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.catalog.link import LinkSpec, link_named, load_links
+from prophet_moe.catalog.model import load_model
+from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_constants
+from prophet_moe.hardware.operators import read_operators
+from prophet_moe.offload.placements import (
+    BUFFERED_LAYERS,
+    Placement,
+    Sizes,
+    all_resident,
+    every_expert,
+    needed_experts,
+    sizes_of,
+    slots,
+    streamed,
+)
+from prophet_moe.offload.proxies import generated
+from prophet_moe.offload.replay import Sample, SampleSize, run
+from prophet_moe.offload.replay import slots as slots_of
+from prophet_moe.offload.simulator.prefetch import true_needs
+from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.strategies import strategies
+from prophet_moe.precision import FORMATS
+from prophet_moe.predict.discrimination import Discrimination, read_discrimination
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
+from prophet_moe.routing.law import unique_experts
+from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
+from prophet_moe.routing.trace import Router
+from prophet_moe.settings.scenario import Scenario
+from prophet_moe.tables import write_table
+from prophet_moe.units import GB, MB
+from studies.alternatives.study import ALTERNATIVES, BASELINE_FORMAT, AlternativesSettings
+
+LARGEST_POWER = 20
+"""Exponent of the largest batch that is tried for streaming to be hidden."""
+SLOTTED = ("expert_slots", "prophet")
+"""Approaches with slots: on demand, and prefetched."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of serving in one format."""
+
+    approach: str
+    format: str
+    share: float = np.nan
+    """Slots over E."""
+    count: int = 0
+    """Slots of a layer."""
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What the simulator finds with slots at 16 bits."""
+
+    hit_rate: float
+    """On demand."""
+    excess: float
+    """Time that Prophet adds to that of all experts resident, over what the same slots add on demand."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One GPU with its estimates and its link."""
+
+    gpu: str
+    spec: GpuSpec
+    estimator: Estimator
+    link: LinkSpec
+    context: int
+    """Cached tokens of each sequence of a timed step."""
+
+    def step(self, spec: ModelSpec, scenario: Scenario, batch: int, unique: float) -> StepEstimate:
+        """Return the estimate of a step with every expert resident."""
+        arch = spec.architecture
+        used = min(unique, arch.moe.top_k * batch)
+        context = min(self.context, arch.native_context)
+        return estimate_step(self.estimator, arch, batch, context, used, scenario.precision_of(spec.precision))
+
+    def copying(self, placement: Placement, share: float | None = None) -> float:
+        """Return the seconds of what a step copies, at the link's share of its datasheet or at another one."""
+        if not placement.moved_bytes:
+            return 0.0
+        link = self.link if share is None else self.link.model_copy(update={"share": share})
+        return link.seconds(self.spec, placement.moved_bytes / placement.copies, placement.copies)
+
+
+def ways_of(experts: int, top_k: int, settings: AlternativesSettings) -> Iterator[Way]:
+    """Yield every approach in every format; slots hold at least the experts of one token."""
+    for form in (BASELINE_FORMAT, *settings.formats):
+        for approach in ("all_resident", "every_expert", "needed_experts", "streamed", "streamed_kv"):
+            yield Way(approach, form)
+        for share in settings.resident_shares:
+            count = min(experts, max(top_k, slots_of(experts, share)))
+            for approach in SLOTTED:
+                yield Way(approach, form, share, count)
+
+
+def placed(way: Way, sizes: Sizes, unique: float, miss_share: float, cache_bytes: float) -> Placement:
+    """Return where the weights are in one way of serving, and what a step copies."""
+    match way.approach:
+        case "all_resident":
+            return all_resident(sizes)
+        case "every_expert":
+            return every_expert(sizes)
+        case "needed_experts":
+            return needed_experts(sizes, unique)
+        case "streamed":
+            return streamed(sizes)
+        case "streamed_kv":
+            return streamed(sizes, cache_bytes)
+        case _:
+            return slots(sizes, way.count, unique, miss_share)
+
+
+def reported_sizes(memory: ModelMemory, share: float) -> Sizes:
+    """Return sizes by the report's constants, at a share of 16 bits; it names no parts, so that streaming keeps all."""
+    return Sizes(
+        experts=memory.experts,
+        expert_bytes=memory.expert_bytes * share,
+        layers=memory.moe_layers,
+        encoder_layers=0,
+        kept_bytes=memory.non_expert_bytes * share,
+        decoder_bytes=0,
+        encoder_bytes=0,
+        blocks=memory.moe_layers,
+    )
+
+
+def alternatives(
+    models: Mapping[str, ModelSpec],
+    benches: Sequence[Bench],
+    scenario: Scenario,
+    popularity_cvs: Mapping[str, PopularityCV],
+    simulations: Mapping[tuple[str, str, int, float], Simulated],
+    settings: AlternativesSettings,
+    reserves: Mapping[str, int] | None = None,
+) -> pd.DataFrame:
+    """Return a row per model, GPU, batch size, approach, share of slots and format.
+
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name.
+    benches : sequence of Bench
+        GPUs with estimates and links.
+    scenario : Scenario
+        The memory model. With the report's constants there are sizes and contexts only, and no times.
+    popularity_cvs : mapping from str to PopularityCV
+        By model; empty where the scenario's routing is not fitted.
+    simulations : mapping from (model, GPU, batch size, share) to Simulated
+        What slots do; empty with the report's constants.
+    settings : AlternativesSettings
+        Formats, batch sizes, shares of slots, and the report's rows.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ALTERNATIVES; sizes in bytes.
+    """
+    rows = []
+    for name, spec in models.items():
+        if not covers(scenario, spec):
+            continue
+        for bench in benches:
+            here = with_reserve(scenario, (reserves or {}).get(bench.gpu))
+            for batch in settings.batch_sizes:
+                unique = unique_of(spec, model_memory(spec, scenario), scenario, popularity_cvs.get(name), batch)
+                found = _rows(spec, bench, here, batch, unique, simulations, settings)
+                rows += [{"model": name, "gpu": bench.gpu, "batch_size": batch} | row for row in found]
+    return with_reported(pd.DataFrame(rows), settings)
+
+
+def unique_of(
+    spec: ModelSpec, memory: ModelMemory, scenario: Scenario, known: PopularityCV | None, batch: int
+) -> float:
+    """Return u(B), the distinct experts of a layer that a batch needs."""
+    given = scenario.routing.variation
+    spread = known.value if known else 0.0 if isinstance(given, str) else given
+    shape = (np.array([value], float) for value in (memory.experts, memory.top_k, spread, batch))
+    return float(unique_experts(scenario.routing, *shape)[0])
+
+
+@dataclass(frozen=True)
+class Base:
+    """The baseline that a row is compared with."""
+
+    sizes: Sizes
+    step: StepEstimate | None
+
+
+def _rows(spec, bench, scenario, batch, unique, simulations, settings) -> Iterator[dict[str, object]]:
+    """One row per way of serving a model on a GPU at a batch size."""
+    published = scenario.architecture == "published"
+    memory = model_memory(spec, scenario.model_copy(update={"precision": BASELINE_FORMAT}))
+    device = device_bytes(bench.spec, scenario)
+    shape = (int(memory.experts), int(memory.top_k))
+    base = None
+    for way in ways_of(*shape, settings):
+        at = scenario.model_copy(update={"precision": way.format})
+        here = model_memory(spec, at)
+        sizes = (
+            sizes_of(spec.architecture, at.precision_of(spec.precision))
+            if published
+            else reported_sizes(here, FORMATS[way.format].bits / FORMATS[BASELINE_FORMAT].bits)
+        )
+        context = min(bench.context, spec.architecture.native_context)
+        cache = batch * here.cached_bytes(context) if published else 0.0
+        simulated = simulations.get((spec.name, bench.gpu, batch, way.share)) if way.count else None
+        miss_share = 1 - simulated.hit_rate if simulated else 1.0
+        placement = placed(way, sizes, unique, miss_share, cache)
+        base = base or Base(sizes, bench.step(spec, at, batch, unique) if published else None)
+        row = {"approach": way.approach, "format": way.format, "resident_share": way.share}
+        row |= dict(_memory(way, placement, sizes, here, at, device, batch, base, cache))
+        row["moved_bytes"] = placement.moved_bytes if simulated or not way.count else np.nan
+        row |= dict(_time(way, placement, spec, bench, at, batch, unique, base, simulated) if published else _no_time())
+        yield row | {"quality": settings.quality.get(way.format, "")}
+
+
+def _memory(way, placement, sizes, memory, scenario, device, batch, base, cache) -> Iterator[tuple[str, object]]:
+    """Sizes on the GPU and the host, and the longest context."""
+    weights = placement.gpu_bytes + placement.buffer_bytes
+    predictor = memory.predictor_bytes if way.approach == "prophet" else 0
+    fixed = evaluate(memory, device, batch, scenario, resident=memory.experts)["fixed_bytes"] - memory.non_expert_bytes
+    longest = _longest(memory, device - fixed - weights - predictor, batch, way, sizes)
+    whole = _longest(memory, device - fixed - base.sizes.total_bytes, batch, Way("all_resident", ""), sizes)
+    yield "expert_bytes", placement.gpu_expert_bytes
+    yield "freed_bytes", base.sizes.routed_bytes - placement.gpu_expert_bytes
+    yield "weights_bytes", weights
+    yield "host_bytes", placement.host_bytes + (cache if way.approach == "streamed_kv" else 0)
+    yield "max_context", longest
+    yield "native_context", min(longest, memory.native_context) if memory.native_context > 0 else longest
+    yield "baseline_fits", whole >= 1
+
+
+def _longest(memory: ModelMemory, free: float, batch: int, way: Way, sizes: Sizes) -> int:
+    """The longest context; with the cache on the host, a layer's part of it for each buffered layer is on the GPU."""
+    share = BUFFERED_LAYERS / sizes.blocks if way.approach == "streamed_kv" else 1.0
+    return max_context(memory, free / share, batch)
+
+
+def _time(way, placement, spec, bench, scenario, batch, unique, base, simulated) -> Iterator[tuple[str, object]]:
+    """Time of a step over that of the baseline: the same misjudgement of both is in the interval of what is copied."""
+    step, first = bench.step(spec, scenario, batch, unique), base.step
+    known = simulated is not None or not way.count
+    overlapped = way.approach in ("streamed", "streamed_kv")
+
+    def over(copying: float, scale: float) -> float:
+        """The slowdown where the baseline's step takes `scale` times its estimate, and so do steps of other formats."""
+        computed, copied = step.seconds / first.seconds, copying / (scale * first.seconds)
+        if overlapped:
+            return max(computed, copied)
+        return computed + (simulated.excess if way.approach == "prophet" and simulated else 1.0) * copied
+
+    low, high = first.low / first.seconds, first.high / first.seconds
+    copying = bench.copying(placement)
+    yield "step_ms", 1e3 * step.seconds
+    yield "hit_rate", simulated.hit_rate if simulated else np.nan
+    yield "slowdown", over(copying, 1.0) if known else np.nan
+    yield "slowdown_low", over(bench.copying(placement, bench.link.highest_share), high) if known else np.nan
+    yield "slowdown_high", over(bench.copying(placement, bench.link.lowest_share), low) if known else np.nan
+    yield "slowdown_bound", max(step.seconds, copying) / first.seconds if known else np.nan
+    yield "hidden_batch", hidden_batch(way, spec, bench, scenario) if overlapped else np.nan
+
+
+def _no_time() -> Iterator[tuple[str, object]]:
+    names = ("step_ms", "hit_rate", "slowdown", "slowdown_low", "slowdown_high", "slowdown_bound", "hidden_batch")
+    yield from ((name, np.nan) for name in names)
+
+
+def hidden_batch(way: Way, spec: ModelSpec, bench: Bench, scenario: Scenario) -> float:
+    """Return the smallest power of two of sequences whose step takes as long as its copies; NaN where none does.
+
+    Such a batch needs all experts of a layer.
+    """
+    arch = spec.architecture
+    memory, sizes = model_memory(spec, scenario), sizes_of(arch, scenario.precision_of(spec.precision))
+    cached = memory.cached_bytes(min(bench.context, arch.native_context))
+    for power in range(LARGEST_POWER + 1):
+        batch = 2**power
+        placement = streamed(sizes, batch * cached if way.approach == "streamed_kv" else 0.0)
+        if bench.step(spec, scenario, batch, min(arch.moe.experts, arch.moe.top_k * batch)).seconds >= bench.copying(
+            placement
+        ):
+            return batch
+    return np.nan
+
+
+def with_reported(rows: pd.DataFrame, settings: AlternativesSettings) -> pd.DataFrame:
+    """Return the rows with the report's numbers on those that its comparison has, on every GPU."""
+    keys = ["model", "approach", "format", "batch_size", "resident_share"]
+    given = pd.DataFrame([row.model_dump() for row in settings.reported])
+    first = settings.resident_shares[0]
+    given["resident_share"] = np.where(given["approach"].isin(SLOTTED), first, np.nan)
+    given = given.rename(columns={"expert_gb": "reported_expert_gb", "low": "reported_low", "high": "reported_high"})
+    return rows.merge(given, on=keys, how="left", validate="many_to_one")
+
+
+def simulations_of(
+    models: Mapping[str, ModelSpec],
+    benches: Sequence[Bench],
+    scenario: Scenario,
+    popularity_cvs: Mapping[str, PopularityCV],
+    routings: Sequence[Calibrated],
+    power: Discrimination,
+    chunk_mb: float,
+    settings: AlternativesSettings,
+) -> dict[tuple[str, str, int, float], Simulated]:
+    """Simulate the slots of every model, on demand and with Prophet, at 16 bits with estimated times.
+
+    Routing is generated with the locality of the nearest published hit curve, for the model's own E and k.
+    """
+    candidates = {
+        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
+    }
+    by_curve = {each.curve: each for each in routings}
+    at = scenario.model_copy(update={"precision": BASELINE_FORMAT})
+    samples: dict[tuple[int, int], Sample] = {}
+    found = {}
+    for name, spec in models.items():
+        moe = spec.architecture.moe
+        shape = moe.experts, moe.top_k
+        if shape not in samples:
+            router = Router(name, *shape, tuple(range(settings.layers)))
+            size = SampleSize(max(settings.sequences, *settings.batch_sizes), settings.tokens)
+            samples[shape] = generated(by_curve[source_of(*shape, {}, candidates)], router, power, size, 1)[0]
+        for bench in benches:
+            for batch in settings.batch_sizes:
+                unique = unique_of(spec, model_memory(spec, at), at, popularity_cvs.get(name), batch)
+                times = _times(spec, bench, at, batch, unique, samples[shape], chunk_mb, settings)
+                for share in settings.resident_shares:
+                    count = min(moe.experts, max(moe.top_k, slots_of(moe.experts, share)))
+                    found[name, bench.gpu, batch, share] = _simulated(samples[shape], batch, count, times)
+    return found
+
+
+def _times(spec, bench, scenario, batch, unique, sample, chunk_mb, settings) -> Times:
+    """Times of an estimated step: experts at the speed of memory, the rest spread over the MoE layers.
+
+    Where the sample's batches need more or fewer experts than u(B), each stands for as many as make up u(B).
+    """
+    sizes = sizes_of(spec.architecture, scenario.precision_of(spec.precision))
+    step = bench.step(spec, scenario, batch, unique).seconds
+    expert = sizes.expert_bytes / (bench.spec.hbm_gb_per_s * GB)
+    other = max(0.0, step / sizes.layers - unique * expert)
+    needed = _needed(sample, batch)
+    copy = bench.link.seconds(bench.spec, sizes.expert_bytes) * unique / needed
+    chunk = copy * min(1.0, chunk_mb * MB / sizes.expert_bytes)
+    work = np.array([0.0, *[expert * unique / needed] * batch])
+    return Times(np.full(settings.layers, other), work, (copy,), chunk)
+
+
+def _needed(sample: Sample, batch: int) -> float:
+    """Distinct experts of a layer that a batch of the sample needs, mean."""
+    parts = [batches for batches, _ in sample.parts(batch)]
+    return sum(len(true_needs(each).ids) for each in parts) / sum(len(each.rows) * each.layers for each in parts)
+
+
+def _simulated(sample: Sample, batch: int, count: int, times: Times) -> Simulated:
+    parts, training = sample.parts(batch), sample.predictions.training
+    on_demand, prophet = (
+        run(parts, training, replace(strategies()[name], deduplicated=True), Hierarchy((count,)), times)
+        for name in ("on_demand", "prophet")
+    )
+    slower = [outcome.seconds / outcome.compute_seconds - 1 for outcome in (on_demand, prophet)]
+    return Simulated(on_demand.hit_rate, slower[1] / slower[0] if slower[0] > 0 else 1.0)
+
+
+def table_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of the table from their sources, in their units."""
+    columns = {}
+    for column in ALTERNATIVES.columns:
+        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
+        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
+    return pd.DataFrame(columns)
+
+
+def build(files, parameters):
+    """Write table 17, the alternatives under one scenario."""
+    settings = AlternativesSettings.model_validate(parameters["settings"])
+    scenario = Scenario.model_validate(parameters["scenario"])
+    models = {path.stem: load_model(path) for path in files.models}
+    gpus = load_gpus(files.gpus, settings.gpus)
+    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
+    link = link_named(parameters["link"], load_links(files.links))
+    benches = [
+        Bench(
+            name,
+            spec,
+            Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants),
+            link,
+            parameters["context"],
+        )
+        for name, spec in gpus.items()
+    ]
+    popularity_cvs = popularity_cvs_of(files.variations, scenario.routing.batching)
+    simulations = {}
+    if scenario.architecture == "published":
+        routings = calibrated_routings(files.calibrated[0].parent)
+        power = read_discrimination(files.discrimination)
+        given = (models, benches, scenario, popularity_cvs, routings, power, parameters["copy_chunk_mb"], settings)
+        simulations = simulations_of(*given)
+    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
+    rows = alternatives(models, benches, scenario, popularity_cvs, simulations, settings, reserves)
+    write_table(files.table, table_of(rows), ALTERNATIVES)
