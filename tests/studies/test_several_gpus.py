@@ -130,7 +130,7 @@ def held() -> pd.DataFrame:
 
 
 def test_counts_of_one_gpu_are_near_what_servers_print(held):
-    """DeepSeek-V3 apart, whose engines add absorbed matrices, pad the latent, and split stages by rules of their own."""
+    """DeepSeek-V3 apart: its engines add absorbed matrices, pad the latent, and split stages by rules of their own."""
     assert (held["gpus"] > 1).all() and held["id"].nunique() >= 10
     own = held["model"].str.contains("DeepSeek-(?:V3|R1)")
     weights = held[(held["quantity"] == "weights") & ~own]

@@ -44,10 +44,7 @@ rule several_gpus:
         code=code("workflow/studies/several_gpus/compute.py"),
         gpus=GPU_FILE,
         models=MODEL_FILES,
-        current=[
-            MODEL_FOLDER / "current" / f"{name}.yaml"
-            for name in settings("several_gpus").current_models
-        ],
+        current=[MODEL_FOLDER / "current" / f"{name}.yaml" for name in settings("several_gpus").current_models],
         variations=variations_of(DEFAULT),
         links="config/links.yaml",
         constants="resources/operators/constants.json",
