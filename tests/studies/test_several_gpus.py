@@ -77,6 +77,24 @@ def test_every_gain_of_slots_has_its_price(made):
     assert (limited["gpus_within_limit"] <= limited["baseline_gpus"]).all()
 
 
+def test_most_gains_of_slots_cost_tenfold_time(made):
+    """The README says so."""
+    gained = made[0][made[0]["gpus_saved"] > 0]
+    assert gained["slowdown_on_demand"].median() > 10
+
+
+def test_slots_need_no_more_gpus_than_all_experts(made):
+    """Where every expert just fits, the predictor's memory does not; nothing has to be predicted then."""
+    all_of_them = CALIBRATED.model_copy(update={"resident": "never_overflows"})
+    held = spread(MODELS["OLMoE-1B-7B"], all_of_them, layouts(MODELS["OLMoE-1B-7B"].architecture, 1)[0])
+    metrics = held.metrics(MACHINES[0].device_bytes, 8)
+    context = metrics["baseline_max_context"]
+    assert metrics["prophet_max_context"] < context
+    slots = Asked(MACHINES[0], 8, context, SETTINGS).slots(held)
+    assert (slots.number, slots.fetching, slots.slowdown) == (64, 0, 1)
+    assert (made[0]["gpus_saved"].dropna() >= 0).all()
+
+
 def test_costs_are_gpus_over_millions_of_tokens(made):
     table, described = made
     row = table[(table["model"] == "OLMoE-1B-7B") & (table["gpu"] == "A100-80GB") & (table["batch_size"] == 16)].iloc[0]
@@ -147,8 +165,10 @@ def test_findings_name_gain_and_price(made):
     assert "OLMoE-1B-7B" not in set(of_first_gpu(table)["model"])
 
 
-def test_texts_of_several_gpus_can_be_read(made):
-    figure = draw(*made, SETTINGS.curve_models, Style())
+@pytest.mark.parametrize("models", [list(MODELS), ["OLMoE-1B-7B"]])
+def test_texts_of_several_gpus_can_be_read(made, models):
+    table, described = (each[each["model"].isin(models)] for each in made)
+    figure = draw(table, described, SETTINGS.curve_models, Style())
     assert_nothing_is_clipped({"several_gpus": figure})
     assert_no_texts_touch({"several_gpus": figure})
     assert min(text.get_fontsize() for text in visible_texts(figure)) >= 6

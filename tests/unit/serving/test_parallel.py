@@ -71,7 +71,7 @@ def test_tensor_parallel_gpus_hold_at_least_one_kv_head(over, heads):
     assert held.stages[0].memory.kv_bytes_per_token == layers * heads * 2 * mixer.head_dim * BF16_BYTES
 
 
-def test_tensor_parallel_gpus_repeat_the_latent_and_copies_share_it():
+def test_tensor_parallel_gpus_repeat_the_latent():
     spec = MODELS["DeepSeek-V3-671B"]
     alone = spread(spec, CALIBRATED, ONE_GPU).stages[0].memory.kv_bytes_per_token
     for over in (Parallelism(8), Parallelism(1, 1, 8, 8)):

@@ -90,7 +90,11 @@ class Asked:
 
     def slots(self, held: Spread) -> Slots:
         """Return the most slots beside the context, and what they cost in time."""
-        number = held.most_slots(self.machine.device_bytes, self.batch, self.context)
+        metrics = held.metrics(self.machine.device_bytes, self.batch)
+        if metrics["baseline_max_context"] >= self.context:
+            number = metrics["local_experts"]
+        else:
+            number = held.most_slots(self.machine.device_bytes, self.batch, self.context)
         fetching = fetch_seconds(held, self.machine.estimator, self.batch, number, self.machine.host)
         return Slots(number, self.seconds(held), fetching)
 
@@ -137,7 +141,8 @@ def headline_row(spreads: Spreads, machine: Machine, batch: int, settings: Sever
         for held in spreads.by_count[count]:
             metrics = held.metrics(machine.device_bytes, batch)
             for who, where in fits.items():
-                if metrics[f"{who}_max_context"] >= context:
+                # With every expert in a slot nothing has to be predicted: where the baseline fits, slots do.
+                if max(metrics["baseline_max_context"], metrics[f"{who}_max_context"]) >= context:
                     where.setdefault(count, []).append((held, metrics))
         if within is None and count in fits["prophet"]:
             slowdowns = (asked.slots(held).slowdown for held, _ in fits["prophet"][count])
@@ -180,7 +185,8 @@ def _prophet(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     found = [(asked.slots(held), held) for held, _ in fits[count]]
     slots, held = min(found, key=lambda each: each[0].on_demand)
     device, batch = asked.machine.device_bytes, asked.batch
-    metrics, longest = held.metrics(device, batch, slots.number), held.metrics(device, batch)["prophet_max_context"]
+    metrics, by_rule = held.metrics(device, batch, slots.number), held.metrics(device, batch)
+    longest = max(by_rule["baseline_max_context"], by_rule["prophet_max_context"])
     traffic, share = exchanged(held, asked.settings), slots.number / metrics["local_experts"]
     return {
         "prophet_gpus": count,

@@ -24,10 +24,15 @@ FAMILIES = {
 
 
 def of_first_gpu(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that the figure shows: those of the first GPU, of models that need several at some batch."""
+    """Return the rows that the figure shows: of the first GPU and models that need several; of all if none does."""
     rows = table[table["gpu"] == table["gpu"].iloc[0]]
     several = rows.groupby("model")["baseline_gpus"].transform(lambda found: (found.fillna(MOST_GPUS + 1) > 1).any())
-    return rows[several]
+    return rows[several] if several.any() else rows
+
+
+def within_limit(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose slots save GPUs within the limit of slowdown."""
+    return rows[rows["gpus_within_limit"].fillna(MOST_GPUS + 1) < rows["baseline_gpus"].fillna(MOST_GPUS + 1)]
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -36,7 +41,7 @@ def headline(table: pd.DataFrame) -> str:
     batch = rows["batch_size"].max()
     at = rows[rows["batch_size"] == batch]
     saved = at[at["gpus_saved"].fillna(0) > 0]
-    useful = at[at["gpus_within_limit"] < at["baseline_gpus"]]
+    useful = within_limit(at)
     told = (
         f"At a batch of {batch}, {len(saved)} of {len(at)} models that need several {at['gpu'].iloc[0]} fit on fewer "
         f"with expert slots"
@@ -51,7 +56,7 @@ def findings(table: pd.DataFrame) -> str:
     lines = [f"**{headline(table)}**", ""]
     for (gpu, batch), rows in table.groupby(["gpu", "batch_size"], sort=False):
         only = rows[rows["prophet_only"] != ""]
-        useful = rows[rows["gpus_within_limit"] < rows["baseline_gpus"]]
+        useful = within_limit(rows)
         text = f"* {gpu}, batch {batch}: {len(only)} of {len(rows)} models fit on some number of GPUs only with slots"
         if len(only):
             most = only.loc[only["gpus_saved"].fillna(0).idxmax()]
@@ -66,10 +71,11 @@ def findings(table: pd.DataFrame) -> str:
 def draw(table: pd.DataFrame, layouts: pd.DataFrame, curves: list[str], style: Style) -> Figure:
     """Draw the fewest GPUs by model (left), and the context per GPU by layout of some models (right)."""
     rows = of_first_gpu(table)
-    shown = [name for name in curves if name in set(layouts["model"])]
+    models = list(dict.fromkeys(layouts["model"]))
+    shown = [name for name in curves if name in models] or models[-len(curves) :]
     with styled(style):
         figure = new_figure(style.size_of(FIGURE), AROUND_ROWS_IN + ROW_IN * rows["model"].nunique())
-        grid = figure.add_gridspec(max(1, len(shown)), 2, width_ratios=(1.55, 1))
+        grid = figure.add_gridspec(len(shown), 2, width_ratios=(1.55, 1))
         _draw_fewest(figure.add_subplot(grid[:, 0]), rows, style)
         for number, model in enumerate(shown):
             ax = figure.add_subplot(grid[number, 1])

@@ -38,7 +38,7 @@ class SeveralGpusSettings(StudySettings):
     ]
     """Models of config/models/current/ beside those of the grid, in the formats that their authors ship."""
     curve_models: Names = ["DeepSeek-V3-671B", "Qwen3-235B"]
-    """Models whose context by the number of GPUs the figure draws; those that the table lacks are left out."""
+    """Models whose context by the number of GPUs the figure draws. Others are shown where none is there."""
     gpu_counts: Annotated[list[Count], Field(min_length=1)] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 40, 48, 56, 64]
     """Numbers of GPUs that are tried, ascending: a machine in parts, then whole machines."""
     layout_counts: Annotated[list[Count], Field(min_length=1)] = [1, 2, 4, 8, 16, 32, 64]
