@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.hit_rates import HitRates
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.catalog.link import load_links
@@ -13,7 +14,7 @@ from prophet_moe.observed.schema import KINDS, read_observations
 from prophet_moe.serving.parallel import layouts, spread
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
-from studies.several_gpus.compute import Asked, Machine, several_gpus
+from studies.several_gpus.compute import ALL, AT_RANDOM, Asked, Machine, several_gpus
 from studies.several_gpus.figure import draw, findings, headline, of_first_gpu
 from studies.several_gpus.parallel_observed import held_against
 from studies.several_gpus.study import SeveralGpusSettings
@@ -93,6 +94,28 @@ def test_slots_need_no_more_gpus_than_all_experts(made):
     slots = Asked(MACHINES[0], 8, context, SETTINGS).slots(held)
     assert (slots.number, slots.fetching, slots.slowdown) == (64, 0, 1)
     assert (made[0]["gpus_saved"].dropna() >= 0).all()
+
+
+def test_simulated_hits_take_the_place_of_chance(made):
+    """Between simulated points hit rates are linear; below them, and without any, slots hold experts at random."""
+    rates = HitRates("OLMoE-1B-7B", "made-up", 64, [(16, 0.5), (32, 0.8), (64, 1.0)])
+    asked = Asked(MACHINES[0], 1, 4096, SETTINGS, rates)
+    assert asked.hit_rate(0.375) == (pytest.approx(0.65), "made-up")
+    assert asked.hit_rate(0.125) == (0.125, AT_RANDOM)
+    assert asked.hit_rate(1) == (1.0, ALL)
+    assert Asked(MACHINES[0], 1, 4096, SETTINGS).hit_rate(0.375) == (0.375, AT_RANDOM)
+    assert set(made[0]["hit_rate_basis"]) == {ALL, AT_RANDOM}
+
+
+def test_models_borrow_hit_rates_of_equal_experts():
+    """DeepSeek-V3.1 has the experts and choices of DeepSeek-V3, whose simulation stands for it."""
+    small = SETTINGS.model_copy(update={"gpu_counts": [8], "layout_counts": [8], "batch_sizes": [1]})
+    borrowing = load_models(ROOT / "config/models/current", ["DeepSeek-V3.1"])
+    lender = {"DeepSeek-V3-671B": MODELS["DeepSeek-V3-671B"]}
+    simulated = {1: {"DeepSeek-V3-671B": HitRates("DeepSeek-V3-671B", "made-up", 256, [(16, 0.9), (256, 1.0)])}}
+    found, _ = several_gpus(lender, borrowing, MACHINES[:1], CALIBRATED, small, {}, simulated)
+    assert found["hit_rate_basis"].tolist() == ["made-up", "made-up"]
+    assert found["hit_rate"].between(0.9, 1).all()
 
 
 def test_costs_are_gpus_over_millions_of_tokens(made):

@@ -57,16 +57,16 @@ def test_all_to_all_takes_its_bytes_over_the_link():
     assert fast.low < fast.seconds < fast.high
 
 
-def test_fetches_shrink_with_slots_and_with_gpus():
+def test_fetches_shrink_with_hits_and_with_gpus():
     one, eight = spread(SPEC, CALIBRATED, ONE_GPU), spread(SPEC, CALIBRATED, Parallelism(8))
 
-    def seconds(held, slots):
-        return fetch_seconds(held, ESTIMATORS["H200-141GB"], 32, slots, PINNED)
+    def seconds(held, hit_rate):
+        return fetch_seconds(held, ESTIMATORS["H200-141GB"], 32, hit_rate, PINNED)
 
-    assert seconds(one, 256) == 0
-    assert seconds(one, 64) == pytest.approx(1.5 * seconds(one, 128))
-    assert seconds(one, 128) / 8 < seconds(eight, 128) < seconds(one, 128) / 4
+    assert seconds(one, 1.0) == 0
+    assert seconds(one, 0.25) == pytest.approx(1.5 * seconds(one, 0.5))
+    assert seconds(one, 0.5) / 8 < seconds(eight, 0.5) < seconds(one, 0.5) / 4
     whole = spread(SPEC, CALIBRATED, Parallelism(8, expert=8))
     copies = 58 * one.unique_experts(32) / 8 / 2
     expected = PINNED.seconds(GPUS["H200-141GB"], whole.stages[0].memory.expert_bytes, copies)
-    assert seconds(whole, 16) == pytest.approx(expected)
+    assert seconds(whole, 0.5) == pytest.approx(expected)

@@ -73,13 +73,12 @@ def step_times(
     return SpreadTimes(seconds, found.low * ratio, found.high * ratio, exchanged)
 
 
-def fetch_seconds(held: Spread, estimator: Estimator, batch: int, slots: float, link: LinkSpec) -> float:
-    """Return the seconds of a step's copies from the host, if slots hold experts at random and GPUs copy side by side.
+def fetch_seconds(held: Spread, estimator: Estimator, batch: int, hit_rate: float, link: LinkSpec) -> float:
+    """Return the seconds of a step's copies from the host, if all GPUs copy side by side.
 
-    Of the u(B) experts that a layer needs, a share of 1 - slots / experts of a GPU is missing.
+    `hit_rate` is the share of the distinct experts of a layer-step that are in slots when the layer runs.
     """
     memory = held.stages[0].memory
     needed = min(held.unique_experts(batch) * memory.experts / held.whole.experts, memory.experts)
-    missing = needed * (1 - slots / memory.experts)
-    layers = len(held.spec.architecture.moe_layers)
-    return link.seconds(estimator.spec, memory.expert_bytes, layers * missing)
+    copies = len(held.spec.architecture.moe_layers) * needed * (1 - hit_rate)
+    return link.seconds(estimator.spec, memory.expert_bytes, copies)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.reserve import reserves_for, with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
@@ -25,6 +26,8 @@ from prophet_moe.units import GB
 from studies.several_gpus.study import LAYOUTS, SEVERAL_GPUS, SeveralGpusSettings
 
 MILLION = 10**6
+ALL, AT_RANDOM = "all experts", "at random"
+"""Hit rates that no simulation gave: those of all experts, and of experts in slots at random."""
 KB = 1000
 
 
@@ -57,6 +60,10 @@ class Slots:
     """Expert slots beside a context, and what they cost in time."""
 
     number: int
+    hit_rate: float
+    """Share of the distinct experts of a layer-step that are in slots."""
+    basis: str
+    """What the hit rate rests on."""
     seconds: float
     """A step if every expert were there."""
     fetching: float
@@ -81,6 +88,8 @@ class Asked:
     batch: int
     context: int
     settings: SeveralGpusSettings
+    rates: HitRates | None = None
+    """Simulated hit rates of the model at that batch."""
 
     def seconds(self, held: Spread) -> float:
         """Return the estimated seconds of a step with every expert resident."""
@@ -95,8 +104,16 @@ class Asked:
             number = metrics["local_experts"]
         else:
             number = held.most_slots(self.machine.device_bytes, self.batch, self.context)
-        fetching = fetch_seconds(held, self.machine.estimator, self.batch, number, self.machine.host)
-        return Slots(number, self.seconds(held), fetching)
+        hit_rate, basis = self.hit_rate(number / metrics["local_experts"])
+        fetching = fetch_seconds(held, self.machine.estimator, self.batch, hit_rate, self.machine.host)
+        return Slots(number, hit_rate, basis, self.seconds(held), fetching)
+
+    def hit_rate(self, share: float) -> tuple[float, str]:
+        """Return the hit rate with a share of experts in slots, without prediction, and what it rests on."""
+        if share == 1:
+            return 1.0, ALL
+        simulated = self.rates.at(share * self.rates.experts) if self.rates else None
+        return (share, AT_RANDOM) if simulated is None else (simulated, self.rates.trace)
 
     def costs(self, who: str, gpus: int, longest: int) -> dict[str, float]:
         """Return what keeping a million tokens for an hour costs on GPUs that hold `longest` of every sequence."""
@@ -131,10 +148,12 @@ def spreads_of(spec: ModelSpec, scenario: Scenario, popularity_cv: float, settin
     return Spreads(spec, min(settings.context_tokens, spec.architecture.native_context), found)
 
 
-def headline_row(spreads: Spreads, machine: Machine, batch: int, settings: SeveralGpusSettings) -> dict[str, object]:
+def headline_row(
+    spreads: Spreads, machine: Machine, batch: int, settings: SeveralGpusSettings, rates: HitRates | None = None
+) -> dict[str, object]:
     """Return a row of table 18 by the sources of its columns: the fewest GPUs of one kind for one model and batch."""
     context = spreads.context
-    asked = Asked(machine, batch, context, settings)
+    asked = Asked(machine, batch, context, settings, rates)
     fits = {"baseline": {}, "prophet": {}}
     within = None
     for count in settings.gpu_counts:
@@ -180,7 +199,7 @@ def _baseline(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
 
 def _prophet(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     if not fits:
-        return {"prophet_gpus": None, "prophet_layout": ""}
+        return {"prophet_gpus": None, "prophet_layout": "", "hit_rate_basis": ""}
     count = min(fits)
     found = [(asked.slots(held), held) for held, _ in fits[count]]
     slots, held = min(found, key=lambda each: each[0].on_demand)
@@ -199,6 +218,8 @@ def _prophet(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
         "host_bytes": (1 - share) * held.whole.moe_layers * held.whole.experts * held.whole.expert_bytes,
         "kv_bytes_per_token_per_gpu": metrics["kv_bytes_per_token"],
         "activations": metrics["activation_bytes"],
+        "hit_rate": slots.hit_rate,
+        "hit_rate_basis": slots.basis,
         "prophet_step_ms": 1e3 * slots.seconds,
         "slowdown_on_demand": slots.slowdown,
         "slowdown_least": max(1.0, slots.fetching / slots.seconds),
@@ -266,6 +287,7 @@ def several_gpus(
     scenario: Scenario,
     settings: SeveralGpusSettings,
     known: Mapping[str, PopularityCV],
+    simulated: Mapping[int, Mapping[str, HitRates]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Find the fewest GPUs of every kind for every model, and describe the layouts on the first kind.
 
@@ -281,6 +303,9 @@ def several_gpus(
         Batch, context, numbers of GPUs, links and prices.
     known : mapping from str to PopularityCV
         By model; empty where the scenario's routing is not fitted.
+    simulated : mapping from int to mapping from str to HitRates, optional
+        Hit rates of caches without prediction by batch and model. A model without any has those of one with its E and
+        k, else slots hold experts at random.
 
     Returns
     -------
@@ -290,13 +315,18 @@ def several_gpus(
     published = scenario.model_copy(update={"architecture": "published"})
     shipped = published.model_copy(update={"precision": "shipped"})
     rows, described = [], []
+    top_k = {name: spec.architecture.moe.top_k for name, spec in {**models, **current}.items()}
     for specs, here in ((models, published), (current, shipped)):
         for name, spec in specs.items():
             spreads = spreads_of(spec, here, _popularity_cv(spec, known, scenario), settings)
             formats = here.precision_of(spec.precision).named()
-            about = {"model": name, "formats": formats}
+            about, experts = {"model": name, "formats": formats}, spec.architecture.moe.experts
+            rates = {
+                batch: hit_rates_for(name, experts, top_k[name], (simulated or {}).get(batch, {}), top_k)
+                for batch in settings.batch_sizes
+            }
             rows += [
-                about | {"gpu": machine.name} | headline_row(spreads, machine, batch, settings)
+                about | {"gpu": machine.name} | headline_row(spreads, machine, batch, settings, rates[batch])
                 for machine in machines
                 for batch in settings.batch_sizes
             ]
@@ -341,6 +371,7 @@ def build(files, parameters):
     models = {path.stem: load_model(path) for path in files.models}
     current = {path.stem: load_model(path) for path in files.current}
     known = popularity_cvs_of(files.variations, scenario.routing.batching)
-    table, described = several_gpus(models, current, machines, scenario, settings, known)
+    simulated = {batch: read_hit_rates(Path(path), batch) for path in files.frontier for batch in settings.batch_sizes}
+    table, described = several_gpus(models, current, machines, scenario, settings, known, simulated)
     write_table(files.table, table, SEVERAL_GPUS)
     write_table(files.layouts, described, LAYOUTS)

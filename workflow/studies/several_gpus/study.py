@@ -110,11 +110,12 @@ SEVERAL_GPUS = Table(
         gigabytes("activation_gb_per_gpu", "Activations of a GPU, on prophet_gpus.", "activations"),
         number("baseline_step_ms", "ms", "Estimated decode step on baseline_gpus at that context."),
         number("prophet_step_ms", "ms", "Estimated decode step on prophet_gpus if every expert were there."),
-        number(
-            "slowdown_on_demand",
-            "",
-            "Step with these slots, experts in them at random and fetched on demand, over prophet_step_ms.",
+        number("hit_rate", "", "Share of the distinct experts of a layer-step that are in slots without prediction."),
+        text(
+            "hit_rate_basis",
+            "What it rests on: the simulated routing, experts in slots at random, or all experts in slots.",
         ),
+        number("slowdown_on_demand", "", "Step that fetches the others on demand, over prophet_step_ms."),
         number("slowdown_least", "", "The same with perfect prefetch of these bytes: no less is possible."),
         integer("gpus_within_limit", "", "Fewest GPUs on which a step on demand keeps within slowdown_limit."),
         number(
@@ -198,5 +199,5 @@ STUDY = Study(
     tables=(SEVERAL_GPUS, LAYOUTS, HELD),
     figures=(FIGURE,),
     reports=("000:597",),
-    minutes=0.4,
+    minutes=1.9,
 )

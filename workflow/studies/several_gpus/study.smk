@@ -1,8 +1,9 @@
 """How many GPUs does a model need, and what do expert slots change?
 
 REQUIRED INPUTS: models of the grid and of today, GPUs, links, fitted operators and routing, resources/observations/;
-resources/memory/, where a GPU was measured. OUTPUTS: tables/table18_several_gpus.csv, tables/data/parallel_layouts.csv,
-tables/data/parallel_observed.csv, figures/several_gpus.
+the frontier, where it is built; resources/memory/, where a GPU was measured.
+OUTPUTS: tables/table18_several_gpus.csv, tables/data/parallel_layouts.csv, tables/data/parallel_observed.csv,
+figures/several_gpus.
 """
 
 from prophet_moe.observed.context import catalogue_files
@@ -54,6 +55,7 @@ rule several_gpus:
             if path.stem in settings("several_gpus").gpus
         ],
         measured=several_gpus_measured,
+        frontier=built("frontier"),
     output:
         table=table("table18_several_gpus"),
         layouts=table("parallel_layouts"),

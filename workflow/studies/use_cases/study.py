@@ -110,5 +110,5 @@ STUDY = Study(
     settings=UseCasesSettings,
     tables=(USE_CASES,),
     reports=("000:811-814", "000:816-819", "000:821-824"),
-    minutes=0.1,
+    minutes=1.6,
 )
