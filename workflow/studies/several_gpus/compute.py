@@ -173,6 +173,7 @@ def headline_row(
         "batch_size": batch,
         "context": context,
         "prophet_only": " ".join(map(str, only)),
+        "slowdown_limit": settings.slowdown_limit,
         "gpus_within_limit": within,
         "basis": machine.estimator.basis,
     }

@@ -15,6 +15,8 @@ ROW_IN, AROUND_ROWS_IN = 0.25, 1.1
 """Height in inches of a model's row, and of what stands around the rows."""
 LINE_PT = 5.0
 """Width of the lines of numbers of GPUs on which only expert slots fit."""
+WITHIN = {"marker": "|", "linestyle": "none", "markersize": 6.5, "markeredgewidth": 1.8}
+"""Mark of the fewest GPUs within the limit of slowdown."""
 FAMILIES = {
     "tensor parallel": lambda rows: rows["tp"] == rows["gpus"],
     "data and expert parallel": lambda rows: (rows["dp"] == rows["gpus"]) & (rows["gpus"] > 1),
@@ -48,7 +50,7 @@ def headline(table: pd.DataFrame) -> str:
     )
     if len(saved):
         told += f", at a median slowdown of {saved['slowdown_on_demand'].median():.0f} on demand"
-    return f"{told}; {len(useful) or 'none'} within the limit of slowdown."
+    return f"{told}; {len(useful) or 'none'} within {rows['slowdown_limit'].max():g} times the time."
 
 
 def findings(table: pd.DataFrame) -> str:
@@ -64,7 +66,8 @@ def findings(table: pd.DataFrame) -> str:
                 f"; the largest difference is {most['model']}, {most['prophet_gpus']} instead of "
                 f"{most['baseline_gpus']}, at {most['slowdown_on_demand']:.0f} times the time of a step"
             )
-        lines.append(f"{text}. Within the limit of slowdown, slots save GPUs for {len(useful) or 'none'} of them.")
+        limit = f"{rows['slowdown_limit'].max():g} times the time"
+        lines.append(f"{text}. Within {limit}, slots save GPUs for {len(useful) or 'none'} of them.")
     return "\n".join(lines)
 
 
@@ -121,6 +124,8 @@ def _draw_row(ax: Axes, row: pd.Series, y: float, number: int, style: Style) -> 
     if end > prophet:
         ax.plot([prophet, end], [y, y], color=colours.prophet, alpha=0.28, linewidth=LINE_PT, solid_capstyle="butt")
         ax.plot(prophet, y, marker=marker, color=colours.prophet, linestyle="none", markersize=4)
+        if not pd.isna(row["gpus_within_limit"]) and row["gpus_within_limit"] < end:
+            ax.plot(row["gpus_within_limit"], y, color=colours.does_not_fit, **WITHIN)
         told = f"{row['slowdown_on_demand']:.0f}×"
         ax.annotate(
             told,
@@ -183,6 +188,8 @@ def _add_key(figure: Figure, style: Style, rows: pd.DataFrame) -> None:
         )
         for number, batch in enumerate(batches)
     }
+    limit = f"within {rows['slowdown_limit'].max():g}× the time"
+    middle[limit] = Line2D([], [], color=colours.does_not_fit, **WITHIN)
     right = {
         title: Line2D([], [], color=colours.series[number], marker=MARKERS[2 + number], markersize=4)
         for number, title in enumerate(FAMILIES)

@@ -117,7 +117,8 @@ SEVERAL_GPUS = Table(
         ),
         number("slowdown_on_demand", "", "Step that fetches the others on demand, over prophet_step_ms."),
         number("slowdown_least", "", "The same with perfect prefetch of these bytes: no less is possible."),
-        integer("gpus_within_limit", "", "Fewest GPUs on which a step on demand keeps within slowdown_limit."),
+        number("slowdown_limit", "", "Slowdown within which expert slots count as useful."),
+        integer("gpus_within_limit", "", "Fewest GPUs on which a step on demand keeps within it."),
         number(
             "all_to_all_kb_per_token", "kB", "Bytes that tokens send to experts and back, over all of prophet_gpus."
         ),
