@@ -195,3 +195,15 @@ def test_texts_of_several_gpus_can_be_read(made, models):
     assert_nothing_is_clipped({"several_gpus": figure})
     assert_no_texts_touch({"several_gpus": figure})
     assert min(text.get_fontsize() for text in visible_texts(figure)) >= 6
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "before", "after"),
+    [("Snowflake-Arctic-480B", 1, 262, None), ("Switch-Large-128", 16, 75.6, 7.8), ("DeepSeek-V2-236B", 1, 356, 13)],
+)
+def test_reports_numbers_per_gpu_are_of_whole_models(model, batch, before, after):
+    """The report says "per GPU" of what its constants give for all experts of a model (000:383, 000:394, 000:408)."""
+    rows = pd.read_csv(ROOT / "tables/reported/data/prophet_kv_extension_data.csv")
+    row = rows[(rows["model"] == model) & (rows["batch_size"] == batch)].iloc[0]
+    assert row["baseline_expert_gb"] == pytest.approx(before, rel=0.003)
+    assert after is None or row["prophet_expert_gb"] == pytest.approx(after, rel=0.03)
