@@ -156,7 +156,7 @@ def headline_row(
     asked = Asked(machine, batch, context, settings, rates)
     fits = {"baseline": {}, "prophet": {}}
     within = None
-    for count in settings.gpu_counts:
+    for count in sorted(settings.gpu_counts):
         for held in spreads.by_count[count]:
             metrics = held.metrics(machine.device_bytes, batch)
             for who, where in fits.items():

@@ -74,16 +74,14 @@ def findings(table: pd.DataFrame) -> str:
 def draw(table: pd.DataFrame, layouts: pd.DataFrame, curves: list[str], style: Style) -> Figure:
     """Draw the fewest GPUs by model (left), and the context per GPU by layout of some models (right)."""
     rows = of_first_gpu(table)
-    models = list(dict.fromkeys(layouts["model"]))
-    shown = [name for name in curves if name in models] or models[-len(curves) :]
     with styled(style):
         figure = new_figure(style.size_of(FIGURE), AROUND_ROWS_IN + ROW_IN * rows["model"].nunique())
-        grid = figure.add_gridspec(len(shown), 2, width_ratios=(1.55, 1))
+        grid = figure.add_gridspec(len(curves), 2, width_ratios=(1.55, 1))
         _draw_fewest(figure.add_subplot(grid[:, 0]), rows, style)
-        for number, model in enumerate(shown):
+        for number, model in enumerate(curves):
             ax = figure.add_subplot(grid[number, 1])
             _draw_contexts(ax, layouts[layouts["model"] == model], style)
-            if number == len(shown) - 1:
+            if number == len(curves) - 1:
                 ax.set_xlabel(f"GPUs ({layouts['gpu'].iloc[0]})")
         _add_key(figure, style, rows)
         settle(figure)

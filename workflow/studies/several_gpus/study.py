@@ -25,6 +25,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_GPUS)]
 class SeveralGpusSettings(StudySettings):
     """Models over several GPUs: which GPUs, how many, how they are linked, and what an hour costs."""
 
+    named_models: ClassVar[tuple[str, ...]] = ("curve_models",)
     named_gpus: ClassVar[tuple[str, ...]] = ("gpus",)
 
     gpus: Names = ["A100-80GB", "H200-141GB"]
@@ -38,9 +39,9 @@ class SeveralGpusSettings(StudySettings):
     ]
     """Models of config/models/current/ beside those of the grid, in the formats that their authors ship."""
     curve_models: Names = ["DeepSeek-V3-671B", "Qwen3-235B"]
-    """Models whose context by the number of GPUs the figure draws. Others are shown where none is there."""
+    """Models of the grid whose context by the number of GPUs the figure draws."""
     gpu_counts: Annotated[list[Count], Field(min_length=1)] = [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 40, 48, 56, 64]
-    """Numbers of GPUs that are tried, ascending: a machine in parts, then whole machines."""
+    """Numbers of GPUs that are tried: a machine in parts, then whole machines."""
     layout_counts: Annotated[list[Count], Field(min_length=1)] = [1, 2, 4, 8, 16, 32, 64]
     """Numbers of GPUs of the table of layouts and of the curves."""
     batch_sizes: Batches = [1, 16]

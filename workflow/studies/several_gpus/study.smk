@@ -7,7 +7,18 @@ figures/several_gpus.
 """
 
 from prophet_moe.observed.context import catalogue_files
+from prophet_moe.settings.experiment import check_names
 from studies.several_gpus.study import STUDY as SEVERAL_GPUS
+
+with exit_on_user_error():
+    for key, known in (
+        ("current_models", model_names(MODEL_FOLDER / "current")),
+        ("nvlink_gb_per_s", load_gpus(GPU_FILE)),
+        ("usd_per_gpu_hour", load_gpus(GPU_FILE)),
+    ):
+        named_here = list(getattr(settings("several_gpus"), key))
+        file_of = Sources(config, MERGED_FILES).of
+        check_names(f"studies.several_gpus.{key}", named_here, known, file_of)
 
 offer(SEVERAL_GPUS)
 
@@ -26,7 +37,8 @@ def several_gpus_parameters(wildcards):
 
 def several_gpus_shown(wildcards):
     """The table of layouts, and the models whose context the figure draws."""
-    return {"layouts": path_of("parallel_layouts"), "curves": settings("several_gpus").curve_models}
+    curves = drawn("several_gpus", "curve_models", EXPERIMENT.scenario)
+    return {"layouts": path_of("parallel_layouts"), "curves": curves}
 
 
 def several_gpus_layouts(wildcards):

@@ -4,7 +4,24 @@ REQUIRED INPUTS: the capacity grid; the report's record and the frontier, where 
 OUTPUTS: tables/table19_use_cases.csv, where the grid has a model, GPU and batch of a case.
 """
 
+from prophet_moe.settings.experiment import check_names
 from studies.use_cases.study import STUDY as USE_CASES
+
+with exit_on_user_error():
+    found = list(settings("use_cases").cases.values())
+    file_of = Sources(config, MERGED_FILES).of
+    check_names(
+        "studies.use_cases.cases",
+        [case.model for case in found],
+        model_names(MODEL_FOLDER),
+        file_of,
+    )
+    check_names(
+        "studies.use_cases.cases",
+        [case.gpu for case in found],
+        load_gpus(GPU_FILE),
+        file_of,
+    )
 
 if any(
     case.model in MODELS
