@@ -1,0 +1,1 @@
+"""Serving: models over several GPUs, and what arrives at them."""
