@@ -7,9 +7,11 @@ import pytest
 
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.under_engine import EngineChoice, memories_on
 from prophet_moe.catalog import load_gpus, load_models
+from prophet_moe.catalog.engine import load_engine
 from prophet_moe.hardware.profile import datasheet_profile
-from prophet_moe.settings.scenario import CALIBRATED, REPORTED
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Routing
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
 from studies.current_models.compute import AS_SHIPPED, current_models
@@ -62,6 +64,21 @@ def test_current_models_agree_with_the_plain_reference(popularity_cvs, batch):
         slots = 0 if pd.isna(row.slots) else row.slots
         assert slots == 0 or left(slots) >= 0
         assert slots == moe.experts or left(slots + 1) < 0
+
+
+def test_slots_under_an_engine_fill_what_its_pool_leaves():
+    """Table 13 names a context and slots from the same memory: with all slots, the pool holds that context."""
+    engine = EngineChoice(load_engine(ROOT / "config/engines/vllm-0.10.yaml"))
+    scenario = CALIBRATED.model_copy(update={"routing": Routing(variation=0), "engine": "vllm-0.10"})
+    held = memories_on(MODELS, GPUS, scenario.model_copy(update=AS_SHIPPED), engine)
+    profiles = {name: datasheet_profile(name, spec) for name, spec in GPUS.items()}
+    table = current_models(MODELS, GPUS, profiles, scenario, SETTINGS, {}, engine=engine)
+    for row in table.itertuples():
+        whole = row.baseline_max_context >= row.context
+        assert (row.slots == row.num_experts) == whole if pd.notna(row.slots) else not whole
+        found = held[row.model, row.gpu]
+        if found.budget.fits:
+            assert row.baseline_native_context == pytest.approx(found.budget.max_context, abs=64)
 
 
 def test_current_models_count_in_the_formats_that_they_ship(table):

@@ -56,6 +56,8 @@ class Serving:
     """Bytes of a sine or a cosine of the rotary table."""
     resident_experts: int | None = None
     """Experts of a layer on the GPU; None: all."""
+    draft: bool = False
+    """Whether the draft layers (multi-token prediction) are resident, on the last stage."""
 
     @property
     def large_card(self) -> bool:
@@ -84,6 +86,11 @@ class Serving:
         whole = self.context or self.arch.native_context
         follows = limits.tokens_follow_context is not None and whole <= limits.tokens_follow_context
         return self.tokens or (max(whole, least) if follows else least)
+
+    @property
+    def last(self) -> bool:
+        """Return whether the GPU is of the last pipeline stage, which has the head."""
+        return self.stage == self.over.pipeline - 1
 
     @property
     def share(self) -> float:
@@ -149,7 +156,7 @@ def engine_budget(asked: Serving) -> EngineBudget:
     if asked.total_gib is None:
         return EngineBudget(lines, per_token, None, None, None, None, None, "the memory of the GPU is unknown")
     usable, pool = _pool(asked, lines)
-    states = state_bytes_per_sequence(here, asked.precision)
+    states = state_bytes_per_sequence(here, asked.precision, asked.draft and asked.last)
     tokens = _tokens(pool - states, kept, asked.engine.cache.block_tokens)
     longest = asked.context or asked.arch.native_context
     fits, why = _fits(asked, lines, usable, pool, tokens)
@@ -178,7 +185,7 @@ def _lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
 
 def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     terms, precision, over = asked.engine.weights, asked.precision, asked.over
-    first, last = asked.stage == 0, asked.stage == over.pipeline - 1
+    first, last = asked.stage == 0, asked.last
     latent = any(isinstance(mixer, Latent) for mixer in asked.arch.mixers.values())
     held = stage_weights(here, first, last or (terms.head_on_every_stage and latent))
     sizes: Counter[str] = Counter()
@@ -189,6 +196,8 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
         yield _routed_line(asked, here)
     for component, what in COMPONENTS.items():
         yield EngineLine(what, "weights", sizes[component], f"counted, {_spread(over)}")
+    if asked.draft and last:
+        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {_spread(over)}")
     if terms.rotary_table:
         yield _rotary_line(asked)
     if terms.absorbed_mla != "none" and precision.format_of("attention").bits == 8:
@@ -288,14 +297,14 @@ def _absorbed(here: Architecture, precision: Precision, kind: str) -> int:
 
 
 def _activation_line(asked: Serving, here: Architecture) -> EngineLine:
-    terms, last = asked.engine.reservation, asked.stage == asked.over.pipeline - 1
+    terms = asked.engine.reservation
     in_flight = asked.most_tokens if terms.forward else asked.most_sequences
     chunk = min(in_flight, terms.moe_chunk_tokens or in_flight)
     per_token = params.activation_bytes_per_token(here)
     forward = chunk * per_token
     counted = asked.most_sequences if terms.logits_of == "sequences" else asked.most_tokens
     vocab = asked.arch.vocab
-    sampling = vocab * counted * terms.logits_bytes if last else 0
+    sampling = vocab * counted * terms.logits_bytes if asked.last else 0
     if sampling > forward:
         formula = f"{vocab:,} entries x {counted:,} {terms.logits_of} x {terms.logits_bytes:g} B"
         return EngineLine("sampling", "activations", sampling, formula, "reservation.logits_bytes")
@@ -362,7 +371,7 @@ def cache_of(asked: Serving, here: Architecture) -> tuple[Cache, ...]:
         precision = replace(precision, kv="fp8_sparse_mla")
     if terms.decompressed_mla:
         precision = replace(precision, mla_cache="decompressed")
-    kept = caches(here, precision)
+    kept = caches(here, precision, asked.draft and asked.last)
     if terms.latent_multiple > 1:
         kept = tuple(_padded(cache, here, precision, terms.latent_multiple) for cache in kept)
     if terms.window_beside_batch:

@@ -15,13 +15,13 @@ from prophet_moe.capacity.answer import Question, Step, answer, verdict
 from prophet_moe.capacity.budget import Line
 from prophet_moe.capacity.engine import EngineBudget
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
-from prophet_moe.capacity.memory import device_bytes, model_memory
+from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
-from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reserve
-from prophet_moe.capacity.under_engine import serving, under_engine
+from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.under_engine import EngineChoice, memories_on
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
 from prophet_moe.catalog.engine import find_engine
-from prophet_moe.catalog.names import load_names, named
+from prophet_moe.catalog.names import load_names
 from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, MODEL_NAMES, MODELS, OPERATORS
 from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
@@ -164,24 +164,21 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
         problem = f"got {engine.name}, expected {IDEAL} with a scenario of the report's constants"
         raise UserError("--engine", problem, "Use --scenario calibrated.")
     scenario = scenario.model_copy(update={**_formats(arguments, spec), "engine": engine.name})
-    own = named(spec.name, load_names(MODEL_NAMES))
     gpus, profiles = _gpus(arguments)
-    for model, problem in unplaceable({spec.name: spec}, gpus, scenario).items():
+    choice = EngineChoice(engine, tuple(load_names(MODEL_NAMES)))
+    for model, problem in unplaceable({spec.name: spec}, gpus, scenario, choice).items():
         raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
-    memory = model_memory(spec, scenario)
-    if memory is None:
+    if not covers(scenario, spec):
         raise UserError(spec.name, "the report does not cover it", "Use --scenario calibrated.")
     popularity_cv = _popularity_cv(spec, scenario, experiment.counts) if spec.architecture.moe else None
-    memory = replace(memory, popularity_cv=popularity_cv.value if popularity_cv else _given_popularity_cv(scenario))
+    routed = popularity_cv.value if popularity_cv else _given_popularity_cv(scenario)
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     reserves = reserves_for(scenario, MEMORY, listed)
     batches = dict.fromkeys(arguments.batch or [1])
     simulated = spec.architecture.moe and scenario.architecture == "published"
     rates = {batch: _rates(spec, batch) if simulated else None for batch in batches}
-    for gpu, listed in gpus.items():
-        held = under_engine(serving(spec, gpu, listed, scenario, engine, own), memory, scenario)
-        ideal = engine.name == IDEAL
-        here = with_reserve(scenario, reserves.get(gpu)) if ideal else held.scenario
+    for (_, gpu), held in memories_on({spec.name: spec}, gpus, scenario, choice, reserves).items():
+        listed = gpus[gpu]
         for batch in batches:
             question = Question(
                 spec.name,
@@ -189,9 +186,9 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 batch,
                 spec.architecture,
                 scenario.precision_of(spec.precision),
-                held.memory,
-                device_bytes(listed, here),
-                here,
+                replace(held.memory, popularity_cv=routed),
+                held.device_bytes,
+                held.scenario,
                 profiles[gpu],
                 arguments.context or experiment.decode_step.context_tokens,
                 arguments.context,
@@ -199,10 +196,10 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 listed.unified_memory,
                 _estimator(gpu, listed) if profiles[gpu] and CONSTANTS.exists() else None,
             )
-            basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
-            reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
+            basis = held.basis if choice.ideal else f"of {engine.name}, activations with it"
+            reserve = f"{held.scenario.runtime_reserve_mib:,.0f} MiB {basis}"
             found = answer(question) | {"scenario": name, "engine": engine.name}
-            found["engine_budget"] = None if ideal else held.budget
+            found["engine_budget"] = held.budget
             yield found, _rests_on(spec, question, popularity_cv, reserve)
 
 

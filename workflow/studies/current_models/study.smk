@@ -31,6 +31,7 @@ rule current_models:
         models=CURRENT_FILES,
         variations=variations_of(DEFAULT),
         measured=current_models_measured,
+        engine=engine_files(EXPERIMENT.scenario),
     output:
         table=table("table13_current_models"),
         prov=sidecars(path_of("table13_current_models")),
