@@ -195,9 +195,7 @@ def test_context_of_states_alone_is_read_where_experts_fit(gpus):
     grid = capacity_grid(models, gpus, (1, 16), scenario, {})
     with np.errstate(divide="raise", invalid="raise"):
         held = memories_on(models, gpus, scenario)
-        shares = [
-            joined(grid, points_of(grid, np.ceil(share * grid["experts"])), held, scenario) for share in (1, 0.1)
-        ]
+        shares = [joined(grid, points_of(grid, np.ceil(share * grid["experts"])), held, scenario) for share in (1, 0.1)]
     rows = pd.concat([rows.assign(sample=sample) for rows in shares for sample in (0, 1)])
     assert np.isfinite(rows["tokens"]).all()
     assert set(rows.loc[rows["tokens"] >= 0, "tokens"]) == {LARGEST_CONTEXT}

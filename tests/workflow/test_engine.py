@@ -41,4 +41,4 @@ def test_headline_under_an_engine_is_that_of_its_grid(under_vllm):
     grid = pd.read_parquet(under_vllm.root / RUN / SIZED["sweep"]).query("case == 'estimate'")
     rules = pd.read_csv(under_vllm.root / RUN / SIZED["resident_rules"]).set_index("resident")
     assert rules.loc["quantile 0.99", "fitting_rows"] == grid["baseline_fits"].sum()
-    assert grid["runtime_reserve_bytes"].nunique() > 1, "the reserve of an engine follows the model and the GPU"
+    assert len(set(grid["runtime_reserve_bytes"])) > 1, "the reserve of an engine follows the model and the GPU"

@@ -138,9 +138,7 @@ def serving(
     )
 
 
-def under_engine(
-    asked: Serving, memory: ModelMemory, scenario: Scenario
-) -> tuple[ModelMemory, Scenario, EngineBudget]:
+def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> tuple[ModelMemory, Scenario, EngineBudget]:
     """Return the memory constants and the scenario of a model on a GPU under an engine.
 
     Parameters
