@@ -85,7 +85,13 @@ class Serving:
         least = limits.tokens_large_card if self.large_card else limits.tokens
         whole = self.context or self.arch.native_context
         follows = limits.tokens_follow_context is not None and whole <= limits.tokens_follow_context
+        follows = follows or (limits.whole_latent_prompts and self.latent)
         return self.tokens or (max(whole, least) if follows else least)
+
+    @property
+    def latent(self) -> bool:
+        """Return whether the model has latent attention."""
+        return any(isinstance(mixer, Latent) for mixer in self.arch.mixers.values())
 
     @property
     def last(self) -> bool:
@@ -186,8 +192,7 @@ def _lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
 def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     terms, precision, over = asked.engine.weights, asked.precision, asked.over
     first, last = asked.stage == 0, asked.last
-    latent = any(isinstance(mixer, Latent) for mixer in asked.arch.mixers.values())
-    held = stage_weights(here, first, last or (terms.head_on_every_stage and latent))
+    held = stage_weights(here, first, last or (terms.head_on_every_stage and asked.latent))
     sizes: Counter[str] = Counter()
     for each in held:
         if each.component != "routed_experts":
@@ -200,14 +205,12 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
         yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {_spread(over)}")
     if terms.rotary_table:
         yield _rotary_line(asked)
-    if terms.absorbed_mla != "none" and precision.format_of("attention").bits == 8:
+    if terms.absorbed_mla != "none":
         yield EngineLine(
             "absorbed matrices of latent attention",
             "weights",
-            _absorbed(here, precision, terms.absorbed_mla),
-            "query x key and value x output of every head, in 8 bits"
-            if terms.absorbed_mla == "products"
-            else "up-projections of keys and values once more, in 16 bits",
+            params.stored_bytes(_absorbed(here, precision, terms.absorbed_mla), precision),
+            ABSORBED[terms.absorbed_mla],
             "weights.absorbed_mla",
         )
     if terms.shared_expert_copies == "one_per_gpu" and sizes["shared_experts"]:
@@ -281,19 +284,20 @@ def _rotary_width(mixer) -> int:
     return mixer.head_dim if isinstance(mixer, Softmax) else 0
 
 
-def _absorbed(here: Architecture, precision: Precision, kind: str) -> int:
-    total = 0
-    for block in here.layers():
-        mixer = here.mixers.get(block.mixer)
+def _absorbed(here: Architecture, precision: Precision, kind: str) -> Iterator[Weights]:
+    """Yield the further matrices of every latent layer, as process_weights_after_loading of vLLM makes them."""
+    bits = precision.format_of("attention").bits
+    for mixer in (here.mixers.get(block.mixer) for block in here.layers()):
         if not isinstance(mixer, Latent):
             continue
-        latent, heads = mixer.kv_lora_rank, mixer.heads
+        heads, latent, queries = mixer.heads, mixer.kv_lora_rank, mixer.q_lora_rank or here.hidden
         if kind == "products":
-            queries = mixer.q_lora_rank or here.hidden
-            total += heads * (latent * (queries + here.hidden) + mixer.rope_head_dim * queries)
-        else:
-            total += heads * latent * (mixer.nope_head_dim + mixer.v_head_dim) * 2
-    return total
+            # 8 bits are quantised again in the same blocks; any other format becomes that of the activations.
+            yield Weights("attention", heads * latent, queries, plain=bits != 8)
+            yield Weights("attention", here.hidden, heads * latent, plain=bits != 8)
+            yield Weights("attention", heads * mixer.rope_head_dim, queries, plain=True)
+        if bits < 16:
+            yield Weights("attention", heads * (mixer.nope_head_dim + mixer.v_head_dim), latent, plain=True)
 
 
 def _activation_line(asked: Serving, here: Architecture) -> EngineLine:
@@ -323,6 +327,11 @@ def _runtime_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     yield EngineLine("CUDA context and driver", "context", terms.context_gib * GIB, FITTED, "runtime.context_gib")
 
 
+ABSORBED = {
+    "products": "query x key and value x output of every head, rotary queries, and up-projections in 16 bits",
+    "up_projections": "up-projections of keys and values once more, in 16 bits",
+}
+"""How further matrices of latent attention come about."""
 FITTED = "fitted to logs of others"
 """How a term without a formula comes about."""
 INSIDE = {
