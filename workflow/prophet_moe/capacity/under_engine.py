@@ -11,6 +11,7 @@ from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.engine import EngineSpec, load_engine
 from prophet_moe.catalog.names import ModelName, load_names, named
+from prophet_moe.params.sharding import ONE_GPU, Parallelism
 from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.units import GIB, MIB
 
@@ -30,6 +31,8 @@ class EngineChoice:
         return self.profile is None or self.profile.name == IDEAL
 
 
+PLAIN = EngineSpec(name=IDEAL, engine=IDEAL, title="weights and caches as published", evidence={})
+"""The terms of no engine."""
 NO_ENGINE = EngineChoice()
 """Weights and caches as published."""
 
@@ -69,6 +72,8 @@ def memories_on(
     scenario: Scenario,
     engine: EngineChoice = NO_ENGINE,
     reserves: Mapping[str, int] | None = None,
+    over: Parallelism = ONE_GPU,
+    stage: int = 0,
 ) -> dict[tuple[str, str], Held]:
     """Return the memory of every model on every GPU under a scenario and its engine.
 
@@ -84,15 +89,20 @@ def memories_on(
         The engine of the scenario; its terms take the place of workspace, reserve and activations.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts. No engine takes it.
+    over : Parallelism
+        How a model is spread over GPUs of the kind. Models of the report's constants are on one.
+    stage : int
+        Pipeline stage of the GPU, from 0.
 
     Returns
     -------
     dict
-        By model and GPU, in their order.
+        By model and GPU, in their order. E and k are those of the model, bytes those of one GPU: an expert has the
+        bytes of its part, or with expert parallelism those of all experts on the GPU over E.
     """
     constants = {name: model_memory(spec, scenario) for name, spec in models.items()}
     return {
-        (name, gpu): _held(models[name], memory, gpu, spec, scenario, engine, (reserves or {}).get(gpu))
+        (name, gpu): _held(models[name], memory, gpu, spec, scenario, engine, (reserves or {}).get(gpu), over, stage)
         for name, memory in constants.items()
         if memory is not None
         for gpu, spec in gpus.items()
@@ -107,11 +117,17 @@ def _held(
     scenario: Scenario,
     engine: EngineChoice,
     reserve: int | None,
+    over: Parallelism,
+    stage: int,
 ) -> Held:
+    plain, basis = with_reserve(scenario, reserve), reserve_basis(scenario, reserve)
+    if engine.ideal and over == ONE_GPU:
+        return Held(memory, plain, None, device_bytes(listed, plain), basis)
+    asked = serving(spec, gpu, listed, scenario, engine.profile or PLAIN, named(spec.name, list(engine.names)))
+    asked = replace(asked, over=over, stage=stage)
     if engine.ideal:
-        here = with_reserve(scenario, reserve)
-        return Held(memory, here, None, device_bytes(listed, here), reserve_basis(scenario, reserve))
-    asked = serving(spec, gpu, listed, scenario, engine.profile, named(spec.name, list(engine.names)))
+        budget = engine_budget(asked)
+        return Held(plain_shard(asked, memory, budget, scenario), plain, budget, device_bytes(listed, plain), basis)
     constants, here, budget = under_engine(asked, memory, scenario)
     return Held(constants, here, budget, device_bytes(listed, here), "assumed")
 
@@ -157,26 +173,9 @@ def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> tup
     scenario : Scenario
         With the engine's share of memory; its runtime reserve holds the engine's libraries and reservation.
     budget : EngineBudget
-        The lines behind both. With the engine `ideal`, constants and scenario are as given.
+        The lines behind both.
     """
     budget = engine_budget(asked)
-    if asked.engine.name == IDEAL:
-        return memory, scenario, budget
-    here = sharded(asked)
-    kept = cache_of(asked, here)
-    plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
-    routed = sum(line.bytes for line in budget.lines if line.what == "routed experts")
-    layers_experts = params.moe_layers(here) * here.moe.experts if here.moe else 0
-    one = routed // layers_experts if layers_experts else memory.expert_bytes
-    engine_memory = replace(
-        memory,
-        expert_bytes=int(one),
-        non_expert_bytes=round(budget.group_bytes("weights") - one * layers_experts),
-        kv_bytes_per_token=sum(cache.bytes(1) for cache in plain),
-        further_caches=tuple(cache for cache in kept if cache not in plain),
-        activation_bytes_per_token=0,
-        activation_bytes_per_sequence=0,
-    )
     share, reserve = _share_and_reserve(asked, budget)
     changed = {
         "usable_memory_share": share,
@@ -184,7 +183,43 @@ def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> tup
         "runtime_reserve": "assumed",
         "runtime_reserve_mib": reserve / MIB,
     }
-    return engine_memory, scenario.model_copy(update=changed), budget
+    return _on_gpu(asked, memory, budget), scenario.model_copy(update=changed), budget
+
+
+def plain_shard(asked: Serving, memory: ModelMemory, budget: EngineBudget, scenario: Scenario) -> ModelMemory:
+    """Return the memory constants of a GPU without an engine, activations by the scenario's rule among them.
+
+    `memory` holds the constants of the whole model, `budget` is that of the GPU under `ideal`. On one GPU they are
+    those of `model_memory`.
+    """
+    here, by_component = sharded(asked), scenario.activation.rule == "per_component"
+    per_sequence = memory.activation_bytes_per_sequence
+    return replace(
+        _on_gpu(asked, memory, budget),
+        activation_bytes_per_token=params.activation_bytes_per_token(here) if by_component else 0,
+        activation_bytes_per_sequence=per_sequence if asked.last else 0,
+    )
+
+
+def _on_gpu(asked: Serving, memory: ModelMemory, budget: EngineBudget) -> ModelMemory:
+    """Return the constants of weights and caches on one GPU, without activations."""
+    here = sharded(asked)
+    kept = cache_of(asked, here)
+    plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
+    routed = sum(line.bytes for line in budget.lines if line.what == "routed experts")
+    layers_experts = params.moe_layers(here) * asked.arch.moe.experts if here.moe else 0
+    one = routed // layers_experts if layers_experts else memory.expert_bytes
+    return replace(
+        memory,
+        moe_layers=params.moe_layers(here),
+        expert_bytes=int(one),
+        non_expert_bytes=round(budget.group_bytes("weights") - one * layers_experts),
+        kv_bytes_per_token=sum(cache.bytes(1) for cache in plain),
+        state_bytes_per_sequence=params.state_bytes_per_sequence(here, asked.precision, asked.draft and asked.last),
+        further_caches=tuple(cache for cache in kept if cache not in plain),
+        activation_bytes_per_token=0,
+        activation_bytes_per_sequence=0,
+    )
 
 
 def _share_and_reserve(asked: Serving, budget: EngineBudget) -> tuple[float, float]:
