@@ -230,7 +230,7 @@ def test_page_has_the_errors_of_every_law(judged, features):
     assert f"{100 * within:.0f} % of the rows are within 20 %" in page
 
 
-def test_constants_are_an_engines_own_where_enough_groups_are_known():
+def test_constants_are_an_engines_own_from_enough_groups_on():
     rows = pd.DataFrame({"engine": ["a", "a", "a", "b"], "model": list("wxyz"), "gpu": "g", "measured": 1.0})
     known = pd.DataFrame({"engine": ["a", "a", "b"], "model": list("pqr"), "gpu": "g", "measured": [2.0, 4.0, 9.0]})
     mean = times.by_own(lambda known, rows: np.full(len(rows), known["measured"].mean()), "engine", 2)
