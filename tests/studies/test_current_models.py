@@ -7,10 +7,12 @@ import pytest
 
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, memories_on
 from prophet_moe.catalog import load_gpus, load_models
+from prophet_moe.catalog.engine import load_engine
 from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.pace import read_paces
-from prophet_moe.settings.scenario import CALIBRATED, REPORTED
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Routing
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
 from studies.current_models.compute import AS_SHIPPED, current_models
@@ -27,10 +29,10 @@ PINNED = load_links(ROOT / "config/links.yaml")["pinned"]
 SHIPPED = CALIBRATED.model_copy(update=AS_SHIPPED)
 
 
-def made(known, settings=SETTINGS, scenario=CALIBRATED) -> pd.DataFrame:
+def made(known, settings=SETTINGS, scenario=CALIBRATED, engine=NO_ENGINE) -> pd.DataFrame:
     """Table 13 of some models and GPUs, with an assumed runtime reserve."""
     paces = read_paces(ROOT / "resources/hardware", ROOT / "resources/operators", GPUS, PINNED)
-    return current_models(MODELS, GPUS, paces, scenario, settings, known)
+    return current_models(MODELS, GPUS, paces, scenario, settings, known, engine=engine)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,20 @@ def test_current_models_agree_with_the_plain_reference(popularity_cvs, batch):
         slots = 0 if pd.isna(row.slots) else row.slots
         assert slots == 0 or left(slots) >= 0
         assert slots == moe.experts or left(slots + 1) < 0
+
+
+def test_slots_under_an_engine_fill_what_its_pool_leaves():
+    """Table 13 names a context and slots from the same memory: with all slots, the pool holds that context."""
+    engine = EngineChoice(load_engine(ROOT / "config/engines/vllm-0.10.yaml"))
+    scenario = CALIBRATED.model_copy(update={"routing": Routing(variation=0), "engine": "vllm-0.10"})
+    held = memories_on(MODELS, GPUS, scenario.model_copy(update=AS_SHIPPED), engine)
+    table = made({}, scenario=scenario, engine=engine)
+    for row in table.itertuples():
+        whole = row.baseline_max_context >= row.context
+        assert (row.slots == row.num_experts) == whole if pd.notna(row.slots) else not whole
+        found = held[row.model, row.gpu]
+        if found.budget.fits:
+            assert row.baseline_native_context == pytest.approx(found.budget.max_context, abs=64)
 
 
 def test_current_models_count_in_the_formats_that_they_ship(table):

@@ -11,6 +11,9 @@ from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
+from prophet_moe.capacity.under_engine import EngineChoice, memories_on
+from prophet_moe.catalog import load_models
+from prophet_moe.catalog.engine import load_engine
 from prophet_moe.catalog.link import load_links
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.pace import read_paces
@@ -26,8 +29,8 @@ from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.fields import LARGEST_CONTEXT
 from prophet_moe.settings.scenario import CALIBRATED as CALIBRATED_SCENARIO
 from prophet_moe.settings.scenario import Formats, Routing
-from prophet_moe.units import GB
-from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, slowdowns, to_replay
+from prophet_moe.units import GB, MIB
+from studies.frontier.compute import STRATEGIES, context_gained, frontier, joined, reserves_of, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
 from tests.conftest import ROOT
 from tests.unit.capacity.test_capacity import spec_of
@@ -156,10 +159,10 @@ def points_of(grid, resident: pd.Series) -> pd.DataFrame:
     return made.assign(trace=NAME, sampled_share=0.0)
 
 
-def test_memory_of_points_is_the_references(grid, experiment, models):
+def test_memory_of_points_is_the_references(grid, experiment, models, gpus):
     """Slots and Prophet's predictor, and no staging buffer: what the simulator has is what memory counts."""
     scenario = experiment.scenarios["calibrated"]
-    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), models, scenario)
+    rows = joined(grid, points_of(grid, np.ceil(grid["experts"] / 3)), memories_on(models, gpus, scenario), scenario)
     some = rows.sample(60, random_state=1)
     for row in some.itertuples():
         memory = model_memory(models[row.model], scenario)
@@ -175,8 +178,9 @@ def test_memory_of_points_is_the_references(grid, experiment, models):
         assert max(0, row.tokens) == plain["prophet_max_context"], row
 
 
-def test_all_resident_is_the_baseline(grid, experiment, models):
-    points = frontier(joined(grid, points_of(grid, grid["experts"]), models, experiment.scenarios["calibrated"]))
+def test_all_resident_is_the_baseline(grid, experiment, models, gpus):
+    scenario = experiment.scenarios["calibrated"]
+    points = frontier(joined(grid, points_of(grid, grid["experts"]), memories_on(models, gpus, scenario), scenario))
     context = points.pivot_table(index=CONFIGURATION, columns="strategy", values="max_context")
     baseline = grid.set_index(CONFIGURATION)["baseline_max_context"].reindex(context.index)
     assert context["on_demand"].tolist() == baseline.tolist()
@@ -184,6 +188,23 @@ def test_all_resident_is_the_baseline(grid, experiment, models):
     assert (context["prophet"] <= baseline).all(), "its predictor takes memory"
     assert (context["prophet"] < baseline).any()
     assert (points["saved_gb"] == 0).all()
+
+
+@pytest.mark.parametrize("measured", [None, 700 * MIB])
+@pytest.mark.parametrize("profile", ["ideal", "vllm-0.10", "llama.cpp", "sglang"])
+def test_frontier_begins_at_the_grid_under_any_engine(profile, measured, gpus):
+    """Windows, a latent and states, in the layout of the engine; a measured reserve where no engine has its own."""
+    chosen = load_models(ROOT / "config/models", ["DeepSeek-V2-236B", "Jamba-1.5-Large", "OLMoE-1B-7B"])
+    chosen |= load_models(ROOT / "config/models/current", ["gpt-oss-20b"])
+    scenario = CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0), "engine": profile})
+    engine = EngineChoice(load_engine(ROOT / f"config/engines/{profile}.yaml"))
+    reserves = {"H100-80GB": measured} if measured else {}
+    grid = capacity_grid(chosen, gpus, (1, 16), scenario, {}, reserves, engine)
+    held = memories_on(chosen, gpus, scenario, engine, reserves_of(grid))
+    points = frontier(joined(grid, points_of(grid, grid["experts"]), held, scenario))
+    found = points[points["strategy"] == "on_demand"]
+    assert found["max_context"].tolist() == found["baseline_max_context"].tolist()
+    assert found["max_context"].gt(0).any()
 
 
 def test_context_of_states_alone_is_read_where_experts_fit(gpus):
@@ -195,9 +216,8 @@ def test_context_of_states_alone_is_read_where_experts_fit(gpus):
     )
     grid = capacity_grid(models, gpus, (1, 16), scenario, {})
     with np.errstate(divide="raise", invalid="raise"):
-        shares = [
-            joined(grid, points_of(grid, np.ceil(share * grid["experts"])), models, scenario) for share in (1, 0.1)
-        ]
+        held = memories_on(models, gpus, scenario)
+        shares = [joined(grid, points_of(grid, np.ceil(share * grid["experts"])), held, scenario) for share in (1, 0.1)]
     rows = pd.concat([rows.assign(sample=sample) for rows in shares for sample in (0, 1)])
     assert np.isfinite(rows["tokens"]).all()
     assert set(rows.loc[rows["tokens"] >= 0, "tokens"]) == {LARGEST_CONTEXT}

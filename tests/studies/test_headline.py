@@ -11,11 +11,14 @@ from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
+from prophet_moe.capacity.under_engine import EngineChoice
+from prophet_moe.catalog.engine import load_engine
 from prophet_moe.present.quoted_numbers import scenario_numbers
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Routing
 from studies.headline.compute import RULES, headline_sensitivity, resident_rules
 from studies.headline.study import HeadlineSettings
 from studies.kv_extension.compute import average_extension
+from tests.conftest import ROOT
 
 AUDITED = CALIBRATED.model_copy(
     update={"predictor_mb": 7.2, "lookahead_layers": 3, "routing": Routing(variation="fitted")}
@@ -142,6 +145,21 @@ def test_sensitivity_is_the_audits(models, gpus, experiment, fitted_cvs, encoder
     for row in found.set_index(["assumption", "value"])[columns].itertuples():
         np.testing.assert_allclose(row[1:], expected.pop(row.Index), rtol=0.008, err_msg=str(row.Index))
     assert not expected
+
+
+def test_sensitivity_under_an_engine_changes_its_share_alone(models, gpus):
+    """The engine's own terms take the place of the reserve and of the tokens of a chunk."""
+    scenario = CALIBRATED.model_copy(update={"routing": Routing(variation=0), "engine": "vllm-0.10"})
+    engine, few = EngineChoice(load_engine(ROOT / "config/engines/vllm-0.10.yaml")), ("Mixtral-8x7B", "OLMoE-1B-7B")
+    chosen, settings = {name: models[name] for name in few}, HeadlineSettings(usable_memory_share=[0.7, 1.0])
+    found = headline_sensitivity(chosen, gpus, [1, 16], scenario, {}, settings, engine=engine)
+    assert found["assumption"].tolist() == ["usable_memory_share"] * 2
+    assert found["as_given"].tolist() == [False, True]
+    grid = capacity_grid(chosen, gpus, [1, 16], scenario, {}, engine=engine)
+    own = extension_summary(record(grid))
+    assert {name: found.iloc[1][name] for name in own} == own
+    rules = resident_rules(chosen, gpus, [1, 16], scenario, {}, engine=engine).set_index("resident")
+    assert {name: rules.loc["quantile 0.99", name] for name in own} == own
 
 
 def test_sensitivity_marks_the_scenarios_own_values(models, gpus, popularity_cvs, records, experiment):

@@ -97,10 +97,6 @@ MISTAKES = {
         lambda p: edit(p, "config/experiment.yaml", "engine: ideal", "engine: vlm"),
         "config/experiment.yaml: scenarios.calibrated.engine: unknown",
     ),
-    "an engine of the default scenario": (
-        lambda p: edit(p, "config/experiment.yaml", "engine: ideal", "engine: vllm-0.10"),
-        "config/experiment.yaml: scenarios.calibrated.engine: got 'vllm-0.10', expected ideal: some studies",
-    ),
     "a study without rules": (
         lambda p: remove(p, "workflow/studies/prefill/study.smk"),
         "workflow/studies/prefill/study.smk: no such file. A study has study.py, study.smk, README.md, __init__.py",

@@ -57,9 +57,8 @@ def sweep_reserves(wildcards):
 
 
 def sweep_engine(wildcards):
-    """The profile of a scenario's engine and the names of models; none where the engine is ideal."""
-    engine = EXPERIMENT.scenarios[wildcards.scenario].engine
-    return [] if engine == IDEAL else [ENGINE_FOLDER / f"{engine}.yaml", MODEL_NAMES]
+    """The engine of a scenario."""
+    return engine_files(wildcards.scenario)
 
 
 def record_grid(wildcards):

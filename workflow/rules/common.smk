@@ -18,6 +18,7 @@ from prophet_moe import captions as readme
 from prophet_moe import study as studies
 from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
+from prophet_moe.capacity.under_engine import read_engine
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.collect.plan import read_plan
@@ -57,6 +58,12 @@ def traces_of(collect):
     return list(read_plan(Path(collect.plan)).models) if collect.afresh else known_traces(TRACE_FOLDER)
 
 
+def engine_files(scenario):
+    """The profile of a scenario's engine and the names of models; none where the engine is ideal."""
+    engine = EXPERIMENT.scenarios[scenario].engine
+    return [] if engine == IDEAL else [ENGINE_FOLDER / f"{engine}.yaml", MODEL_NAMES]
+
+
 # In the order of merging; Snakemake itself lists the overlays of the command line first.
 MERGED_FILES = [*CONFIG_FILES, *workflow.overwrite_configfiles]
 
@@ -75,10 +82,6 @@ with exit_on_user_error():
     )
     EXPERIMENT = SETTINGS.experiment
     DEFAULT = EXPERIMENT.scenarios[EXPERIMENT.scenario]
-    if DEFAULT.engine != IDEAL:
-        key = ("scenarios", EXPERIMENT.scenario, "engine")
-        problem = f"{'.'.join(key)}: got {DEFAULT.engine!r}, expected {IDEAL}: some studies of the default scenario count memory without an engine"
-        raise UserError(Sources(config, MERGED_FILES).of(key), problem, "Name the engine in another scenario.")
     MODELS = load_models(MODEL_FOLDER, EXPERIMENT.selected_models())
     for model, spec in MODELS.items():
         if spec.architecture.moe is None:
@@ -86,7 +89,7 @@ with exit_on_user_error():
             raise UserError(str(MODEL_FOLDER / f"{model}.yaml"), "is dense, expected a model with experts", advice)
     GPUS = load_gpus(GPU_FILE, EXPERIMENT.gpus)
     link_named(EXPERIMENT.decode_step.link, load_links(LINK_FILE))
-    TOO_LARGE = unplaceable(MODELS, GPUS, DEFAULT)
+    TOO_LARGE = unplaceable(MODELS, GPUS, DEFAULT, read_engine(engine_files(EXPERIMENT.scenario)))
     for model, problem in TOO_LARGE.items():
         if model not in EXPERIMENT.too_large:
             advice = "Choose a larger GPU, leave the model out, or list it under too_large to show it all the same."

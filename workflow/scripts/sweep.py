@@ -4,10 +4,9 @@ from pathlib import Path
 
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.under_engine import read_engine
 from prophet_moe.catalog import load_gpus
-from prophet_moe.catalog.engine import load_engine
 from prophet_moe.catalog.model import load_model
-from prophet_moe.catalog.names import load_names
 from prophet_moe.files import write_parquet
 from prophet_moe.routing.popularity_cv import popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
@@ -20,7 +19,6 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    engine = load_engine(files.engine[0]) if files.engine else None
-    names = load_names(files.engine[1]) if files.engine else []
-    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves, engine, names)
+    engine = read_engine(files.engine)
+    grid = capacity_grid(models, gpus, parameters["batch_sizes"], scenario, variations, reserves, engine)
     write_parquet(files.grid, grid)

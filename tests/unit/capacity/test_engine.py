@@ -108,12 +108,34 @@ def test_allocator_keeps_at_most_one_mib_of_a_tensor():
     assert weights(rounded) - weights(plain) == 36 * MIB
 
 
-def test_absorbed_products_are_held_of_eight_bit_latent_models():
+WHAT = "absorbed matrices of latent attention"
+HEADS, LATENT, QUERIES, HIDDEN, ROPE = 16, 512, 1536, 7168, 64
+"""DeepSeek-V3 over 8 GPUs: the heads of one, and its widths."""
+
+
+def test_absorbed_products_are_held_in_the_checkpoints_format():
+    """Tensors of vLLM 0.7 by their shapes: W_Q_UK and W_UV_O with scales, W_QR, and kv_b_proj in 16 bits."""
     eight = asked("vllm-0.7", "DeepSeek-V3.1", FP8, over=Parallelism(8))
-    what = "absorbed matrices of latent attention"
-    assert line(eight, what) == 61 * 16 * (512 * (1536 + 7168) + 64 * 1536)
-    assert line(replace(eight, precision=Precision()), what) == 0
-    assert line(asked("vllm-0.7", precision=FP8), what) == 0
+    products = HEADS * LATENT * (QUERIES + HIDDEN)
+    scales = HEADS * LATENT // 128 * (QUERIES + HIDDEN) // 128 * 4
+    rotary, up = HEADS * ROPE * QUERIES * 2, HEADS * LATENT * (128 + 128) * 2
+    assert line(eight, WHAT) == 61 * (products + scales + rotary + up)
+    assert line(replace(eight, precision=Precision()), WHAT) == 61 * (2 * products + rotary)
+    assert line(asked("vllm-0.7", precision=FP8), WHAT) == 0
+
+
+def test_later_generations_hold_up_projections_alone():
+    for name in ("vllm-0.8-v0", "vllm-0.10", "vllm"):
+        later = asked(name, "DeepSeek-V3.1", FP8, over=Parallelism(8))
+        assert line(later, WHAT) == 61 * HEADS * LATENT * (128 + 128) * 2
+        assert line(replace(later, precision=Precision()), WHAT) == 0
+
+
+def test_prompts_of_latent_models_are_whole_in_vllm_0_7():
+    latent, other = (asked("vllm-0.7", name, context=128000) for name in ("DeepSeek-V3.1", "Qwen3-30B-A3B"))
+    assert (latent.most_tokens, other.most_tokens) == (128000, 2048)
+    assert replace(latent, tokens=4096).most_tokens == 4096
+    assert replace(latent, engine=ENGINES["vllm-0.8-v0"]).most_tokens == 2048
 
 
 def test_fused_shared_expert_is_whole_on_every_gpu():

@@ -6,6 +6,7 @@ import pytest
 
 from prophet_moe.cli import main
 from prophet_moe.cli.times import OBSERVED
+from prophet_moe.observed.times import LAWS
 from prophet_moe.observed.times import OPERATORS as FITS
 from prophet_moe.routing.datasets import data_folders, load_datasets, located
 from tests.conftest import ROOT
@@ -60,7 +61,7 @@ def test_check_of_one_row_uses_the_observations(run, tmp_path):
     lines = (ROOT / OBSERVED).read_text().splitlines()[:2]
     (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
     told = json.loads(run("times", "check", str(tmp_path / "mine.csv"), "--json"))
-    assert [law["rows"] for law in told["laws"]] == [1] * 7
+    assert [law["rows"] for law in told["laws"]] == [1] * len(LAWS)
     assert told["groups"][0]["model"] == "DeepSeek-V3-671B"
 
 

@@ -29,7 +29,12 @@ def test_gpu_is_found_by_words_and_size(text, name):
 
 @pytest.mark.parametrize(
     ("engine", "version", "profile"),
-    [("vllm", "~0.8 (V0)", "vllm-0.7"), ("vllm", "~0.8.x (V1)", "vllm-0.10"), ("exllama", "1.0", None)],
+    [
+        ("vllm", "~0.8 (V0)", "vllm-0.8-v0"),
+        ("vllm", "0.7.2 (V0)", "vllm-0.7"),
+        ("vllm", "~0.8.x (V1)", "vllm-0.10"),
+        ("exllama", "1.0", None),
+    ],
 )
 def test_generation_of_vllm_decides_where_it_is_named(engine, version, profile):
     found = CONTEXT.engine(engine, version)

@@ -201,6 +201,42 @@ def test_estimates_meet_the_goals_on_unseen_groups(judged):
         assert judged.loc[law, "within_30_pct"] >= 0.9
 
 
+def test_constants_by_engine_do_not_help(judged):
+    """Why config/engines/ has no times: with an engine's own constant unseen groups are not nearer (docs/times.md)."""
+    assert judged.loc["B4", "rows"] == judged.loc["B3", "rows"]
+    for error in ("mean_error", "median_error"):
+        assert judged.loc["B4", error] > judged.loc["B3", error]
+
+
+def test_page_has_the_errors_of_every_law(judged, features):
+    """The table of docs/times.md, and its sentence on constants by engine, are those of `times check`."""
+    page = (ROOT / "docs/times.md").read_text()
+    rows = re.findall(r"^\| (\w+):.* \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", page, re.MULTILINE)
+    assert [law for law, *_ in rows] == ["M0", "M1", "M2", "B0", "B3", "B4", "estimate"]
+    for law, *cells in rows:
+        found = judged.loc[law, ["within_20_pct", "within_30_pct", "mean_error", "median_error"]]
+        for cell, value in zip(cells, found, strict=True):
+            number = cell.strip("* %")
+            assert float(number) == pytest.approx(100 * value, abs=0.06 if "." in number else 0.51), (law, cell)
+    tabled = times.clean_rows(features[features["operators"].notna()])
+    told = [
+        rf"{times.fit_with_operators(rows):.0f} \({{}}, {len(rows[GROUP].drop_duplicates())}"
+        for _, rows in tabled.groupby("engine")
+    ]
+    for sentence, engine in zip(told, ("gpt-fast", "SGLang", "TensorRT-LLM", "vLLM"), strict=True):
+        assert re.search(sentence.replace("{}", engine), page), sentence
+    from_one = times.by_own(times.LAWS["B3"][1], "engine", 1)
+    within = (abs(times.left_out(from_one, tabled, GROUP) - 1) <= 0.2).mean()
+    assert f"{100 * within:.0f} % of the rows are within 20 %" in page
+
+
+def test_constants_are_an_engines_own_from_enough_groups_on():
+    rows = pd.DataFrame({"engine": ["a", "a", "a", "b"], "model": list("wxyz"), "gpu": "g", "measured": 1.0})
+    known = pd.DataFrame({"engine": ["a", "a", "b"], "model": list("pqr"), "gpu": "g", "measured": [2.0, 4.0, 9.0]})
+    mean = times.by_own(lambda known, rows: np.full(len(rows), known["measured"].mean()), "engine", 2)
+    assert mean(known, rows).tolist() == [3.0, 3.0, 3.0, 5.0]
+
+
 def test_intervals_hold_nine_tenths_of_the_clean_rows():
     found = predictions(OBSERVED, KNOWN)
     steps = found[found["clean"] & found["kind"].isin(times.STEP)]

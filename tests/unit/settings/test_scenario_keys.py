@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from prophet_moe.capacity.grid import capacity_grid
+from prophet_moe.capacity.under_engine import EngineChoice
 from prophet_moe.catalog.architecture import Draft
 from prophet_moe.catalog.engine import find_engine
 from prophet_moe.hardware.pace import ProfilePace
@@ -114,7 +115,7 @@ def outputs_of(models, gpus):
             name: [*took.non_expert_seconds, *took.expert_seconds, *took.transfer_seconds]
             for name, took in times.items()
         }
-        engine = find_engine(scenario.engine, ROOT / "config/engines")
+        engine = EngineChoice(find_engine(scenario.engine, ROOT / "config/engines"))
         return {
             MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, popularity_cvs, {GPU: 600 * MIB}, engine),
             STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, popularity_cvs, DecodeStep()),

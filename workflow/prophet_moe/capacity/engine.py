@@ -56,6 +56,8 @@ class Serving:
     """Bytes of a sine or a cosine of the rotary table."""
     resident_experts: int | None = None
     """Experts of a layer on the GPU; None: all."""
+    draft: bool = False
+    """Whether the draft layers (multi-token prediction) are resident, on the last stage."""
 
     @property
     def large_card(self) -> bool:
@@ -83,7 +85,18 @@ class Serving:
         least = limits.tokens_large_card if self.large_card else limits.tokens
         whole = self.context or self.arch.native_context
         follows = limits.tokens_follow_context is not None and whole <= limits.tokens_follow_context
+        follows = follows or (limits.whole_latent_prompts and self.latent)
         return self.tokens or (max(whole, least) if follows else least)
+
+    @property
+    def latent(self) -> bool:
+        """Return whether the model has latent attention."""
+        return any(isinstance(mixer, Latent) for mixer in self.arch.mixers.values())
+
+    @property
+    def last(self) -> bool:
+        """Return whether the GPU is of the last pipeline stage, which has the head."""
+        return self.stage == self.over.pipeline - 1
 
     @property
     def share(self) -> float:
@@ -149,7 +162,7 @@ def engine_budget(asked: Serving) -> EngineBudget:
     if asked.total_gib is None:
         return EngineBudget(lines, per_token, None, None, None, None, None, "the memory of the GPU is unknown")
     usable, pool = _pool(asked, lines)
-    states = state_bytes_per_sequence(here, asked.precision)
+    states = state_bytes_per_sequence(here, asked.precision, asked.draft and asked.last)
     tokens = _tokens(pool - states, kept, asked.engine.cache.block_tokens)
     longest = asked.context or asked.arch.native_context
     fits, why = _fits(asked, lines, usable, pool, tokens)
@@ -178,9 +191,8 @@ def _lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
 
 def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     terms, precision, over = asked.engine.weights, asked.precision, asked.over
-    first, last = asked.stage == 0, asked.stage == over.pipeline - 1
-    latent = any(isinstance(mixer, Latent) for mixer in asked.arch.mixers.values())
-    held = stage_weights(here, first, last or (terms.head_on_every_stage and latent))
+    first, last = asked.stage == 0, asked.last
+    held = stage_weights(here, first, last or (terms.head_on_every_stage and asked.latent))
     sizes: Counter[str] = Counter()
     for each in held:
         if each.component != "routed_experts":
@@ -189,16 +201,16 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
         yield _routed_line(asked, here)
     for component, what in COMPONENTS.items():
         yield EngineLine(what, "weights", sizes[component], f"counted, {_spread(over)}")
+    if asked.draft and last:
+        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {_spread(over)}")
     if terms.rotary_table:
         yield _rotary_line(asked)
-    if terms.absorbed_mla != "none" and precision.format_of("attention").bits == 8:
+    if terms.absorbed_mla != "none":
         yield EngineLine(
             "absorbed matrices of latent attention",
             "weights",
-            _absorbed(here, precision, terms.absorbed_mla),
-            "query x key and value x output of every head, in 8 bits"
-            if terms.absorbed_mla == "products"
-            else "up-projections of keys and values once more, in 16 bits",
+            params.stored_bytes(_absorbed(here, precision, terms.absorbed_mla), precision),
+            ABSORBED[terms.absorbed_mla],
             "weights.absorbed_mla",
         )
     if terms.shared_expert_copies == "one_per_gpu" and sizes["shared_experts"]:
@@ -272,30 +284,31 @@ def _rotary_width(mixer) -> int:
     return mixer.head_dim if isinstance(mixer, Softmax) else 0
 
 
-def _absorbed(here: Architecture, precision: Precision, kind: str) -> int:
-    total = 0
-    for block in here.layers():
-        mixer = here.mixers.get(block.mixer)
+def _absorbed(here: Architecture, precision: Precision, kind: str) -> Iterator[Weights]:
+    """Yield the further matrices of every latent layer, as process_weights_after_loading of vLLM makes them."""
+    bits = precision.format_of("attention").bits
+    for mixer in (here.mixers.get(block.mixer) for block in here.layers()):
         if not isinstance(mixer, Latent):
             continue
-        latent, heads = mixer.kv_lora_rank, mixer.heads
+        heads, latent, queries = mixer.heads, mixer.kv_lora_rank, mixer.q_lora_rank or here.hidden
         if kind == "products":
-            queries = mixer.q_lora_rank or here.hidden
-            total += heads * (latent * (queries + here.hidden) + mixer.rope_head_dim * queries)
-        else:
-            total += heads * latent * (mixer.nope_head_dim + mixer.v_head_dim) * 2
-    return total
+            # 8 bits are quantised again in the same blocks; any other format becomes that of the activations.
+            yield Weights("attention", heads * latent, queries, plain=bits != 8)
+            yield Weights("attention", here.hidden, heads * latent, plain=bits != 8)
+            yield Weights("attention", heads * mixer.rope_head_dim, queries, plain=True)
+        if bits < 16:
+            yield Weights("attention", heads * (mixer.nope_head_dim + mixer.v_head_dim), latent, plain=True)
 
 
 def _activation_line(asked: Serving, here: Architecture) -> EngineLine:
-    terms, last = asked.engine.reservation, asked.stage == asked.over.pipeline - 1
+    terms = asked.engine.reservation
     in_flight = asked.most_tokens if terms.forward else asked.most_sequences
     chunk = min(in_flight, terms.moe_chunk_tokens or in_flight)
     per_token = params.activation_bytes_per_token(here)
     forward = chunk * per_token
     counted = asked.most_sequences if terms.logits_of == "sequences" else asked.most_tokens
     vocab = asked.arch.vocab
-    sampling = vocab * counted * terms.logits_bytes if last else 0
+    sampling = vocab * counted * terms.logits_bytes if asked.last else 0
     if sampling > forward:
         formula = f"{vocab:,} entries x {counted:,} {terms.logits_of} x {terms.logits_bytes:g} B"
         return EngineLine("sampling", "activations", sampling, formula, "reservation.logits_bytes")
@@ -314,6 +327,11 @@ def _runtime_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     yield EngineLine("CUDA context and driver", "context", terms.context_gib * GIB, FITTED, "runtime.context_gib")
 
 
+ABSORBED = {
+    "products": "query x key and value x output of every head, rotary queries, and up-projections in 16 bits",
+    "up_projections": "up-projections of keys and values once more, in 16 bits",
+}
+"""How further matrices of latent attention come about."""
 FITTED = "fitted to logs of others"
 """How a term without a formula comes about."""
 INSIDE = {
@@ -362,7 +380,7 @@ def cache_of(asked: Serving, here: Architecture) -> tuple[Cache, ...]:
         precision = replace(precision, kv="fp8_sparse_mla")
     if terms.decompressed_mla:
         precision = replace(precision, mla_cache="decompressed")
-    kept = caches(here, precision)
+    kept = caches(here, precision, asked.draft and asked.last)
     if terms.latent_multiple > 1:
         kept = tuple(_padded(cache, here, precision, terms.latent_multiple) for cache in kept)
     if terms.window_beside_batch:

@@ -8,17 +8,13 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe.capacity.context import cache_columns
-from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
+from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
-from prophet_moe.capacity.reserve import reserve_basis, with_reserve
-from prophet_moe.capacity.sweep import evaluate
-from prophet_moe.capacity.under_engine import UnderEngine, serving, under_engine
+from prophet_moe.capacity.sweep import RUNTIME, evaluate
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, Held, memories_on
 from prophet_moe.catalog import GpuSpec, ModelSpec
-from prophet_moe.catalog.engine import EngineSpec
-from prophet_moe.catalog.names import ModelName, named
-from prophet_moe.params import Cache
 from prophet_moe.routing.popularity_cv import PopularityCV
-from prophet_moe.settings.scenario import IDEAL, Scenario
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
 
@@ -29,8 +25,7 @@ def capacity_grid(
     scenario: Scenario,
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
-    engine: EngineSpec | None = None,
-    names: Sequence[ModelName] = (),
+    engine: EngineChoice = NO_ENGINE,
 ) -> pd.DataFrame:
     """Evaluate every model on every GPU at every batch size under one scenario.
 
@@ -48,10 +43,8 @@ def capacity_grid(
         By model; used where the scenario's routing is fitted, which makes three cases of each row instead of ESTIMATE.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts.
-    engine : EngineSpec, optional
-        The profile of the scenario's engine; None is `ideal`.
-    names : sequence of ModelName
-        What checkpoints have of their own (config/model_names.yaml), which engines keep tables of.
+    engine : EngineChoice
+        The scenario's engine.
 
     Returns
     -------
@@ -59,37 +52,15 @@ def capacity_grid(
         One row per case, model, GPU and batch size, in that order: the constants, then the metrics of `sweep.evaluate`.
         Bytes and tokens are float64, exact where whole; constants that the report leaves unknown are NaN.
     """
-    memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
-    memories = {name: memory for name, memory in memories.items() if memory is not None}
-    grids = []
+    held, grids = memories_on(models, gpus, scenario, engine, reserves), []
     for case, popularity_cv in _cases(scenario, popularity_cvs).items():
-        routed = {name: replace(memory, popularity_cv=popularity_cv(name)) for name, memory in memories.items()}
-        if engine is None or engine.name == IDEAL:
-            grid = _grid(routed, gpus, batch_sizes, scenario, reserves or {})
-        else:
-            held = _held(models, routed, gpus, scenario, engine, names)
-            parts = [_grid({m: u.memory}, {g: gpus[g]}, batch_sizes, u.scenario, {}) for (m, g), u in held.items()]
-            grid = pd.concat(parts, ignore_index=True)
-        grids.append(grid.assign(case=case))
+        routed = {pair: _routed(found, popularity_cv(pair[0])) for pair, found in held.items()}
+        grids.append(_grid(routed, batch_sizes, scenario).assign(case=case))
     return pd.concat(grids, ignore_index=True)
 
 
-def _held(
-    models: Mapping[str, ModelSpec],
-    memories: Mapping[str, ModelMemory],
-    gpus: Mapping[str, GpuSpec],
-    scenario: Scenario,
-    engine: EngineSpec,
-    names: Sequence[ModelName],
-) -> dict[tuple[str, str], UnderEngine]:
-    """Return what an engine holds of every model on every GPU, in the order of the grid."""
-    return {
-        (name, gpu): under_engine(
-            serving(models[name], gpu, spec, scenario, engine, named(name, list(names))), memory, scenario
-        )
-        for name, memory in memories.items()
-        for gpu, spec in gpus.items()
-    }
+def _routed(held: Held, popularity_cv: float) -> Held:
+    return replace(held, memory=replace(held.memory, popularity_cv=popularity_cv))
 
 
 def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> dict[str, Callable[[str], float]]:
@@ -107,46 +78,30 @@ def _end(popularity_cv: PopularityCV, end: float) -> float:
     return popularity_cv.value if isnan(end) else end
 
 
-def _grid(
-    memories: Mapping[str, ModelMemory],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    reserves: Mapping[str, int],
-) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([memories, gpus, batch_sizes], names=["model", "gpu", "batch_size"])
-    frame = index.to_frame(index=False)
+def _grid(held: Mapping[tuple[str, str], Held], batch_sizes: Sequence[int], scenario: Scenario) -> pd.DataFrame:
+    rows = [(model, gpu, batch) for model, gpu in held for batch in batch_sizes]
+    frame = pd.DataFrame(rows, columns=["model", "gpu", "batch_size"])
+    of_rows = [held[model, gpu] for model, gpu, _ in rows]
 
     for field in (field for field in fields(ModelMemory) if field.name != "further_caches"):
-        by_model = {name: getattr(memory, field.name) for name, memory in memories.items()}
-        frame[field.name] = frame["model"].map(by_model).astype(bool if field.type is bool else np.float64)
-    usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
-    frame["device_bytes"] = frame["gpu"].map(usable).astype(np.float64)
+        values = [getattr(each.memory, field.name) for each in of_rows]
+        frame[field.name] = np.array(values, bool if field.type is bool else np.float64)
+    frame["device_bytes"] = np.array([each.device_bytes for each in of_rows], np.float64)
     frame["batch"] = frame["batch_size"].astype(np.float64)
 
-    frame["evidence"] = frame["model"].map({name: _evidence(memory, scenario) for name, memory in memories.items()})
+    frame["evidence"] = [_evidence(each.memory, scenario) for each in of_rows]
     frame["routing_law"] = scenario.routing.law
     for part in ("kv_bytes_per_token_growing", "kv_bytes_bounded"):
-        by_model = {name: getattr(memory, part) for name, memory in memories.items()}
-        frame[part] = frame["model"].map(by_model).astype(np.float64)
-    further = {name: memory.further_caches for name, memory in memories.items()}
-    on_gpus = [_evaluated(rows, further, scenario, reserves.get(gpu)) for gpu, rows in frame.groupby("gpu", sort=False)]
-    frame = pd.concat(on_gpus).sort_index()
+        frame[part] = np.array([getattr(each.memory, part) for each in of_rows], np.float64)
+    frame["runtime_reserve_bytes"] = [float(each.scenario.runtime_reserve_mib * MIB) for each in of_rows]
+    frame["runtime_reserve_basis"] = [each.basis for each in of_rows]
+
+    columns = {name: frame[name].to_numpy() for name in frame}
+    columns |= cache_columns([each.memory.further_caches for each in of_rows])
+    columns[RUNTIME] = np.array([each.runtime_bytes for each in of_rows], np.float64)
+    frame = frame.assign(**evaluate(columns, scenario))
     frame["fit_state"] = fit_state(frame)
     return frame.drop(columns="batch")
-
-
-def _evaluated(
-    rows: pd.DataFrame, further: Mapping[str, tuple[Cache, ...]], scenario: Scenario, reserve: int | None
-) -> pd.DataFrame:
-    """Return the configurations of one GPU with their metrics, and what its runtime reserve is and rests on."""
-    here = with_reserve(scenario, reserve)
-    caches = cache_columns([further[name] for name in rows["model"]])
-    return rows.assign(
-        runtime_reserve_bytes=float(here.runtime_reserve_mib * MIB),
-        runtime_reserve_basis=reserve_basis(scenario, reserve),
-        **evaluate({name: rows[name].to_numpy() for name in rows} | caches, here),
-    )
 
 
 def _evidence(memory: ModelMemory, scenario: Scenario) -> str:

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping
 
-from prophet_moe.capacity.memory import device_bytes, model_memory
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, memories_on
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
 
 
-def unplaceable(models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], scenario: Scenario) -> dict[str, str]:
+def unplaceable(
+    models: Mapping[str, ModelSpec], gpus: Mapping[str, GpuSpec], scenario: Scenario, engine: EngineChoice = NO_ENGINE
+) -> dict[str, str]:
     """Return the models whose non-expert weights alone exceed every GPU, each with the sentence that says so."""
-    usable = {name: device_bytes(gpu, scenario) for name, gpu in gpus.items()}
-    largest = max(usable, key=usable.__getitem__)
-    limit = usable[largest]
-    problems = {}
-    for name, spec in models.items():
-        memory = model_memory(spec, scenario)
-        if memory is not None and memory.non_expert_bytes > limit:
+    held, problems = memories_on(models, gpus, scenario, engine), {}
+    for name in models:
+        on = {gpu: held[name, gpu] for gpu in gpus if (name, gpu) in held}
+        if on and all(found.memory.non_expert_bytes > found.device_bytes for found in on.values()):
+            largest = max(on, key=lambda gpu, on=on: on[gpu].device_bytes)
             problems[name] = (
-                f"non-expert weights take {memory.non_expert_bytes / GB:.1f} GB, "
-                f"expected at most the {limit / GB:.1f} GB of the largest GPU, {largest}"
+                f"non-expert weights take {on[largest].memory.non_expert_bytes / GB:.1f} GB, "
+                f"expected at most the {on[largest].device_bytes / GB:.1f} GB of the largest GPU, {largest}"
             )
     return problems

@@ -26,6 +26,8 @@ INPUTS = (
     "batch",
 )
 """Columns that a sweep reads: the memory constants, the device and the batch."""
+RUNTIME = "runtime_bytes"
+"""Column of workspace and runtime reserve in bytes, where configurations differ in them; else the scenario's count."""
 
 BLOCK_ROWS = 4096
 """Rows evaluated together: small enough that all columns of a block stay in the processor's cache."""
@@ -57,7 +59,8 @@ def sweep(
     -----
     Memory in use is that of one block, whatever the number of configurations.
     """
-    count, given = len(configurations["batch"]), [name for name in (*INPUTS, *CACHE_COLUMNS) if name in configurations]
+    count = len(configurations["batch"])
+    given = [name for name in (*INPUTS, RUNTIME, *CACHE_COLUMNS) if name in configurations]
     for start in range(0, count, block_rows):
         rows = slice(start, min(start + block_rows, count))
         yield rows, evaluate({name: configurations[name][rows] for name in given}, scenario)
@@ -75,7 +78,8 @@ def evaluate(
     Parameters
     ----------
     c : mapping from str to array
-        The columns INPUTS, all of one length n, and CACHE_COLUMNS where a model has further caches.
+        The columns INPUTS, all of one length n, CACHE_COLUMNS where a model has further caches, and RUNTIME where it
+        differs.
     scenario : Scenario
         The parameters that all configurations share.
     resident : array (n,), optional
@@ -110,7 +114,7 @@ def evaluate(
 
     tokens_in_flight = np.maximum(batch, scenario.activation.prefill_chunk_tokens)
     activations = c["activation_bytes_per_token"] * tokens_in_flight + c["activation_bytes_per_sequence"] * batch
-    runtime = round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
+    runtime = c[RUNTIME] if RUNTIME in c else round((scenario.workspace_mib + scenario.runtime_reserve_mib) * MIB)
     fixed = c["non_expert_bytes"] + activations + c["state_bytes_per_sequence"] * batch + runtime
 
     native = c["native_context"]

@@ -1,24 +1,135 @@
-"""The capacity model under a serving engine: the memory constants and the scenario of one model on one GPU."""
+"""The memory of models on GPUs under a scenario and its engine: what every study and command sizes memory by."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from prophet_moe import params
 from prophet_moe.capacity.engine import EngineBudget, Serving, cache_of, engine_budget, inside, sharded
-from prophet_moe.capacity.memory import ModelMemory
+from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
+from prophet_moe.capacity.reserve import reserve_basis, with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec
-from prophet_moe.catalog.engine import EngineSpec
-from prophet_moe.catalog.names import ModelName
+from prophet_moe.catalog.engine import EngineSpec, load_engine
+from prophet_moe.catalog.names import ModelName, load_names, named
+from prophet_moe.params.sharding import ONE_GPU, Parallelism
 from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.units import GIB, MIB
 
 
 @dataclass(frozen=True)
-class UnderEngine:
-    """A model on a GPU under an engine."""
+class EngineChoice:
+    """The engine of a scenario, and what it knows of checkpoints."""
+
+    profile: EngineSpec | None = None
+    """The profile of the engine; None: `ideal`."""
+    names: tuple[ModelName, ...] = ()
+    """What checkpoints have of their own (config/model_names.yaml), which engines keep tables of."""
+
+    @property
+    def ideal(self) -> bool:
+        """Return whether weights and caches are held as published, without an engine."""
+        return self.profile is None or self.profile.name == IDEAL
+
+
+PLAIN = EngineSpec(name=IDEAL, engine=IDEAL, title="weights and caches as published", evidence={})
+"""The terms of no engine."""
+NO_ENGINE = EngineChoice()
+"""Weights and caches as published."""
+
+
+def read_engine(paths: Sequence[Path | str]) -> EngineChoice:
+    """Read the engine of a job from its files: the profile and the names of models; none of them is NO_ENGINE."""
+    if not paths:
+        return NO_ENGINE
+    profile, names = map(Path, paths)
+    return EngineChoice(load_engine(profile), tuple(load_names(names)))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A model on a GPU under a scenario and its engine."""
 
     memory: ModelMemory
+    """Constants with the engine's weights and cache layout."""
     scenario: Scenario
-    budget: EngineBudget
+    """The scenario with the share of memory, the workspace and the runtime reserve that count on this GPU."""
+    budget: EngineBudget | None
+    """The budget of the engine, every expert resident; None without an engine."""
+    device_bytes: int
+    """Bytes of the GPU that may be used."""
+    basis: str
+    """What the runtime reserve rests on: measured or assumed."""
+
+    @property
+    def runtime_bytes(self) -> int:
+        """Return the bytes of workspace and runtime reserve; under an engine, of all that is no weight or cache."""
+        return round((self.scenario.workspace_mib + self.scenario.runtime_reserve_mib) * MIB)
+
+
+def memories_on(
+    models: Mapping[str, ModelSpec],
+    gpus: Mapping[str, GpuSpec],
+    scenario: Scenario,
+    engine: EngineChoice = NO_ENGINE,
+    reserves: Mapping[str, int] | None = None,
+    over: Parallelism = ONE_GPU,
+    stage: int = 0,
+) -> dict[tuple[str, str], Held]:
+    """Return the memory of every model on every GPU under a scenario and its engine.
+
+    Parameters
+    ----------
+    models : mapping from str to ModelSpec
+        Models by name; those that the report does not cover are left out of a scenario with reported architectures.
+    gpus : mapping from str to GpuSpec
+        GPUs by name.
+    scenario : Scenario
+        Sizes, formats, the share of memory, workspace and runtime reserve.
+    engine : EngineChoice
+        The engine of the scenario; its terms take the place of workspace, reserve and activations.
+    reserves : mapping from str to int, optional
+        Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts. No engine takes it.
+    over : Parallelism
+        How a model is spread over GPUs of the kind. Models of the report's constants are on one.
+    stage : int
+        Pipeline stage of the GPU, from 0.
+
+    Returns
+    -------
+    dict
+        By model and GPU, in their order. E and k are those of the model, bytes those of one GPU: an expert has the
+        bytes of its part, or with expert parallelism those of all experts on the GPU over E.
+    """
+    constants = {name: model_memory(spec, scenario) for name, spec in models.items()}
+    return {
+        (name, gpu): _held(models[name], memory, gpu, spec, scenario, engine, (reserves or {}).get(gpu), over, stage)
+        for name, memory in constants.items()
+        if memory is not None
+        for gpu, spec in gpus.items()
+    }
+
+
+def _held(
+    spec: ModelSpec,
+    memory: ModelMemory,
+    gpu: str,
+    listed: GpuSpec,
+    scenario: Scenario,
+    engine: EngineChoice,
+    reserve: int | None,
+    over: Parallelism,
+    stage: int,
+) -> Held:
+    plain, basis = with_reserve(scenario, reserve), reserve_basis(scenario, reserve)
+    if engine.ideal and over == ONE_GPU:
+        return Held(memory, plain, None, device_bytes(listed, plain), basis)
+    asked = serving(spec, gpu, listed, scenario, engine.profile or PLAIN, named(spec.name, list(engine.names)))
+    asked = replace(asked, over=over, stage=stage)
+    if engine.ideal:
+        budget = engine_budget(asked)
+        return Held(plain_shard(asked, memory, budget, scenario), plain, budget, device_bytes(listed, plain), basis)
+    constants, here, budget = under_engine(asked, memory, scenario)
+    return Held(constants, here, budget, device_bytes(listed, here), "assumed")
 
 
 def serving(
@@ -39,10 +150,11 @@ def serving(
         rotary_positions=own.rotary_positions if own else None,
         rotary_width=own.rotary_width if own else None,
         rotary_bytes=own.rotary_bytes if own else 2,
+        draft=scenario.draft_layers,
     )
 
 
-def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> UnderEngine:
+def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> tuple[ModelMemory, Scenario, EngineBudget]:
     """Return the memory constants and the scenario of a model on a GPU under an engine.
 
     Parameters
@@ -56,31 +168,14 @@ def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> Und
 
     Returns
     -------
-    UnderEngine
-        Constants with the engine's weights and cache layout, a scenario with its share of memory whose runtime reserve
-        holds its libraries and reservation, and the budget. With the engine `ideal`, constants and scenario as given.
+    memory : ModelMemory
+        The constants with the engine's weights and cache layout.
+    scenario : Scenario
+        With the engine's share of memory; its runtime reserve holds the engine's libraries and reservation.
+    budget : EngineBudget
+        The lines behind both.
     """
     budget = engine_budget(asked)
-    if asked.engine.name == IDEAL:
-        return UnderEngine(memory, scenario, budget)
-    here = sharded(asked)
-    kept = cache_of(asked, here)
-    plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
-    routed = sum(line.bytes for line in budget.lines if line.what == "routed experts")
-    layers_experts = int(memory.moe_layers * memory.experts) if asked.arch.moe else 0
-    one = routed // layers_experts if layers_experts else memory.expert_bytes
-    held = budget.group_bytes("weights") - one * layers_experts
-    stored = params.weight_bytes(asked.arch, asked.precision)
-    further = held - sum(size for component, size in stored.items() if component != "routed_experts")
-    engine_memory = replace(
-        memory,
-        expert_bytes=int(one),
-        non_expert_bytes=memory.non_expert_bytes + round(further),
-        kv_bytes_per_token=sum(cache.bytes(1) for cache in plain),
-        further_caches=tuple(cache for cache in kept if cache not in plain),
-        activation_bytes_per_token=0,
-        activation_bytes_per_sequence=0,
-    )
     share, reserve = _share_and_reserve(asked, budget)
     changed = {
         "usable_memory_share": share,
@@ -88,7 +183,43 @@ def under_engine(asked: Serving, memory: ModelMemory, scenario: Scenario) -> Und
         "runtime_reserve": "assumed",
         "runtime_reserve_mib": reserve / MIB,
     }
-    return UnderEngine(engine_memory, scenario.model_copy(update=changed), budget)
+    return _on_gpu(asked, memory, budget), scenario.model_copy(update=changed), budget
+
+
+def plain_shard(asked: Serving, memory: ModelMemory, budget: EngineBudget, scenario: Scenario) -> ModelMemory:
+    """Return the memory constants of a GPU without an engine, activations by the scenario's rule among them.
+
+    `memory` holds the constants of the whole model, `budget` is that of the GPU under `ideal`. On one GPU they are
+    those of `model_memory`.
+    """
+    here, by_component = sharded(asked), scenario.activation.rule == "per_component"
+    per_sequence = memory.activation_bytes_per_sequence
+    return replace(
+        _on_gpu(asked, memory, budget),
+        activation_bytes_per_token=params.activation_bytes_per_token(here) if by_component else 0,
+        activation_bytes_per_sequence=per_sequence if asked.last else 0,
+    )
+
+
+def _on_gpu(asked: Serving, memory: ModelMemory, budget: EngineBudget) -> ModelMemory:
+    """Return the constants of weights and caches on one GPU, without activations."""
+    here = sharded(asked)
+    kept = cache_of(asked, here)
+    plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
+    routed = sum(line.bytes for line in budget.lines if line.what == "routed experts")
+    layers_experts = params.moe_layers(here) * asked.arch.moe.experts if here.moe else 0
+    one = routed // layers_experts if layers_experts else memory.expert_bytes
+    return replace(
+        memory,
+        moe_layers=params.moe_layers(here),
+        expert_bytes=int(one),
+        non_expert_bytes=round(budget.group_bytes("weights") - one * layers_experts),
+        kv_bytes_per_token=sum(cache.bytes(1) for cache in plain),
+        state_bytes_per_sequence=params.state_bytes_per_sequence(here, asked.precision, asked.draft and asked.last),
+        further_caches=tuple(cache for cache in kept if cache not in plain),
+        activation_bytes_per_token=0,
+        activation_bytes_per_sequence=0,
+    )
 
 
 def _share_and_reserve(asked: Serving, budget: EngineBudget) -> tuple[float, float]:

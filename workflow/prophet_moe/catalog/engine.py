@@ -40,8 +40,10 @@ class EngineWeights(StrictModel):
     vocab_multiple: Multiple = 1
     """Multiple to which the rows of the embeddings are padded before they are split."""
     absorbed_mla: Literal["none", "products", "up_projections"] = "none"
-    """Further matrices of latent attention whose checkpoint is in 8 bits. `products` are query with key and value with
-    output projections in 8 bits. `up_projections` are 16-bit copies of the up-projections of keys and values."""
+    """Further matrices of latent attention. `products` are query with key and value with output projections, in the
+    format of an 8-bit checkpoint and else in 16 bits, and the rotary part of the query projection in 16 bits.
+    With them, and alone with `up_projections`, a quantised checkpoint has its up-projections of keys and values once
+    more in 16 bits."""
     padding: dict[str, ExpertPadding] = {}
     """Padding of routed experts in the format mxfp4, by the kernels that run them."""
     kernels: str | None = None
@@ -129,6 +131,9 @@ class EngineScheduler(StrictModel):
     """Most tokens of a step on a large card."""
     tokens_follow_context: Whole | None = None
     """Longest sequence up to which a step takes as many tokens as one sequence may have; none given: it never does."""
+    whole_latent_prompts: bool = False
+    """Whether a step takes as many tokens as one sequence may have in models with latent attention, however long: their
+    prompts are not cut into chunks."""
 
 
 class Evidence(StrictModel):
@@ -153,6 +158,9 @@ class EngineSpec(StrictModel):
     """First version that the profile describes; none given: all earlier ones too."""
     before: Version | None = None
     """First later version that the profile does not describe; none given: all later ones too."""
+    generation: Literal["V0", "V1"] | None = None
+    """Generation of the engine within these versions that the profile describes; none given: that which no other
+    profile describes."""
     checked_to: Version | None = None
     """Newest version whose logs were read; `observe add` refuses a newer one unless it is told to read it."""
     weights: EngineWeights = EngineWeights()
@@ -238,7 +246,7 @@ def find_engine(text: str, folder: Path) -> EngineSpec:
 
 
 def profile_of(engine: str, version: str, engines: dict[str, EngineSpec]) -> EngineSpec | None:
-    """Return the profile that describes a version of an engine; the newest one where no version is told.
+    """Return the profile that describes a version of an engine, such as `0.8.1 (V0)`; the newest one without a version.
 
     None where no profile is of that engine, or none of them describes the version.
     """
@@ -248,4 +256,6 @@ def profile_of(engine: str, version: str, engines: dict[str, EngineSpec]) -> Eng
     if number is None:
         newest = [spec for spec in ours if spec.before is None]
         return newest[-1] if newest else None
-    return next((spec for spec in ours if spec.describes(number)), None)
+    found = {spec.generation: spec for spec in ours if spec.describes(number)}
+    named = re.search(r"\bV[01]\b", version)
+    return found.get(named[0] if named else None) or found.get(None)

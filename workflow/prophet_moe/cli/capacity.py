@@ -12,17 +12,26 @@ from rich.table import Table
 
 from prophet_moe import params
 from prophet_moe.capacity.answer import Question, Step, answer, verdict
-from prophet_moe.capacity.budget import Line
 from prophet_moe.capacity.engine import EngineBudget
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
-from prophet_moe.capacity.memory import device_bytes, model_memory
+from prophet_moe.capacity.memory import covers
 from prophet_moe.capacity.placement import unplaceable
-from prophet_moe.capacity.reserve import reserve_basis, reserves_for, with_reserve
-from prophet_moe.capacity.under_engine import serving, under_engine
+from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.under_engine import EngineChoice, memories_on
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models, model_names
 from prophet_moe.catalog.engine import find_engine
 from prophet_moe.catalog.link import link_named, load_links
-from prophet_moe.catalog.names import load_names, named
+from prophet_moe.catalog.names import load_names
+from prophet_moe.cli.capacity_gpus import (
+    Asked,
+    add_parallelism,
+    budget_table,
+    reserve_told,
+    routing_told,
+    several,
+    show_several,
+    without_nan,
+)
 from prophet_moe.cli.catalog import ENGINES, EXPERIMENT, GPUS, HARDWARE, LINKS, MODEL_NAMES, MODELS, OPERATORS
 from prophet_moe.cli.model import find_model
 from prophet_moe.cli.terminal import console
@@ -49,6 +58,7 @@ examples:
   prophet-moe capacity --model DeepSeek-MoE-16B --memory 23.5 --bandwidth 1008 --link 31.5
   prophet-moe capacity --model checkpoints/gpt-oss-120b/config.json --gpu H100-80GB --format shipped --kv-format fp8
   prophet-moe capacity --model Qwen3-30B-A3B --gpu H100-80GB --engine vllm-0.10
+  prophet-moe capacity --model DeepSeek-V3-671B --gpu H200-141GB --tp 8 --format shipped --batch 16
   prophet-moe capacity --model DBRX-132B --gpu H100-80GB --configfile config/overlays/int8_weights.yaml --scenario int8
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
@@ -113,6 +123,7 @@ def add_command(commands: Any) -> None:
     add("--context", type=context, metavar="TOKENS", help="tokens per sequence: check whether this context fits")
     profile = "serving engine: a profile of config/engines/ (docs/engines.md) or a YAML file (default: the scenario's)"
     add("--engine", metavar="NAME", help=profile)
+    add_parallelism(capacity)
     add(
         "--scenario",
         metavar="NAME",
@@ -134,7 +145,9 @@ def add_command(commands: Any) -> None:
 
 def show_capacity(arguments: argparse.Namespace) -> None:
     """Print the answer for every requested GPU and batch size: words first, then numbers."""
-    answers = list(_answers(arguments))
+    if several(arguments):
+        return show_several(arguments, _asked(arguments))
+    answers = list(_answers(_asked(arguments), arguments))
     if arguments.json:
         print(json.dumps([_as_json(found, rests) for found, rests in answers], indent=2, allow_nan=False))
         return
@@ -149,12 +162,12 @@ def show_capacity(arguments: argparse.Namespace) -> None:
         if found["engine_budget"]:
             terminal.print(_engine_table(found["engine"], found["engine_budget"]))
         if found["budget"]:
-            terminal.print(_budget_table(found["budget"]))
+            terminal.print(budget_table(found["budget"]))
         terminal.print(_table(found["metrics"]))
 
 
-def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Yield the answer for every GPU and batch size, and what it is based on."""
+def _asked(arguments: argparse.Namespace) -> Asked:
+    """What the command line asks, read and checked: the model, the scenario and its engine, the GPUs."""
     experiment = _experiment(arguments.configfile)
     spec = find_model(arguments.model)
     name, scenario = _scenario(arguments, experiment)
@@ -163,48 +176,59 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
         problem = f"got {engine.name}, expected {IDEAL} with a scenario of the report's constants"
         raise UserError("--engine", problem, "Use --scenario calibrated.")
     scenario = scenario.model_copy(update={**_formats(arguments, spec), "engine": engine.name})
-    own = named(spec.name, load_names(MODEL_NAMES))
     gpus, profiles = _gpus(arguments)
-    for model, problem in unplaceable({spec.name: spec}, gpus, scenario).items():
-        raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
-    memory = model_memory(spec, scenario)
-    if memory is None:
+    choice = EngineChoice(engine, tuple(load_names(MODEL_NAMES)))
+    if not several(arguments):
+        for model, problem in unplaceable({spec.name: spec}, gpus, scenario, choice).items():
+            raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
+    if not covers(scenario, spec):
         raise UserError(spec.name, "the report does not cover it", "Use --scenario calibrated.")
     popularity_cv = _popularity_cv(spec, scenario, experiment.counts) if spec.architecture.moe else None
-    memory = replace(memory, popularity_cv=popularity_cv.value if popularity_cv else _given_popularity_cv(scenario))
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
-    reserves = reserves_for(scenario, MEMORY, listed)
-    batches = dict.fromkeys(arguments.batch or [1])
-    link = link_named(experiment.decode_step.link, load_links(LINKS))
+    return Asked(
+        spec,
+        name,
+        scenario,
+        choice,
+        gpus,
+        profiles,
+        reserves_for(scenario, MEMORY, listed),
+        tuple(dict.fromkeys(arguments.batch or [1])),
+        popularity_cv,
+        popularity_cv.value if popularity_cv else _given_popularity_cv(scenario),
+        experiment.decode_step.context_tokens,
+        link_named(experiment.decode_step.link, load_links(LINKS)),
+    )
+
+
+def _answers(asked: Asked, arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield the answer for every GPU and batch size, and what it is based on."""
+    spec, scenario, gpus = asked.spec, asked.scenario, asked.gpus
     simulated = spec.architecture.moe and scenario.architecture == "published"
-    rates = {batch: _rates(spec, batch) if simulated else None for batch in batches}
-    for gpu, listed in gpus.items():
-        held = under_engine(serving(spec, gpu, listed, scenario, engine, own), memory, scenario)
-        ideal = engine.name == IDEAL
-        here = with_reserve(scenario, reserves.get(gpu)) if ideal else held.scenario
-        for batch in batches:
+    rates = {batch: _rates(spec, batch) if simulated else None for batch in asked.batches}
+    for (_, gpu), held in memories_on({spec.name: spec}, gpus, scenario, asked.engine, asked.reserves).items():
+        listed, profile = gpus[gpu], asked.profiles[gpu]
+        for batch in asked.batches:
             question = Question(
                 spec.name,
                 gpu,
                 batch,
                 spec.architecture,
                 scenario.precision_of(spec.precision),
-                held.memory,
-                device_bytes(listed, here),
-                here,
-                profiles[gpu],
-                arguments.context or experiment.decode_step.context_tokens,
+                replace(held.memory, popularity_cv=asked.variation),
+                held.device_bytes,
+                held.scenario,
+                profile,
+                arguments.context or asked.step_context,
                 arguments.context,
                 rates[batch],
                 listed.unified_memory,
-                read_estimators(OPERATORS, {gpu: listed})[gpu] if profiles[gpu] and OPERATORS.exists() else None,
-                link,
+                read_estimators(OPERATORS, {gpu: listed})[gpu] if profile and OPERATORS.exists() else None,
+                asked.link,
             )
-            basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
-            reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
-            found = answer(question) | {"scenario": name, "engine": engine.name}
-            found["engine_budget"] = None if ideal else held.budget
-            yield found, _rests_on(spec, question, popularity_cv, reserve)
+            found = answer(question) | {"scenario": asked.name, "engine": scenario.engine}
+            found["engine_budget"] = held.budget
+            yield found, _rests_on(spec, question, asked.popularity_cv, reserve_told(held, asked))
 
 
 def _experiment(overlays: list[Path]) -> Experiment:
@@ -336,7 +360,7 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
     scenario, rests = question.scenario, {}
     if scenario.architecture == "reported":
         return {"memory": "constants that the report prints or that were fitted to its results; it gives no times"}
-    rests["memory"] = f"counted from the architecture, {question.precision.named()}; runtime reserve {reserve}"
+    rests["memory"] = f"counted from the architecture, {question.precision.named()}; {reserve}"
     memory = question.memory
     cache = f"{memory.kv_bytes_per_token_growing:,} B per token and sequence"
     if memory.kv_bytes_bounded:
@@ -346,14 +370,7 @@ def _rests_on(spec: ModelSpec, question: Question, popularity_cv: PopularityCV |
     rests["KV cache"] = cache
     if spec.left_out:
         rests["left out"] = "; ".join(spec.left_out)
-    if spec.architecture.moe is None:
-        rests["routing"] = "none: the model is dense, it has no experts to offload"
-    elif popularity_cv:
-        lacks = "counts" if scenario.fits_published else "trace"
-        whose = f"{popularity_cv.source}{f'; the model has no {lacks} of its own' if popularity_cv.pooled else ''}"
-        rests["routing"] = f"the popularity CV of experts is {popularity_cv.value:.3g}, {whose}"
-    else:
-        rests["routing"] = f"{scenario.routing.law} as scenario gives it"
+    rests["routing"] = routing_told(spec, scenario, popularity_cv)
     if question.profile is None:
         rests["times"] = "none, because --bandwidth and --link are missing"
     elif not question.profile.optimistic:
@@ -376,20 +393,6 @@ def _rates_rest_on(rates: HitRates | None, model: str, batch: int) -> str:
         return f"none: {FRONTIER} has no model of this E and k at batch {batch:,}"
     whose = "" if rates.model == model else f" of {rates.model}, which has the same E and k"
     return f"simulated without prediction on {rates.trace} routing ({FRONTIER}){whose}"
-
-
-def _budget_table(lines: list[Line]) -> Table:
-    table = Table("memory (GB)", "all experts resident", "Prophet's set")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for line in lines:
-        last = line is lines[-1]
-        table.add_row(
-            line.what, f"{line.baseline / GB:,.3f}", f"{line.prophet / GB:,.3f}", style="bold" if last else None
-        )
-        if line is lines[0] or line is lines[-2]:
-            table.add_section()
-    return table
 
 
 def _engine_table(name: str, found: EngineBudget) -> Table:
@@ -446,7 +449,7 @@ def _as_json(found: Mapping[str, Any], rests: Mapping[str, str]) -> dict[str, An
         {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet} for line in found["budget"]
     ]
     engine = {"engine": found["engine"], "engine_budget": _engine_json(found["engine_budget"])}
-    return _without_nan(result | {"numbers": numbers, "budget": lines} | engine)
+    return without_nan(result | {"numbers": numbers, "budget": lines} | engine)
 
 
 def _step_json(step: Step | None) -> dict[str, Any] | None:
@@ -460,11 +463,3 @@ def _estimate_json(found: StepEstimate | None) -> dict[str, Any] | None:
         return None
     times = {"ms": found.seconds, "low_ms": found.low, "high_ms": found.high, "bound_ms": found.bound}
     return {name: 1e3 * seconds for name, seconds in times.items()} | {"basis": found.basis}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inside) for key, inside in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inside) for inside in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -64,8 +64,6 @@ class Context:
 
     def engine(self, engine: str, version: str = "") -> EngineSpec | None:
         """Return the profile of a version of an engine; of vLLM 0.8 and 0.9, that of the generation which is named."""
-        if engine == "vllm" and re.search(r"\bV0\b", version) and re.search(r"\b0\.[89]\b", version):
-            version = "0.7"
         return profile_of(engine, version, dict(self.engines))
 
 

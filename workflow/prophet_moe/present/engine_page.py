@@ -15,8 +15,9 @@ A test fails when they differ.
 A serving engine holds more than the bare weights and caches of a model. A profile of `config/engines/` names what, term
 by term, each with its source and with the observations that fixed it (`resources/observations/memory.csv`). The option
 `--engine` of `prophet-moe capacity` prints the budget of a GPU under a profile line by line. The scenario key `engine`
-names the profile of a scenario. An unknown key is an error, and so is a term without a source. A profile of your own
-is a YAML file anywhere, named by `--engine`, or a file of `config/engines/`.
+names the profile of a scenario, and every study of that scenario sizes memory by it (`config/overlays/vllm.yaml`), but
+for those of memory that was measured without an engine. An unknown key is an error, and so is a term without a source.
+A profile of your own is a YAML file anywhere, named by `--engine`, or a file of `config/engines/`.
 
 A term with rows was fitted to them, or was checked against them where it comes from the engine's source. A fitted term
 is the middle of several rows. `prophet-moe observe check` prints the errors that are left.

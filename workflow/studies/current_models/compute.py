@@ -8,10 +8,10 @@ import pandas as pd
 
 from prophet_moe import params
 from prophet_moe.capacity.grid import capacity_grid
-from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import most_resident
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
+from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, Held, memories_on, read_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.model import load_model
@@ -33,6 +33,7 @@ def current_models(
     settings: CurrentModelsSettings,
     known: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
+    engine: EngineChoice = NO_ENGINE,
 ) -> pd.DataFrame:
     """Say what fits of every model on every GPU, with all experts resident and with slots for some.
 
@@ -52,24 +53,25 @@ def current_models(
         By model; models without one have the pooled one. Empty where the scenario's routing is not fitted.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU.
+    engine : EngineChoice
+        The scenario's engine.
 
     Returns
     -------
     DataFrame
         The columns of CURRENT_MODELS, smallest checkpoint first, GPUs in the order of `gpus`.
     """
-    shipped, reserves = scenario.model_copy(update=AS_SHIPPED), reserves or {}
+    shipped = scenario.model_copy(update=AS_SHIPPED)
     popularity_cvs = {name: _popularity_cv(spec, known) for name, spec in models.items()} if known else {}
-    grid = capacity_grid(models, gpus, [settings.batch_size], shipped, popularity_cvs, reserves)
+    grid = capacity_grid(models, gpus, [settings.batch_size], shipped, popularity_cvs, reserves, engine)
     grid = grid[grid["case"] == ESTIMATE].set_index(["model", "gpu"])
+    held = memories_on(models, gpus, shipped, engine, reserves)
     described = {name: _described(spec, shipped) for name, spec in models.items()}
     rows = []
     for name in sorted(models, key=lambda name: described[name]["checkpoint_bytes"]):
-        memory = model_memory(models[name], shipped)
         for gpu, spec in gpus.items():
             cell = grid.loc[name, gpu]
-            here = with_reserve(shipped, reserves.get(gpu))
-            found = dict(_beside_context(models[name], memory, spec, paces[gpu], cell, here, settings))
+            found = dict(_beside_context(models[name], held[name, gpu], spec, paces[gpu], cell, settings))
             rows.append({**cell, "model": name, "gpu": gpu, **described[name], **found})
     return _table(pd.DataFrame(rows))
 
@@ -101,17 +103,17 @@ def _described(spec: ModelSpec, scenario: Scenario) -> dict[str, object]:
 
 def _beside_context(
     spec: ModelSpec,
-    memory: ModelMemory,
+    held: Held,
     gpu: GpuSpec,
     paces: Paces,
     cell: pd.Series,
-    scenario: Scenario,
     settings: CurrentModelsSettings,
 ) -> Iterator[tuple[str, object]]:
     """What is left for experts beside the context of the settings, and what a decode step then takes at least."""
     batch, arch = settings.batch_size, spec.architecture
     context = min(settings.context_tokens, arch.native_context)
-    slots = most_resident(memory, int(cell["device_bytes"]), batch, scenario, context)
+    memory, scenario = held.memory, held.scenario
+    slots = most_resident(memory, held.device_bytes, batch, scenario, context)
     share = np.nan if slots is None else slots / memory.experts
     yield "batch_size", batch
     yield "unified_memory", gpu.unified_memory
@@ -141,5 +143,6 @@ def build(files, parameters):
     paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, gpus, link)
     known = popularity_cvs_of(files.variations, scenario.routing.batching)
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    table = current_models(models, gpus, paces, scenario, settings, known, reserves)
+    engine = read_engine(files.engine)
+    table = current_models(models, gpus, paces, scenario, settings, known, reserves, engine)
     write_table(files.table, table, CURRENT_MODELS)

@@ -35,6 +35,7 @@ rule current_models:
         measured=current_models_measured,
         operators=OPERATOR_FILES,
         links=LINK_FILE,
+        engine=engine_files(EXPERIMENT.scenario),
     output:
         table=table("table13_current_models"),
         prov=sidecars(path_of("table13_current_models")),

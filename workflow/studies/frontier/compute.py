@@ -14,10 +14,10 @@ import pandas as pd
 
 from prophet_moe.capacity.context import cache_columns, cached_bytes, longest_context
 from prophet_moe.capacity.limits import CONFIGURATION, reach
-from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.record import ESTIMATE
-from prophet_moe.capacity.sweep import INPUTS, evaluate
-from prophet_moe.catalog import ModelSpec
+from prophet_moe.capacity.sweep import INPUTS, RUNTIME, evaluate
+from prophet_moe.capacity.under_engine import Held, memories_on, read_engine
+from prophet_moe.catalog import ModelSpec, load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.pace import Paces
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
@@ -113,19 +113,26 @@ def _requests(replayed: Sequence[DecodeBatches]) -> float:
     return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
+def reserves_of(grid: pd.DataFrame) -> dict[str, int]:
+    """Return the runtime reserve in bytes of the GPUs of a grid where it was measured."""
+    measured = grid[grid["runtime_reserve_basis"] == "measured"]
+    return measured.groupby("gpu")["runtime_reserve_bytes"].first().astype(int).to_dict()
+
+
 def joined(
-    grid: pd.DataFrame, replayed: pd.DataFrame, models: Mapping[str, ModelSpec], scenario: Scenario
+    grid: pd.DataFrame, replayed: pd.DataFrame, held: Mapping[tuple[str, str], Held], scenario: Scenario
 ) -> pd.DataFrame:
     """Return the rows of `slowdowns` with the memory of their configuration, and the tokens of context that it leaves.
 
-    `grid` is the capacity grid at its estimate. Prophet also keeps its predictor. All experts of an encoder stay.
-    `tokens` is not cut at 0: below it, the experts do not fit.
+    `grid` is the capacity grid at its estimate, `held` the memory of its models by model and GPU. Prophet also keeps
+    its predictor. All experts of an encoder stay. `tokens` is not cut at 0: below it, the experts do not fit.
     """
     rows = replayed.merge(grid.drop(columns="resident_experts"), on=CONFIGURATION, how="left", validate="many_to_one")
     columns = rows.assign(batch=rows["batch_size"].astype(np.float64))
-    further = {name: model_memory(models[name], scenario).further_caches for name in rows["model"].unique()}
+    of_rows = [held[pair] for pair in zip(rows["model"], rows["gpu"], strict=True)]
     given = {name: columns[name].to_numpy() for name in INPUTS}
-    given |= cache_columns([further[name] for name in rows["model"]])
+    given |= cache_columns([each.memory.further_caches for each in of_rows])
+    given[RUNTIME] = np.array([each.runtime_bytes for each in of_rows], float)
     memory = evaluate(
         given,
         scenario,
@@ -213,6 +220,8 @@ def build(files, parameters):
     replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
     scenario = Scenario.model_validate(parameters["scenario"])
     models = {path.stem: load_model(path) for path in files.models}
-    rows = joined(grid[grid["case"] == ESTIMATE], replayed, models, scenario)
+    gpus = load_gpus(files.gpus, sorted(set(replayed["gpu"])))
+    held = memories_on(models, gpus, scenario, read_engine(files.engine), reserves_of(grid))
+    rows = joined(grid[grid["case"] == ESTIMATE], replayed, held, scenario)
     write_table(files.frontier, frontier(rows), FRONTIER)
     write_table(files.gained, context_gained(rows, parameters["slowdown_limits"]), CONTEXT_GAINED)

@@ -129,6 +129,8 @@ rule frontier:
         code=code("workflow/studies/frontier/compute.py"),
         slowdowns=[f"results/frontier/{name}.parquet" for name in PROXIES],
         models=MODEL_FILES,
+        gpus=GPU_FILE,
+        engine=engine_files(EXPERIMENT.scenario),
         grid=GRID,
     output:
         frontier=table("frontier"),

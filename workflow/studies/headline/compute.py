@@ -9,6 +9,7 @@ from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.capacity.sweep import law_popularity_cv
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.distinct import overflow_share
 from prophet_moe.routing.popularity_cv import PopularityCV
@@ -26,6 +27,7 @@ def resident_rules(
     scenario: Scenario,
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None = None,
+    engine: EngineChoice = NO_ENGINE,
 ) -> pd.DataFrame:
     """Return the headline under each rule of RULES, and how often a layer-step needs more experts than are resident.
 
@@ -43,6 +45,8 @@ def resident_rules(
         By model; used where the scenario's routing is fitted.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU.
+    engine : EngineChoice
+        The scenario's engine.
 
     Returns
     -------
@@ -59,7 +63,7 @@ def resident_rules(
     rules = {name: rule for name, rule in RULES.items() if distributed or not isinstance(rule, Quantile)}
     for name, rule in rules.items():
         under = scenario.model_copy(update={"resident": rule})
-        grid = _estimate(models, gpus, batch_sizes, under, popularity_cvs, reserves)
+        grid = _estimate(models, gpus, batch_sizes, under, popularity_cvs, reserves, engine)
         overflows = _overflow_shares(grid[grid["baseline_fits"]], under) if distributed else pd.Series([np.nan])
         shares = {"mean_overflow_share": overflows.mean(), "max_overflow_share": overflows.max()}
         rows.append({"resident": name} | extension_summary(record(grid)) | shares)
@@ -82,6 +86,7 @@ def headline_sensitivity(
     popularity_cvs: Mapping[str, PopularityCV],
     sensitivity: HeadlineSettings,
     reserves: Mapping[str, int] | None = None,
+    engine: EngineChoice = NO_ENGINE,
 ) -> pd.DataFrame:
     """Return the headline under each changed assumption, one at a time.
 
@@ -101,6 +106,9 @@ def headline_sensitivity(
         The assumptions and their values.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU; a reserve that is changed takes the place of every measured one.
+    engine : EngineChoice
+        The scenario's engine. Its own terms take the place of the reserve and of the tokens of a chunk, so that their
+        values make no rows.
 
     Returns
     -------
@@ -110,8 +118,10 @@ def headline_sensitivity(
     """
     rows = []
     for key, value, changed in _changes(scenario, sensitivity):
+        if not engine.ideal and key != "usable_memory_share":
+            continue
         given = changed.model_copy(update={"runtime_reserve": scenario.runtime_reserve}) == scenario
-        grid = _estimate(models, gpus, batch_sizes, changed, popularity_cvs, reserves)
+        grid = _estimate(models, gpus, batch_sizes, changed, popularity_cvs, reserves, engine)
         rows.append({"assumption": key, "value": value, "as_given": given} | extension_summary(record(grid)))
     return pd.DataFrame(rows)
 
@@ -134,6 +144,7 @@ def _estimate(
     scenario: Scenario,
     popularity_cvs: Mapping[str, PopularityCV],
     reserves: Mapping[str, int] | None,
+    engine: EngineChoice,
 ) -> pd.DataFrame:
-    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves)
+    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves, engine)
     return grid[grid["case"] == ESTIMATE].reset_index(drop=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.under_engine import read_engine
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.routing.popularity_cv import popularity_cvs_of
@@ -18,6 +19,7 @@ def build(files, parameters):
     gpus = load_gpus(files.gpus, parameters["gpus"])
     scenario = Scenario.model_validate(parameters["scenario"])
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
+    engine = read_engine(files.engine)
     variations = popularity_cvs_of(files.variations, scenario.routing.batching)
-    table = resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves)
+    table = resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves, engine)
     write_table(files.table, table, RULES)

@@ -16,6 +16,7 @@ rule resident_rules:
         models=MODEL_FILES,
         variations=variations_of(DEFAULT),
         measured=reserve_files(EXPERIMENT.scenario),
+        engine=engine_files(EXPERIMENT.scenario),
     output:
         table=table("resident_rules"),
         prov=sidecars(path_of("resident_rules")),
@@ -40,6 +41,7 @@ rule headline_sensitivity:
         models=MODEL_FILES,
         variations=variations_of(DEFAULT),
         measured=reserve_files(EXPERIMENT.scenario),
+        engine=engine_files(EXPERIMENT.scenario),
     output:
         table=table("headline_sensitivity"),
         prov=sidecars(path_of("headline_sensitivity")),
