@@ -81,13 +81,24 @@ def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
     assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
 
 
-def test_prompts_that_pass_the_cache_change_what_decode_finds(simulated):
-    bypass, through = (simulated("--prompts", how) for how in ("bypass", "through"))
-    assert bypass == simulated("--start", "training")
-    assert through["hit_rate"] != bypass["hit_rate"]
-    assert through["requests"] == bypass["requests"]
-    assert abs(through["hit_rate"] - bypass["hit_rate"]) < 0.05
-    assert simulated("--prompts", "through", "--batch", "2")["tokens"] == bypass["tokens"]
+def test_prompts_change_what_decode_finds_first_and_take_time(simulated):
+    none, base = simulated("--start", "training"), (*SMALL[:-1], "6")
+    through, stream, past = (simulated("--prefill", way) for way in ("through", "stream", "bypass"))
+    assert "prefill_s" not in none
+    assert past["hit_rate"] == none["hit_rate"]
+    assert {each["requests"] for each in (through, stream, past)} == {none["requests"]}
+    first = "hit_rate_of_first_16_steps"
+    assert stream[first] < past[first] < through[first]
+    assert abs(stream["hit_rate"] - past["hit_rate"]) < 0.02
+    groups = stream["prefill_chunks"]
+    assert stream["prefill_copies"] == groups * 6 * 8 >= past["prefill_copies"] > 0
+    for each in (through, stream, past):
+        parts = each["prefill_compute_s"], each["prefill_copy_s"]
+        assert max(parts) <= each["prefill_s"] <= sum(parts) * (1 + 1e-9)
+    more = simulated("--prefill", "stream", "--prefill-chunk", "16", base=base)
+    assert more["prefill_chunks"] > groups
+    assert more["prefill_s"] > stream["prefill_s"]
+    assert simulated("--prefill", "through", "--batch", "2")["tokens"] == none["tokens"]
 
 
 def test_devices_add_their_slots_and_links(simulated):
@@ -150,6 +161,9 @@ def test_results_are_told_in_words(command):
         (("--inserts", "1", "--inclusive"), "cannot be combined with --inclusive"),
         (("--miss-overhead-us", "nan"), "--miss-overhead-us: got nan"),
         (("--cpu-gb-per-s", "0"), "--cpu-gb-per-s: got 0"),
+        (("--prefill-chunk", "8"), "--prefill-chunk: needs --prefill"),
+        (("--prefill", "through", "--prefill-chunk", "0"), "--prefill-chunk: got 0"),
+        (("--prefill", "through", "--page-cache-mb", "5"), "cannot be combined with --page-cache-mb"),
     ],
     ids=" ".join,
 )
@@ -167,6 +181,8 @@ def test_wrong_options_end_in_one_line(command, options, problem):
         (("--strategy", "on_demand", "--capacity", "4,4", "--inserts", "1"), "--inserts: needs one tier"),
         (("--strategy", "on_demand", "--iso-cache", "100", "--inserts", "1"), "cannot be combined with --iso-cache"),
         (("--strategy", "prophet", "--budget-mb", "100"), "--budget-mb: got strategy prophet"),
+        (("--strategy", "on_demand", "--capacity", "2", "--prefill", "stream"), "stream: borrows 16 slots"),
+        (("--strategy", "on_demand", "--budget-mb", "900", "--prefill", "stream"), "stream: borrows slots"),
     ],
 )
 def test_options_of_another_strategy_end_in_one_line(command, arguments, problem):
@@ -183,7 +199,7 @@ def test_check_sets_a_session_beside_its_replays(command, tmp_path):
     code, told, errors = command("sim", "check", str(path), "--cache-mib", size, "--json")
     assert code == 0, errors
     found = json.loads(told)
-    assert list(found) == ["prefill", "most_used", "cold"]
+    assert list(found) == ["prefill", "token_by_token", "most_used", "cold"]
     assert found["prefill"]["differing"] == 1
     _, shown, _ = command("sim", "check", str(path), "--cache-mib", size)
     assert "0.6250 of 8 recorded" in shown

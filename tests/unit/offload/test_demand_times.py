@@ -12,7 +12,6 @@ from prophet_moe.errors import Fault, UserError
 from prophet_moe.offload.demand import reference
 from prophet_moe.offload.demand.lookups import Admission, Asks, asks_of, byte_cache, look_up, slot_cache
 from prophet_moe.offload.demand.page_cache import Storage, reads
-from prophet_moe.offload.demand.replay import Engine, run, steps_of, with_prompts
 from prophet_moe.offload.demand.speculation import Speculation, speculated
 from prophet_moe.offload.demand.times import Costs, Served, checked, fetched_of, serve
 from prophet_moe.offload.simulator.batching import ABSENT, DecodeBatches, LayerAccesses, accesses_of, decode_batches
@@ -260,37 +259,6 @@ def test_page_cache_best_size_of_a_cache_is_between():
     best = int(np.argmin(seconds))
     assert 0 < best < 5, seconds
     assert seconds[-1] > 1.5 * seconds[best]
-
-
-def test_prompts_pass_the_cache_before_their_own_sequence():
-    # Two sequences of two tokens; the prompt of the second one needs expert 3, as its first token does.
-    choices = np.array([0, 1, 3, 2], np.uint16).reshape(4, 1, 1)
-    steps = steps_of(choices, np.array([0, 2, 4]), 4, 1)
-    prompts = [asks_of(np.array([[1], [0]])), asks_of(np.array([[3]]))]
-    asks, filling, counted = with_prompts(steps, asks_of(np.array([[2]])), prompts, 1)
-    assert asks.ids.tolist() == [2, 1, 0, 0, 1, 3, 3, 2]
-    assert filling.tolist() == [True, True, True, False, False, True, False, False]
-    assert counted.tolist() == [not fills for fills in filling]
-    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
-    engine = Engine(slot_cache(1, 4, 2, per_layer=True), costs, np.ones(4, np.int64))
-    assert run(steps, engine, asks_of(np.array([[2]])), 1, prompts).found.hits.tolist() == [True, True, True, False]
-    assert run(steps, engine, asks_of(np.array([[2]])), 1).found.hits.tolist() == [False, False, False, False]
-
-
-@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
-@settings(max_examples=50, deadline=None)
-def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted):
-    random, lengths = np.random.default_rng(seed), np.array([2, 3, 1, 2])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    choices = random.random((8, 2, 5)).argsort(-1)[..., :2].astype(np.uint16)
-    batch = 1 if drafted else batch
-    steps = steps_of(choices, starts, 5, batch, Speculation(2, 0.5, seed) if drafted else None)
-    groups = -(-len(lengths) // batch)
-    prompts = [asks_of(random.random((3, 10)).argsort(-1)[:, :2]) for _ in range(groups)]
-    asks, filling, counted = with_prompts(steps, asks_of(np.empty((0, 1), np.int64)), prompts, 2)
-    assert asks.ids[counted].tolist() == steps.asks.ids.tolist()
-    assert np.diff(asks.starts)[~filling].tolist() == np.diff(steps.asks.starts).tolist()
-    assert filling.sum() == 3 * groups
 
 
 @given(runs(), st.integers(2, 4))

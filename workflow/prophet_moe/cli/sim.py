@@ -3,11 +3,13 @@
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 from rich.progress import Progress
 from rich.table import Table
 
@@ -29,9 +31,12 @@ from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
+    from prophet_moe.hardware.profile import Profile
+    from prophet_moe.offload.demand.prefill import Chunks, Work
     from prophet_moe.offload.replay import Part
     from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
     from prophet_moe.offload.strategies import Strategy
+    from prophet_moe.precision import Precision
 
 CORRECT = "Correct it."
 LEAST_MB, LARGEST_MB = 0.001, 10**7
@@ -133,7 +138,9 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     basis = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
     if on_demand:
         storage = experiment.replay.storage_gb_per_s
-        result = sim_demand.replayed(arguments, training, held_out, times, expert_mb, storage)
+        chunk = experiment.scenarios[experiment.scenario].activation.prefill_chunk_tokens
+        prompts = _prompt_work(arguments, trace, experiment), chunk
+        result = sim_demand.replayed(arguments, training, held_out, times, expert_mb, storage, *prompts)
         result = basis | result | {"notes": [*basis["notes"], *result["notes"]]}
         print(json.dumps(result, indent=2)) if arguments.json else sim_demand.show(result)
         return
@@ -179,13 +186,9 @@ def _experiment() -> Experiment:
 
 def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> tuple["Times", float]:
     """Times of the trace's layers at one tier, and the MB of an expert."""
-    from prophet_moe.hardware.profile import read_profile
     from prophet_moe.offload.simulator.timing import timing_model
 
-    gpu = arguments.gpu or experiment.reference.gpu
-    profile = read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu])
-    model = _timed_model(arguments, trace, experiment.replay.timed_as)
-    precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
+    model, profile, precision = _timed_on(arguments, trace, experiment)
     architecture = model.architecture.model_dump(mode="json")
     context = experiment.decode_step.context_tokens
     timed = timing_model(architecture, profile, trace.router, context, precision, experiment.replay.copy_chunk_mb)
@@ -195,6 +198,47 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
         return times, size
     seconds = (times.transfer_seconds[0] * arguments.expert_mb / size,)
     return replace(times, transfer_seconds=seconds), arguments.expert_mb
+
+
+def _timed_on(
+    arguments: argparse.Namespace, trace: Trace, experiment: Experiment
+) -> tuple[ModelSpec | RouterSpec, "Profile", "Precision"]:
+    """Return the model that the trace is timed with, the GPU's performance, and the precision of the scenario."""
+    from prophet_moe.hardware.profile import read_profile
+
+    gpu = arguments.gpu or experiment.reference.gpu
+    model = _timed_model(arguments, trace, experiment.replay.timed_as)
+    precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
+    return model, read_profile(HARDWARE, gpu, load_gpus(GPUS, [gpu])[gpu]), precision
+
+
+def _prompt_work(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> "Callable[[Chunks], Work]":
+    """Return what the device computes of chunks of prompts: a layer of the trace as long as one of the model."""
+    from prophet_moe.capacity.prefill import chunk_seconds
+    from prophet_moe.catalog.architecture import with_top_k
+    from prophet_moe.hardware.roofline import expert_shape, expert_weight_bytes
+    from prophet_moe.offload.demand.prefill import Work
+
+    model, profile, precision = _timed_on(arguments, trace, experiment)
+    arch = with_top_k(model.architecture, trace.router.top_k)
+    shape, weight_bytes = expert_shape(arch), expert_weight_bytes(arch, precision)
+
+    @cache
+    def other(before: int, tokens: int) -> float:
+        return chunk_seconds(arch, profile, before, tokens, precision) / params.moe_layers(arch)
+
+    @cache
+    def expert(tokens: int) -> float:
+        return profile.expert_seconds(*shape, tokens, weight_bytes) if tokens else 0.0
+
+    def work(chunks: "Chunks") -> Work:
+        each = zip(chunks.before.tolist(), chunks.tokens.tolist(), strict=True)
+        others = np.array([other(before, tokens) for before, tokens in each])
+        most = int(chunks.tokens.max(initial=0))
+        layers = len(trace.router.layers)
+        return Work(others[:, None].repeat(layers, axis=1), np.array([expert(tokens) for tokens in range(most + 1)]))
+
+    return work
 
 
 def _timed_model(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> ModelSpec | RouterSpec:

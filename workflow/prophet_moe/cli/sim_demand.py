@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,15 +20,17 @@ from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
     from prophet_moe.offload.demand.lookups import Asks, ByteCache
+    from prophet_moe.offload.demand.prefill import Chunks, Work
     from prophet_moe.offload.demand.replay import Engine
     from prophet_moe.offload.simulator.predictions import TrainingStatistics
     from prophet_moe.offload.simulator.simulation import Times
 
 PRESETS = Path("config/offload.yaml")
-STARTS, PROMPTS = ("training", "cold"), ("bypass", "through")
+STARTS = ("training", "cold")
+PREFILLS = ("through", "stream", "bypass")
 ASKED = (
     *("kind", "miss_overhead_us", "step_overhead_us", "cpu_gb_per_s", "background", "inserts", "admit_after"),
-    *("budget_mb", "start", "prompts", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
+    *("budget_mb", "start", "prefill", "prefill_chunk", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
 ON_DEMAND = "on_demand"
@@ -71,7 +74,13 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
         "--start", choices=STARTS, help="what the cache holds first: the most used of training (default), nothing"
     )
     group.add_argument(
-        "--prompts", choices=PROMPTS, help="whether prompts bypass the cache (default) or pass through it before decode"
+        "--prefill",
+        choices=PREFILLS,
+        help="prompts before decode: through the cache, whole layers streamed past it, or misses copied and not kept",
+    )
+    chunk = whole("--prefill-chunk", 1, 10**7)
+    group.add_argument(
+        "--prefill-chunk", type=chunk, metavar="N", help="tokens of a prompt at once; default: the scenario's"
     )
     group.add_argument(
         "--draft", type=whole("--draft", 0, 64), metavar="N", help="tokens of one sequence drafted for each step"
@@ -142,6 +151,10 @@ def asked(arguments: argparse.Namespace) -> bool:
         raise UserError("--background", "needs --cpu-gb-per-s", "Add it.")
     if arguments.page_cache_mb is not None and arguments.cpu_gb_per_s is not None:
         raise UserError("--page-cache-mb", "cannot be combined with --cpu-gb-per-s", "Leave one of the two out.")
+    if arguments.prefill_chunk is not None and arguments.prefill is None:
+        raise UserError("--prefill-chunk", "needs --prefill", "Add it.")
+    if arguments.prefill is not None and arguments.page_cache_mb is not None:
+        raise UserError("--prefill", "cannot be combined with --page-cache-mb", "Leave one of the two out.")
     if arguments.draft is not None and arguments.batch != 1:
         raise UserError("--draft", f"got batch {arguments.batch}, expected 1", "Leave one of the two out.")
     return True
@@ -159,10 +172,16 @@ def replayed(
     times: "Times",
     expert_mb: float,
     storage_gb_per_s: float,
+    prompt_work: "Callable[[Chunks], Work]",
+    chunk: int,
 ) -> dict[str, Any]:
-    """Return the results of a cache on demand on the held-out tokens; `times` are of one tier."""
+    """Return the results of a cache on demand on the held-out tokens; `times` are of one tier.
+
+    `prompt_work` says what the device computes of chunks of prompts, which have `chunk` tokens unless an option says
+    otherwise.
+    """
     from prophet_moe.offload.demand.lookups import asks_of, warm_start
-    from prophet_moe.offload.demand.replay import run, steps_of
+    from prophet_moe.offload.demand.replay import Prefill, run, steps_of
     from prophet_moe.offload.demand.speculation import Speculation
     from prophet_moe.offload.replay import MIXING_SEED
 
@@ -179,8 +198,11 @@ def replayed(
         problem = f"got {room}, expected at least {steps.asks.widest}, what a layer needs at once"
         raise UserError("capacity", problem, "Correct it, or allow layers to oversubscribe it: --waves.")
     before = warm_start(training.popularity, engine.cache) if arguments.start != "cold" else asks_of(NOTHING)
-    prompts = _prompts(ordered, arguments.batch) if arguments.prompts == "through" else []
-    outcome = run(steps, engine, before, layers, prompts)
+    prefill = None
+    if arguments.prefill is not None:
+        groups = _prompts(ordered, arguments.batch, arguments.prefill_chunk or chunk)
+        prefill = Prefill(arguments.prefill, groups, prompt_work)
+    outcome = run(steps, engine, before, layers, prefill)
     size = {"capacity": [int(arguments.capacity)]} if arguments.capacity else {"budget_mb": arguments.budget_mb}
     notes = [] if _holds_a_step(engine.cache, steps.asks, layers) else [KEEPS_NOTHING]
     return {
@@ -189,6 +211,7 @@ def replayed(
         "model": router.model,
         "strategy": arguments.strategy,
         **size,
+        **({} if prefill is None else {"prefill": prefill.way}),
         "scope": "per_layer" if arguments.per_layer else "global",
         "expert_bytes": "stated by layer" if stated else "the model's",
         "batch": arguments.batch,
@@ -268,21 +291,28 @@ def _overheads(arguments: argparse.Namespace, layers: int) -> tuple[float, float
     return tuple(other if value is None else value for value, other in given)
 
 
-def _prompts(trace: Trace, batch: int) -> "list[Asks]":
-    """Return the asks of the prompts of each group of sequences that decode together, a token and layer each."""
-    from prophet_moe.offload.demand.lookups import asks_of
+def _prompts(trace: Trace, batch: int, chunk: int) -> "list[Chunks]":
+    """Return the chunks of the prompts of each group of sequences that decode together."""
+    from prophet_moe.offload.demand.prefill import chunks_of
 
-    if not (trace.phase == PREFILL).any() or not (trace.phase == DECODE).any():
-        raise UserError("--prompts", "got through, expected a trace of prompts and decode tokens", "Leave it out.")
-    decoded = np.unique(trace.sequence[trace.phase == DECODE])
-    offsets = np.arange(len(trace.router.layers))[:, None] * trace.router.experts
-    groups = (decoded[first : first + batch] for first in range(0, len(decoded), batch))
-    rows = (np.isin(trace.sequence, group) & (trace.phase == PREFILL) for group in groups)
-    return [asks_of((trace.experts[each].astype(np.int64) + offsets).reshape(-1, trace.router.top_k)) for each in rows]
+    of_prompts = trace.phase == PREFILL
+    if not of_prompts.any() or not (trace.phase == DECODE).any():
+        raise UserError("--prefill", "needs a trace of prompts and decode tokens", "Leave it out.")
+    sequences, experts = trace.sequence[of_prompts], trace.experts[of_prompts]
+    decoded = trace.sequence[trace.phase == DECODE]
+    decoded = decoded[np.sort(np.unique(decoded, return_index=True)[1])]
+    found = []
+    for first in range(0, len(decoded), batch):
+        rows = [np.flatnonzero(sequences == sequence) for sequence in decoded[first : first + batch]]
+        starts = np.cumsum([0, *map(len, rows)])
+        found.append(chunks_of(experts[np.concatenate(rows)], starts, chunk, trace.router.experts))
+    return found
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the results of a cache on demand."""
+    from prophet_moe.offload.demand.replay import FIRST_STEPS
+
     size = f"{result['capacity'][0]} experts" if "capacity" in result else f"{result['budget_mb']:g} MB"
     scope = "in each layer" if result["scope"] == "per_layer" else "in all layers"
     title = f"{result['model']}: on demand, {size} {scope}, batch {result['batch']}"
@@ -295,6 +325,12 @@ def show(result: dict[str, Any]) -> None:
         "hits": "{hit_rate:.4f}",
         "misses": "{copies:,} copied, {on_cpu:,} computed on the CPU; {admitted:,} entered the cache",
     }
+    if "prefill_s" in result:
+        lines["prompts"] = (
+            "{prefill_s_per_group:,.4f} s before each group decodes ({prefill_chunks:,} chunks, {prefill_tokens:,} "
+            "tokens in all); {prefill_copies:,} copied of {prefill_requests:,} needed"
+        )
+        lines["then hits"] = f"{{hit_rate_of_first_{FIRST_STEPS}_steps:.4f}} in the first {FIRST_STEPS} steps of decode"
     if "page_hit_rate" in result:
         lines["pages"] = "held {page_hit_rate:.4f} of the misses; {storage_gb:,.1f} GB read from storage"
     for note in result["notes"]:

@@ -110,18 +110,20 @@ def serve(
     copies: Floats | None = None,
     extra: Floats | None = None,
     experts: int = 1,
+    others: Floats | None = None,
 ) -> Served:
     """Return what steps take whose requests became what `found` says, and check what must hold.
 
     `copies` (requests,) replace `copy_seconds`, where some experts come from farther away; `extra` (T L,) are seconds
-    that a layer waits for other bytes before it begins. Of several devices, expert e of the `experts` of a layer is on
-    device e mod devices.
+    that a layer waits for other bytes before it begins. `others` (T L,) replace `non_expert_seconds`, where steps
+    differ. Of several devices, expert e of the `experts` of a layer is on device e mod devices.
     """
     layers = len(costs.non_expert_seconds)
     steps = (len(accesses.of_layer) - 1) // layers
     served_by = served_requests(found, costs)
     copies = costs.copy_seconds[places_of(accesses) % layers] if copies is None else copies
     extra = np.zeros(steps * layers) if extra is None else extra
+    others = np.tile(costs.non_expert_seconds, steps) if others is None else others
     cpu_seconds = np.zeros(layers) if costs.cpu_seconds is None else costs.cpu_seconds
     seconds, busy = np.zeros(steps), np.zeros(3)
     _serve(
@@ -132,7 +134,7 @@ def serve(
         accesses.ids.astype(np.int64) % experts % costs.devices,
         copies,
         extra,
-        costs.non_expert_seconds,
+        others,
         costs.expert_seconds,
         cpu_seconds,
         costs.background,
@@ -187,7 +189,7 @@ def _serve(
     owners,
     copies,
     extra,
-    non_expert_seconds,
+    others,
     expert_seconds,
     cpu_seconds,
     background,
@@ -197,7 +199,7 @@ def _serve(
     seconds,
     busy,
 ):
-    layers = len(non_expert_seconds)
+    layers = len(cpu_seconds)
     # By device: when it has computed, when its link is free, how long it copied in the background in this step.
     device, link, copying = clocks
     for step in range(len(seconds)):
@@ -205,8 +207,8 @@ def _serve(
         copying[:] = 0
         for layer in range(layers):
             place = step * layers + layer
-            now += non_expert_seconds[layer] + extra[place]
-            busy[0] += non_expert_seconds[layer]
+            now += others[place] + extra[place]
+            busy[0] += others[place]
             for ask in range(of_layer[place], of_layer[place + 1]):
                 device[:] = link[:] = now
                 cpu = now

@@ -1,0 +1,234 @@
+"""Prompts before a cache: what each way leaves in it, what it takes, and observations of engines that serve so."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prophet_moe.capacity.prefill import chunk_seconds, prefill_time
+from prophet_moe.catalog import load_gpus, load_models
+from prophet_moe.catalog.architecture import with_top_k
+from prophet_moe.errors import Fault, UserError
+from prophet_moe.hardware.profile import datasheet_profile
+from prophet_moe.hardware.roofline import expert_shape, expert_weight_bytes
+from prophet_moe.offload.demand import reference
+from prophet_moe.offload.demand.lookups import asks_of, byte_cache, look_up, slot_cache
+from prophet_moe.offload.demand.prefill import (
+    WAYS,
+    Work,
+    buffer_slots,
+    checked,
+    chunks_of,
+    distinct,
+    expert_seconds_of,
+    prefilled,
+    streamed,
+)
+from prophet_moe.offload.demand.replay import Engine, Prefill, run, steps_of, with_prompts
+from prophet_moe.offload.demand.speculation import Speculation
+from prophet_moe.offload.demand.times import Costs
+from prophet_moe.precision import BF16
+from tests.conftest import ROOT
+
+NOTHING = asks_of(np.empty((0, 1), np.int64))
+
+
+def routed(seed: int, tokens: int, layers: int, experts: int, top_k: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((tokens, layers, experts)).argsort(-1)[..., :top_k].astype(np.uint16)
+
+
+@st.composite
+def prompts(draw):
+    """Chunks of a few prompts, and the number of experts of a layer."""
+    layers, experts = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    lengths = draw(st.lists(st.integers(0, 7), min_size=1, max_size=3))
+    choices = routed(draw(st.integers(0, 2**32)), sum(lengths), layers, experts, draw(st.integers(1, experts)))
+    return chunks_of(choices, np.cumsum([0, *lengths]), draw(st.integers(1, 8)), experts), experts
+
+
+@st.composite
+def worked(draw):
+    """Chunks of prompts with what the device computes of them, and costs, in quarters of seconds."""
+    chunks, experts = draw(prompts())
+    layers = (len(chunks.accesses.of_layer) - 1) // len(chunks.tokens) if len(chunks.tokens) else 1
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    other = random.integers(0, 9, (len(chunks.tokens), layers)) / 4
+    work = Work(other, np.sort(random.integers(0, 9, 9)) / 4)
+    copy, miss, step = random.integers(0, 9, layers) / 4, *random.integers(0, 5, 2) / 4
+    return (
+        chunks,
+        work,
+        Costs(np.zeros(layers), np.zeros(2), copy, None, False, miss, step, draw(st.integers(1, 3))),
+        experts,
+    )
+
+
+def test_distinct_ids_stand_in_the_order_of_their_last_choice():
+    ids, counts = distinct(np.array([[4, 1], [2, 4], [1, 3]]))
+    assert (ids.tolist(), counts.tolist()) == ([2, 4, 1, 3], [1, 2, 2, 1])
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5), st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_chunks_hold_every_choice_of_their_tokens_once(lengths, chunk, seed):
+    choices = routed(seed, sum(lengths), 2, 5, 3)
+    chunks = chunks_of(choices, np.cumsum([0, *lengths]), chunk, 5)
+    assert chunks.tokens.sum() == sum(lengths)
+    assert chunks.tokens.max() <= chunk
+    assert chunks.before.tolist() == [first for length in lengths for first in range(0, length, chunk)]
+    assert chunks.accesses.tokens.sum() == choices.size
+    held = np.add.reduceat(chunks.accesses.tokens, chunks.accesses.starts[:-1])
+    assert (held == 3 * np.repeat(chunks.tokens, 2)).all()
+
+
+@given(worked())
+@settings(max_examples=200, deadline=None)
+def test_stream_compiled_equals_plain_python(case):
+    chunks, work, costs, experts = case
+    took = streamed(*case)
+    expert, _ = expert_seconds_of(chunks, work, experts, costs.devices)
+    copies = costs.copy_seconds * -(-experts // costs.devices) + costs.miss_overhead_seconds
+    plain = reference.stream_seconds(work.other_seconds, expert, copies)
+    assert took.seconds == pytest.approx(sum(plain) + costs.step_overhead_seconds * len(plain))
+    assert took.copies == experts * work.other_seconds.size
+
+
+@given(worked())
+@settings(max_examples=100, deadline=None)
+def test_stream_lasts_at_least_its_link_and_at_most_both_in_turn(case):
+    chunks, work, costs, experts = case
+    took = streamed(chunks, work, replace(costs, devices=1), experts)
+    overhead = costs.step_overhead_seconds * took.chunks
+    assert took.seconds >= max(took.copy_seconds, took.compute_seconds) + overhead - 1e-9
+    assert took.seconds <= took.copy_seconds + took.compute_seconds + overhead + 1e-9
+    free = streamed(
+        chunks, work, replace(costs, copy_seconds=costs.copy_seconds * 0, miss_overhead_seconds=0.0), experts
+    )
+    assert free.seconds <= took.seconds + 1e-9
+    more = streamed(chunks, work, replace(costs, devices=2), experts)
+    assert more.seconds <= took.seconds + 1e-9
+
+
+def test_stream_copies_the_next_layer_while_one_computes():
+    # Two experts a layer, 1 s each to copy; 3 s of compute a layer hide all copies but the first.
+    chunks = chunks_of(np.zeros((1, 3, 1), np.uint16), np.array([0, 1]), 8, 2)
+    costs = Costs(np.zeros(3), np.zeros(2), np.ones(3))
+    assert streamed(chunks, Work(np.zeros((1, 3)), np.array([0.0, 3.0])), costs, 2).seconds == 2 + 3 * 3
+    assert streamed(chunks, Work(np.zeros((1, 3)), np.array([0.0, 1.0])), costs, 2).seconds == 3 * 2 + 1
+    # What comes before the experts of a layer hides its copy, too.
+    assert streamed(chunks, Work(np.full((1, 3), 2.0), np.zeros(2)), costs, 2).seconds == 3 * 2
+
+
+def test_stream_that_is_not_conserved_is_a_fault():
+    chunks = chunks_of(np.zeros((1, 1, 1), np.uint16), np.array([0, 1]), 8, 1)
+    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
+    took = streamed(chunks, Work(np.ones((1, 1)), np.zeros(2)), costs, 1)
+    for seconds in (0.5, 2.5):
+        with pytest.raises(Fault, match="do not lie between"):
+            checked(replace(took, seconds=seconds), costs)
+
+
+@given(worked())
+@settings(max_examples=100, deadline=None)
+def test_prompts_through_and_past_the_cache_take_what_a_step_takes(case):
+    chunks, work, costs, experts = case
+    hits = np.random.default_rng(0).random(len(chunks.accesses.ids)) < 0.5
+    took = [prefilled(chunks, work, costs, way, hits, experts) for way in ("through", "bypass")]
+    assert took[0] == took[1]
+    assert took[0].copies == (~hits).sum()
+    every = prefilled(chunks, work, costs, "bypass", np.ones_like(hits), experts)
+    expert, _ = expert_seconds_of(chunks, work, experts, costs.devices)
+    overhead = costs.step_overhead_seconds * len(chunks.tokens)
+    assert every.seconds == pytest.approx(work.other_seconds.sum() + expert.sum() + overhead)
+    with_cpu = replace(costs, cpu_seconds=costs.copy_seconds * 0.1, background=True)
+    assert prefilled(chunks, work, with_cpu, "bypass", hits, experts) == took[0]
+
+
+def works(chunks):
+    shape = len(chunks.tokens), (len(chunks.accesses.of_layer) - 1) // max(1, len(chunks.tokens))
+    return Work(np.zeros(shape), np.zeros(int(chunks.tokens.max(initial=0)) + 1))
+
+
+def served(way, slots, before=(2, 3)):
+    """What decode finds that needs experts 0, 1, 2 and 3 of the only layer, after a prompt that needs 1, 0, 1."""
+    steps = steps_of(np.arange(4, dtype=np.uint16).reshape(4, 1, 1), np.array([0, 4]), 4, 1)
+    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
+    engine = Engine(slot_cache(1, 4, slots, per_layer=True), costs, np.ones(4, np.int64))
+    chunks = chunks_of(np.array([1, 0, 1], np.uint16).reshape(-1, 1, 1), np.array([0, 3]), 8, 4)
+    return run(
+        steps, engine, asks_of(np.array(before)[:, None]), 1, None if way is None else Prefill(way, [chunks], works)
+    )
+
+
+def test_prompts_leave_in_the_cache_what_their_way_says():
+    assert served("bypass", 2).found.hits.tolist() == served(None, 2).found.hits.tolist() == [False] * 4
+    assert served("through", 2).found.hits.tolist() == [True, True, False, False]
+    assert served("bypass", 2).prefilled[0].copies == served("through", 2).prefilled[0].copies == 2
+    assert served("bypass", 4, before=(0, 1)).prefilled[0].copies == 0
+    with pytest.raises(UserError, match="borrows 8 slots, two layers, of each device; the cache has 4"):
+        served("stream", 4)
+
+
+def test_stream_keeps_what_lies_beyond_its_buffers():
+    # Three layers of two experts in slots of their own: the buffers are slots 0 to 3, those of the first two layers.
+    asks = asks_of(np.tile(np.arange(6), 2)[:, None])
+    lent = np.repeat([0, buffer_slots(2), 0], [6, 1, 5])
+    found = look_up(asks, slot_cache(3, 2, 2, per_layer=True), lent=lent)
+    assert found.hits.tolist() == [False] * 10 + [True] * 2
+    # On two devices each lends two slots, and holds one expert of each layer.
+    found = look_up(asks, slot_cache(3, 2, 1, per_layer=True, devices=2), lent=lent // 2)
+    assert found.hits.tolist() == [False] * 10 + [True] * 2
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans(), st.sampled_from(WAYS))
+@settings(max_examples=60, deadline=None)
+def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted, way):
+    lengths = np.array([2, 3, 1, 2])
+    starts, choices = np.concatenate([[0], np.cumsum(lengths)]), routed(seed, 8, 2, 5, 2)
+    batch = 1 if drafted else batch
+    steps = steps_of(choices, starts, 5, batch, Speculation(2, 0.5, seed) if drafted else None)
+    groups = -(-len(lengths) // batch)
+    chunks = [chunks_of(routed(seed + 1, 3, 2, 5, 2), np.array([0, 3]), 2, 5) for _ in range(groups)]
+    order = with_prompts(steps, NOTHING, Prefill(way, chunks, works), 2, buffer_slots(5))
+    assert order.asks.ids[order.counted].tolist() == steps.asks.ids.tolist()
+    assert (order.lent > 0).sum() == (groups if way == "stream" else 0)
+    cache = slot_cache(2, 5, 10, per_layer=False)
+    took = run(
+        steps,
+        Engine(cache, Costs(np.ones(2), np.zeros(4), np.ones(2)), np.ones(10, np.int64)),
+        NOTHING,
+        2,
+        Prefill(way, chunks, works),
+    )
+    assert len(took.prefilled) == groups
+    assert 0 <= took.first_hits <= 1
+    none = run(steps, Engine(cache, Costs(np.ones(2), np.zeros(4), np.ones(2)), np.ones(10, np.int64)), NOTHING, 2)
+    if way == "bypass":
+        assert took.found.fates.tolist() == none.found.fates.tolist()
+    if way == "through":
+        assert took.found.hits.sum() >= none.found.hits.sum()
+
+
+def test_stream_needs_slots_of_its_own():
+    steps = steps_of(np.zeros((1, 1, 1), np.uint16), np.array([0, 1]), 2, 1)
+    chunks = chunks_of(np.zeros((1, 1, 1), np.uint16), np.array([0, 1]), 2, 2)
+    engine = Engine(byte_cache(np.array([5]), 2, 100), Costs(np.ones(1), np.zeros(2), np.ones(1)), np.full(2, 5))
+    with pytest.raises(UserError, match="unequal bytes have none"):
+        run(steps, engine, NOTHING, 1, Prefill("stream", [chunks], works))
+    with pytest.raises(UserError, match="got 0 tokens"):
+        chunks_of(np.zeros((1, 1, 1), np.uint16), np.array([0, 1]), 0, 2)
+
+
+def test_chunks_of_a_prompt_take_what_the_whole_prefill_takes():
+    arch = load_models(ROOT / "config/models")["OLMoE-1B-7B"].architecture
+    profile = datasheet_profile("A100-80GB", load_gpus(ROOT / "config/gpus.yaml")["A100-80GB"])
+    whole = prefill_time(arch, profile, 1, 1500, arch.moe.experts, 512, BF16).compute_seconds
+    sizes = [(0, 512), (512, 512), (1024, 476)]
+    other = sum(chunk_seconds(arch, profile, before, tokens, BF16) for before, tokens in sizes)
+    each = [tokens * arch.moe.top_k / arch.moe.experts for _, tokens in sizes]
+    shape, weight_bytes = expert_shape(with_top_k(arch, arch.moe.top_k)), expert_weight_bytes(arch, BF16)
+    one_layer = sum(arch.moe.experts * profile.expert_seconds(*shape, tokens, weight_bytes) for tokens in each)
+    experts = len(arch.moe_layers) * one_layer
+    assert other + experts == pytest.approx(whole, rel=0.02)
