@@ -199,13 +199,23 @@ def streamed(chunks: Chunks, work: Work, costs: Costs, experts: int) -> Prefille
     """
     expert_seconds, experts_in_all = expert_seconds_of(chunks, work, experts, costs.devices)
     copies = costs.copy_seconds * -(-experts // costs.devices) + costs.miss_overhead_seconds
-    seconds = np.zeros(len(chunks.tokens))
-    _stream(work.other_seconds, expert_seconds, copies, seconds)
+    seconds = stream_seconds(work.other_seconds, expert_seconds, copies)
     total = float(seconds.sum()) + costs.step_overhead_seconds * len(seconds)
     compute = float(work.other_seconds.sum()) + experts_in_all
     copying = len(seconds) * float((costs.copy_seconds * experts + costs.miss_overhead_seconds * costs.devices).sum())
     copied, needed = experts * work.other_seconds.size, len(chunks.accesses.ids)
     return checked(Prefilled(total, compute, copying, copied, needed, *_size(chunks)), costs)
+
+
+def stream_seconds(other: Floats, expert: Floats, copies: Floats) -> Floats:
+    """Return the seconds of each chunk (C,) whose layers are streamed whole.
+
+    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (L,) what a
+    layer takes to cross the link.
+    """
+    seconds = np.zeros(len(other))
+    _stream(other, expert, copies, seconds)
+    return seconds
 
 
 def checked(run: Prefilled, costs: Costs) -> Prefilled:
