@@ -81,6 +81,15 @@ def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
     assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
 
 
+def test_hybrid_slows_link_and_cpu_that_read_the_same_memory(simulated):
+    alone = simulated("--cpu-gb-per-s", "76")
+    hybrid = simulated("--kind", "hybrid", "--cpu-gb-per-s", "76")
+    assert hybrid["hit_rate"] == alone["hit_rate"]
+    assert hybrid["on_cpu"] == alone["on_cpu"]
+    assert alone["step_ms_mean"] < hybrid["step_ms_mean"] < alone["step_ms_mean"] / 0.87
+    assert simulated("--kind", "hybrid", "--cpu-memory-gb-per-s", "100") == hybrid
+
+
 def test_prompts_change_what_decode_finds_first_and_take_time(simulated):
     none, base = simulated("--start", "training"), (*SMALL[:-1], "6")
     through, stream, past = (simulated("--prefill", way) for way in ("through", "stream", "bypass"))
@@ -161,6 +170,12 @@ def test_results_are_told_in_words(command):
         (("--inserts", "1", "--inclusive"), "cannot be combined with --inclusive"),
         (("--miss-overhead-us", "nan"), "--miss-overhead-us: got nan"),
         (("--cpu-gb-per-s", "0"), "--cpu-gb-per-s: got 0"),
+        (("--kind", "hybrid"), "--kind: hybrid needs --cpu-gb-per-s"),
+        (("--cpu-memory-gb-per-s", "80"), "--cpu-memory-gb-per-s: needs --kind hybrid"),
+        (
+            ("--kind", "hybrid", "--cpu-gb-per-s", "5", "--cpu-memory-gb-per-s", "9"),
+            "--cpu-gb-per-s: cannot be combined with --cpu-memory-gb-per-s",
+        ),
         (("--prefill-chunk", "8"), "--prefill-chunk: needs --prefill"),
         (("--prefill", "through", "--prefill-chunk", "0"), "--prefill-chunk: got 0"),
         (("--prefill", "through", "--page-cache-mb", "5"), "cannot be combined with --page-cache-mb"),

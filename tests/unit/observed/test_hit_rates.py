@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.errors import UserError
-from prophet_moe.observed import hit_columns, hit_rates, offload_fit
+from prophet_moe.observed import gathered, hit_columns, hit_rates, offload_fit
+from prophet_moe.observed.context import Context
 from prophet_moe.observed.offload_fit import Overheads
 from prophet_moe.observed.schema import HIT_RATES, read_observations
 from prophet_moe.offload.demand.recorded import read_session, session_rows
@@ -181,6 +182,22 @@ def test_replays_of_recorded_sessions_are_what_is_kept():
         assert [row[-2:] for row in kept if row[2] == "prefill"] == [["0", "0"]]
 
 
+def test_row_of_a_user_says_of_its_cpu_what_its_words_say():
+    stated = {"policy": "hybrid", "link": "PCIe 26.1 GB/s gather; PCIe + CPU 119.5 GB/s", "model": "DeepSeek-V4-Flash"}
+    cells = gathered.hit_rates(stated)
+    assert (cells["engine_kind"], cells["link_gb_per_s"], cells["cpu_gb_per_s"]) == ("hybrid", "26.1", "93.4")
+    assert "tokens_per_s" not in cells["left_out"]
+    cells = gathered.hit_rates({**stated, "link": "PCIe 4.0 x16"})
+    assert cells["cpu_gb_per_s"] == ""
+    assert "tokens_per_s: hybrid: the rate of its CPU is not stated" in cells["left_out"]
+
+
+def test_row_of_a_user_is_no_hybrid_unless_it_says_so():
+    row = ROWS[ROWS["id"] == "EC-039"].assign(engine_kind="unstated", id="mine")
+    found = hit_rates.completed(row, ROWS, Context({}, {}, {}))
+    assert found["engine_kind"].tolist() == ["in_graph_gather"]
+
+
 def test_row_of_a_user_is_predicted_by_the_preset():
     row = ROWS[ROWS["id"] == "EC-005"].assign(id="mine")
     found = hit_rates.predictions(row, hit_rates.Known([], PRESETS))
@@ -240,6 +257,7 @@ def test_link_of_another_run_is_what_that_run_took():
         ("miss_overhead_us: 195", "miss_us: 195", "miss_us"),
         ("kind: storage", "kind: host_managed", "no preset of kind storage"),
         ("cpu_share: 0.76", "cpu_share: 1.2", "cpu_share"),
+        ("  cpu_share: 0.76\n", "", "cpu_share"),
     ],
 )
 def test_wrong_preset_ends_in_one_line(tmp_path, old, new, problem):

@@ -65,4 +65,6 @@ def load_offload(path: Path) -> dict[str, EngineOffload]:
     for kind in KINDS:
         if kind not in presets or presets[kind].kind != kind:
             raise UserError(str(path), f"has no preset of kind {kind}", "Restore it: git checkout config/offload.yaml")
+    if presets["hybrid"].cpu_share is None:
+        raise UserError(f"{path}: hybrid.cpu_share", "is missing, the CPU's share of its memory", "Add it.")
     return dict(presets)

@@ -29,11 +29,20 @@ PRESETS = Path("config/offload.yaml")
 STARTS = ("training", "cold")
 PREFILLS = ("through", "stream", "bypass")
 ASKED = (
-    *("kind", "miss_overhead_us", "step_overhead_us", "cpu_gb_per_s", "background", "inserts", "admit_after"),
+    *(
+        "kind",
+        "miss_overhead_us",
+        "step_overhead_us",
+        "cpu_gb_per_s",
+        "cpu_memory_gb_per_s",
+        "background",
+        "inserts",
+        "admit_after",
+    ),
     *("budget_mb", "start", "prefill", "prefill_chunk", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
-ON_DEMAND = "on_demand"
+ON_DEMAND, HYBRID = "on_demand", "hybrid"
 LARGEST_US, LARGEST_MB, LARGEST_RATE = 10**6, 10**7, 10**5
 KEEPS_NOTHING = "the cache holds less than one step needs: the least recently used experts are those needed next"
 NOTHING = np.empty((0, 1), np.int64)
@@ -60,6 +69,13 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
     cpu = between("--cpu-gb-per-s", "GB/s", 0.001, LARGEST_RATE)
     group.add_argument(
         "--cpu-gb-per-s", type=cpu, metavar="RATE", help="the CPU computes misses at this rate, beside the copies"
+    )
+    memory = between("--cpu-memory-gb-per-s", "GB/s", 0.001, LARGEST_RATE)
+    group.add_argument(
+        "--cpu-memory-gb-per-s",
+        type=memory,
+        metavar="RATE",
+        help="the CPU reads its memory at this rate, and computes misses at the share of it that --kind hybrid says",
     )
     group.add_argument(
         "--background", action="store_true", help="the CPU computes all misses; what enters is copied beside"
@@ -147,10 +163,18 @@ def asked(arguments: argparse.Namespace) -> bool:
         raise UserError("--draft", "needs --acceptance, and the other way round", "Add the other one.")
     if arguments.mapped_mb is not None and arguments.page_cache_mb is None:
         raise UserError("--mapped-mb", "needs --page-cache-mb", "Add it.")
-    if arguments.background and arguments.cpu_gb_per_s is None:
+    cpu = {name: getattr(arguments, name) for name in ("cpu_gb_per_s", "cpu_memory_gb_per_s")}
+    rates = [f"--{name.replace('_', '-')}" for name, rate in cpu.items() if rate is not None]
+    if len(rates) > 1:
+        raise UserError(rates[0], f"cannot be combined with {rates[1]}", "Leave one of the two out.")
+    if arguments.kind == HYBRID and not rates:
+        raise UserError("--kind", "hybrid needs --cpu-gb-per-s, or --cpu-memory-gb-per-s", "Add one.")
+    if arguments.cpu_memory_gb_per_s is not None and arguments.kind != HYBRID:
+        raise UserError("--cpu-memory-gb-per-s", "needs --kind hybrid, whose preset has the CPU's share", "Add it.")
+    if arguments.background and not rates:
         raise UserError("--background", "needs --cpu-gb-per-s", "Add it.")
-    if arguments.page_cache_mb is not None and arguments.cpu_gb_per_s is not None:
-        raise UserError("--page-cache-mb", "cannot be combined with --cpu-gb-per-s", "Leave one of the two out.")
+    if arguments.page_cache_mb is not None and rates:
+        raise UserError("--page-cache-mb", f"cannot be combined with {rates[0]}", "Leave one of the two out.")
     if arguments.prefill_chunk is not None and arguments.prefill is None:
         raise UserError("--prefill-chunk", "needs --prefill", "Add it.")
     if arguments.prefill is not None and arguments.page_cache_mb is not None:
@@ -260,12 +284,12 @@ def _engine(
         )
     )
     miss_us, step_us = _overheads(arguments, layers)
-    cpu = arguments.cpu_gb_per_s
+    cpu, overlap = _cpu(arguments)
     costs = Costs(
         times.non_expert_seconds,
         times.expert_seconds,
-        layer_bytes / link,
-        None if cpu is None else layer_bytes / (cpu * GB),
+        layer_bytes / (link * overlap),
+        None if cpu is None else layer_bytes / (cpu * overlap * GB),
         arguments.background,
         miss_us / 1e6,
         step_us / 1e6,
@@ -289,6 +313,18 @@ def _overheads(arguments: argparse.Namespace, layers: int) -> tuple[float, float
         miss_us, step_us = preset.miss_overhead_us, preset.step_overhead_us(layers)
     given = (arguments.miss_overhead_us, miss_us), (arguments.step_overhead_us, step_us)
     return tuple(other if value is None else value for value, other in given)
+
+
+def _cpu(arguments: argparse.Namespace) -> tuple[float | None, float]:
+    """Return the GB/s at which the CPU alone computes misses, None without one, and what link and CPU keep of their
+    rates while both read the memory: all, unless the kind says otherwise.
+    """
+    if arguments.kind != HYBRID:
+        return arguments.cpu_gb_per_s, 1.0
+    preset = load_offload(PRESETS)[HYBRID]
+    if arguments.cpu_memory_gb_per_s is not None:
+        return preset.cpu_share * arguments.cpu_memory_gb_per_s, preset.overlap_share
+    return arguments.cpu_gb_per_s, preset.overlap_share
 
 
 def _prompts(trace: Trace, batch: int, chunk: int) -> "list[Chunks]":
