@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PRESETS = Path("config/offload.yaml")
 STARTS = ("training", "cold")
-PREFILLS = ("through", "stream", "bypass")
+PREFILLS = ("through", "through_by_id", "stream", "bypass")
 ASKED = (
     *(
         "kind",
@@ -92,7 +92,7 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
     group.add_argument(
         "--prefill",
         choices=PREFILLS,
-        help="prompts before decode: through the cache, whole layers streamed past it, or misses copied and not kept",
+        help="prompts before decode: through the cache, whole layers streamed beside it, or misses copied and not kept",
     )
     chunk = whole("--prefill-chunk", 1, 10**7)
     group.add_argument(

@@ -1,13 +1,15 @@
 """Prompts before a cache: chunk by chunk and, within a chunk, layer by layer, each for all tokens of the chunk at once.
 
-Three ways, by what becomes of the cache:
+Four ways, by what becomes of the cache:
 
 * `through`: the experts of a chunk enter the cache, those of the last tokens last. BigMoeOnEdge does so.
-* `bypass`: the cache serves what it holds and stays as it is; the others are copied and not kept. imp does so.
+* `through_by_id`: they enter one after another by their ids, so that the cache ends with the highest. imp did so.
+* `bypass`: the cache serves what it holds and stays as it is; the others are copied and not kept. imp does so since
+  kekzl/imp#1408.
 * `stream`: all E experts of a layer cross the link once a chunk, beside the compute of the layer before, into two
   buffers of E slots each, which are the first 2 E slots of the cache. What these held is lost. FreeToken does so.
 
-`through` and `bypass` take what `times.serve` says of a step whose tokens are those of the chunk. A prompt is
+All but `stream` take what `times.serve` says of a step whose tokens are those of the chunk. A prompt is
 chunked by itself, and prompts of sequences that decode together come one after another.
 """
 
@@ -36,7 +38,7 @@ from prophet_moe.offload.demand.lookups import (
 from prophet_moe.offload.demand.times import TOLERANCE, Costs, Floats, serve
 from prophet_moe.offload.simulator.batching import LayerAccesses
 
-Way = Literal["through", "stream", "bypass"]
+Way = Literal["through", "through_by_id", "stream", "bypass"]
 WAYS: tuple[str, ...] = get_args(Way)
 BUFFERS = 2
 """Buffers of a layer's experts each that a stream fills in turn."""
@@ -121,7 +123,8 @@ def asks_before(chunks: Chunks, way: Way) -> tuple[Asks, NDArray[np.uint8]]:
     """Return what prompts ask of the cache before decode, and the kind of each ask.
 
     Every access is a PASSING ask, which tells what is there when the layer runs. Through the cache, its experts then
-    enter one after another, so that the cache ends with those that were chosen last. A stream asks nothing.
+    enter one after another, so that the cache ends with those that were chosen last, or with the highest ids. A stream
+    asks nothing.
     """
     if way == "stream":
         return Asks(np.zeros(1, np.int64), np.empty(0, np.int64)), np.empty(0, np.uint8)
@@ -132,7 +135,8 @@ def asks_before(chunks: Chunks, way: Way) -> tuple[Asks, NDArray[np.uint8]]:
     parts, kinds = [], []
     for begin, end in pairwise(starts.tolist()):
         own = ids[begin:end]
-        parts += [Asks(np.array([0, len(own)]), own), asks_of(own[:, None])]
+        entering = np.sort(own) if way == "through_by_id" else own
+        parts += [Asks(np.array([0, len(own)]), own), asks_of(entering[:, None])]
         kinds += [PASSING, *[FILLING] * len(own)]
     return joined(parts) if parts else looks, np.array(kinds, np.uint8)
 
@@ -168,7 +172,7 @@ def prefilled(
     if way == "stream":
         return streamed(chunks, work, costs, experts)
     alone = replace(costs, expert_seconds=work.expert_seconds, cpu_seconds=None, background=False)
-    missed = ADMITTED if way == "through" else STREAMED
+    missed = STREAMED if way == "bypass" else ADMITTED
     found = Lookups(np.where(hits, HIT, missed).astype(np.uint8), np.empty(0, np.int64))
     served = serve(chunks.accesses, found, alone, experts=experts, others=work.other_seconds.ravel())
     times = served.seconds, served.compute_seconds, served.copy_seconds
