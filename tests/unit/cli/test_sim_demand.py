@@ -1,13 +1,21 @@
 """`sim run` with misses served as engines serve them, and `sim check` of recorded sessions."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prophet_moe.cli import main
+from prophet_moe.offload.demand import reference
+from prophet_moe.offload.demand.lookups import asks_of, byte_cache
+from prophet_moe.predict.context import split
+from prophet_moe.routing.sequences import without_repetition
+from prophet_moe.routing.store import read_trace
 from tests.conftest import ROOT
 from tests.unit.offload.test_demand_lookups import SESSION
 
@@ -110,6 +118,21 @@ def test_prompts_change_what_decode_finds_first_and_take_time(simulated):
     assert simulated("--prefill", "through", "--batch", "2")["tokens"] == none["tokens"]
 
 
+def test_prompts_take_and_leave_what_the_documentation_says(simulated):
+    base = ("--trace", "small-6x64-top8", "--strategy", "on_demand", "--capacity", "32")
+    text = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| `(\w+)` \| ([\d.]+) % \| ([\d.]+) % \| (\d+) \|$", re.MULTILINE)
+    told = {way: [float(number) for number in numbers] for way, *numbers in row.findall(text)}
+    assert tuple(told) == ("through", "through_by_id", "bypass", "stream")
+    for way, (first, every, milliseconds) in told.items():
+        found = simulated("--prefill", way, base=base)
+        rates = found["hit_rate_of_first_16_steps"], found["hit_rate"]
+        assert [100 * rate for rate in rates] == pytest.approx([first, every], abs=0.051), way
+        assert 1e3 * found["prefill_s_per_group"] == pytest.approx(milliseconds, abs=0.51), way
+        assert (found["prefill_tokens"], found["prefill_chunks"]) == (64 * 140, 140)
+        assert found["tokens"] == 192 * 140
+
+
 def test_devices_add_their_slots_and_links(simulated):
     one, two = (simulated("--devices", count) for count in ("1", "2"))
     assert one == simulated("--start", "training")
@@ -151,6 +174,42 @@ def test_results_are_told_in_words(command):
     assert code == 0, errors
     for text in ("on demand, 4 experts in each layer", "tokens/s", "read from storage"):
         assert text in told
+
+
+@pytest.fixture
+def unequal(command, tmp_path) -> Path:
+    """A trace of one session whose second layer has experts three times as large."""
+    random, lines = np.random.default_rng(3), ["turn,phase,step,layer,slot,expert,weight,residency,expert_bytes"]
+    for step in range(120):
+        for layer in range(2):
+            chosen = np.sort(random.choice(8, 2, replace=False, p=np.arange(8, 0, -1) / 36))
+            lines += [f"0,{int(step > 5)},{step},{layer},{slot},{each},0.5,0,1" for slot, each in enumerate(chosen)]
+    sizes = [f"# layer={layer} expert_bytes={size} dense_bytes=1" for layer, size in enumerate((2_000_000, 6_000_000))]
+    about = ["# route_trace v1", "# model=small arch=small n_layer=2 n_expert=8 n_expert_used=2", *sizes]
+    (tmp_path / "route.csv").write_text("\n".join([*about, *lines, ""]))
+    where = "--model", "unequal", "--experts", "8", "--out", str(tmp_path / "unequal")
+    code, _, errors = command("trace", "import", "lines", str(tmp_path / "route.csv"), *where)
+    assert code == 0, errors
+    return tmp_path / "unequal"
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_experts_of_stated_bytes_are_those_of_plain_python(simulated, unequal, devices):
+    base = ("--trace", str(unequal), "--strategy", "on_demand", "--model", "Mixtral-8x7B", "--budget-mb", "20")
+    options = ("--global", "--start", "cold", "--devices", str(devices), "--order", "one_tenant_at_a_time")
+    found = simulated(*options, base=base)
+    assert found["expert_bytes"] == "stated by layer"
+    tokens = split(without_repetition(read_trace(unequal)))[1].described()
+    ids = tokens.experts.astype(np.int64) + 8 * np.arange(2)[:, None]
+    cache = byte_cache(np.array([2_000_000, 6_000_000]), 8, 20_000_000, devices=devices)
+    plain = reference.look_up(asks_of(ids.reshape(-1, 2)), cache, hits_first=True)
+    assert found["hit_rate"] == pytest.approx(plain.hits.mean())
+    assert found["copies"] == (~plain.hits).sum()
+    seconds = simulated(*options, "--miss-overhead-us", "0", base=base)["step_ms_mean"] * len(ids) / 1e3
+    layer = np.repeat(np.tile([2e6, 6e6], len(ids)), 2)
+    assert seconds > layer[~plain.hits].sum() / devices / 32e9
+    equal = simulated(*options, base=(*base[:-2], "--capacity", "5"))
+    assert equal["hit_rate"] != found["hit_rate"]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,9 @@ def test_shares_of_the_hybrid_preset_are_medians_of_what_its_sources_state():
     assert np.median([cpu / read for read, cpu, _, _ in stated]) == pytest.approx(preset.cpu_share, abs=0.005)
     overlaps = [both / (cpu + link) for _, cpu, link, both in [*stated, (None, 65.9, 25.2, 71.5 + 14.8)]]
     assert np.median(overlaps) == pytest.approx(preset.overlap_share, abs=0.005)
+    told = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
+    assert f"lose to one another, {1 - preset.overlap_share:.0%}".replace("%", " %") in told
+    assert f"the CPU reaches {preset.cpu_share:.0%}".replace("%", " %") in told
     assert all(f"{cpu:g}" in text and f"{read:g}" in text for read, cpu, _, _ in stated)
 
 

@@ -64,7 +64,8 @@ def runs(draw):
     ]
     starts = np.cumsum([0, *map(len, asks)])
     ids = np.concatenate([np.empty(0, np.int64), *asks]).astype(np.int64)
-    cache = byte_cache(sizes, experts, draw(st.integers(0, 3 * layers * experts)), per_layer=draw(st.booleans()))
+    capacity, per_layer = draw(st.integers(0, 3 * layers * experts)), draw(st.booleans())
+    cache = byte_cache(sizes, experts, capacity, per_layer=per_layer, devices=draw(st.integers(1, 3)))
     admission = Admission(draw(st.none() | st.integers(0, 3)), draw(st.integers(1, 3)))
     kinds = np.where(random.random(len(asks)) < draw(st.sampled_from((0.0, 0.5))), random.integers(1, 3, len(asks)), 0)
     return Asks(starts, ids), cache, admission, kinds.astype(np.uint8)
