@@ -105,7 +105,7 @@ def test_hybrids_take_their_misses_over_link_and_cpu_together(results):
     assert inferred["hit_rate"] == pytest.approx(1 - misses / 480, abs=5e-4)
 
 
-def test_shares_of_the_hybrid_preset_are_medians_of_what_its_sources_state():
+def test_shares_of_the_hybrid_preset_are_medians_of_its_sources():
     # GB/s: memory read, experts on the CPU, link; the latter two at once, or their sum.
     stated = [
         (84.5, 63.8, 24.9, 54.0 + 23.9),

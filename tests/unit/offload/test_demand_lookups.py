@@ -100,7 +100,7 @@ def test_lookups_that_lend_slots_equal_plain_python(run, hits_first):
     assert (ours.used <= run[1].capacities).all()
 
 
-def test_lookups_that_lend_slots_lose_what_lies_there_and_fill_it_first():
+def test_lookups_that_lend_slots_lose_them_and_fill_them_first():
     # Experts 0 to 3 fill slots 0 to 3; the first two are lent, and what comes next takes their place.
     asks = asks_of(np.array([[0], [1], [2], [3], [0], [1], [2], [3]]))
     lent = np.array([0, 0, 0, 0, 2, 0, 0, 0])
@@ -213,7 +213,7 @@ def test_recorded_session_that_lacks_something_is_refused(tmp_path, old, new, pr
         recorded.read_session(path)
 
 
-def test_recorded_prompt_is_one_pass_in_whatever_order_its_lines_stand(tmp_path):
+def test_recorded_prompt_is_one_pass_in_whatever_order(tmp_path):
     path, lines = tmp_path / "route.csv", SESSION.splitlines()
     path.write_text(SESSION)
     session = recorded.read_session(path)

@@ -142,7 +142,7 @@ def test_stream_that_is_not_conserved_is_a_fault():
 
 @given(worked())
 @settings(max_examples=100, deadline=None)
-def test_prompts_through_and_past_the_cache_take_what_a_step_takes(case):
+def test_prompts_that_wait_for_misses_take_what_a_step_takes(case):
     chunks, work, costs, experts = case
     hits = np.random.default_rng(0).random(len(chunks.accesses.ids)) < 0.5
     took = [prefilled(chunks, work, costs, way, hits, experts) for way in ("through", "bypass")]
@@ -234,7 +234,7 @@ def test_stream_needs_slots_of_its_own():
         chunks_of(np.zeros((1, 1, 1), np.uint16), np.array([0, 1]), 0, 2)
 
 
-def test_prompts_past_the_cache_speed_decode_up_as_an_engine_measured():
+def test_prompts_past_the_cache_speed_decode_up_as_measured():
     # kekzl/imp#1408: 512 tokens of prompt, 256 of decode, the same again and again. Slots are not stated; the rate that
     # was measured is that of about half of the experts or more.
     gain = {}
