@@ -34,7 +34,8 @@ from prophet_moe.offload.demand.speculation import Speculation
 from prophet_moe.offload.demand.times import Costs
 from prophet_moe.precision import BF16
 from prophet_moe.routing.calibrated import calibrated_routings
-from prophet_moe.routing.synthetic import Chains, Scalars, chain_choices
+from prophet_moe.routing.synthetic import Chains, Scalars
+from prophet_moe.routing.synthetic.curve_fit import chain_choices
 from prophet_moe.routing.trace import Router
 from tests.conftest import ROOT
 

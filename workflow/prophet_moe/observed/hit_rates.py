@@ -23,7 +23,8 @@ from prophet_moe.offload.demand.prefill import stream_seconds
 from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
-from prophet_moe.routing.synthetic import Chains, Scalars, Setting, chain_choices, hit_curve, rates_at
+from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve, rates_at
+from prophet_moe.routing.synthetic.curve_fit import chain_choices
 from prophet_moe.routing.trace import Router
 
 ROUTINGS, PRESETS = Path("resources/routing"), Path("config/offload.yaml")

@@ -4,15 +4,7 @@
 numbers that hold for all layers from hit rates of an expert cache, for models of which no trace was published.
 """
 
-from prophet_moe.routing.synthetic.curve_fit import (
-    Chains,
-    Scalars,
-    Setting,
-    chain_choices,
-    fit_curve,
-    hit_curve,
-    rates_at,
-)
+from prophet_moe.routing.synthetic.curve_fit import Chains, Scalars, Setting, fit_curve, hit_curve, rates_at
 from prophet_moe.routing.synthetic.generator import Parameters, generate, partners
 from prophet_moe.routing.synthetic.trace_fit import Moments, Sample, fit, moments
 
@@ -23,7 +15,6 @@ __all__ = [
     "Sample",
     "Scalars",
     "Setting",
-    "chain_choices",
     "fit",
     "fit_curve",
     "generate",
