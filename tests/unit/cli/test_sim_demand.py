@@ -112,6 +112,11 @@ def test_prompts_change_what_decode_finds_first_and_take_time(simulated):
     for each in (through, stream, past):
         parts = each["prefill_compute_s"], each["prefill_copy_s"]
         assert max(parts) <= each["prefill_s"] <= sum(parts) * (1 + 1e-9)
+    on_cpu = simulated("--prefill", "cpu", "--cpu-gb-per-s", "80", "--cpu-tflops", "2")
+    assert on_cpu["prefill_copies"] == 0
+    slow = simulated("--prefill", "cpu", "--cpu-gb-per-s", "80", "--cpu-tflops", "1")
+    assert slow["hit_rate"] == on_cpu["hit_rate"]
+    assert slow["prefill_s"] > on_cpu["prefill_s"]
     more = simulated("--prefill", "stream", "--prefill-chunk", "16", base=base)
     assert more["prefill_chunks"] > groups
     assert more["prefill_s"] > stream["prefill_s"]
@@ -237,6 +242,9 @@ def test_experts_of_stated_bytes_are_those_of_plain_python(simulated, unequal, d
         ),
         (("--prefill-chunk", "8"), "--prefill-chunk: needs --prefill"),
         (("--prefill", "through", "--prefill-chunk", "0"), "--prefill-chunk: got 0"),
+        (("--prefill", "cpu", "--cpu-gb-per-s", "5"), "--cpu-tflops: needs --prefill cpu, and the other way round"),
+        (("--cpu-tflops", "5"), "--cpu-tflops: needs --prefill cpu, and the other way round"),
+        (("--prefill", "cpu", "--cpu-tflops", "5"), "--prefill: cpu needs --cpu-gb-per-s"),
         (("--prefill", "through", "--page-cache-mb", "5"), "cannot be combined with --page-cache-mb"),
     ],
     ids=" ".join,

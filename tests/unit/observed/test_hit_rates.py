@@ -138,6 +138,9 @@ def test_prompts_take_what_crosses_the_link(results):
     alone = ROWS[ROWS["id"] == "PF-008"].assign(id="mine", prompt_tokens=pd.NA)
     found = hit_rates.predictions(alone, hit_rates.known(ROOT))
     assert found["left_out"].tolist() == ["prompt_tokens is not given"]
+    alone = ROWS[ROWS["id"] == "PF-008"].assign(id="mine", prefill="cpu")
+    found = hit_rates.predictions(alone, hit_rates.known(ROOT))
+    assert found["left_out"].tolist() == ["the arithmetic of the CPU is not given"]
 
 
 def test_hit_rates_by_calibrated_routing_are_near(results):

@@ -17,7 +17,16 @@ from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.hardware.roofline import expert_shape, expert_weight_bytes
 from prophet_moe.observed.hit_columns import WORDS
 from prophet_moe.offload.demand import reference
-from prophet_moe.offload.demand.lookups import asks_of, byte_cache, look_up, slot_cache
+from prophet_moe.offload.demand.lookups import (
+    ADMITTED,
+    HIT,
+    STREAMED,
+    Lookups,
+    asks_of,
+    byte_cache,
+    look_up,
+    slot_cache,
+)
 from prophet_moe.offload.demand.prefill import (
     WAYS,
     Work,
@@ -32,6 +41,7 @@ from prophet_moe.offload.demand.prefill import (
 from prophet_moe.offload.demand.replay import Engine, Prefill, run, steps_of, with_prompts
 from prophet_moe.offload.demand.speculation import Speculation
 from prophet_moe.offload.demand.times import Costs
+from prophet_moe.offload.simulator.batching import LayerAccesses
 from prophet_moe.precision import BF16
 from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.routing.synthetic import Chains, Scalars
@@ -62,7 +72,7 @@ def worked(draw):
     layers = (len(chunks.accesses.of_layer) - 1) // len(chunks.tokens) if len(chunks.tokens) else 1
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     other = random.integers(0, 9, (len(chunks.tokens), layers)) / 4
-    work = Work(other, np.sort(random.integers(0, 9, 9)) / 4)
+    work = Work(other, np.sort(random.integers(0, 9, 9)) / 4, np.sort(random.integers(0, 9, 9)) / 4)
     copy, miss, step = random.integers(0, 9, layers) / 4, *random.integers(0, 5, 2) / 4
     return (
         chunks,
@@ -141,6 +151,40 @@ def test_stream_that_is_not_conserved_is_a_fault():
             checked(replace(took, seconds=seconds), costs)
 
 
+@given(worked(), st.sampled_from(("through", "through_by_id", "bypass", "cpu")), st.integers(0, 8))
+@settings(max_examples=200, deadline=None)
+def test_prompts_that_wait_equal_plain_python(case, way, cpu):
+    chunks, work, costs, experts = case
+    work = replace(work, cpu_expert_seconds=np.full(9, cpu / 4))
+    hits = np.random.default_rng(cpu).random(len(chunks.accesses.ids)) < 0.5
+    took, plain, layers = prefilled(chunks, work, costs, way, hits, experts), [], len(costs.copy_seconds)
+    fates = np.where(hits, HIT, ADMITTED if way.startswith("through") else STREAMED)
+    for chunk, other in enumerate(work.other_seconds):
+        asks = chunks.accesses.starts[chunk * layers : (chunk + 1) * layers + 1]
+        own = slice(asks[0], asks[-1])
+        one = LayerAccesses(
+            np.arange(layers + 1), asks - asks[0], chunks.accesses.ids[own], chunks.accesses.tokens[own]
+        )
+        on_cpu = np.full(layers, cpu / 4) if way == "cpu" else None
+        alone = replace(costs, non_expert_seconds=other, expert_seconds=work.expert_seconds, cpu_seconds=on_cpu)
+        plain += reference.step_seconds(one, Lookups(fates[own], None), alone, experts)
+    assert took.seconds == pytest.approx(sum(plain))
+    assert took.copies == (0 if way == "cpu" else (~hits).sum())
+
+
+def test_prompts_on_the_cpu_take_its_arithmetic():
+    # Expert 0 computes three tokens in 3 s on the CPU, expert 1 one in 1 s, while the device computes the hit in 5 s.
+    chunks = chunks_of(np.array([[0], [0], [0], [1], [2]], np.uint16)[:, None], np.array([0, 5]), 8, 3)
+    work = Work(np.ones((1, 1)), np.array([0.0, 5.0, 5.0, 5.0]), np.arange(4.0))
+    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
+    assert chunks.accesses.ids.tolist() == [0, 1, 2]
+    hits = np.array([False, False, True])
+    assert prefilled(chunks, work, costs, "cpu", hits, 3).seconds == 1 + 5
+    assert prefilled(chunks, work, costs, "cpu", np.zeros(3, bool), 3).seconds == 1 + 3 + 1 + 1
+    with pytest.raises(UserError, match="arithmetic of the CPU is not stated"):
+        prefilled(chunks, replace(work, cpu_expert_seconds=None), costs, "cpu", hits, 3)
+
+
 @given(worked())
 @settings(max_examples=100, deadline=None)
 def test_prompts_that_wait_for_misses_take_what_a_step_takes(case):
@@ -159,7 +203,8 @@ def test_prompts_that_wait_for_misses_take_what_a_step_takes(case):
 
 def works(chunks):
     shape = len(chunks.tokens), (len(chunks.accesses.of_layer) - 1) // max(1, len(chunks.tokens))
-    return Work(np.zeros(shape), np.zeros(int(chunks.tokens.max(initial=0)) + 1))
+    most = int(chunks.tokens.max(initial=0))
+    return Work(np.zeros(shape), np.zeros(most + 1), np.zeros(most + 1))
 
 
 def served(way, slots, before=(2, 3), prompt=(1, 0, 1)):
@@ -219,7 +264,7 @@ def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted, way
     assert len(took.prefilled) == groups
     assert 0 <= took.first_hits <= 1
     none = run(steps, Engine(cache, Costs(np.ones(2), np.zeros(4), np.ones(2)), np.ones(10, np.int64)), NOTHING, 2)
-    if way == "bypass":
+    if way in ("bypass", "cpu"):
         assert took.found.fates.tolist() == none.found.fates.tolist()
     if way.startswith("through"):
         assert took.found.hits.sum() >= none.found.hits.sum()

@@ -216,6 +216,7 @@ def _prompt_work(arguments: argparse.Namespace, trace: Trace, experiment: Experi
     """Return what the device computes of chunks of prompts: a layer of the trace as long as one of the model."""
     from prophet_moe.capacity.prefill import chunk_seconds
     from prophet_moe.catalog.architecture import with_top_k
+    from prophet_moe.hardware.profile import TFLOP
     from prophet_moe.hardware.roofline import expert_shape, expert_weight_bytes
     from prophet_moe.offload.demand.prefill import Work
 
@@ -231,12 +232,20 @@ def _prompt_work(arguments: argparse.Namespace, trace: Trace, experiment: Experi
     def expert(tokens: int) -> float:
         return profile.expert_seconds(*shape, tokens, weight_bytes) if tokens else 0.0
 
+    def on_cpu(most: int) -> np.ndarray | None:
+        if arguments.cpu_tflops is None:
+            return None
+        tokens, (rate, _) = np.arange(most + 1), sim_demand.cpu_rate(arguments)
+        read = np.where(tokens, params.expert_bytes(arch, precision) / (rate * GB), 0.0)
+        return np.maximum(read, 2 * shape.parameters * tokens / (arguments.cpu_tflops * TFLOP))
+
     def work(chunks: "Chunks") -> Work:
         each = zip(chunks.before.tolist(), chunks.tokens.tolist(), strict=True)
         others = np.array([other(before, tokens) for before, tokens in each])
         most = int(chunks.tokens.max(initial=0))
         layers = len(trace.router.layers)
-        return Work(others[:, None].repeat(layers, axis=1), np.array([expert(tokens) for tokens in range(most + 1)]))
+        on_device = np.array([expert(tokens) for tokens in range(most + 1)])
+        return Work(others[:, None].repeat(layers, axis=1), on_device, on_cpu(most))
 
     return work
 

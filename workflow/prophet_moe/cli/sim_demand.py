@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PRESETS = Path("config/offload.yaml")
 STARTS = ("training", "cold")
-PREFILLS = ("through", "through_by_id", "stream", "bypass")
+PREFILLS = ("through", "through_by_id", "stream", "bypass", "cpu")
 ASKED = (
     *(
         "kind",
@@ -39,7 +39,8 @@ ASKED = (
         "inserts",
         "admit_after",
     ),
-    *("budget_mb", "start", "prefill", "prefill_chunk", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
+    *("budget_mb", "start", "prefill", "prefill_chunk", "cpu_tflops", "draft", "acceptance"),
+    *("page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
 ON_DEMAND, HYBRID = "on_demand", "hybrid"
@@ -92,12 +93,14 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
     group.add_argument(
         "--prefill",
         choices=PREFILLS,
-        help="prompts before decode: through the cache, whole layers streamed beside it, or misses copied and not kept",
+        help="prompts before decode: through the cache, layers streamed whole, misses copied, not kept, or on the CPU",
     )
     chunk = whole("--prefill-chunk", 1, 10**7)
     group.add_argument(
         "--prefill-chunk", type=chunk, metavar="N", help="tokens of a prompt at once; default: the scenario's"
     )
+    arithmetic = between("--cpu-tflops", "TFLOP/s", 0.001, LARGEST_RATE)
+    group.add_argument("--cpu-tflops", type=arithmetic, metavar="RATE", help="arithmetic of the CPU, for --prefill cpu")
     group.add_argument(
         "--draft", type=whole("--draft", 0, 64), metavar="N", help="tokens of one sequence drafted for each step"
     )
@@ -177,6 +180,10 @@ def asked(arguments: argparse.Namespace) -> bool:
         raise UserError("--page-cache-mb", f"cannot be combined with {rates[0]}", "Leave one of the two out.")
     if arguments.prefill_chunk is not None and arguments.prefill is None:
         raise UserError("--prefill-chunk", "needs --prefill", "Add it.")
+    if (arguments.prefill == "cpu") != (arguments.cpu_tflops is not None):
+        raise UserError("--cpu-tflops", "needs --prefill cpu, and the other way round", "Add the other one.")
+    if arguments.prefill == "cpu" and not rates:
+        raise UserError("--prefill", "cpu needs --cpu-gb-per-s", "Add it.")
     if arguments.prefill is not None and arguments.page_cache_mb is not None:
         raise UserError("--prefill", "cannot be combined with --page-cache-mb", "Leave one of the two out.")
     if arguments.draft is not None and arguments.batch != 1:
@@ -284,7 +291,7 @@ def _engine(
         )
     )
     miss_us, step_us = _overheads(arguments, layers)
-    cpu, overlap = _cpu(arguments)
+    cpu, overlap = cpu_rate(arguments)
     costs = Costs(
         times.non_expert_seconds,
         times.expert_seconds,
@@ -315,7 +322,7 @@ def _overheads(arguments: argparse.Namespace, layers: int) -> tuple[float, float
     return tuple(other if value is None else value for value, other in given)
 
 
-def _cpu(arguments: argparse.Namespace) -> tuple[float | None, float]:
+def cpu_rate(arguments: argparse.Namespace) -> tuple[float | None, float]:
     """Return the GB/s at which the CPU alone computes misses, None without one, and what link and CPU keep of their
     rates while both read the memory: all, unless the kind says otherwise.
     """

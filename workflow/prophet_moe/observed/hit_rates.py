@@ -230,8 +230,10 @@ def _prefills(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     reason, kind = _reason(row, PREFILL), row.get("engine_kind")
     needed = ("prefill", "prompt_tokens", "experts_per_layer", "top_k", "moe_layers", "expert_mb", "link_gb_per_s")
     absent = next((name for name in needed if _missing(row, name)), None)
-    if absent or kind not in using.presets:
-        reason = reason or (f"{absent} is not given" if absent else f"no preset of kind {kind}")
+    on_cpu = row.get("prefill") == "cpu"
+    if absent or on_cpu or kind not in using.presets:
+        why = f"{absent} is not given" if absent else f"no preset of kind {kind}"
+        reason = reason or ("the arithmetic of the CPU is not given" if on_cpu else why)
         yield _result(row, PREFILL, float(row[PREFILL]), np.nan, "ms", reason, "")
         return
     value, basis = _prefill_ms(row, using, using.presets[kind])

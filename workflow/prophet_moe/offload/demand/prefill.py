@@ -1,11 +1,12 @@
 """Prompts before a cache: chunk by chunk and, within a chunk, layer by layer, each for all tokens of the chunk at once.
 
-Four ways, by what becomes of the cache:
+Five ways, by what becomes of the cache:
 
 * `through`: the experts of a chunk enter the cache, those of the last tokens last. BigMoeOnEdge does so.
 * `through_by_id`: they enter one after another by their ids, so that the cache ends with the highest. imp did so.
 * `bypass`: the cache serves what it holds and stays as it is; the others are copied and not kept. imp does so since
   kekzl/imp#1408.
+* `cpu`: the cache serves what it holds and stays as it is; the CPU computes the others beside the device.
 * `stream`: all E experts of a layer cross the link once a chunk, beside the compute of the layer before, into two
   buffers of E slots each, which are the first 2 E slots of the cache. What these held is lost. FreeToken does so.
 
@@ -38,7 +39,7 @@ from prophet_moe.offload.demand.lookups import (
 from prophet_moe.offload.demand.times import TOLERANCE, Costs, Floats, serve
 from prophet_moe.offload.simulator.batching import LayerAccesses
 
-Way = Literal["through", "through_by_id", "stream", "bypass"]
+Way = Literal["through", "through_by_id", "stream", "bypass", "cpu"]
 WAYS: tuple[str, ...] = get_args(Way)
 BUFFERS = 2
 """Buffers of a layer's experts each that a stream fills in turn."""
@@ -64,6 +65,8 @@ class Work:
     """(C, L): everything in a layer but its routed experts."""
     expert_seconds: Floats
     """(tokens + 1,): one expert that computes 0 to the tokens of the largest chunk."""
+    cpu_expert_seconds: Floats | None = None
+    """(tokens + 1,): the same on the CPU; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def asks_before(chunks: Chunks, way: Way) -> tuple[Asks, NDArray[np.uint8]]:
         return Asks(np.zeros(1, np.int64), np.empty(0, np.int64)), np.empty(0, np.uint8)
     starts, ids = chunks.accesses.starts, chunks.accesses.ids.astype(np.int64)
     looks = Asks(starts, ids)
-    if way == "bypass":
+    if way in ("bypass", "cpu"):
         return looks, np.full(len(starts) - 1, PASSING, np.uint8)
     parts, kinds = [], []
     for begin, end in pairwise(starts.tolist()):
@@ -167,14 +170,21 @@ def prefilled(
 ) -> Prefilled:
     """Return what prompts take; `hits` (requests,) tells which experts the cache held, of ways but `stream`.
 
-    The CPU computes nothing of a prompt: what a chunk needs of an expert is arithmetic, which `costs` does not state.
+    The CPU computes nothing of a prompt but in the way `cpu`: with many tokens an expert takes arithmetic, which
+    `costs` does not state and `work` must.
     """
     if way == "stream":
         return streamed(chunks, work, costs, experts)
-    alone = replace(costs, expert_seconds=work.expert_seconds, cpu_seconds=None, background=False)
-    missed = STREAMED if way == "bypass" else ADMITTED
+    on_cpu, layer_cpu = None, None
+    if way == "cpu":
+        if work.cpu_expert_seconds is None:
+            raise UserError("cpu", "the arithmetic of the CPU is not stated", "State it, or let prompts be copied.")
+        on_cpu, layer_cpu = work.cpu_expert_seconds[chunks.accesses.tokens], np.zeros_like(costs.copy_seconds)
+    alone = replace(costs, expert_seconds=work.expert_seconds, cpu_seconds=layer_cpu, background=False)
+    missed = ADMITTED if way.startswith("through") else STREAMED
     found = Lookups(np.where(hits, HIT, missed).astype(np.uint8), np.empty(0, np.int64))
-    served = serve(chunks.accesses, found, alone, experts=experts, others=work.other_seconds.ravel())
+    others = work.other_seconds.ravel()
+    served = serve(chunks.accesses, found, alone, experts=experts, others=others, on_cpu=on_cpu)
     times = served.seconds, served.compute_seconds, served.copy_seconds
     return Prefilled(*times, served.copies, len(found.fates), *_size(chunks))
 
