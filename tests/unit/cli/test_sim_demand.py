@@ -128,7 +128,7 @@ def test_prompts_take_and_leave_what_the_documentation_says(simulated):
     text = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
     row = re.compile(r"^\| `(\w+)` \| ([\d.]+) % \| ([\d.]+) % \| (\d+) \|$", re.MULTILINE)
     told = {way: [float(number) for number in numbers] for way, *numbers in row.findall(text)}
-    assert tuple(told) == ("through", "through_by_id", "bypass", "stream")
+    assert tuple(told) == ("through", "through_by_id", "bypass", "stream", "stream_missing")
     for way, (first, every, milliseconds) in told.items():
         found = simulated("--prefill", way, base=base)
         rates = found["hit_rate_of_first_16_steps"], found["hit_rate"]

@@ -28,6 +28,7 @@ from prophet_moe.offload.demand.lookups import (
     slot_cache,
 )
 from prophet_moe.offload.demand.prefill import (
+    STREAMS,
     WAYS,
     Work,
     buffer_slots,
@@ -111,9 +112,21 @@ def test_stream_compiled_equals_plain_python(case):
     took = streamed(*case)
     expert, _ = expert_seconds_of(chunks, work, experts, costs.devices)
     copies = costs.copy_seconds * -(-experts // costs.devices) + costs.miss_overhead_seconds
-    plain = reference.stream_seconds(work.other_seconds, expert, copies)
+    plain = reference.stream_seconds(work.other_seconds, expert, np.tile(copies, (len(expert), 1)))
     assert took.seconds == pytest.approx(sum(plain) + costs.step_overhead_seconds * len(plain))
     assert took.copies == experts * work.other_seconds.size
+    held = np.random.default_rng(0).random(took.copies) < 0.5
+    fewer = streamed(*case, held)
+    missing = [
+        [sum(~held[at : at + experts][device :: costs.devices]) for device in range(costs.devices)]
+        for at in range(0, len(held), experts)
+    ]
+    most = np.max(missing, axis=1, initial=0).reshape(expert.shape) if missing else np.zeros(expert.shape)
+    copies = costs.copy_seconds * most + costs.miss_overhead_seconds
+    plain = reference.stream_seconds(work.other_seconds, expert, copies)
+    assert fewer.seconds == pytest.approx(sum(plain) + costs.step_overhead_seconds * len(plain))
+    assert fewer.seconds <= took.seconds
+    assert fewer.copies == (~held).sum()
 
 
 @given(worked())
@@ -230,6 +243,19 @@ def test_prompts_leave_in_the_cache_what_their_way_says():
         served("stream", 4)
 
 
+def test_streams_leave_what_lies_beyond_their_buffers():
+    # Three layers of two experts, in a cache of all six: experts 0 to 3 lie in the slots that are lent.
+    rows = np.array([[0, 0, 0], [1, 1, 1]], np.uint16)[:, :, None]
+    steps = steps_of(rows, np.array([0, 2]), 2, 1)
+    costs = Costs(np.zeros(3), np.zeros(2), np.ones(3))
+    engine = Engine(slot_cache(3, 2, 6, per_layer=False), costs, np.ones(6, np.int64))
+    chunks, before = chunks_of(rows, np.array([0, 1]), 8, 2), asks_of(np.arange(6)[:, None])
+    whole, missing = (run(steps, engine, before, 3, Prefill(way, [chunks], works)) for way in STREAMS)
+    assert whole.found.hits.tolist() == missing.found.hits.tolist() == [False, False, True] * 2
+    assert (whole.prefilled[0].copies, missing.prefilled[0].copies) == (6, 4)
+    assert (whole.prefilled[0].seconds, missing.prefilled[0].seconds) == (6, 4)
+
+
 def test_stream_keeps_what_lies_beyond_its_buffers():
     # Three layers of two experts in slots of their own: the buffers are slots 0 to 3, those of the first two layers.
     asks = asks_of(np.tile(np.arange(6), 2)[:, None])
@@ -250,9 +276,9 @@ def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted, way
     steps = steps_of(choices, starts, 5, batch, Speculation(2, 0.5, seed) if drafted else None)
     groups = -(-len(lengths) // batch)
     chunks = [chunks_of(routed(seed + 1, 3, 2, 5, 2), np.array([0, 3]), 2, 5) for _ in range(groups)]
-    order = with_prompts(steps, NOTHING, Prefill(way, chunks, works), 2, buffer_slots(5))
+    order = with_prompts(steps, NOTHING, Prefill(way, chunks, works), 2, 5)
     assert order.asks.ids[order.counted].tolist() == steps.asks.ids.tolist()
-    assert (order.lent > 0).sum() == (groups if way == "stream" else 0)
+    assert (order.lent > 0).sum() == (groups if way in STREAMS else 0)
     cache = slot_cache(2, 5, 10, per_layer=False)
     took = run(
         steps,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PRESETS = Path("config/offload.yaml")
 STARTS = ("training", "cold")
-PREFILLS = ("through", "through_by_id", "stream", "bypass", "cpu")
+PREFILLS = ("through", "through_by_id", "stream", "stream_missing", "bypass", "cpu")
 ASKED = (
     *(
         "kind",

@@ -37,7 +37,7 @@ COLUMNS: tuple[Column, ...] = (
     text("cpu_basis", "Where the rate comes from."),
     number("resident_ms", "ms", "Time of a step without misses, or its bound by datasheet bandwidth."),
     text("resident_basis", "Where that comes from; `bound: ...` for a bound, of which an estimate is made."),
-    text("prefill", "through, through_by_id, stream, bypass or cpu: how a prompt is served (docs/simulation.md)."),
+    text("prefill", "through, through_by_id, stream, stream_missing, bypass, cpu: see docs/simulation.md, Prompts."),
     integer("prompt_tokens", "tokens", "Tokens of the prompt, computed at once."),
     number("prefill_ms", "ms", "Time of the prompt."),
     number("prefill_resident_ms", "ms", "The same with every expert resident; empty: not stated, the rest is a bound."),
@@ -63,6 +63,6 @@ BOUNDS = {
 WORDS = {
     "start": ("cold", "warm"),
     "lookup": ("ask", "request"),
-    "prefill": ("through", "through_by_id", "stream", "bypass", "cpu"),
+    "prefill": ("through", "through_by_id", "stream", "stream_missing", "bypass", "cpu"),
 }
 """Words that a cell may hold, beside none."""

@@ -53,6 +53,11 @@ SAME = (
     (("engine", "model", "quantisation", "gpu", "link", "top_k"), ("link_gb_per_s",)),
 )
 """What rows must have in common, and what then holds for both where it is not stated."""
+NOT_STATED = {
+    "cpu": "the arithmetic of the CPU is not given",
+    "stream_missing": "what the cache holds at the prompt is not given",
+}
+"""Why no time of a prompt is predicted, by the way in which it is served."""
 RUN = {"tokens": 256, "start": "cold", "lookup": "ask"}
 """How a hit rate was measured where its row does not say."""
 
@@ -230,10 +235,10 @@ def _prefills(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
     reason, kind = _reason(row, PREFILL), row.get("engine_kind")
     needed = ("prefill", "prompt_tokens", "experts_per_layer", "top_k", "moe_layers", "expert_mb", "link_gb_per_s")
     absent = next((name for name in needed if _missing(row, name)), None)
-    on_cpu = row.get("prefill") == "cpu"
-    if absent or on_cpu or kind not in using.presets:
+    unknown = NOT_STATED.get(row.get("prefill"))
+    if absent or unknown or kind not in using.presets:
         why = f"{absent} is not given" if absent else f"no preset of kind {kind}"
-        reason = reason or ("the arithmetic of the CPU is not given" if on_cpu else why)
+        reason = reason or unknown or why
         yield _result(row, PREFILL, float(row[PREFILL]), np.nan, "ms", reason, "")
         return
     value, basis = _prefill_ms(row, using, using.presets[kind])
@@ -253,7 +258,7 @@ def _prefill_ms(row: Mapping[str, Any], using: Known, preset: EngineOffload) -> 
     copy = float(row["expert_mb"]) / float(row["link_gb_per_s"])
     if row["prefill"] == "stream":
         compute, nothing = np.full((1, layers), resident / layers), np.zeros((1, layers))
-        copies = np.full(layers, experts * copy)
+        copies = np.full((1, layers), experts * copy)
         return float(stream_seconds(compute, nothing, copies)[0]), "every expert, beside the compute"
     routing = using.stand_in(str(row["model"]), experts, top_k)
     if routing is None:

@@ -1,6 +1,6 @@
 """Prompts before a cache: chunk by chunk and, within a chunk, layer by layer, each for all tokens of the chunk at once.
 
-Five ways, by what becomes of the cache:
+Six ways, by what becomes of the cache:
 
 * `through`: the experts of a chunk enter the cache, those of the last tokens last. BigMoeOnEdge does so.
 * `through_by_id`: they enter one after another by their ids, so that the cache ends with the highest. imp did so.
@@ -9,8 +9,10 @@ Five ways, by what becomes of the cache:
 * `cpu`: the cache serves what it holds and stays as it is; the CPU computes the others beside the device.
 * `stream`: all E experts of a layer cross the link once a chunk, beside the compute of the layer before, into two
   buffers of E slots each, which are the first 2 E slots of the cache. What these held is lost. FreeToken does so.
+* `stream_missing`: the same, but what lies beyond the buffers is copied on the device, and only the others cross the
+  link. FreeToken does so with `--moe-prefill-hit-d2d`.
 
-All but `stream` take what `times.serve` says of a step whose tokens are those of the chunk. A prompt is
+All but the streams take what `times.serve` says of a step whose tokens are those of the chunk. A prompt is
 chunked by itself, and prompts of sequences that decode together come one after another.
 """
 
@@ -39,8 +41,9 @@ from prophet_moe.offload.demand.lookups import (
 from prophet_moe.offload.demand.times import TOLERANCE, Costs, Floats, serve
 from prophet_moe.offload.simulator.batching import LayerAccesses
 
-Way = Literal["through", "through_by_id", "stream", "bypass", "cpu"]
+Way = Literal["through", "through_by_id", "stream", "stream_missing", "bypass", "cpu"]
 WAYS: tuple[str, ...] = get_args(Way)
+STREAMS = ("stream", "stream_missing")
 BUFFERS = 2
 """Buffers of a layer's experts each that a stream fills in turn."""
 
@@ -122,15 +125,19 @@ def chunks_of(choices: NDArray[np.uint16], starts: Integers, chunk: int, experts
     return Chunks(accesses, end - first, before)
 
 
-def asks_before(chunks: Chunks, way: Way) -> tuple[Asks, NDArray[np.uint8]]:
+def asks_before(chunks: Chunks, way: Way, experts: int) -> tuple[Asks, NDArray[np.uint8]]:
     """Return what prompts ask of the cache before decode, and the kind of each ask.
 
     Every access is a PASSING ask, which tells what is there when the layer runs. Through the cache, its experts then
     enter one after another, so that the cache ends with those that were chosen last, or with the highest ids. A stream
-    asks nothing.
+    asks nothing, or, of each layer, for all of its experts.
     """
     if way == "stream":
         return Asks(np.zeros(1, np.int64), np.empty(0, np.int64)), np.empty(0, np.uint8)
+    if way == "stream_missing":
+        layers = (len(chunks.accesses.starts) - 1) // max(1, len(chunks.tokens))
+        every = asks_of(np.tile(np.arange(layers * experts).reshape(layers, experts), (len(chunks.tokens), 1)))
+        return every, np.full(len(every.starts) - 1, PASSING, np.uint8)
     starts, ids = chunks.accesses.starts, chunks.accesses.ids.astype(np.int64)
     looks = Asks(starts, ids)
     if way in ("bypass", "cpu"):
@@ -168,13 +175,13 @@ def require_room(cache: ByteCache, experts: int) -> None:
 def prefilled(
     chunks: Chunks, work: Work, costs: Costs, way: Way, hits: NDArray[np.bool_] | None, experts: int
 ) -> Prefilled:
-    """Return what prompts take; `hits` (requests,) tells which experts the cache held, of ways but `stream`.
+    """Return what prompts take; `hits` tells which experts the cache held of those that `asks_before` names.
 
     The CPU computes nothing of a prompt but in the way `cpu`: with many tokens an expert takes arithmetic, which
     `costs` does not state and `work` must.
     """
-    if way == "stream":
-        return streamed(chunks, work, costs, experts)
+    if way in STREAMS:
+        return streamed(chunks, work, costs, experts, hits if way == "stream_missing" else None)
     on_cpu, layer_cpu = None, None
     if way == "cpu":
         if work.cpu_expert_seconds is None:
@@ -204,28 +211,38 @@ def expert_seconds_of(chunks: Chunks, work: Work, experts: int, devices: int) ->
     return sums.reshape(-1, devices).max(axis=1, initial=0).reshape(shape), float(seconds.sum())
 
 
-def streamed(chunks: Chunks, work: Work, costs: Costs, experts: int) -> Prefilled:
+def streamed(
+    chunks: Chunks, work: Work, costs: Costs, experts: int, held: NDArray[np.bool_] | None = None
+) -> Prefilled:
     """Return what prompts take whose chunks stream every layer whole: one copy a layer, of its E experts.
 
+    `held` (C L E,) are on the device already and do not cross the link; that they are copied there is not counted.
     The copy of a layer begins when the link is free and when the layer before the last, whose buffer it takes, is
     computed; the first copy begins with the chunk. The layer computes its experts once it has arrived, and everything
     else before. Of several devices, each streams its own experts.
     """
     expert_seconds, experts_in_all = expert_seconds_of(chunks, work, experts, costs.devices)
-    copies = costs.copy_seconds * -(-experts // costs.devices) + costs.miss_overhead_seconds
-    seconds = stream_seconds(work.other_seconds, expert_seconds, copies)
+    layers, devices = len(costs.copy_seconds), costs.devices
+    crossing = np.ones((len(chunks.tokens), layers, experts), bool) if held is None else ~held
+    crossing = crossing.reshape(-1, layers, experts)
+    of_device = np.stack([crossing[..., device::devices].sum(axis=-1) for device in range(devices)])
+    seconds = stream_seconds(
+        work.other_seconds,
+        expert_seconds,
+        costs.copy_seconds * of_device.max(axis=0) + costs.miss_overhead_seconds,
+    )
     total = float(seconds.sum()) + costs.step_overhead_seconds * len(seconds)
     compute = float(work.other_seconds.sum()) + experts_in_all
-    copying = len(seconds) * float((costs.copy_seconds * experts + costs.miss_overhead_seconds * costs.devices).sum())
-    copied, needed = experts * work.other_seconds.size, len(chunks.accesses.ids)
+    copying = float((costs.copy_seconds * of_device.sum(axis=0) + costs.miss_overhead_seconds * devices).sum())
+    copied, needed = int(crossing.sum()), len(chunks.accesses.ids)
     return checked(Prefilled(total, compute, copying, copied, needed, *_size(chunks)), costs)
 
 
 def stream_seconds(other: Floats, expert: Floats, copies: Floats) -> Floats:
     """Return the seconds of each chunk (C,) whose layers are streamed whole.
 
-    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (L,) what a
-    layer takes to cross the link.
+    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (C, L) what
+    they take to cross the link.
     """
     seconds = np.zeros(len(other))
     _stream(other, expert, copies, seconds)
@@ -251,7 +268,7 @@ def _stream(other_seconds, expert_seconds, copies, seconds):
     for chunk in range(chunks):
         device = link = before_last = last = 0.0
         for layer in range(layers):
-            link = max(link, before_last) + copies[layer]
+            link = max(link, before_last) + copies[chunk, layer]
             device = max(device + other_seconds[chunk, layer], link) + expert_seconds[chunk, layer]
             before_last, last = last, device
         seconds[chunk] = device

@@ -146,13 +146,13 @@ def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs, experts:
 def stream_seconds(other: Floats, expert: Floats, copies: Floats) -> list[float]:
     """Return the seconds of each chunk whose layers are streamed whole, as `prefill.streamed` does.
 
-    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (L,) what a
-    layer takes to cross the link. Link and device are told what to do next by the buffers: empty, or full.
+    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (C, L) what
+    they take to cross the link. Link and device are told what to do next by the buffers: empty, or full.
     """
-    return [_streamed(*rows, copies) for rows in zip(other.tolist(), expert.tolist(), strict=True)]
+    return [_streamed(*rows) for rows in zip(other.tolist(), expert.tolist(), copies.tolist(), strict=True)]
 
 
-def _streamed(other: list[float], expert: list[float], copies: Floats) -> float:
+def _streamed(other: list[float], expert: list[float], copies: list[float]) -> float:
     layers = len(copies)
     buffers = {buffer: {"free_at": 0.0} for buffer in range(BUFFERS)}
     link_free = device_free = 0.0
@@ -160,7 +160,7 @@ def _streamed(other: list[float], expert: list[float], copies: Floats) -> float:
     while computed < layers:
         buffer = buffers[copied % BUFFERS]
         if copied < layers and "free_at" in buffer:
-            link_free = max(link_free, buffer.pop("free_at")) + float(copies[copied])
+            link_free = max(link_free, buffer.pop("free_at")) + copies[copied]
             buffer["full_at"] = link_free
             copied += 1
             continue

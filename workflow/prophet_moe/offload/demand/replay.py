@@ -24,6 +24,7 @@ from prophet_moe.offload.demand.lookups import (
 )
 from prophet_moe.offload.demand.page_cache import Reads, Storage, reads
 from prophet_moe.offload.demand.prefill import (
+    STREAMS,
     Chunks,
     Prefilled,
     Way,
@@ -176,33 +177,30 @@ class Order:
     """(requests,): which are of decode steps."""
 
 
-def with_prompts(steps: Steps, before: Asks, prefill: Prefill | None, layers: int, buffers: int = 0) -> Order:
+def with_prompts(
+    steps: Steps, before: Asks, prefill: Prefill | None, layers: int, experts: int, devices: int = 1
+) -> Order:
     """Return the asks `before`, which fill the cache, and those of decode, each group's prompts before its steps.
 
-    Streamed prompts overwrite `buffers` slots of each device.
+    Streamed prompts overwrite slots of each device before anything looks at the cache again.
     """
     decode, accesses = steps.asks, steps.accesses
     ends = accesses.of_layer[np.append(steps.first[1:], len(steps.emitted)) * layers]
-    parts, kinds, lent, begin = [before], [np.full(len(before.starts) - 1, FILLING, np.uint8)], [], 0
-    lent.append(np.zeros(len(before.starts) - 1, np.int64))
-    counted = [np.zeros(len(before.ids), bool)]
-    chunks = [None] * len(ends) if prefill is None else prefill.groups
-    for prompt, end in zip(chunks, ends.tolist(), strict=True):
-        if prompt is not None:
-            asks, kind = asks_before(prompt, prefill.way)
-            parts.append(asks)
-            kinds.append(kind)
-            lent.append(np.zeros(len(kind), np.int64))
-            counted.append(np.zeros(len(asks.ids), bool))
+    parts, kinds, begin, borrowed = [before], [np.full(len(before.starts) - 1, FILLING, np.uint8)], 0, []
+    for group, end in enumerate(ends.tolist()):
+        if prefill is not None:
+            asks, kind = asks_before(prefill.groups[group], prefill.way, experts)
+            if prefill.way in STREAMS and len(prefill.groups[group].tokens):
+                borrowed.append(sum(map(len, kinds)))
+            parts, kinds = [*parts, asks], [*kinds, kind]
         first, last = decode.starts[begin], decode.starts[end]
         parts.append(Asks(decode.starts[begin : end + 1] - first, decode.ids[first:last]))
         kinds.append(np.full(end - begin, ORDINARY, np.uint8))
-        lent.append(np.zeros(end - begin, np.int64))
-        if prefill is not None and prefill.way == "stream" and len(prompt.tokens):
-            lent[-1][:1] = buffers
-        counted.append(np.ones(last - first, bool))
         begin = end
-    return Order(joined(parts), *(np.concatenate(each) for each in (kinds, lent, counted)))
+    asks, kind = joined(parts), np.concatenate(kinds)
+    lent = np.zeros(len(kind), np.int64)
+    lent[borrowed] = buffer_slots(experts, devices)
+    return Order(asks, kind, lent, np.repeat(kind == ORDINARY, np.diff(asks.starts)))
 
 
 def run(steps: Steps, engine: Engine, before: Asks, layers: int, prefill: Prefill | None = None) -> Outcome:
@@ -211,9 +209,9 @@ def run(steps: Steps, engine: Engine, before: Asks, layers: int, prefill: Prefil
     Prompts pass before each group of sequences decodes, as `prefill` says; without it, none do.
     """
     experts, costs = len(engine.bytes_of) // layers, engine.costs
-    if prefill is not None and prefill.way == "stream":
+    if prefill is not None and prefill.way in STREAMS:
         require_room(engine.cache, experts)
-    order = with_prompts(steps, before, prefill, layers, buffer_slots(experts, costs.devices))
+    order = with_prompts(steps, before, prefill, layers, experts, costs.devices)
     limits = costs.limits(engine.admission, order.asks.widest)
     lent = order.lent if order.lent.any() else None
     everything = look_up(order.asks, engine.cache, engine.admission, order.kinds, limits, lent, hits_first=True)
@@ -234,7 +232,8 @@ def _prefilled(prefill: Prefill, hits: NDArray[np.bool_], order: Order, costs: C
     looked = hits[asked_by_chunks(order.kinds, order.asks)]
     found, begin = [], 0
     for chunks in prefill.groups:
-        end = begin + (0 if prefill.way == "stream" else len(chunks.accesses.ids))
+        asks, kinds = asks_before(chunks, prefill.way, experts)
+        end = begin + int(asked_by_chunks(kinds, asks).sum())
         found.append(prefilled(chunks, prefill.work(chunks), costs, prefill.way, looked[begin:end], experts))
         begin = end
     return found
