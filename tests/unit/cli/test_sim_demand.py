@@ -1,13 +1,21 @@
 """`sim run` with misses served as engines serve them, and `sim check` of recorded sessions."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prophet_moe.cli import main
+from prophet_moe.offload.demand import reference
+from prophet_moe.offload.demand.lookups import asks_of, byte_cache
+from prophet_moe.predict.context import split
+from prophet_moe.routing.sequences import without_repetition
+from prophet_moe.routing.store import read_trace
 from tests.conftest import ROOT
 from tests.unit.offload.test_demand_lookups import SESSION
 
@@ -81,13 +89,53 @@ def test_cpu_that_computes_misses_is_faster_the_faster_it_is(simulated):
     assert background["on_cpu"] == round(background["requests"] * (1 - background["hit_rate"]))
 
 
-def test_prompts_that_pass_the_cache_change_what_decode_finds(simulated):
-    bypass, through = (simulated("--prompts", how) for how in ("bypass", "through"))
-    assert bypass == simulated("--start", "training")
-    assert through["hit_rate"] != bypass["hit_rate"]
-    assert through["requests"] == bypass["requests"]
-    assert abs(through["hit_rate"] - bypass["hit_rate"]) < 0.05
-    assert simulated("--prompts", "through", "--batch", "2")["tokens"] == bypass["tokens"]
+def test_hybrid_slows_link_and_cpu_that_read_the_same_memory(simulated):
+    alone = simulated("--cpu-gb-per-s", "76")
+    hybrid = simulated("--kind", "hybrid", "--cpu-gb-per-s", "76")
+    assert hybrid["hit_rate"] == alone["hit_rate"]
+    assert hybrid["on_cpu"] == alone["on_cpu"]
+    assert alone["step_ms_mean"] < hybrid["step_ms_mean"] < alone["step_ms_mean"] / 0.87
+    assert simulated("--kind", "hybrid", "--cpu-memory-gb-per-s", "100") == hybrid
+
+
+def test_prompts_change_what_decode_finds_first_and_take_time(simulated):
+    none, base = simulated("--start", "training"), (*SMALL[:-1], "6")
+    through, stream, past = (simulated("--prefill", way) for way in ("through", "stream", "bypass"))
+    assert "prefill_s" not in none
+    assert past["hit_rate"] == none["hit_rate"]
+    assert {each["requests"] for each in (through, stream, past)} == {none["requests"]}
+    first = "hit_rate_of_first_16_steps"
+    assert stream[first] < past[first] < through[first]
+    assert abs(stream["hit_rate"] - past["hit_rate"]) < 0.02
+    groups = stream["prefill_chunks"]
+    assert stream["prefill_copies"] == groups * 6 * 8 >= past["prefill_copies"] > 0
+    for each in (through, stream, past):
+        parts = each["prefill_compute_s"], each["prefill_copy_s"]
+        assert max(parts) <= each["prefill_s"] <= sum(parts) * (1 + 1e-9)
+    on_cpu = simulated("--prefill", "cpu", "--cpu-gb-per-s", "80", "--cpu-tflops", "2")
+    assert on_cpu["prefill_copies"] == 0
+    slow = simulated("--prefill", "cpu", "--cpu-gb-per-s", "80", "--cpu-tflops", "1")
+    assert slow["hit_rate"] == on_cpu["hit_rate"]
+    assert slow["prefill_s"] > on_cpu["prefill_s"]
+    more = simulated("--prefill", "stream", "--prefill-chunk", "16", base=base)
+    assert more["prefill_chunks"] > groups
+    assert more["prefill_s"] > stream["prefill_s"]
+    assert simulated("--prefill", "through", "--batch", "2")["tokens"] == none["tokens"]
+
+
+def test_prompts_take_and_leave_what_the_documentation_says(simulated):
+    base = ("--trace", "small-6x64-top8", "--strategy", "on_demand", "--capacity", "32")
+    text = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| `(\w+)` \| ([\d.]+) % \| ([\d.]+) % \| (\d+) \|$", re.MULTILINE)
+    told = {way: [float(number) for number in numbers] for way, *numbers in row.findall(text)}
+    assert tuple(told) == ("through", "through_by_id", "bypass", "stream", "stream_missing")
+    for way, (first, every, milliseconds) in told.items():
+        found = simulated("--prefill", way, base=base)
+        rates = found["hit_rate_of_first_16_steps"], found["hit_rate"]
+        assert [100 * rate for rate in rates] == pytest.approx([first, every], abs=0.051), way
+        assert 1e3 * found["prefill_s_per_group"] == pytest.approx(milliseconds, abs=0.51), way
+        assert (found["prefill_tokens"], found["prefill_chunks"]) == (64 * 140, 140)
+        assert found["tokens"] == 192 * 140
 
 
 def test_devices_add_their_slots_and_links(simulated):
@@ -133,6 +181,42 @@ def test_results_are_told_in_words(command):
         assert text in told
 
 
+@pytest.fixture
+def unequal(command, tmp_path) -> Path:
+    """A trace of one session whose second layer has experts three times as large."""
+    random, lines = np.random.default_rng(3), ["turn,phase,step,layer,slot,expert,weight,residency,expert_bytes"]
+    for step in range(120):
+        for layer in range(2):
+            chosen = np.sort(random.choice(8, 2, replace=False, p=np.arange(8, 0, -1) / 36))
+            lines += [f"0,{int(step > 5)},{step},{layer},{slot},{each},0.5,0,1" for slot, each in enumerate(chosen)]
+    sizes = [f"# layer={layer} expert_bytes={size} dense_bytes=1" for layer, size in enumerate((2_000_000, 6_000_000))]
+    about = ["# route_trace v1", "# model=small arch=small n_layer=2 n_expert=8 n_expert_used=2", *sizes]
+    (tmp_path / "route.csv").write_text("\n".join([*about, *lines, ""]))
+    where = "--model", "unequal", "--experts", "8", "--out", str(tmp_path / "unequal")
+    code, _, errors = command("trace", "import", "lines", str(tmp_path / "route.csv"), *where)
+    assert code == 0, errors
+    return tmp_path / "unequal"
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_experts_of_stated_bytes_are_those_of_plain_python(simulated, unequal, devices):
+    base = ("--trace", str(unequal), "--strategy", "on_demand", "--model", "Mixtral-8x7B", "--budget-mb", "20")
+    options = ("--global", "--start", "cold", "--devices", str(devices), "--order", "one_tenant_at_a_time")
+    found = simulated(*options, base=base)
+    assert found["expert_bytes"] == "stated by layer"
+    tokens = split(without_repetition(read_trace(unequal)))[1].described()
+    ids = tokens.experts.astype(np.int64) + 8 * np.arange(2)[:, None]
+    cache = byte_cache(np.array([2_000_000, 6_000_000]), 8, 20_000_000, devices=devices)
+    plain = reference.look_up(asks_of(ids.reshape(-1, 2)), cache, hits_first=True)
+    assert found["hit_rate"] == pytest.approx(plain.hits.mean())
+    assert found["copies"] == (~plain.hits).sum()
+    seconds = simulated(*options, "--miss-overhead-us", "0", base=base)["step_ms_mean"] * len(ids) / 1e3
+    layer = np.repeat(np.tile([2e6, 6e6], len(ids)), 2)
+    assert seconds > layer[~plain.hits].sum() / devices / 32e9
+    equal = simulated(*options, base=(*base[:-2], "--capacity", "5"))
+    assert equal["hit_rate"] != found["hit_rate"]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -150,6 +234,18 @@ def test_results_are_told_in_words(command):
         (("--inserts", "1", "--inclusive"), "cannot be combined with --inclusive"),
         (("--miss-overhead-us", "nan"), "--miss-overhead-us: got nan"),
         (("--cpu-gb-per-s", "0"), "--cpu-gb-per-s: got 0"),
+        (("--kind", "hybrid"), "--kind: hybrid needs --cpu-gb-per-s"),
+        (("--cpu-memory-gb-per-s", "80"), "--cpu-memory-gb-per-s: needs --kind hybrid"),
+        (
+            ("--kind", "hybrid", "--cpu-gb-per-s", "5", "--cpu-memory-gb-per-s", "9"),
+            "--cpu-gb-per-s: cannot be combined with --cpu-memory-gb-per-s",
+        ),
+        (("--prefill-chunk", "8"), "--prefill-chunk: needs --prefill"),
+        (("--prefill", "through", "--prefill-chunk", "0"), "--prefill-chunk: got 0"),
+        (("--prefill", "cpu", "--cpu-gb-per-s", "5"), "--cpu-tflops: needs --prefill cpu, and the other way round"),
+        (("--cpu-tflops", "5"), "--cpu-tflops: needs --prefill cpu, and the other way round"),
+        (("--prefill", "cpu", "--cpu-tflops", "5"), "--prefill: cpu needs --cpu-gb-per-s"),
+        (("--prefill", "through", "--page-cache-mb", "5"), "cannot be combined with --page-cache-mb"),
     ],
     ids=" ".join,
 )
@@ -167,6 +263,8 @@ def test_wrong_options_end_in_one_line(command, options, problem):
         (("--strategy", "on_demand", "--capacity", "4,4", "--inserts", "1"), "--inserts: needs one tier"),
         (("--strategy", "on_demand", "--iso-cache", "100", "--inserts", "1"), "cannot be combined with --iso-cache"),
         (("--strategy", "prophet", "--budget-mb", "100"), "--budget-mb: got strategy prophet"),
+        (("--strategy", "on_demand", "--capacity", "2", "--prefill", "stream"), "stream: borrows 16 slots"),
+        (("--strategy", "on_demand", "--budget-mb", "900", "--prefill", "stream"), "stream: borrows slots"),
     ],
 )
 def test_options_of_another_strategy_end_in_one_line(command, arguments, problem):
@@ -183,7 +281,7 @@ def test_check_sets_a_session_beside_its_replays(command, tmp_path):
     code, told, errors = command("sim", "check", str(path), "--cache-mib", size, "--json")
     assert code == 0, errors
     found = json.loads(told)
-    assert list(found) == ["prefill", "most_used", "cold"]
+    assert list(found) == ["prefill", "token_by_token", "most_used", "cold"]
     assert found["prefill"]["differing"] == 1
     _, shown, _ = command("sim", "check", str(path), "--cache-mib", size)
     assert "0.6250 of 8 recorded" in shown

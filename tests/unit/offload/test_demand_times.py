@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 
 from prophet_moe.errors import Fault, UserError
 from prophet_moe.offload.demand import reference
-from prophet_moe.offload.demand.lookups import Admission, Asks, asks_of, byte_cache, look_up, slot_cache
+from prophet_moe.offload.demand.lookups import (
+    ADMITTED,
+    FILLING,
+    ORDINARY,
+    Admission,
+    Asks,
+    Lookups,
+    asks_of,
+    byte_cache,
+    joined,
+    look_up,
+    slot_cache,
+)
 from prophet_moe.offload.demand.page_cache import Storage, reads
-from prophet_moe.offload.demand.replay import Engine, run, steps_of, with_prompts
+from prophet_moe.offload.demand.replay import Engine, run, steps_of
 from prophet_moe.offload.demand.speculation import Speculation, speculated
 from prophet_moe.offload.demand.times import Costs, Served, checked, fetched_of, serve
 from prophet_moe.offload.simulator.batching import ABSENT, DecodeBatches, LayerAccesses, accesses_of, decode_batches
@@ -262,37 +274,6 @@ def test_page_cache_best_size_of_a_cache_is_between():
     assert seconds[-1] > 1.5 * seconds[best]
 
 
-def test_prompts_pass_the_cache_before_their_own_sequence():
-    # Two sequences of two tokens; the prompt of the second one needs expert 3, as its first token does.
-    choices = np.array([0, 1, 3, 2], np.uint16).reshape(4, 1, 1)
-    steps = steps_of(choices, np.array([0, 2, 4]), 4, 1)
-    prompts = [asks_of(np.array([[1], [0]])), asks_of(np.array([[3]]))]
-    asks, filling, counted = with_prompts(steps, asks_of(np.array([[2]])), prompts, 1)
-    assert asks.ids.tolist() == [2, 1, 0, 0, 1, 3, 3, 2]
-    assert filling.tolist() == [True, True, True, False, False, True, False, False]
-    assert counted.tolist() == [not fills for fills in filling]
-    costs = Costs(np.zeros(1), np.zeros(2), np.ones(1))
-    engine = Engine(slot_cache(1, 4, 2, per_layer=True), costs, np.ones(4, np.int64))
-    assert run(steps, engine, asks_of(np.array([[2]])), 1, prompts).found.hits.tolist() == [True, True, True, False]
-    assert run(steps, engine, asks_of(np.array([[2]])), 1).found.hits.tolist() == [False, False, False, False]
-
-
-@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
-@settings(max_examples=50, deadline=None)
-def test_prompts_leave_the_asks_that_count_as_they_are(seed, batch, drafted):
-    random, lengths = np.random.default_rng(seed), np.array([2, 3, 1, 2])
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    choices = random.random((8, 2, 5)).argsort(-1)[..., :2].astype(np.uint16)
-    batch = 1 if drafted else batch
-    steps = steps_of(choices, starts, 5, batch, Speculation(2, 0.5, seed) if drafted else None)
-    groups = -(-len(lengths) // batch)
-    prompts = [asks_of(random.random((3, 10)).argsort(-1)[:, :2]) for _ in range(groups)]
-    asks, filling, counted = with_prompts(steps, asks_of(np.empty((0, 1), np.int64)), prompts, 2)
-    assert asks.ids[counted].tolist() == steps.asks.ids.tolist()
-    assert np.diff(asks.starts)[~filling].tolist() == np.diff(steps.asks.starts).tolist()
-    assert filling.sum() == 3 * groups
-
-
 @given(runs(), st.integers(2, 4))
 @settings(max_examples=100, deadline=None)
 def test_devices_shorten_a_step_at_most_by_their_number(run, devices):
@@ -304,6 +285,66 @@ def test_devices_shorten_a_step_at_most_by_their_number(run, devices):
     assert several.seconds <= alone.seconds + 1e-9
     assert several.seconds >= alone.seconds / devices - 1e-9
     assert (several.copies, several.on_cpu) == (alone.copies, alone.on_cpu)
+
+
+@st.composite
+def whole_runs(draw):
+    """Steps of small batches before caches of experts of unequal bytes on several devices."""
+    layers, experts, batch = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    layer_bytes, devices = random.integers(1, 5, layers), draw(st.integers(1, 3))
+    top_k = draw(st.integers(1, experts))
+    choices = random.random((8, layers, experts)).argsort(-1)[..., :top_k].astype(np.uint16)
+    steps = steps_of(choices, np.array([0, 3, 5, 8]), experts, batch)
+    capacity = draw(st.integers(0, int(experts * layer_bytes.sum())))
+    cache = byte_cache(layer_bytes, experts, capacity, per_layer=draw(st.booleans()), devices=devices)
+    cpu = draw(st.none() | st.sampled_from((1.0, 4.0)))
+    costs = Costs(
+        random.integers(0, 5, layers) / 4,
+        np.concatenate([[0.0], np.sort(random.integers(0, 5, batch)) / 4]),
+        layer_bytes / 4,
+        None if cpu is None else layer_bytes / cpu,
+        cpu is not None and draw(st.booleans()),
+        draw(st.sampled_from((0.0, 0.25))),
+        draw(st.sampled_from((0.0, 0.5))),
+        devices,
+    )
+    admission = Admission(draw(st.none() | st.integers(0, 2)), draw(st.integers(1, 2)))
+    engine = Engine(cache, costs, np.repeat(layer_bytes, experts), admission)
+    return steps, engine, asks_of(random.permutation(layers * experts)[:, None]), layers
+
+
+@given(whole_runs())
+@settings(max_examples=150, deadline=None)
+def test_run_of_unequal_bytes_on_devices_equals_plain_python(case):
+    steps, engine, before, layers = case
+    outcome = run(*case)
+    limits = engine.costs.limits(engine.admission, steps.asks.widest)
+    kinds = np.repeat([FILLING, ORDINARY], [len(before.ids), len(steps.asks.starts) - 1]).astype(np.uint8)
+    asks = joined([before, steps.asks])
+    plain = reference.look_up(asks, engine.cache, engine.admission, kinds, limits, hits_first=True)
+    fates = plain.fates[len(before.ids) :]
+    assert outcome.found.fates.tolist() == fates.tolist()
+    assert outcome.found.used.tolist() == plain.used.tolist()
+    experts = len(engine.bytes_of) // layers
+    seconds = reference.step_seconds(steps.accesses, Lookups(fates, plain.used), engine.costs, experts)
+    assert outcome.served.step_seconds.tolist() == pytest.approx(seconds)
+
+
+@given(whole_runs())
+@settings(max_examples=100, deadline=None)
+def test_run_copies_the_bytes_of_what_misses(case):
+    steps, engine, _, _ = case
+    outcome = run(*case)
+    served, found = outcome.served, outcome.found
+    bytes_of = engine.bytes_of[steps.asks.ids]
+    copied = found.fates == ADMITTED if engine.costs.cpu_seconds is not None else ~found.hits
+    copying = bytes_of[copied].sum() / 4 + engine.costs.miss_overhead_seconds * copied.sum()
+    assert served.copy_seconds == pytest.approx(copying)
+    # No device holds more than it may, and only experts of its own.
+    assert (found.used <= engine.cache.capacities).all()
+    held = np.bincount(engine.cache.group_of, engine.bytes_of, minlength=len(engine.cache.capacities))
+    assert (found.used <= held).all()
 
 
 def test_devices_hold_and_copy_their_own_experts():

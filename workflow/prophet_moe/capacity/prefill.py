@@ -108,6 +108,17 @@ def prefill_time(
     )
 
 
+def chunk_seconds(arch: Architecture, profile: Profile, before: int, tokens: int, precision: Precision) -> float:
+    """Return the seconds of everything but routed experts of all layers, for a chunk of one prompt after `before` of
+    its tokens: weights read once, causal attention, and the output of one token.
+    """
+    layers = decoder_layers(arch, precision)
+    always_read, stored = sum(layer.weights for layer in layers), sum(layer.weight_bytes for layer in layers)
+    until = [attention_seconds(arch, profile, 1, context, precision) for context in (before, before + tokens)]
+    weights = profile.roofline_seconds(stored, 2 * always_read * tokens)
+    return weights + until[1] - until[0] + head_seconds(arch, profile, 1, precision)
+
+
 def attention_seconds(arch: Architecture, profile: Profile, batch: int, context: int, precision: Precision) -> float:
     """Return the seconds of causal attention of all layers over `batch` prompts of `context` tokens each."""
     reads = [

@@ -3,16 +3,18 @@
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
 from rich.progress import Progress
 from rich.table import Table
 
 from prophet_moe import params
-from prophet_moe.catalog import ModelSpec, load_gpus, load_models
+from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.cli import sim_demand
 from prophet_moe.cli.catalog import EXPERIMENT, GPUS, HARDWARE, LINKS, MODELS, OPERATORS
@@ -30,9 +32,11 @@ from prophet_moe.units import GB, MB
 from prophet_moe.validation import read_yaml, validate
 
 if TYPE_CHECKING:
+    from prophet_moe.offload.demand.prefill import Chunks, Work
     from prophet_moe.offload.replay import Part
     from prophet_moe.offload.simulator.simulation import Hierarchy, Outcome, Times
     from prophet_moe.offload.strategies import Strategy
+    from prophet_moe.precision import Precision
 
 CORRECT = "Correct it."
 LEAST_MB, LARGEST_MB = 0.001, 10**7
@@ -137,7 +141,9 @@ def run_strategy(arguments: argparse.Namespace) -> None:
     basis = {"phase": PHASES[tokens.described_phase], "notes": caveats(counted)}
     if on_demand:
         storage = experiment.replay.storage_gb_per_s
-        result = sim_demand.replayed(arguments, training, held_out, times, expert_mb, storage)
+        chunk = experiment.scenarios[experiment.scenario].activation.prefill_chunk_tokens
+        prompts = _prompt_work(arguments, trace, experiment), chunk
+        result = sim_demand.replayed(arguments, training, held_out, times, expert_mb, storage, *prompts)
         result = basis | result | {"notes": [*basis["notes"], *result["notes"]]}
         print(json.dumps(result, indent=2)) if arguments.json else sim_demand.show(result)
         return
@@ -186,12 +192,11 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
     from prophet_moe.hardware.pace import read_paces
     from prophet_moe.offload.simulator.timing import timing_model
 
-    gpu = arguments.gpu or experiment.reference.gpu
-    link = link_named(experiment.decode_step.link, load_links(LINKS))
-    paces = read_paces(HARDWARE, OPERATORS, load_gpus(GPUS, [gpu]), link)[gpu]
+    model, gpus, precision = _timed_on(arguments, trace, experiment)
+    (paces,) = read_paces(
+        HARDWARE, OPERATORS, gpus, link_named(experiment.decode_step.link, load_links(LINKS))
+    ).values()
     pace = paces.bound if arguments.datasheet else paces.best
-    model = _timed_model(arguments, trace, experiment.replay.timed_as)
-    precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
     architecture = model.architecture.model_dump(mode="json")
     context = experiment.decode_step.context_tokens
     timed = timing_model(architecture, pace, trace.router, context, precision, experiment.replay.copy_chunk_mb)
@@ -201,6 +206,55 @@ def _times(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) 
         return times, size
     seconds = (times.transfer_seconds[0] * arguments.expert_mb / size,)
     return replace(times, transfer_seconds=seconds), arguments.expert_mb
+
+
+def _timed_on(
+    arguments: argparse.Namespace, trace: Trace, experiment: Experiment
+) -> tuple[ModelSpec | RouterSpec, dict[str, GpuSpec], "Precision"]:
+    """Return the model that the trace is timed with, the GPU by its name, and the precision of the scenario."""
+    gpu = arguments.gpu or experiment.reference.gpu
+    model = _timed_model(arguments, trace, experiment.replay.timed_as)
+    precision = experiment.scenarios[experiment.scenario].precision_of(model.precision)
+    return model, load_gpus(GPUS, [gpu]), precision
+
+
+def _prompt_work(arguments: argparse.Namespace, trace: Trace, experiment: Experiment) -> "Callable[[Chunks], Work]":
+    """Return what the device computes of chunks of prompts: a layer of the trace as long as one of the model."""
+    from prophet_moe.capacity.prefill import chunk_seconds
+    from prophet_moe.catalog.architecture import with_top_k
+    from prophet_moe.hardware.profile import TFLOP, read_profile
+    from prophet_moe.hardware.roofline import expert_shape, expert_weight_bytes
+    from prophet_moe.offload.demand.prefill import Work
+
+    model, gpus, precision = _timed_on(arguments, trace, experiment)
+    (profile,) = (read_profile(HARDWARE, gpu, spec) for gpu, spec in gpus.items())
+    arch = with_top_k(model.architecture, trace.router.top_k)
+    shape, weight_bytes = expert_shape(arch), expert_weight_bytes(arch, precision)
+
+    @cache
+    def other(before: int, tokens: int) -> float:
+        return chunk_seconds(arch, profile, before, tokens, precision) / params.moe_layers(arch)
+
+    @cache
+    def expert(tokens: int) -> float:
+        return profile.expert_seconds(*shape, tokens, weight_bytes) if tokens else 0.0
+
+    def on_cpu(most: int) -> np.ndarray | None:
+        if arguments.cpu_tflops is None:
+            return None
+        tokens, (rate, _) = np.arange(most + 1), sim_demand.cpu_rate(arguments)
+        read = np.where(tokens, params.expert_bytes(arch, precision) / (rate * GB), 0.0)
+        return np.maximum(read, 2 * shape.parameters * tokens / (arguments.cpu_tflops * TFLOP))
+
+    def work(chunks: "Chunks") -> Work:
+        each = zip(chunks.before.tolist(), chunks.tokens.tolist(), strict=True)
+        others = np.array([other(before, tokens) for before, tokens in each])
+        most = int(chunks.tokens.max(initial=0))
+        layers = len(trace.router.layers)
+        on_device = np.array([expert(tokens) for tokens in range(most + 1)])
+        return Work(others[:, None].repeat(layers, axis=1), on_device, on_cpu(most))
+
+    return work
 
 
 def _timed_model(arguments: argparse.Namespace, trace: Trace, timed: dict[str, str]) -> ModelSpec | RouterSpec:

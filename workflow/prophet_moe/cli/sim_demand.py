@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,18 +20,30 @@ from prophet_moe.units import GB, MB
 
 if TYPE_CHECKING:
     from prophet_moe.offload.demand.lookups import Asks, ByteCache
+    from prophet_moe.offload.demand.prefill import Chunks, Work
     from prophet_moe.offload.demand.replay import Engine
     from prophet_moe.offload.simulator.predictions import TrainingStatistics
     from prophet_moe.offload.simulator.simulation import Times
 
 PRESETS = Path("config/offload.yaml")
-STARTS, PROMPTS = ("training", "cold"), ("bypass", "through")
+STARTS = ("training", "cold")
+PREFILLS = ("through", "through_by_id", "stream", "stream_missing", "bypass", "cpu")
 ASKED = (
-    *("kind", "miss_overhead_us", "step_overhead_us", "cpu_gb_per_s", "background", "inserts", "admit_after"),
-    *("budget_mb", "start", "prompts", "draft", "acceptance", "page_cache_mb", "mapped_mb", "devices"),
+    *(
+        "kind",
+        "miss_overhead_us",
+        "step_overhead_us",
+        "cpu_gb_per_s",
+        "cpu_memory_gb_per_s",
+        "background",
+        "inserts",
+        "admit_after",
+    ),
+    *("budget_mb", "start", "prefill", "prefill_chunk", "cpu_tflops", "draft", "acceptance"),
+    *("page_cache_mb", "mapped_mb", "devices"),
 )
 """Options that ask for a cache on demand; each is None or False where it is not given."""
-ON_DEMAND = "on_demand"
+ON_DEMAND, HYBRID = "on_demand", "hybrid"
 LARGEST_US, LARGEST_MB, LARGEST_RATE = 10**6, 10**7, 10**5
 KEEPS_NOTHING = "the cache holds less than one step needs: the least recently used experts are those needed next"
 NOTHING = np.empty((0, 1), np.int64)
@@ -58,6 +71,13 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
     group.add_argument(
         "--cpu-gb-per-s", type=cpu, metavar="RATE", help="the CPU computes misses at this rate, beside the copies"
     )
+    memory = between("--cpu-memory-gb-per-s", "GB/s", 0.001, LARGEST_RATE)
+    group.add_argument(
+        "--cpu-memory-gb-per-s",
+        type=memory,
+        metavar="RATE",
+        help="the CPU reads its memory at this rate, and computes misses at the share of it that --kind hybrid says",
+    )
     group.add_argument(
         "--background", action="store_true", help="the CPU computes all misses; what enters is copied beside"
     )
@@ -71,8 +91,16 @@ def add_options(run: argparse.ArgumentParser, size: Any) -> None:
         "--start", choices=STARTS, help="what the cache holds first: the most used of training (default), nothing"
     )
     group.add_argument(
-        "--prompts", choices=PROMPTS, help="whether prompts bypass the cache (default) or pass through it before decode"
+        "--prefill",
+        choices=PREFILLS,
+        help="prompts before decode: through the cache, layers streamed whole, misses copied, not kept, or on the CPU",
     )
+    chunk = whole("--prefill-chunk", 1, 10**7)
+    group.add_argument(
+        "--prefill-chunk", type=chunk, metavar="N", help="tokens of a prompt at once; default: the scenario's"
+    )
+    arithmetic = between("--cpu-tflops", "TFLOP/s", 0.001, LARGEST_RATE)
+    group.add_argument("--cpu-tflops", type=arithmetic, metavar="RATE", help="arithmetic of the CPU, for --prefill cpu")
     group.add_argument(
         "--draft", type=whole("--draft", 0, 64), metavar="N", help="tokens of one sequence drafted for each step"
     )
@@ -138,10 +166,26 @@ def asked(arguments: argparse.Namespace) -> bool:
         raise UserError("--draft", "needs --acceptance, and the other way round", "Add the other one.")
     if arguments.mapped_mb is not None and arguments.page_cache_mb is None:
         raise UserError("--mapped-mb", "needs --page-cache-mb", "Add it.")
-    if arguments.background and arguments.cpu_gb_per_s is None:
+    cpu = {name: getattr(arguments, name) for name in ("cpu_gb_per_s", "cpu_memory_gb_per_s")}
+    rates = [f"--{name.replace('_', '-')}" for name, rate in cpu.items() if rate is not None]
+    if len(rates) > 1:
+        raise UserError(rates[0], f"cannot be combined with {rates[1]}", "Leave one of the two out.")
+    if arguments.kind == HYBRID and not rates:
+        raise UserError("--kind", "hybrid needs --cpu-gb-per-s, or --cpu-memory-gb-per-s", "Add one.")
+    if arguments.cpu_memory_gb_per_s is not None and arguments.kind != HYBRID:
+        raise UserError("--cpu-memory-gb-per-s", "needs --kind hybrid, whose preset has the CPU's share", "Add it.")
+    if arguments.background and not rates:
         raise UserError("--background", "needs --cpu-gb-per-s", "Add it.")
-    if arguments.page_cache_mb is not None and arguments.cpu_gb_per_s is not None:
-        raise UserError("--page-cache-mb", "cannot be combined with --cpu-gb-per-s", "Leave one of the two out.")
+    if arguments.page_cache_mb is not None and rates:
+        raise UserError("--page-cache-mb", f"cannot be combined with {rates[0]}", "Leave one of the two out.")
+    if arguments.prefill_chunk is not None and arguments.prefill is None:
+        raise UserError("--prefill-chunk", "needs --prefill", "Add it.")
+    if (arguments.prefill == "cpu") != (arguments.cpu_tflops is not None):
+        raise UserError("--cpu-tflops", "needs --prefill cpu, and the other way round", "Add the other one.")
+    if arguments.prefill == "cpu" and not rates:
+        raise UserError("--prefill", "cpu needs --cpu-gb-per-s", "Add it.")
+    if arguments.prefill is not None and arguments.page_cache_mb is not None:
+        raise UserError("--prefill", "cannot be combined with --page-cache-mb", "Leave one of the two out.")
     if arguments.draft is not None and arguments.batch != 1:
         raise UserError("--draft", f"got batch {arguments.batch}, expected 1", "Leave one of the two out.")
     return True
@@ -159,10 +203,16 @@ def replayed(
     times: "Times",
     expert_mb: float,
     storage_gb_per_s: float,
+    prompt_work: "Callable[[Chunks], Work]",
+    chunk: int,
 ) -> dict[str, Any]:
-    """Return the results of a cache on demand on the held-out tokens; `times` are of one tier."""
+    """Return the results of a cache on demand on the held-out tokens; `times` are of one tier.
+
+    `prompt_work` says what the device computes of chunks of prompts, which have `chunk` tokens unless an option says
+    otherwise.
+    """
     from prophet_moe.offload.demand.lookups import asks_of, warm_start
-    from prophet_moe.offload.demand.replay import run, steps_of
+    from prophet_moe.offload.demand.replay import Prefill, run, steps_of
     from prophet_moe.offload.demand.speculation import Speculation
     from prophet_moe.offload.replay import MIXING_SEED
 
@@ -179,8 +229,11 @@ def replayed(
         problem = f"got {room}, expected at least {steps.asks.widest}, what a layer needs at once"
         raise UserError("capacity", problem, "Correct it, or allow layers to oversubscribe it: --waves.")
     before = warm_start(training.popularity, engine.cache) if arguments.start != "cold" else asks_of(NOTHING)
-    prompts = _prompts(ordered, arguments.batch) if arguments.prompts == "through" else []
-    outcome = run(steps, engine, before, layers, prompts)
+    prefill = None
+    if arguments.prefill is not None:
+        groups = _prompts(ordered, arguments.batch, arguments.prefill_chunk or chunk)
+        prefill = Prefill(arguments.prefill, groups, prompt_work)
+    outcome = run(steps, engine, before, layers, prefill)
     size = {"capacity": [int(arguments.capacity)]} if arguments.capacity else {"budget_mb": arguments.budget_mb}
     notes = [] if _holds_a_step(engine.cache, steps.asks, layers) else [KEEPS_NOTHING]
     return {
@@ -189,6 +242,7 @@ def replayed(
         "model": router.model,
         "strategy": arguments.strategy,
         **size,
+        **({} if prefill is None else {"prefill": prefill.way}),
         "scope": "per_layer" if arguments.per_layer else "global",
         "expert_bytes": "stated by layer" if stated else "the model's",
         "batch": arguments.batch,
@@ -237,12 +291,12 @@ def _engine(
         )
     )
     miss_us, step_us = _overheads(arguments, layers)
-    cpu = arguments.cpu_gb_per_s
+    cpu, overlap = cpu_rate(arguments)
     costs = Costs(
         times.non_expert_seconds,
         times.expert_seconds,
-        layer_bytes / link,
-        None if cpu is None else layer_bytes / (cpu * GB),
+        layer_bytes / (link * overlap),
+        None if cpu is None else layer_bytes / (cpu * overlap * GB),
         arguments.background,
         miss_us / 1e6,
         step_us / 1e6,
@@ -268,21 +322,40 @@ def _overheads(arguments: argparse.Namespace, layers: int) -> tuple[float, float
     return tuple(other if value is None else value for value, other in given)
 
 
-def _prompts(trace: Trace, batch: int) -> "list[Asks]":
-    """Return the asks of the prompts of each group of sequences that decode together, a token and layer each."""
-    from prophet_moe.offload.demand.lookups import asks_of
+def cpu_rate(arguments: argparse.Namespace) -> tuple[float | None, float]:
+    """Return the GB/s at which the CPU alone computes misses, None without one, and what link and CPU keep of their
+    rates while both read the memory: all, unless the kind says otherwise.
+    """
+    if arguments.kind != HYBRID:
+        return arguments.cpu_gb_per_s, 1.0
+    preset = load_offload(PRESETS)[HYBRID]
+    if arguments.cpu_memory_gb_per_s is not None:
+        return preset.cpu_share * arguments.cpu_memory_gb_per_s, preset.overlap_share
+    return arguments.cpu_gb_per_s, preset.overlap_share
 
-    if not (trace.phase == PREFILL).any() or not (trace.phase == DECODE).any():
-        raise UserError("--prompts", "got through, expected a trace of prompts and decode tokens", "Leave it out.")
-    decoded = np.unique(trace.sequence[trace.phase == DECODE])
-    offsets = np.arange(len(trace.router.layers))[:, None] * trace.router.experts
-    groups = (decoded[first : first + batch] for first in range(0, len(decoded), batch))
-    rows = (np.isin(trace.sequence, group) & (trace.phase == PREFILL) for group in groups)
-    return [asks_of((trace.experts[each].astype(np.int64) + offsets).reshape(-1, trace.router.top_k)) for each in rows]
+
+def _prompts(trace: Trace, batch: int, chunk: int) -> "list[Chunks]":
+    """Return the chunks of the prompts of each group of sequences that decode together."""
+    from prophet_moe.offload.demand.prefill import chunks_of
+
+    of_prompts = trace.phase == PREFILL
+    if not of_prompts.any() or not (trace.phase == DECODE).any():
+        raise UserError("--prefill", "needs a trace of prompts and decode tokens", "Leave it out.")
+    sequences, experts = trace.sequence[of_prompts], trace.experts[of_prompts]
+    decoded = trace.sequence[trace.phase == DECODE]
+    decoded = decoded[np.sort(np.unique(decoded, return_index=True)[1])]
+    found = []
+    for first in range(0, len(decoded), batch):
+        rows = [np.flatnonzero(sequences == sequence) for sequence in decoded[first : first + batch]]
+        starts = np.cumsum([0, *map(len, rows)])
+        found.append(chunks_of(experts[np.concatenate(rows)], starts, chunk, trace.router.experts))
+    return found
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the results of a cache on demand."""
+    from prophet_moe.offload.demand.replay import FIRST_STEPS
+
     size = f"{result['capacity'][0]} experts" if "capacity" in result else f"{result['budget_mb']:g} MB"
     scope = "in each layer" if result["scope"] == "per_layer" else "in all layers"
     title = f"{result['model']}: on demand, {size} {scope}, batch {result['batch']}"
@@ -295,6 +368,12 @@ def show(result: dict[str, Any]) -> None:
         "hits": "{hit_rate:.4f}",
         "misses": "{copies:,} copied, {on_cpu:,} computed on the CPU; {admitted:,} entered the cache",
     }
+    if "prefill_s" in result:
+        lines["prompts"] = (
+            "{prefill_s_per_group:,.4f} s before each group decodes ({prefill_chunks:,} chunks, {prefill_tokens:,} "
+            "tokens in all); {prefill_copies:,} copied of {prefill_requests:,} needed"
+        )
+        lines["then hits"] = f"{{hit_rate_of_first_{FIRST_STEPS}_steps:.4f}} in the first {FIRST_STEPS} steps of decode"
     if "page_hit_rate" in result:
         lines["pages"] = "held {page_hit_rate:.4f} of the misses; {storage_gb:,.1f} GB read from storage"
     for note in result["notes"]:

@@ -91,7 +91,7 @@ ENGINE_KINDS = {
     r"host-managed": "host_managed",
     r"nvme|ssd|ufs|mmap|direct i/o|o_direct|side file|disk": "storage",
 }
-"""Who brings a missing expert, by words of the policy, the link and the cache."""
+"""Who serves a missing expert, by words of the policy, the link and the cache."""
 HIT_KINDS = {
     "oracle": "oracle",
     "static": "static",
@@ -129,6 +129,7 @@ def hit_rates(cells: Cells) -> Cells:
         start=lambda: "warm" if re.search(WARM, prompt) else "cold",
         tokens=lambda: _counted(prompt),
         link_gb_per_s=lambda: _link(cells.get("link", "")),
+        cpu_gb_per_s=lambda: _cpu(cells.get("link", "")),
         left_out=lambda: "" if judged else _left_out(cells, words),
     )
     filled["hit_kind"] = _first(cells.get("hit_kind", ""), HIT_KINDS, cells.get("hit_kind", ""))
@@ -173,6 +174,13 @@ def _link(text: str) -> str:
     return repr(LINK_SHARE * PCIE_GB_PER_S[pcie[1]] * int(pcie[2] or 16) / 16) if pcie else ""
 
 
+def _cpu(text: str) -> str:
+    """Return what the CPU adds to a stated link, of words such as `26.1 GB/s; PCIe + CPU 119.5 GB/s`."""
+    link = re.search(r"^[^+]*?(\d+(?:\.\d+)?) ?GB/s", text)
+    both = re.search(r"\+ CPU (\d+(?:\.\d+)?) ?GB/s", text)
+    return f"{float(both[1]) - float(link[1]):.6g}" if link and both else ""
+
+
 def _left_out(cells: Cells, words: str) -> str:
     """Return why quantities of a row must not be used, by its words."""
     if re.search(UNNAMED, cells.get("model", "")):
@@ -182,7 +190,8 @@ def _left_out(cells: Cells, words: str) -> str:
     if not reasons[0][1] and _number(slots) == 0:
         reasons = [("hit_rate", "no cache")]
     if re.search(r"cpu computes|hybrid|on the cpu", words, re.IGNORECASE):
-        reasons.append(("tokens_per_s", "hybrid: the CPU computes misses"))
+        stated = cells.get("cpu_gb_per_s") or _cpu(cells.get("link", ""))
+        reasons.append(("tokens_per_s", "" if stated else "hybrid: the rate of its CPU is not stated"))
     elif re.search(r"all tiers", words):
         reasons.append(("tokens_per_s", "hits of several tiers counted together"))
     elif re.search(r"specul|predict|prefetch", words, re.IGNORECASE):

@@ -3,7 +3,8 @@
 A hit rate is predicted from the routing that stands in for the model: a recorded session of the very run where there is
 one, else a calibrated routing. That is the one of the nearest E and k (`routing.nearest`), once of any model, once of
 other models alone. Tokens per second are predicted from the hit rate that was measured beside them, by the affine law
-of the engine's kind (`offload_fit`).
+of the engine's kind (`offload_fit`). The time of a prompt is predicted from what crosses the link: every expert, or
+those that so many tokens in a row need by the calibrated routing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,24 +19,27 @@ from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.observed import offload_fit
 from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import HIT_RATES, is_missing, read_observations, result_frame, result_row
+from prophet_moe.offload.demand.prefill import stream_seconds
 from prophet_moe.offload.demand.recorded import read_session_rows
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve, rates_at
+from prophet_moe.routing.synthetic.curve_fit import chain_choices
 from prophet_moe.routing.trace import Router
 
 ROUTINGS, PRESETS = Path("resources/routing"), Path("config/offload.yaml")
 SESSIONS = Path("resources/observations/sessions.csv")
-HIT_RATE, OF_OTHERS, RATE = "hit_rate", "hit_rate_of_other_models", "tokens_per_s"
-"""Quantities: the hit rate by the nearest routing, the same by that of another model, and tokens per second."""
+HIT_RATE, OF_OTHERS, RATE, PREFILL = "hit_rate", "hit_rate_of_other_models", "tokens_per_s", "prefill_ms"
+"""Quantities: the hit rate by the nearest routing, the same by that of another model, tokens per second, and the time
+of a prompt."""
 OBSERVED = Path("resources/observations/hit_rates.csv")
 """Rows that say of an engine and a model what rows of others leave open: who brings a miss, an expert's bytes."""
 HIT_POINTS, SESSION_POINTS, RATE_FACTOR = 0.05, 0.005, 1.5
 """Largest errors that count as right: of a hit rate, of one replayed from a recorded session, of tokens per second."""
 MOST_DRAWN = 2**19
 """Tokens times experts that are generated at most for a sequence: a hit rate hardly changes with more."""
-SEED, CHAINS = 1, Chains(sequences=24)
-"""Seed and size of the generated traces; routings were fitted with another seed."""
+SEED, CHAINS, PROMPT_CHAINS = 1, Chains(sequences=24), Chains(sequences=2)
+"""Seed and size of the generated traces, of caches and of prompts; routings were fitted with another seed."""
 REPLAY = "replay of the recorded session"
 """What a prediction rests on where the very run was recorded."""
 FITTED_TO_IT = ", fitted to it"
@@ -49,6 +53,11 @@ SAME = (
     (("engine", "model", "quantisation", "gpu", "link", "top_k"), ("link_gb_per_s",)),
 )
 """What rows must have in common, and what then holds for both where it is not stated."""
+NOT_STATED = {
+    "cpu": "the arithmetic of the CPU is not given",
+    "stream_missing": "what the cache holds at the prompt is not given",
+}
+"""Why no time of a prompt is predicted, by the way in which it is served."""
 RUN = {"tokens": 256, "start": "cold", "lookup": "ask"}
 """How a hit rate was measured where its row does not say."""
 
@@ -87,6 +96,16 @@ class Known:
             self.curves[key] = hit_curve(scalars, Router("", experts, top_k, ()), setting, SEED, CHAINS)
         return float(rates_at(self.curves[key], [share * experts])[0])
 
+    def distinct(self, routing: Calibrated, experts: int, top_k: int, tokens: int) -> float:
+        """Return how many experts of a layer so many tokens in a row choose in the mean."""
+        key = routing.curve, experts, top_k, tokens
+        if key not in self.curves:
+            router, drawn = Router("", experts, top_k, ()), min(tokens, MOST_DRAWN // experts)
+            scalars = Scalars(**routing.scalars.model_dump())
+            choices = chain_choices(scalars, router, drawn, SEED, PROMPT_CHAINS)
+            self.curves[key] = float(np.mean([len(np.unique(chain)) for chain in choices]))
+        return self.curves[key]
+
 
 def known(root: Path = Path()) -> Known:
     """Return what the project has: calibrated routings, presets of engines, replays of recorded sessions."""
@@ -118,7 +137,7 @@ def within_goal(row: Mapping[str, Any]) -> bool | None:
     measured, value = row["measured"], row["predicted"]
     if row["quantity"] == OF_OTHERS or not np.isfinite(value):
         return None
-    if row["quantity"] == RATE:
+    if row["quantity"] in (RATE, PREFILL):
         return max(value / measured, measured / value) <= RATE_FACTOR
     return abs(value - measured) <= (SESSION_POINTS if row["basis"] == REPLAY else HIT_POINTS)
 
@@ -143,7 +162,8 @@ def _completed(row: dict[str, Any], about: pd.DataFrame, context: Context) -> di
         same = about[(about[list(names)] == [row[name] for name in names]).all(axis=1)]
         for name in wanted:
             stated = same[name].dropna()
-            stated = stated[~stated.isin(["", "unstated"])]
+            # A row whose CPU computes misses says so.
+            stated = stated[~stated.isin(["", "unstated", offload_fit.HYBRID])]
             if len(set(stated)) == 1:
                 more.setdefault(name, stated.iloc[0])
     empty = {name for name in row if _missing(row, name) or row[name] == "unstated"}
@@ -161,7 +181,9 @@ def predictions(rows: pd.DataFrame, using: Known) -> pd.DataFrame:
     pairs = offload_fit.pairs_of(rows)
     steps = offload_fit.left_out_predictions(pairs, using.presets)
     return result_frame(
-        cells for row in rows.to_dict("records") for cells in (*_hits(row, using), *_rates(row, steps, using.presets))
+        cells
+        for row in rows.to_dict("records")
+        for cells in (*_hits(row, using), *_rates(row, steps, using.presets), *_prefills(row, using))
     )
 
 
@@ -202,8 +224,48 @@ def _rates(row: Mapping[str, Any], steps: pd.Series, presets: Mapping[str, Engin
     reason = _reason(row, RATE)
     if np.isnan(step) and not reason:
         known_kind = kind in presets
-        reason = "its bytes, link or resident time are not given" if known_kind else f"no preset of kind {kind}"
+        rates = "link, CPU" if kind == offload_fit.HYBRID else "link"
+        reason = f"its bytes, {rates} or resident time are not given" if known_kind else f"no preset of kind {kind}"
     yield _result(row, RATE, float(row["tokens_per_s"]), 1e3 / step, "tok/s", reason, f"affine law, {kind}")
+
+
+def _prefills(row: Mapping[str, Any], using: Known) -> Iterator[dict[str, Any]]:
+    if _missing(row, PREFILL):
+        return
+    reason, kind = _reason(row, PREFILL), row.get("engine_kind")
+    needed = ("prefill", "prompt_tokens", "experts_per_layer", "top_k", "moe_layers", "expert_mb", "link_gb_per_s")
+    absent = next((name for name in needed if _missing(row, name)), None)
+    unknown = NOT_STATED.get(row.get("prefill"))
+    if absent or unknown or kind not in using.presets:
+        why = f"{absent} is not given" if absent else f"no preset of kind {kind}"
+        reason = reason or unknown or why
+        yield _result(row, PREFILL, float(row[PREFILL]), np.nan, "ms", reason, "")
+        return
+    value, basis = _prefill_ms(row, using, using.presets[kind])
+    yield _result(row, PREFILL, float(row[PREFILL]), value, "ms", reason, basis)
+
+
+def _prefill_ms(row: Mapping[str, Any], using: Known, preset: EngineOffload) -> tuple[float, str]:
+    """Return the milliseconds of a prompt, and what they rest on; a cache that holds something serves none of it.
+
+    Where engines bypass the cache, all experts that are needed cross the link; where prompts pass through it, a layer
+    needs more than it holds.
+    """
+    experts, top_k, layers, tokens = (
+        int(row[name]) for name in ("experts_per_layer", "top_k", "moe_layers", "prompt_tokens")
+    )
+    resident = 0.0 if _missing(row, "prefill_resident_ms") else float(row["prefill_resident_ms"])
+    copy = float(row["expert_mb"]) / float(row["link_gb_per_s"])
+    if row["prefill"] == "stream":
+        compute, nothing = np.full((1, layers), resident / layers), np.zeros((1, layers))
+        copies = np.full((1, layers), experts * copy)
+        return float(stream_seconds(compute, nothing, copies)[0]), "every expert, beside the compute"
+    routing = using.stand_in(str(row["model"]), experts, top_k)
+    if routing is None:
+        return np.nan, "no calibrated routing"
+    needed = using.distinct(routing, experts, top_k, tokens)
+    value = preset.step_ms(resident, layers * needed, float(row["expert_mb"]), float(row["link_gb_per_s"]), layers)
+    return value, f"experts needed by routing {routing.curve}; affine law, {preset.kind}"
 
 
 def _reason(row: Mapping[str, Any], quantity: str) -> str:

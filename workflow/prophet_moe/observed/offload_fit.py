@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 FITTED = ("in_graph_gather", "host_managed")
 """Kinds whose overheads are fitted. Read rates of storage are those of whole runs, which hold the overheads."""
+HYBRID = "hybrid"
+"""Kind whose CPU computes misses."""
 MISS_US, LAYER_US = np.arange(0.0, 405, 5), np.arange(0.0, 605, 5)
 """Microseconds that are tried: finer than the rows decide."""
 LEAST_OTHERS = 3
@@ -33,12 +35,16 @@ def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return what the affine law needs of each row, in milliseconds; NaN where the row does not tell it.
 
     `resident` is the time without misses; where a row has a bound by datasheet (`resident_basis`), the estimate. `miss`
-    is the time of one miss's bytes: of rows whose link is from another run (`link_from`), what that run took for each.
+    is the time of one miss's bytes: of rows whose link is from another run (`link_from`), what that run took for each;
+    of hybrids, by link and CPU together, since both serve their share at once.
     """
     indexed = rows.set_index("id", drop=False)
     layers = indexed["moe_layers"].astype(float)
     bound = indexed["resident_basis"].fillna("").str.startswith("bound")
     resident = indexed["resident_ms"].astype(float)
+    rate = indexed["link_gb_per_s"].astype(float)
+    hybrid = indexed["engine_kind"] == HYBRID
+    rate = rate.where(~hybrid, rate + indexed["cpu_gb_per_s"].astype(float))
     estimate = resident / BANDWIDTH_SHARE + LAYER_OVERHEAD_US / 1e3 * layers
     pairs = pd.DataFrame(
         {
@@ -48,7 +54,7 @@ def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
             "layers": layers,
             "misses": layers * indexed["top_k"].astype(float) * (1 - indexed["hit_rate"].astype(float)),
             "resident": resident.where(~bound, estimate),
-            "miss": indexed["expert_mb"].astype(float) / indexed["link_gb_per_s"].astype(float),
+            "miss": indexed["expert_mb"].astype(float) / rate,
             "measured": 1e3 / indexed["tokens_per_s"].astype(float),
         }
     )

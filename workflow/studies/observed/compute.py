@@ -28,6 +28,7 @@ GOALS: Mapping[str, str] = {
     times.STEP_TIME: f"{times.GOAL_PCT:g} %",
     hit_rates.HIT_RATE: f"{100 * hit_rates.HIT_POINTS:g} points, {100 * hit_rates.SESSION_POINTS:g} of a recorded run",
     hit_rates.RATE: f"{hit_rates.RATE_FACTOR:g} times",
+    hit_rates.PREFILL: f"{hit_rates.RATE_FACTOR:g} times",
 }
 """Largest error that counts as right, in words, of the quantities that have a goal."""
 TERMS: Mapping[str, tuple[str, ...]] = {

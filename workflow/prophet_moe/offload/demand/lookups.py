@@ -21,6 +21,9 @@ Integers = NDArray[np.int64]
 STREAMED, ADMITTED, HIT = 0, 1, 2
 """What becomes of a request: it misses and does not enter the cache, it misses and enters, it hits."""
 NOBODY = -1
+ORDINARY, FILLING, PASSING = 0, 1, 2
+"""What an ask does to the cache: misses enter as the admission says; all of them enter, whatever it says, to fill the
+cache before the steps that count; or the ask only looks, and leaves the cache as it is."""
 
 
 class Asks(NamedTuple):
@@ -82,6 +85,8 @@ class ByteCache:
     """(N,): number of the cache that may hold it."""
     capacities: Integers
     """(groups,): bytes that each cache may hold."""
+    devices: int = 1
+    """Devices that the caches lie on: cache g on g mod devices."""
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes with a UserError."""
@@ -89,6 +94,22 @@ class ByteCache:
             raise UserError("expert bytes", "got an expert without bytes, expected at least 1", "Correct it.")
         if self.capacities.min() < 0:
             raise UserError("capacity", f"got {self.capacities.min()} bytes, expected at least 0", "Correct it.")
+
+    @property
+    def in_slots(self) -> bool:
+        """Return whether an expert has one byte, so that bytes are slots, which have numbers."""
+        return bool((self.bytes_of == 1).all())
+
+    @property
+    def first_slots(self) -> Integers:
+        """(groups,): number that the first slot of each cache has on its device, where caches lie one after another."""
+        shares = self.capacities.reshape(-1, self.devices)
+        return (np.cumsum(shares, axis=0) - shares).ravel()
+
+    @property
+    def slots_of_device(self) -> int:
+        """Return the slots of the device with the fewest."""
+        return int(self.capacities.reshape(-1, self.devices).sum(axis=0).min())
 
 
 def byte_cache(
@@ -106,6 +127,7 @@ def byte_cache(
         np.repeat(np.asarray(layer_bytes, np.int64), experts),
         scope * devices + np.tile(np.arange(experts), layers) % devices,
         np.full(devices * (layers if per_layer else 1), capacity, np.int64),
+        devices,
     )
 
 
@@ -135,23 +157,29 @@ def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    filling: NDArray[np.bool_] | None = None,
+    kinds: NDArray[np.uint8] | None = None,
     limits: Integers | None = None,
+    lent: Integers | None = None,
     *,
     hits_first: bool = False,
 ) -> Lookups:
-    """Replay asks against an empty cache; all misses of the asks that are `filling` (asks,) enter, whatever the
-    admission says: what fills the cache before the steps that count.
+    """Replay asks against an empty cache; `kinds` (asks,) are ORDINARY, FILLING or PASSING, else all ordinary.
 
-    `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `hits_first`: an
-    ask touches its hits before its misses, as the simulator with a clock does; else all in their order, as
-    BigMoeOnEdge does.
+    `limits` (widest + 1,) replaces how many misses of an ask may enter, by the number of its misses. `lent` (asks,)
+    slots of each device, those of the lowest numbers, are overwritten by something else just before an ask: whatever
+    they held is lost, and they are the first to be filled again. `hits_first`: an ask touches its hits before its
+    misses, as the simulator with a clock does; else all in their order, as BigMoeOnEdge does.
     """
     limits = admission.limits(asks.widest) if limits is None else limits
     fates, used = np.zeros(len(asks.ids), np.uint8), np.zeros(len(cache.capacities), np.int64)
-    filling = np.zeros(len(asks.starts) - 1, np.bool_) if filling is None else filling
-    rules = np.asarray(limits, np.int64), admission.after, filling, hits_first
-    _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, fates, used)
+    kinds = np.zeros(len(asks.starts) - 1, np.uint8) if kinds is None else kinds
+    if lent is not None and not cache.in_slots:
+        raise UserError("lent slots", "got experts of unequal bytes, which have no slots", "Give the cache in slots.")
+    tracked = 0 if lent is None else int(cache.capacities.sum())
+    lent = np.zeros(len(asks.starts) - 1, np.int64) if lent is None else np.asarray(lent, np.int64)
+    slots = np.full(tracked, NOBODY), np.cumsum(cache.capacities) - cache.capacities, cache.first_slots, lent
+    rules = np.asarray(limits, np.int64), admission.after, kinds, hits_first
+    _look_up(*asks, cache.bytes_of, cache.group_of, cache.capacities, *rules, *slots, fates, used)
     return Lookups(fates, used)
 
 
@@ -173,24 +201,56 @@ def warm_start(popularity: NDArray[np.floating], cache: ByteCache) -> Asks:
 
 
 @njit(cache=True)
-def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling, hits_first, fates, used):
+def _look_up(
+    starts,
+    ids,
+    bytes_of,
+    group_of,
+    capacities,
+    limits,
+    after,
+    kinds,
+    hits_first,
+    holders,
+    places,
+    first_slots,
+    lent,
+    fates,
+    used,
+):
     count, groups = len(bytes_of), len(capacities)
     # A ring for each group: id `count + group` stands between its most and its least recent expert.
     newer, older = np.arange(count + groups), np.arange(count + groups)
     held, asked = np.zeros(count, np.bool_), np.full(count, NOBODY)
     misses = np.zeros(count, np.int64)
+    # Who is in which slot, from places[group] on, is known where slots are lent; `lowest` may be free, below is not.
+    slot_of, lowest = np.zeros(count, np.int64), np.zeros(groups, np.int64)
     for ask in range(len(starts) - 1):
         begin, end = starts[ask], starts[ask + 1]
+        if lent[ask] > 0:
+            for group in range(groups):
+                for slot in range(min(lent[ask] - first_slots[group], capacities[group])):
+                    gone = holders[places[group] + slot]
+                    if gone != NOBODY:
+                        newer[older[gone]], older[newer[gone]] = newer[gone], older[gone]
+                        held[gone] = False
+                        used[group] -= bytes_of[gone]
+                        holders[places[group] + slot] = NOBODY
+                    lowest[group] = 0
         candidates = 0
         for request in range(begin, end):
             wanted = ids[request]
-            asked[wanted] = ask
             if held[wanted]:
                 fates[request] = HIT
             else:
-                misses[wanted] += 1
                 candidates += 1
-        left = candidates if filling[ask] else limits[candidates]
+        if kinds[ask] == PASSING:
+            continue
+        for request in range(begin, end):
+            asked[ids[request]] = ask
+            misses[ids[request]] += fates[request] != HIT
+        filling = kinds[ask] == FILLING
+        left = candidates if filling else limits[candidates]
         for turn in range(2 if hits_first else 1):
             for request in range(begin, end):
                 if hits_first and (fates[request] == HIT) != (turn == 0):
@@ -201,11 +261,7 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling
                 if fates[request] == HIT:
                     newer[older[wanted]], older[newer[wanted]] = newer[wanted], older[wanted]
                 else:
-                    if (
-                        left == 0
-                        or (not filling[ask] and misses[wanted] < after)
-                        or bytes_of[wanted] > capacities[group]
-                    ):
+                    if left == 0 or (not filling and misses[wanted] < after) or bytes_of[wanted] > capacities[group]:
                         continue
                     victim = newer[ring]
                     while victim != ring and used[group] + bytes_of[wanted] > capacities[group]:
@@ -214,6 +270,9 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling
                             newer[older[victim]], older[following] = following, older[victim]
                             held[victim] = False
                             used[group] -= bytes_of[victim]
+                            if len(holders) > 0:
+                                holders[places[group] + slot_of[victim]] = NOBODY
+                                lowest[group] = min(lowest[group], slot_of[victim])
                         victim = following
                     if used[group] + bytes_of[wanted] > capacities[group]:
                         continue
@@ -222,6 +281,11 @@ def _look_up(starts, ids, bytes_of, group_of, capacities, limits, after, filling
                     misses[wanted] = 0
                     used[group] += bytes_of[wanted]
                     left -= 1
+                    if len(holders) > 0:
+                        while holders[places[group] + lowest[group]] != NOBODY:
+                            lowest[group] += 1
+                        slot_of[wanted] = lowest[group]
+                        holders[places[group] + lowest[group]] = wanted
                 last = older[ring]
                 newer[last], older[wanted] = wanted, last
                 newer[wanted], older[ring] = ring, wanted

@@ -1,8 +1,9 @@
 """Sessions that an engine recorded with the hits of its own cache, replayed to hold the simulator against them.
 
 A session is one file of lines that name layer, experts and hits, and whose header states the bytes of an expert by
-layer, as BigMoeOnEdge writes it (`routing.importers.lines`). Asks stand in the order of the file, those of the prompt
-included, also where the last layer was not run for them.
+layer, as BigMoeOnEdge writes it (`routing.importers.lines`). That engine computes a prompt in one pass, layer by layer
+for all of its tokens, and its cache ends with what the last tokens chose (scripts/route-replay.py there, at bdbe56a;
+docs/bench-data/2026-07-15-route-trace/findings.md). The last layer may be run for the last token alone.
 """
 
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 
 from prophet_moe.errors import UserError
 from prophet_moe.offload.demand.lookups import Asks, Integers, asks_of, byte_cache, joined, look_up, warm_start
+from prophet_moe.offload.demand.prefill import distinct
 from prophet_moe.routing.importers.lines import entries_of
 from prophet_moe.routing.importers.lines.entries import Stated
 from prophet_moe.routing.trace import PREFILL
 from prophet_moe.validation import read_csv
 
-Start = Literal["prefill", "most_used", "cold"]
-"""What the cache holds before the first decode step: what the prompt's own asks left there, the experts that the prompt
-used most, or nothing."""
+Start = Literal["prefill", "token_by_token", "most_used", "cold"]
+"""What the cache holds before the first decode step: what the prompt left there in one pass, layer by layer, as the
+engine computes it; what it would have left token by token; the experts that the prompt used most; or nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Session:
     """The asks of one session, and what the engine counted of them."""
 
     prompt: Asks
+    """What the prompt leaves in a cache, layer by layer: each expert once, in the order of the last choice of it."""
+    prompt_by_token: Asks
+    """The same prompt, token by token through all layers."""
     decode: Asks
     layers: tuple[int, ...]
     """Ids of the MoE layers, ascending; expert e of the layer at place l of them has the id l * E + e."""
@@ -49,9 +54,9 @@ class Session:
     def replay(self, capacity: int, start: Start = "prefill") -> NDArray[np.bool_]:
         """Return which decode requests a cache of so many bytes for all layers serves."""
         cache = byte_cache(self.layer_bytes, self.experts, capacity)
-        before = self.prompt
+        before = self.prompt_by_token if start == "token_by_token" else self.prompt
         if start == "most_used":
-            used = np.bincount(self.prompt.ids, minlength=len(cache.bytes_of)).astype(float)
+            used = np.bincount(self.prompt_by_token.ids, minlength=len(cache.bytes_of)).astype(float)
             before = warm_start(used.reshape(len(self.layers), -1), cache)
         parts = [self.decode] if start == "cold" else [before, self.decode]
         return look_up(joined(parts), cache).hits[-len(self.decode.ids) :]
@@ -146,9 +151,15 @@ def read_session(path: Path) -> Session:
     decode = entries.phase != PREFILL
     if not decode.any():
         raise UserError(str(path), "holds no decode step", "Record a session that generates tokens.")
+    turns = 1 if entries.sequence is None else len(np.unique(entries.sequence))
+    if turns > 1:
+        raise UserError(str(path), f"holds {turns} turns, expected one prompt and its answer", "Check one at a time.")
+    layer, token, prompt = entries.layer[~decode], entries.token[~decode], ids[~decode]
+    by_layer = [distinct(prompt[layer == each][np.argsort(token[layer == each], kind="stable")])[0] for each in layers]
     steps = entries.token[decode] - entries.token[decode].min()
     return Session(
-        asks_of(ids[~decode]),
+        asks_of(np.concatenate(by_layer)[:, None]),
+        asks_of(prompt[np.lexsort((layer, token))]),
         asks_of(ids[decode]),
         layers,
         stated.experts,

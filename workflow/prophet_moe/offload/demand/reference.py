@@ -1,7 +1,7 @@
 """The lookups and times of `demand` in plain Python, to be read beside them and to hold them to what they say."""
 
 from collections import OrderedDict
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from prophet_moe.offload.demand.lookups import (
     ADMITTED,
     EVERY_MISS,
+    FILLING,
     HIT,
+    PASSING,
     STREAMED,
     Admission,
     Asks,
@@ -17,7 +19,8 @@ from prophet_moe.offload.demand.lookups import (
     Integers,
     Lookups,
 )
-from prophet_moe.offload.demand.times import Costs
+from prophet_moe.offload.demand.prefill import BUFFERS
+from prophet_moe.offload.demand.times import Costs, Floats
 from prophet_moe.offload.simulator.batching import LayerAccesses
 
 
@@ -28,6 +31,7 @@ class Group:
         """Start empty, with a budget in bytes."""
         self.capacity = capacity
         self.bytes_of: OrderedDict[int, int] = OrderedDict()
+        self.slot_of: dict[int, int] = {}
 
     @property
     def used(self) -> int:
@@ -41,19 +45,31 @@ class Group:
         for other in [other for other in self.bytes_of if other not in needed]:
             if self.used + size <= self.capacity:
                 break
-            del self.bytes_of[other]
+            self.drop(other)
         if self.used + size > self.capacity:
             return False
         self.bytes_of[expert] = size
+        taken = set(self.slot_of.values())
+        self.slot_of[expert] = next(slot for slot in count() if slot not in taken)
         return True
+
+    def drop(self, expert: int) -> None:
+        """Forget an expert and free its slot."""
+        del self.bytes_of[expert], self.slot_of[expert]
+
+    def lend(self, slots: int) -> None:
+        """Lose what the first slots hold."""
+        for expert in [expert for expert, slot in self.slot_of.items() if slot < slots]:
+            self.drop(expert)
 
 
 def look_up(
     asks: Asks,
     cache: ByteCache,
     admission: Admission = EVERY_MISS,
-    filling: NDArray[np.bool_] | None = None,
+    kinds: NDArray[np.uint8] | None = None,
     limits: Integers | None = None,
+    lent: Integers | None = None,
     *,
     hits_first: bool = False,
 ) -> Lookups:
@@ -62,9 +78,12 @@ def look_up(
     missed: dict[int, int] = {}
     fates = [STREAMED] * len(asks.ids)
     for number, (begin, end) in enumerate(pairwise(asks.starts.tolist())):
+        for group, first in zip(groups, cache.first_slots.tolist(), strict=True):
+            group.lend(0 if lent is None else int(lent[number]) - first)
         needed = asks.ids[begin:end].tolist()
+        kind = None if kinds is None else int(kinds[number])
         found = {expert for expert in needed if expert in groups[cache.group_of[expert]].bytes_of}
-        misses, warms = len(needed) - len(found), filling is not None and bool(filling[number])
+        misses, warms = len(needed) - len(found), kind == FILLING
         allowed = misses if limits is None else int(limits[misses])
         if limits is None and admission.inserts is not None:
             allowed = min(allowed, admission.inserts)
@@ -74,8 +93,11 @@ def look_up(
             expert = needed[place]
             group = groups[cache.group_of[expert]]
             if expert in found:
-                group.bytes_of.move_to_end(expert)
+                if kind != PASSING:
+                    group.bytes_of.move_to_end(expert)
                 fates[begin + place] = HIT
+                continue
+            if kind == PASSING:
                 continue
             missed[expert] = missed.get(expert, 0) + 1
             may = left > 0 and (warms or missed[expert] >= admission.after)
@@ -119,3 +141,31 @@ def step_seconds(accesses: LayerAccesses, found: Lookups, costs: Costs, experts:
                 now = max(*ended, now + cpu * on_cpu)
         seconds.append(max(now, *background))
     return seconds
+
+
+def stream_seconds(other: Floats, expert: Floats, copies: Floats) -> list[float]:
+    """Return the seconds of each chunk whose layers are streamed whole, as `prefill.streamed` does.
+
+    `other`, `expert` (C, L) are what a layer computes before and after its experts have arrived, `copies` (C, L) what
+    they take to cross the link. Link and device are told what to do next by the buffers: empty, or full.
+    """
+    return [_streamed(*rows) for rows in zip(other.tolist(), expert.tolist(), copies.tolist(), strict=True)]
+
+
+def _streamed(other: list[float], expert: list[float], copies: list[float]) -> float:
+    layers = len(copies)
+    buffers = {buffer: {"free_at": 0.0} for buffer in range(BUFFERS)}
+    link_free = device_free = 0.0
+    copied = computed = 0
+    while computed < layers:
+        buffer = buffers[copied % BUFFERS]
+        if copied < layers and "free_at" in buffer:
+            link_free = max(link_free, buffer.pop("free_at")) + copies[copied]
+            buffer["full_at"] = link_free
+            copied += 1
+            continue
+        buffer = buffers[computed % BUFFERS]
+        device_free = max(device_free + other[computed], buffer.pop("full_at")) + expert[computed]
+        buffer["free_at"] = device_free
+        computed += 1
+    return device_free

@@ -1,6 +1,6 @@
 """A whole run of a cache on demand: sequences, batched or speculated, before a cache, with the times of a device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,9 @@ from prophet_moe.errors import UserError
 from prophet_moe.offload.demand.lookups import (
     ADMITTED,
     EVERY_MISS,
+    FILLING,
     HIT,
+    ORDINARY,
     Admission,
     Asks,
     ByteCache,
@@ -21,11 +23,25 @@ from prophet_moe.offload.demand.lookups import (
     look_up,
 )
 from prophet_moe.offload.demand.page_cache import Reads, Storage, reads
+from prophet_moe.offload.demand.prefill import (
+    STREAMS,
+    Chunks,
+    Prefilled,
+    Way,
+    Work,
+    asked_by_chunks,
+    asks_before,
+    buffer_slots,
+    prefilled,
+    require_room,
+)
 from prophet_moe.offload.demand.speculation import Speculation, speculated
 from prophet_moe.offload.demand.times import Costs, Served, serve
 from prophet_moe.offload.simulator.batching import ABSENT, LayerAccesses, accesses_of, decode_batches
 
 PERCENTILES = (50, 95, 99)
+FIRST_STEPS = 16
+"""Decode steps after prompts that are counted by themselves, too."""
 NO_OVERHEAD = {"cpu_seconds": None, "background": False, "miss_overhead_seconds": 0.0, "step_overhead_seconds": 0.0}
 """Costs of a device that holds every expert."""
 
@@ -72,8 +88,19 @@ def steps_of(
             raise UserError("draft", f"got batch {batch}, expected 1: drafts are of one sequence", "Leave one out.")
         batches, emitted = speculated(choices, starts, experts, speculation)
     accesses = accesses_of(batches, deduplicated=True)
-    first = np.searchsorted(batches.rows[:, 0], starts[:-1:batch])
+    # The first sequence of a group may end before the group does: it is absent then.
+    first = np.searchsorted(np.maximum.accumulate(batches.rows[:, 0]), starts[:-1:batch])
     return Steps(accesses, emitted, int(accesses.tokens.sum()), first)
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """How the prompts of sequences that decode together are served, before they decode."""
+
+    way: Way
+    groups: Sequence[Chunks]
+    work: Callable[[Chunks], Work]
+    """What a device computes of chunks."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +113,17 @@ class Outcome:
     resident: Served
     """The same steps with every expert in the cache."""
     read: Reads | None
+    prefilled: Sequence[Prefilled] = ()
+    """What the prompts of each group took; empty where none were served."""
+
+    @property
+    def first_hits(self) -> float:
+        """Return the hit rate of the first steps of each group of sequences."""
+        steps = len(self.steps.emitted)
+        layers = (len(self.steps.accesses.of_layer) - 1) // steps
+        since = np.arange(steps) - self.steps.first[np.searchsorted(self.steps.first, np.arange(steps), "right") - 1]
+        requests = np.diff(self.steps.accesses.starts[self.steps.accesses.of_layer[::layers]])
+        return float(self.found.hits[np.repeat(since < FIRST_STEPS, requests)].mean())
 
     def metrics(self) -> dict[str, object]:
         """Return the columns that are reported; milliseconds are per step."""
@@ -98,6 +136,7 @@ class Outcome:
             "tokens_per_second": float(self.steps.emitted.sum()) / self.served.seconds,
             "slowdown": self.served.seconds / self.resident.seconds,
             "hit_rate": float(self.found.hits.mean()),
+            f"hit_rate_of_first_{FIRST_STEPS}_steps": self.first_hits,
             "requests": requests,
             "routed_requests": self.steps.routed,
             "experts_per_layer_step": requests / (len(self.steps.accesses.of_layer) - 1),
@@ -106,44 +145,95 @@ class Outcome:
             "on_cpu": self.served.on_cpu,
             **rates,
             "storage_gb": 0.0 if self.read is None else self.read.storage_bytes / 1e9,
+            **self._of_prompts(),
+        }
+
+    def _of_prompts(self) -> dict[str, object]:
+        if not self.prefilled:
+            return {}
+        total = {name: sum(getattr(each, name) for each in self.prefilled) for name in Prefilled.__dataclass_fields__}
+        return {
+            "prefill_s": total["seconds"],
+            "prefill_s_per_group": total["seconds"] / len(self.prefilled),
+            "prefill_compute_s": total["compute_seconds"],
+            "prefill_copy_s": total["copy_seconds"],
+            "prefill_tokens": total["tokens"],
+            "prefill_chunks": total["chunks"],
+            "prefill_copies": total["copies"],
+            "prefill_requests": total["requests"],
         }
 
 
+@dataclass(frozen=True)
+class Order:
+    """All asks of a run in their order."""
+
+    asks: Asks
+    kinds: NDArray[np.uint8]
+    """(asks,)."""
+    lent: Integers
+    """(asks,): slots of each device that are overwritten just before it."""
+    counted: NDArray[np.bool_]
+    """(requests,): which are of decode steps."""
+
+
 def with_prompts(
-    steps: Steps, before: Asks, prompts: Sequence[Asks], layers: int
-) -> tuple[Asks, NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return all asks in their order, (asks,) which of them only fill the cache, and (requests,) which count."""
+    steps: Steps, before: Asks, prefill: Prefill | None, layers: int, experts: int, devices: int = 1
+) -> Order:
+    """Return the asks `before`, which fill the cache, and those of decode, each group's prompts before its steps.
+
+    Streamed prompts overwrite slots of each device before anything looks at the cache again.
+    """
     decode, accesses = steps.asks, steps.accesses
-    ends = accesses.of_layer[np.append(steps.first[1:], len(steps.emitted)) * layers] if len(prompts) else ()
-    parts, fills, begin = [before], [True], 0
-    for prompt, end in zip(prompts, ends, strict=True):
+    ends = accesses.of_layer[np.append(steps.first[1:], len(steps.emitted)) * layers]
+    parts, kinds, begin, borrowed = [before], [np.full(len(before.starts) - 1, FILLING, np.uint8)], 0, []
+    for group, end in enumerate(ends.tolist()):
+        if prefill is not None:
+            asks, kind = asks_before(prefill.groups[group], prefill.way, experts)
+            if prefill.way in STREAMS and len(prefill.groups[group].tokens):
+                borrowed.append(sum(map(len, kinds)))
+            parts, kinds = [*parts, asks], [*kinds, kind]
         first, last = decode.starts[begin], decode.starts[end]
-        parts += [prompt, Asks(decode.starts[begin : end + 1] - first, decode.ids[first:last])]
-        fills += [True, False]
-        begin = int(end)
-    if not len(prompts):
-        parts, fills = [*parts, decode], [*fills, False]
-    filling = np.repeat(fills, [len(part.starts) - 1 for part in parts])
-    counted = np.repeat(~np.array(fills), [len(part.ids) for part in parts])
-    return joined(parts), filling, counted
+        parts.append(Asks(decode.starts[begin : end + 1] - first, decode.ids[first:last]))
+        kinds.append(np.full(end - begin, ORDINARY, np.uint8))
+        begin = end
+    asks, kind = joined(parts), np.concatenate(kinds)
+    lent = np.zeros(len(kind), np.int64)
+    lent[borrowed] = buffer_slots(experts, devices)
+    return Order(asks, kind, lent, np.repeat(kind == ORDINARY, np.diff(asks.starts)))
 
 
-def run(steps: Steps, engine: Engine, before: Asks, layers: int, prompts: Sequence[Asks] = ()) -> Outcome:
+def run(steps: Steps, engine: Engine, before: Asks, layers: int, prefill: Prefill | None = None) -> Outcome:
     """Replay steps after the asks `before`, which fill the cache and are not counted.
 
-    `prompts` are asks that pass the cache before each group of sequences decodes, not counted either; without any,
-    prompts bypass the cache.
+    Prompts pass before each group of sequences decodes, as `prefill` says; without it, none do.
     """
-    asks, filling, counted = with_prompts(steps, before, prompts, layers)
-    limits = engine.costs.limits(engine.admission, asks.widest)
-    everything = look_up(asks, engine.cache, engine.admission, filling, limits, hits_first=True)
-    found = Lookups(everything.fates[counted], everything.used)
+    experts, costs = len(engine.bytes_of) // layers, engine.costs
+    if prefill is not None and prefill.way in STREAMS:
+        require_room(engine.cache, experts)
+    order = with_prompts(steps, before, prefill, layers, experts, costs.devices)
+    limits = costs.limits(engine.admission, order.asks.widest)
+    lent = order.lent if order.lent.any() else None
+    everything = look_up(order.asks, engine.cache, engine.admission, order.kinds, limits, lent, hits_first=True)
+    found = Lookups(everything.fates[order.counted], everything.used)
     read, copies, extra = None, None, None
     if engine.storage is not None:
         read = reads(steps.accesses, found, engine.bytes_of, engine.storage, layers)
         copies, extra = read.request_seconds, read.mapped_seconds
-    experts = len(engine.bytes_of) // layers
-    served = serve(steps.accesses, found, engine.costs, copies, extra, experts)
+    served = serve(steps.accesses, found, costs, copies, extra, experts)
     every = Lookups(np.full(len(found.fates), HIT, np.uint8), found.used)
-    resident = serve(steps.accesses, every, replace(engine.costs, **NO_OVERHEAD), experts=experts)
-    return Outcome(steps, found, served, resident, read)
+    resident = serve(steps.accesses, every, replace(costs, **NO_OVERHEAD), experts=experts)
+    prompts = [] if prefill is None else _prefilled(prefill, everything.hits, order, costs, experts)
+    return Outcome(steps, found, served, resident, read, prompts)
+
+
+def _prefilled(prefill: Prefill, hits: NDArray[np.bool_], order: Order, costs: Costs, experts: int) -> list[Prefilled]:
+    """Return what the prompts of each group take, whose accesses found what `hits` says at their asks."""
+    looked = hits[asked_by_chunks(order.kinds, order.asks)]
+    found, begin = [], 0
+    for chunks in prefill.groups:
+        asks, kinds = asks_before(chunks, prefill.way, experts)
+        end = begin + int(asked_by_chunks(kinds, asks).sum())
+        found.append(prefilled(chunks, prefill.work(chunks), costs, prefill.way, looked[begin:end], experts))
+        begin = end
+    return found

@@ -110,19 +110,25 @@ def serve(
     copies: Floats | None = None,
     extra: Floats | None = None,
     experts: int = 1,
+    others: Floats | None = None,
+    on_cpu: Floats | None = None,
 ) -> Served:
     """Return what steps take whose requests became what `found` says, and check what must hold.
 
-    `copies` (requests,) replace `copy_seconds`, where some experts come from farther away; `extra` (T L,) are seconds
-    that a layer waits for other bytes before it begins. Of several devices, expert e of the `experts` of a layer is on
-    device e mod devices.
+    `copies` (requests,) replace `copy_seconds`, where some experts come from farther away, `on_cpu` (requests,)
+    `cpu_seconds`, where it matters how many tokens an expert computes; `extra` (T L,) are seconds
+    that a layer waits for other bytes before it begins. `others` (T L,) replace `non_expert_seconds`, where steps
+    differ. Of several devices, expert e of the `experts` of a layer is on device e mod devices.
     """
     layers = len(costs.non_expert_seconds)
     steps = (len(accesses.of_layer) - 1) // layers
     served_by = served_requests(found, costs)
     copies = costs.copy_seconds[places_of(accesses) % layers] if copies is None else copies
     extra = np.zeros(steps * layers) if extra is None else extra
-    cpu_seconds = np.zeros(layers) if costs.cpu_seconds is None else costs.cpu_seconds
+    others = np.tile(costs.non_expert_seconds, steps) if others is None else others
+    if on_cpu is None:
+        cpu_seconds = np.zeros(layers) if costs.cpu_seconds is None else costs.cpu_seconds
+        on_cpu = cpu_seconds[places_of(accesses) % layers]
     seconds, busy = np.zeros(steps), np.zeros(3)
     _serve(
         accesses.of_layer,
@@ -132,9 +138,10 @@ def serve(
         accesses.ids.astype(np.int64) % experts % costs.devices,
         copies,
         extra,
-        costs.non_expert_seconds,
+        others,
         costs.expert_seconds,
-        cpu_seconds,
+        on_cpu,
+        layers,
         costs.background,
         costs.miss_overhead_seconds,
         costs.step_overhead_seconds,
@@ -142,9 +149,8 @@ def serve(
         seconds,
         busy,
     )
-    on_cpu = (served_by & ON_CPU).astype(bool)
-    copied = (served_by & COPIED).astype(bool)
-    return checked(Served(seconds, *busy.tolist(), int(copied.sum()), int(on_cpu.sum())), costs, float(extra.sum()))
+    copied, computed = ((served_by & bit).astype(bool) for bit in (COPIED, ON_CPU))
+    return checked(Served(seconds, *busy.tolist(), int(copied.sum()), int(computed.sum())), costs, float(extra.sum()))
 
 
 def places_of(accesses: LayerAccesses) -> Integers:
@@ -187,9 +193,10 @@ def _serve(
     owners,
     copies,
     extra,
-    non_expert_seconds,
+    others,
     expert_seconds,
-    cpu_seconds,
+    on_cpu,
+    layers,
     background,
     miss_overhead,
     step_overhead,
@@ -197,7 +204,6 @@ def _serve(
     seconds,
     busy,
 ):
-    layers = len(non_expert_seconds)
     # By device: when it has computed, when its link is free, how long it copied in the background in this step.
     device, link, copying = clocks
     for step in range(len(seconds)):
@@ -205,8 +211,8 @@ def _serve(
         copying[:] = 0
         for layer in range(layers):
             place = step * layers + layer
-            now += non_expert_seconds[layer] + extra[place]
-            busy[0] += non_expert_seconds[layer]
+            now += others[place] + extra[place]
+            busy[0] += others[place]
             for ask in range(of_layer[place], of_layer[place + 1]):
                 device[:] = link[:] = now
                 cpu = now
@@ -226,7 +232,7 @@ def _serve(
                             device[owner] = max(device[owner], link[owner]) + expert_seconds[tokens[request]]
                             busy[0] += expert_seconds[tokens[request]]
                     if how & ON_CPU:
-                        cpu += cpu_seconds[layer]
-                        busy[2] += cpu_seconds[layer]
+                        cpu += on_cpu[request]
+                        busy[2] += on_cpu[request]
                 now = max(device.max(), cpu)
         seconds[step] = max(now, copying.max())
