@@ -71,8 +71,9 @@ def world_of(
     """Return the world of a scenario, with its capacity grid."""
     grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves)
     memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
+    given = 0.0 if isinstance(scenario.routing.variation, str) else scenario.routing.variation
     routed = {
-        name: replace(memory, popularity_cv=popularity_cvs[name].value if scenario.fits_routing else 0.0)
+        name: replace(memory, popularity_cv=popularity_cvs[name].value if scenario.fits_routing else given)
         for name, memory in memories.items()
         if memory is not None
     }
