@@ -7,13 +7,12 @@ import pytest
 
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
-from prophet_moe.capacity.saturation import LARGEST_BATCH, power_law_batch, saturating_batch
 from prophet_moe.errors import UserError
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.units import GB
 from studies.report_tables.compute import report_tables, world_of
-from studies.report_tables.figure import by_table, draw, findings, headline, ratios
+from studies.report_tables.figure import NEAR, by_table, draw, findings, headline, ratios
 from studies.report_tables.printed import PRINTED_FILE, bounds, read_printed
 from studies.report_tables.study import ReportTablesSettings
 from tests.conftest import ROOT
@@ -87,20 +86,24 @@ def test_means_count_what_their_scenario_says(table):
     assert math.isnan(cell(table, "000:335", "Qwen2-MoE-57B", "average extension")["corrected"])
 
 
-def test_saturating_batch_is_the_first_with_all_experts(models, popularity_cvs):
-    assert power_law_batch(64, 8, 1.0) == 8
-    for name in ("OLMoE-1B-7B", "Mixtral-8x7B", "DeepSeek-V3-671B"):
-        memory = model_memory(models[name], CALIBRATED)
-        memory = type(memory)(**memory.__dict__ | {"popularity_cv": popularity_cvs[name].value})
-        batch = saturating_batch(memory, CALIBRATED)
+def test_cells_of_models_and_gpus_that_are_not_there_are_empty(models, gpus, popularity_cvs):
+    """As in a build of a small selection."""
+    few = {name: models[name] for name in ("Mixtral-8x7B", "Switch-Base-128")}
+    one = {"A100-80GB": gpus["A100-80GB"]}
+    worlds = [world_of(few, one, [1, 16], scenario, popularity_cvs, {}) for scenario in (REPORTED, CALIBRATED)]
+    found = report_tables(PRINTED, *worlds, ReportTablesSettings())
+    empty = found[found["why_empty"] == "not among the models and GPUs of this build"]
+    assert set(empty.loc[empty["report_table"] == "003 T2", "row"]) and empty["corrected"].isna().all()
+    assert cell(found, "000:440", "Switch-Base-128, A100-80GB, B = 16", "extension")["reproduced"]
+    assert "not computed" not in set(found["why_empty"])
+    assert len(found) == len(PRINTED)
+    draw(found, Style())
+    assert "nan" not in findings(found, 5)
 
-        def resident(at, memory=memory):
-            return evaluate(memory, 1, at, CALIBRATED)["resident_experts"]
 
-        assert resident(batch) == memory.experts > resident(batch - 1)
-    spread = type(memory)(**memory.__dict__ | {"popularity_cv": 30.0})
-    assert saturating_batch(spread, CALIBRATED) is None
-    assert evaluate(spread, 1, LARGEST_BATCH, CALIBRATED)["resident_experts"] < spread.experts
+def test_caption_says_how_wide_the_band_is():
+    text = (ROOT / "workflow/studies/report_tables/README.md").read_text()
+    assert f"a difference of {100 * NEAR:.0f} %" in text
 
 
 def test_ends_of_a_selection_are_read():

@@ -113,7 +113,7 @@ def saturation(memories: Mapping[str, ModelMemory], scenario: Scenario) -> pd.Da
 
 
 def build(files, parameters):
-    """Write the three tables."""
+    """Write the tables of contexts, savings and saturation."""
     settings = MemoryFiguresSettings.model_validate(parameters["memory_figures"])
     scenario, gpu = Scenario.model_validate(parameters["scenario"]), parameters["reference"]["gpu"]
     gpus = load_gpus(files.gpus, [gpu])

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from prophet_moe.present.style import new_figure, settle, small_pt, styled
+from prophet_moe.settings.scenario import Routing
 from prophet_moe.settings.style import Style
 from studies.memory_figures.study import SAVINGS_FIGURE
 
@@ -75,12 +76,19 @@ def draw(savings: pd.DataFrame, saturation: pd.DataFrame, style: Style) -> Figur
             f"{least} to {most} experts": Line2D([], [], color=colour, marker=marker, markersize=3.2, linewidth=1)
             for (colour, marker), (least, most) in _classes(savings, style).items()
         } | {
-            "report's law, $(E/k)^{1/0.932}$": Line2D([], [], marker="o", markerfacecolor="white", **shape),
+            f"report's law, $(E/k)^{{1/{Routing().exponent:g}}}$": Line2D(
+                [], [], marker="o", markerfacecolor="white", **shape
+            ),
             "law of the scenario": Line2D([], [], marker="o", **shape),
         }
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
         settle(figure)
     return figure
+
+
+def _closed_form() -> str:
+    """What the saturating batch of the report's law is called."""
+    return f"report's law, $(E/k)^{{1/{Routing().exponent:g}}}$"
 
 
 def _colour(experts: int, style: Style) -> tuple[str, str]:

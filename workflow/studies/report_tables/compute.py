@@ -116,7 +116,7 @@ def _row(cell: pd.Series, printed: pd.DataFrame, own: World, right: World, setti
         "difference": corrected - claimed,
         "ratio": corrected / claimed if claimed else math.nan,
         "rests_on": rests_on(cell["quantity"]),
-        "why_empty": why_empty(cell) if math.isnan(corrected) else "",
+        "why_empty": why_empty(cell, right) if math.isnan(corrected) else "",
     }
 
 
@@ -125,19 +125,29 @@ def rests_on(quantity: str) -> str:
     return "counted" if quantity in COUNTED else "assumed" if quantity in ASSUMED else "estimated"
 
 
-def why_empty(cell: pd.Series) -> str:
+def why_empty(cell: pd.Series, right: World) -> str:
     """Return why a cell has no corrected value."""
+    if not _available(cell, right):
+        return "not among the models and GPUs of this build"
     if cell["quantity"] in EXTENSIONS:
-        return (
-            "the baseline fits nowhere, so nothing is extended" if cell["of"] != "at" else "the baseline does not fit"
-        )
+        return "the baseline does not fit" if cell["of"] == "at" else "the baseline fits nowhere"
     return "the law never needs all experts" if cell["quantity"] == "saturation_batch" else "not computed"
+
+
+def _available(cell: pd.Series, world: World) -> bool:
+    """Whether a world has the models and the GPU that a cell names, and any configuration of its selection."""
+    named, low, high = cell["model"].split(), *bounds(cell["batch"])
+    chosen = [name for name, memory in world.memories.items() if _chosen(name, memory, cell)]
+    batches = world.grid["batch_size"].between(low, high).any() or cell["of"] in ("at", "count")
+    return set(named) <= set(world.memories) and bool(chosen) and batches and cell["gpu"] in ("", *world.gpus)
 
 
 def under_own_constants(cell: pd.Series, printed: pd.DataFrame, own: World, settings: ReportTablesSettings) -> float:
     """Return what the report's own constants and formulas give for a cell; NaN where it has none."""
     if not cell["source"].startswith("003") or cell["table"] == "003 T1":
         return value_in(own, cell, printed)
+    if not _available(cell, own):
+        return math.nan
     reported = own.models[cell["model"]].reported
     shares = settings.model_dump() | {"device_gb": own.gpus[cell["gpu"]].memory_nominal_gb}
     constants = constants_of(cell, printed, reported.active_params_b.value, shares)
@@ -159,6 +169,8 @@ def _first_context(cell: pd.Series, printed: pd.DataFrame) -> float:
 
 def value_in(world: World, cell: pd.Series, printed: pd.DataFrame) -> float:
     """Return the value of a cell in a world; NaN where that has none."""
+    if not _available(cell, world):
+        return math.nan
     names = [name for name, memory in world.memories.items() if _chosen(name, memory, cell)]
     if cell["quantity"] == "models":
         return float(len(names))

@@ -44,8 +44,8 @@ def headline(table: pd.DataFrame) -> str:
     found = by_table(table).sum()
     return (
         f"Their own constants give {found['reproduced']} of the {found['cells']} numbers in the reports' tables.\n"
-        f"{found['near']} are within {NEAR:.0%} of the corrected value; for {found['cells'] - found['known']} there is "
-        "none, because the baseline does not fit."
+        f"{found['near']} are within {NEAR:.0%} of the corrected value; {found['cells'] - found['known']} have none, "
+        "for want of a baseline that fits."
     )
 
 
