@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
@@ -148,6 +149,11 @@ def test_shares_agree_with_a_function_whose_indices_are_known(study, varied, mon
 def test_default_samples_are_a_million_configurations(study):
     default = SensitivitySettings()
     assert default.base_samples * (len(study.inputs()) + 2) * len(default.models) >= 10**6
+
+
+def test_samples_that_are_no_power_of_two_are_refused():
+    with pytest.raises(ValidationError, match="got 1000, expected a power of two"):
+        SensitivitySettings(base_samples=1000)
 
 
 def test_inputs_cover_levels_and_ranges():

@@ -44,8 +44,7 @@ def headline(table: pd.DataFrame) -> str:
     found = by_table(table).sum()
     return (
         f"Their own constants give {found['reproduced']} of the {found['cells']} numbers in the reports' tables.\n"
-        f"{found['near']} are within {NEAR:.0%} of the corrected value; {found['cells'] - found['known']} have none, "
-        "for want of a baseline that fits."
+        f"{found['near']} are within {NEAR:.0%} of the corrected value; {found['cells'] - found['known']} have none."
     )
 
 
@@ -56,6 +55,8 @@ def findings(table: pd.DataFrame, largest: int) -> str:
     lines = [headline(table).replace("\n", " ")]
     lines.append(f"Fewest numbers are near the corrected ones in {_some(share.head(3))}.")
     wrong = table[table["reproduced"].notna() & ~table["reproduced"].fillna(True).astype(bool)]
+    for why, rows in table[table["why_empty"] != ""].groupby("why_empty"):
+        lines.append(f"{len(rows)} numbers have no corrected value: {why}.")
     lines.append(f"{len(wrong)} numbers contradict the constants of their own report.")
     away = np.log(ratios(table, "corrected").where(lambda ratio: ratio > 0)).abs()
     far = table.loc[away.sort_values(ascending=False, kind="stable").index[:largest]]

@@ -2,14 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prophet_moe.precision import KvFormat, WeightFormat
 from prophet_moe.settings.fields import LARGEST_CONTEXT, LARGEST_MIB, Names, Share, StudySettings
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import Table, number, text
-
-Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
+from prophet_moe.validation import inconsistent
 
 
 class SensitivitySettings(StudySettings):
@@ -33,7 +32,12 @@ class SensitivitySettings(StudySettings):
     activation_share: Annotated[list[Share], Field(min_length=3, max_length=3)] = [0.15, 0.2, 0.25]
     """Activations over active parameters (000:790), the report's own second; activations of the scenario are multiplied
     by their ratio to it."""
-    runtime_reserve_mib: Annotated[list[Annotated[float, Field(ge=0, le=LARGEST_MIB)]], Field(min_length=2)] = [0, 3072]
+    runtime_reserve_mib: Annotated[
+        list[Annotated[float, Field(ge=0, le=LARGEST_MIB)]], Field(min_length=2, max_length=2)
+    ] = [
+        0,
+        3072,
+    ]
     """Ends of the runtime reserve, MiB."""
     usable_memory_share: Annotated[list[Share], Field(min_length=2, max_length=2)] = [0.9, 1.0]
     """Ends of the share of the device memory that an engine may use."""
@@ -55,6 +59,15 @@ class SensitivitySettings(StudySettings):
     """Seed of the samples."""
     map_hit_rates: Annotated[list[Share], Field(min_length=2)] = [0.999, 0.994, 0.98, 0.95, 0.9, 0.8]
     """Hit rates of the map of slowdowns."""
+
+    @model_validator(mode="after")
+    def _samples_are_a_power_of_two(self) -> "SensitivitySettings":
+        if self.base_samples & (self.base_samples - 1):
+            problem = (
+                f"got {self.base_samples}, expected a power of two, without which Sobol's samples are not balanced"
+            )
+            raise inconsistent(("base_samples",), problem)
+        return self
 
 
 SENSITIVITY = Table(
