@@ -55,7 +55,7 @@ class SensitivitySettings(StudySettings):
     """Base samples N of each model, a power of two: N (inputs + 2) configurations are evaluated for it."""
     resamples: Annotated[int, Field(ge=2, le=10_000)] = 20
     """Bootstrap resamples behind the interval of a model's shares."""
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 1
     """Seed of the samples."""
     map_hit_rates: Annotated[list[Share], Field(min_length=2)] = [0.999, 0.994, 0.98, 0.95, 0.9, 0.8]
     """Hit rates of the map of slowdowns."""
