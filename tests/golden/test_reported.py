@@ -1,45 +1,53 @@
 """Scenario `reported` gives the numbers that the report prints, at the printed precision."""
 
-from pathlib import Path
-
+import pandas as pd
 import pytest
-import yaml
 
 from prophet_moe.settings.scenario import REPORTED
 from studies.kv_extension import compute as tables
+from studies.report_tables.compute import World, under_own_constants, world_of
+from studies.report_tables.printed import PRINTED_FILE, read_printed
+from studies.report_tables.study import ReportTablesSettings
+from tests.conftest import ROOT
 
-GOLDEN = yaml.safe_load((Path(__file__).parent / "reported.yaml").read_text())
-
-
-def found(entry: dict, record, models) -> float:
-    """The value behind one golden entry."""
-    if "cell" in entry:
-        keys = (entry["model"], entry["gpu"], entry["batch"])
-        return record.set_index(["model", "gpu", "batch_size"]).loc[keys, entry["cell"]] / entry.get("scale", 1)
-    if "table" in entry:
-        arguments = {"zero_fill": True} if entry["table"] == "average_extension" else {}
-        table = getattr(tables, entry["table"])(record, **arguments)
-        return table.set_index("model" if isinstance(entry["row"], str) else "num_experts").loc[
-            entry["row"], entry["column"]
-        ]
-    if "mean" in entry:
-        return record[entry["mean"]].mean()
-    if "weights" in entry:
-        row = record[(record["model"] == entry["model"]) & (record["batch_size"] == entry["batch"])].iloc[0]
-        return models[entry["model"]].reported.non_expert_gb.value + row[entry["weights"]]
-    if "raw_unique" in entry:
-        top_k, batch = entry["raw_unique"]
-        return top_k * batch**REPORTED.routing.exponent
-    experts, top_k, batch = entry["savings"]
-    same = (record["num_experts"] == experts) & (record["top_k"] == top_k) & (record["batch_size"] == batch)
-    return record.loc[same, "expert_savings_pct"].iloc[0]
+PRINTED = read_printed(ROOT / PRINTED_FILE)
+GOLDEN = PRINTED[PRINTED["evidence"] != ""]
+"""Numbers that nobody disputes: law (no fitted constant), fitted (constants fitted to them), forced (preset)."""
 
 
-@pytest.mark.parametrize("entry", GOLDEN, ids=lambda entry: f"{entry['source']} {entry['claim']}")
-def test_printed_number(entry, records, models):
-    digits_after_point = len(entry["printed"].partition(".")[2])
-    half_a_unit = 0.5 * 10**-digits_after_point
-    assert found(entry, records["reported"], models) == pytest.approx(float(entry["printed"]), abs=half_a_unit * 1.0001)
+@pytest.fixture(scope="module")
+def world(experiment, models, gpus) -> World:
+    """The grid of the report's constants."""
+    return world_of(models, gpus, experiment.batch_sizes, REPORTED, {}, {})
+
+
+@pytest.mark.parametrize("at", GOLDEN.index, ids=lambda at: f"{GOLDEN['source'][at]} {GOLDEN['quantity'][at]}")
+def test_printed_number(at, world):
+    cell = GOLDEN.loc[at]
+    scale = 1000 if cell["unit"] == "thousand tokens" else 1
+    found = under_own_constants(cell, PRINTED, world, ReportTablesSettings()) / scale
+    assert found == pytest.approx(cell["claimed"], abs=cell["half"] * 1.0001)
+
+
+def test_golden_numbers_are_as_many_as_were_found():
+    assert GOLDEN["evidence"].value_counts().to_dict() == {"law": 61, "fitted": 36, "forced": 8}
+
+
+def test_tables_2_and_3_hold_the_means_of_the_report(records):
+    """What figures and tables 2 and 3 are made of gives the same means as the cells above."""
+    rows = GOLDEN[(GOLDEN["of"] == "mean") & GOLDEN["table"].isin(["000 T2", "000 T3"])]
+    by_model = tables.average_extension(records["reported"], zero_fill=True).set_index("model")
+    by_count = tables.by_expert_count(records["reported"]).set_index("num_experts")
+    columns = {
+        "kv_extension_factor": "mean_floor_zero_filled",
+        "expert_savings_pct": "mean_expert_savings_pct",
+        "dedup_factor": "mean_dedup_factor",
+    }
+    assert set(rows["quantity"]) == set(columns)
+    for cell in rows.itertuples():
+        table, key = (by_model, cell.model) if cell.model else (by_count, int(cell.experts))
+        found = table.loc[key, columns[cell.quantity]]
+        assert found == pytest.approx(cell.claimed, abs=cell.half * 1.0001), cell.source
 
 
 @pytest.mark.parametrize("name", ["expert_total_gb", "activation_gb_per_sequence"])
@@ -62,3 +70,9 @@ def test_what_is_forced_is_marked(grids, models):
     assert (evidence == "forced").sum() == 11
     assert set(evidence) == {"forced", "fitted"}
     assert all((evidence[name] == "forced") == spec.reported.forced_not_fitting for name, spec in models.items())
+
+
+def test_every_printed_number_has_its_line_and_quantity():
+    assert PRINTED["source"].str.fullmatch(r"00[0-3]:\d+").all()
+    assert PRINTED["of"].isin(["at", "mean", "max", "min", "count"]).all()
+    assert isinstance(PRINTED, pd.DataFrame) and not PRINTED.duplicated(["source", "row", "column"]).any()

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
+from studies.report_tables.printed import PRINTED_FILE, read_printed
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs/reports.md"
@@ -100,8 +100,9 @@ def test_lines_that_hold_the_text_are_not_blank():
 
 @needs_reports
 def test_printed_numbers_stand_in_their_lines():
-    for claim in yaml.safe_load((ROOT / "tests/golden/reported.yaml").read_text()):
-        document, line = claim["source"].split(":")
+    for cell in read_printed(ROOT / PRINTED_FILE).itertuples():
+        document, line = cell.source.split(":")
         text = report(document).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-        printed = re.escape(claim["printed"])
-        assert re.search(rf"(?<![\d.]){printed}(?![\d]|\.\d)", text.replace(",", "").replace("−", "-")), claim
+        printed = re.escape(cell.printed)
+        found = re.search(rf"(?<![\d.]){printed}(?![\d]|\.\d)", text.replace(",", "").replace("−", "-"))
+        assert found, f"{cell.source}: {cell.printed} ({cell.column})"

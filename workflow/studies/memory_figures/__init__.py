@@ -1,0 +1,1 @@
+"""What is the memory made of, and how does it change with batch size, context and GPU?"""
