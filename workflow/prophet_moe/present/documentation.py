@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Union, get_origin
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from prophet_moe.capacity.record import EXTENDED_RECORD, RECORD, RECORD_COLUMNS, RECORDS
 from prophet_moe.catalog.bus import BusFile
@@ -116,7 +116,7 @@ def _keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterat
         elif inner is not None:
             yield from _keys(inner, f"{key}.<name>.")
         else:
-            shown = "required" if default is PydanticUndefined else f"`{json.dumps(default)}`"
+            shown = "required" if default is PydanticUndefined else f"`{json.dumps(to_jsonable_python(default))}`"
             yield key, in_words(properties[name]), shown, " ".join((field.description or "").split())
 
 
