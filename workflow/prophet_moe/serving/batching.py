@@ -217,7 +217,7 @@ def _state(
         loose=numbers(instances),
     )
     by_sequences, by_tokens = limits.sequences + 1, limits.tokens + 1
-    batches = kernel.Batches(*(np.zeros(size) for size in (by_sequences, by_sequences, by_tokens, by_tokens)))
+    batches = kernel.Batches(*(np.zeros(size) for size in (*[by_sequences] * 3, *[by_tokens] * 2)))
     return requests, of_instances, prefixes, batches
 
 

@@ -132,6 +132,8 @@ class Batches(NamedTuple):
 
     seconds: Floats
     decoded: Floats
+    alone: Floats
+    """Decoded tokens of steps without a prompt, by the sequences that decoded."""
     seconds_by_tokens: Floats
     decoded_by_tokens: Floats
 
@@ -264,6 +266,7 @@ def _advance(
         inst.clock[i] = now
         out.seconds[decoding] += spent
         out.decoded[decoding] += done
+        out.alone[decoding] += done if prefilled == 0 else 0
         out.seconds_by_tokens[tokens] += spent
         out.decoded_by_tokens[tokens] += done
         _make_room(i, rules, inst, pre)

@@ -1,0 +1,27 @@
+"""Fit laws to the recorded arrivals that are here, serve them, and keep both in resources/arrivals/."""
+
+from pathlib import Path
+
+from prophet_moe.files import write_json
+from prophet_moe.serving.arrival_law import FOLDER, fit
+from prophet_moe.serving.arrivals import READERS
+from prophet_moe.tables import write_table
+from studies.dynamic_batching.compute import RECORDED, runs, services_of
+from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings
+
+
+def build(files, parameters):
+    """Write a law for each trace, the rows of recorded arrivals, and what these rest on."""
+    settings = DynamicBatchingSettings.model_validate(parameters["dynamic_batching"])
+    arrivals = {}
+    for name, (_, _, read) in READERS.items():
+        source = parameters["sources"][name]
+        arrivals[name] = read(Path(source.pop("path")), name)
+        law = fit(arrivals[name], **source)
+        write_json(FOLDER / f"{name}.json", law.model_dump())
+    services = services_of(files, parameters, settings)
+    rows, found = runs(services, arrivals, RECORDED, settings)
+    write_table(FOLDER / "recorded_batching.csv", rows, DYNAMIC_BATCHING)
+    write_table(FOLDER / "recorded_distribution.csv", found, DISTRIBUTION)
+    rests = {service.model: service.told for service in services}
+    write_json(FOLDER / "recorded.json", {"settings": parameters["dynamic_batching"], "rests_on": rests})
