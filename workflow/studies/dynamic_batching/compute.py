@@ -263,7 +263,7 @@ def services_of(files: Any, parameters: Mapping[str, Any], settings: DynamicBatc
     scenario = Scenario.model_validate(parameters["scenario"]).model_copy(update=AS_SHIPPED)
     engine = load_engine(files.engine)
     specs = {path.stem: load_model(path) for path in files.models}
-    return [service_of(specs[name], gpu, engine, scenario, settings, files) for name, gpu in settings.served.items()]
+    return [service_of(specs[each.model], each.gpu, engine, scenario, settings, files) for each in settings.served]
 
 
 def build(files, parameters):

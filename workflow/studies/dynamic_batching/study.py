@@ -1,11 +1,13 @@
 """The declaration of the study of dynamic batching."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from prophet_moe.settings.fields import Batches, Share, StudySettings
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import GPU, MODEL, Table, flag, integer, number, text
-from prophet_moe.validation import inconsistent
+from prophet_moe.validation import StrictModel, inconsistent
 
 MOST_INSTANCES = 1024
 """Upper limit of the instances, to catch typing errors."""
@@ -13,15 +15,24 @@ LONGEST_RUN = 86_400
 """Upper limit of the seconds of arrivals that are drawn: a day."""
 
 
+class ServedModel(StrictModel):
+    """A model, and the GPU that each of its instances has."""
+
+    model: str
+    """A file of config/models/ or config/models/current/."""
+    gpu: str
+    """A GPU of config/gpus.yaml that holds all of its experts."""
+
+
 class DynamicBatchingSettings(StudySettings):
     """What is served on what, by how many instances, for how long."""
 
-    served: dict[str, str] = {
-        "Qwen3-30B-A3B": "A100-80GB",
-        "Qwen1.5-MoE-A2.7B": "A100-80GB",
-        "gpt-oss-120b": "H200-141GB",
-    }
-    """GPU by the model that it serves: a file of config/models/ or config/models/current/. All experts must fit."""
+    served: Annotated[list[ServedModel], Field(min_length=1)] = [
+        ServedModel(model="Qwen3-30B-A3B", gpu="A100-80GB"),
+        ServedModel(model="Qwen1.5-MoE-A2.7B", gpu="A100-80GB"),
+        ServedModel(model="gpt-oss-120b", gpu="H200-141GB"),
+    ]
+    """Models with their GPUs. The figure shows the batches of the first."""
     engine: str = "vllm"
     """Serving engine, a profile of config/engines/, whose budget gives the KV pool and whose defaults limit a step."""
     instances: Batches = [1, 2, 4, 8, 16, 32, 64]
@@ -36,7 +47,10 @@ class DynamicBatchingSettings(StudySettings):
     """Share of the GPU's peak that attention of prompts reaches, as in the study of prefill."""
 
     @model_validator(mode="after")
-    def _instances_ascend(self) -> "DynamicBatchingSettings":
+    def _agrees(self) -> "DynamicBatchingSettings":
+        names = [each.model for each in self.served]
+        if len(set(names)) < len(names):
+            raise inconsistent(("served",), f"got {', '.join(names)}, expected every model once")
         if list(self.instances) != sorted(set(self.instances)) or self.instances[-1] > MOST_INSTANCES:
             expected = f"expected ascending numbers of at most {MOST_INSTANCES}"
             raise inconsistent(("instances",), f"got {self.instances}, {expected}")

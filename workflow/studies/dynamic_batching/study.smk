@@ -15,7 +15,7 @@ offer(DYNAMIC_BATCHING)
 
 ARRIVAL_FOLDER, BATCHING_OPERATORS = Path("resources/arrivals"), Path("resources/operators")
 ARRIVAL_DATA = {name: KNOWN_DATA.datasets[name] for name in dict.fromkeys(data for data, _, _ in READERS.values())}
-SERVED = settings("dynamic_batching").served
+SERVED = {each.model: each.gpu for each in settings("dynamic_batching").served}
 SERVED_OPERATORS = [path for path in sorted(BATCHING_OPERATORS.glob("*.json")) if path.stem in SERVED.values()]
 SERVED_FILES = [
     next(
@@ -30,6 +30,21 @@ with exit_on_user_error():
             problem = f"studies.dynamic_batching.served: unknown model {name!r}; expected a file of config/models/"
             raise UserError("config/experiment.yaml", problem, "prophet-moe models lists them.")
     load_gpus(GPU_FILE, list(SERVED.values()))
+
+
+def dynamic_batching_shown(wildcards):
+    """Every run, beside its distribution of batches."""
+    return {"runs": path_of("table20_dynamic_batching")}
+
+
+def dynamic_batching_others(wildcards):
+    """What the figure shows besides that distribution."""
+    return [path_of("table20_dynamic_batching")]
+
+
+DRAWN["dynamic_batching"] = Drawing(
+    path_of("batch_distribution"), dynamic_batching_shown, dynamic_batching_others, of_scenario=True
+)
 
 
 def dynamic_batching_parameters(wildcards):
