@@ -4,7 +4,6 @@
 themselves are third-party data and are not kept.
 """
 
-from collections import deque
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,8 @@ LEAST_GAP = 1e-6
 COMMON = 0.5
 """Share of the requests that begin with a block from which it counts as common to all."""
 MINUTE = 60.0
+PARENTS = 64
+"""Earlier prompts among which one is looked for that is long enough to be continued."""
 
 
 class Gaps(StrictModel):
@@ -250,19 +251,21 @@ def _cut(law: Lengths, normal: Floats) -> NDArray[np.int64]:
 def _blocks(law: Prefixes, prompts: NDArray, random: np.random.Generator) -> list[list[int]]:
     """Return the blocks of every prompt: common ones or those of an earlier prompt, then new ones."""
     made: list[list[int]] = []
-    earlier: deque[list[int]] = deque(maxlen=max(64, round(8 * law.lag)))
-    new = law.common_blocks
-    common = list(range(law.common_blocks))
+    common, new = list(range(law.common_blocks)), law.common_blocks
     continues, lags = random.random(len(prompts)) < law.continued_share, random.geometric(1 / law.lag, len(prompts))
     for number, prompt in enumerate(prompts):
         full, begun = int(prompt) // law.block_tokens, common
-        if continues[number] and earlier:
-            parent = earlier[-min(int(lags[number]), len(earlier))]
-            begun = parent[: max(law.common_blocks, round(law.reused_share * full))]
+        if continues[number] and number:
+            wanted = max(law.common_blocks, round(law.reused_share * full))
+            begun = _parent(made, number - min(int(lags[number]), number), wanted)[:wanted]
         own = begun[:full]
         fresh = full - len(own)
-        own = own + list(range(new, new + fresh))
+        made.append(own + list(range(new, new + fresh)))
         new += fresh
-        made.append(own)
-        earlier.append(own)
     return made
+
+
+def _parent(made: list[list[int]], place: int, wanted: int) -> list[int]:
+    """Return the nearest prompt up to a place that has the wanted number of blocks, else the longest of PARENTS."""
+    near = made[max(0, place + 1 - PARENTS) : place + 1]
+    return next((each for each in reversed(near) if len(each) >= wanted), max(near, key=len))

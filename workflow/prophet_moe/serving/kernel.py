@@ -154,39 +154,44 @@ def serve(
 ) -> None:
     """Serve all requests; what comes of it is written into the last four arguments."""
     chunk = np.zeros(rules.sequences, np.int64)
-    turn, instances = 0, inst.clock.shape[0]
-    for r in range(asked.seconds.shape[0]):
-        now, whole = asked.seconds[r], asked.prompts[r] + asked.outputs[r]
-        if whole > rules.longest or whole + rules.overhead > rules.capacity:
-            req.refused[r] = True
-            continue
-        i = turn % instances
-        turn += 1
-        if rules.dispatch == ROUND_ROBIN:
-            _advance(i, now, chunk, asked, rules, seconds, req, inst, pre, out)
-        else:
-            least = -1
-            for other in range(instances):
-                if inst.clock[other] < now and inst.running[other] + inst.queued[other] > 0:
-                    _advance(other, now, chunk, asked, rules, seconds, req, inst, pre, out)
-                load = inst.running[other] + inst.queued[other]
-                load += inst.ending[other] if inst.clock[other] > now else 0
-                if least < 0 or load < least:
-                    i, least = other, load
-        req.instance[r] = i
-        if inst.running[i] == 0 and inst.queued[i] == 0:
-            inst.clock[i] = max(inst.clock[i], now)
-        if inst.last_queued[i] == NONE:
-            inst.first_queued[i] = r
-        else:
-            req.after[inst.last_queued[i]] = r
-        inst.last_queued[i] = r
-        inst.queued[i] += 1
-    for i in range(instances):
-        _advance(i, np.inf, chunk, asked, rules, seconds, req, inst, pre, out)
+    turn, requests, instances = 0, asked.seconds.shape[0], inst.clock.shape[0]
+    for r in range(requests + 1):
+        now, begin, end = np.inf, 0, instances
+        if r < requests:
+            now, whole = asked.seconds[r], asked.prompts[r] + asked.outputs[r]
+            if whole > rules.longest or whole + rules.overhead > rules.capacity:
+                req.refused[r] = True
+                continue
+            if rules.dispatch == ROUND_ROBIN:
+                begin = turn % instances
+                end = begin + 1
+            turn += 1
+        i, least = begin, -1
+        for each in range(begin, end):
+            if inst.clock[each] < now and inst.running[each] + inst.queued[each] > 0:
+                _advance(each, now, chunk, asked, rules, seconds, req, inst, pre, out)
+            load = inst.running[each] + inst.queued[each] + (inst.ending[each] if inst.clock[each] > now else 0)
+            if least < 0 or load < least:
+                i, least = each, load
+        if r < requests:
+            _enqueue(i, r, now, req, inst)
 
 
 @njit(cache=True)
+def _enqueue(i: int, r: int, now: float, req: Requests, inst: Instances) -> None:
+    """Put a request at the end of the queue of an instance; one that has nothing to do begins now."""
+    req.instance[r] = i
+    if inst.running[i] == 0 and inst.queued[i] == 0:
+        inst.clock[i] = max(inst.clock[i], now)
+    if inst.last_queued[i] == NONE:
+        inst.first_queued[i] = r
+    else:
+        req.after[inst.last_queued[i]] = r
+    inst.last_queued[i] = r
+    inst.queued[i] += 1
+
+
+@njit(cache=True, inline="always")
 def _advance(
     i: int,
     until: float,
@@ -269,11 +274,12 @@ def _advance(
         out.alone[decoding] += done if prefilled == 0 else 0
         out.seconds_by_tokens[tokens] += spent
         out.decoded_by_tokens[tokens] += done
-        _make_room(i, rules, inst, pre)
+        if pre.loose[i] > 0:
+            _make_room(i, rules, inst, pre)
         _end(i, taken, chunk, asked, rules, req, inst, pre)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _end(
     i: int, taken: int, chunk: Integers, asked: Asked, rules: Rules, req: Requests, inst: Instances, pre: Prefixes
 ) -> None:

@@ -17,7 +17,7 @@ from prophet_moe.catalog.names import load_names, named
 from prophet_moe.hardware.estimate import Estimator, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.routing.law import unique_experts
-from prophet_moe.routing.popularity_cv import popularity_cv_for, popularity_cvs_of
+from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for, popularity_cvs_of
 from prophet_moe.serving.arrival_law import draw, read_law
 from prophet_moe.serving.arrivals import Arrivals
 from prophet_moe.serving.batching import DISPATCHES, PERCENTILES, Limits, Served, serve, weighted_quantiles
@@ -86,13 +86,22 @@ class Service:
 
 
 def service_of(
-    spec: ModelSpec, gpu: str, engine: EngineSpec, scenario: Scenario, settings: DynamicBatchingSettings, files: Any
+    spec: ModelSpec,
+    gpu: str,
+    engine: EngineSpec,
+    scenario: Scenario,
+    known: Mapping[str, PopularityCV],
+    compute_share: float,
+    files: Any,
 ) -> Service:
-    """Return a model on a GPU, with its limits and the seconds of its steps, from the files of the rule."""
+    """Return a model on a GPU with its limits and the seconds of its steps.
+
+    `known` are popularity CVs by model, empty where the routing is not fitted. `files` has gpus, names, constants and
+    operators, as the rule does.
+    """
     (listed,) = load_gpus(files.gpus, [gpu]).values()
     asked = serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(files.names)))
     limits, arch, moe = limits_of(asked), spec.architecture, spec.architecture.moe
-    known = popularity_cvs_of(files.variations, scenario.routing.batching)
     spread = popularity_cv_for(spec.name, moe.experts, moe.top_k, known) if known else None
 
     def unique(tokens: Sequence[int]) -> np.ndarray:
@@ -111,7 +120,7 @@ def service_of(
         most_sequences=limits.sequences,
         most_tokens=limits.tokens,
         most_context=limits.longest,
-        compute_share=settings.compute_share,
+        compute_share=compute_share,
     )
     held = params.moe_layers(arch) * moe.experts * params.expert_bytes(arch, asked.precision)
     return Service(spec.name, gpu, limits, times, moe.experts, held, unique)
@@ -141,7 +150,7 @@ def described(served: Served, service: Service, settings: DynamicBatchingSetting
             key: value
             for size in (1, 2, 16)
             for key, value in (
-                (f"tokens_within_{size}_pct", 100 * float(within[size])),
+                (f"tokens_within_{size}_pct", 100 * float(within[min(size, len(within) - 1)])),
                 (f"requests_within_{size}_pct", 100 * float((served.request_batches < size + ROUNDED).mean())),
             )
         },
@@ -258,12 +267,15 @@ def judged(claim: Claim, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def services_of(files: Any, parameters: Mapping[str, Any], settings: DynamicBatchingSettings) -> list[Service]:
-    """Return the models on their GPUs that the settings name."""
-    scenario = Scenario.model_validate(parameters["scenario"]).model_copy(update=AS_SHIPPED)
-    engine = load_engine(files.engine)
+def services_of(files: Any, scenario: Scenario, settings: DynamicBatchingSettings) -> list[Service]:
+    """Return the models on their GPUs that the settings name, in the formats of their own files."""
+    shipped, engine = scenario.model_copy(update=AS_SHIPPED), load_engine(files.engine)
     specs = {path.stem: load_model(path) for path in files.models}
-    return [service_of(specs[each.model], each.gpu, engine, scenario, settings, files) for each in settings.served]
+    known = popularity_cvs_of(files.variations, scenario.routing.batching)
+    return [
+        service_of(specs[each.model], each.gpu, engine, shipped, known, settings.compute_share, files)
+        for each in settings.served
+    ]
 
 
 def build(files, parameters):
@@ -271,7 +283,9 @@ def build(files, parameters):
     settings = DynamicBatchingSettings.model_validate(parameters["dynamic_batching"])
     laws = [read_law(path) for path in files.laws]
     drawn = {law.trace: draw(law, settings.seconds, settings.seed) for law in laws}
-    tables = [runs(services_of(files, parameters, settings), drawn, FITTED, settings)]
+    tables = [
+        runs(services_of(files, Scenario.model_validate(parameters["scenario"]), settings), drawn, FITTED, settings)
+    ]
     if read_json(files.recorded_settings)["settings"] == parameters["dynamic_batching"]:
         tables.insert(
             0, tuple(read_table(*each) for each in ((files.recorded, DYNAMIC_BATCHING), (files.batches, DISTRIBUTION)))

@@ -106,7 +106,7 @@ def _draw_batches(ax: Axes, rows: pd.DataFrame, runs: list[pd.Series], style: St
     names = [_class(*each) for each in rows[["batch_from", "batch_to"]].drop_duplicates().to_numpy()]
     last = max(index for index, each in enumerate(rows.groupby("batch_from")["tokens_pct"].max()) if each >= 0.05)
     places, top = range(len(names))[1 : last + 1], 1.0
-    colours = [style.colours.does_not_fit, style.colours.text, style.colours.series[3]]
+    colours = [style.colours.does_not_fit, style.colours.text, style.colours.prophet]
     for run, colour in zip(runs, colours[-len(runs) :], strict=True):
         shares = rows[rows["instances"] == run["instances"]].sort_values("batch_from")["tokens_pct"].to_numpy()
         values = shares[1 : last + 1]

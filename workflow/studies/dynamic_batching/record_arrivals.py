@@ -5,6 +5,7 @@ from pathlib import Path
 from prophet_moe.files import write_json
 from prophet_moe.serving.arrival_law import FOLDER, fit
 from prophet_moe.serving.arrivals import READERS
+from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
 from studies.dynamic_batching.compute import RECORDED, runs, services_of
 from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings
@@ -19,7 +20,7 @@ def build(files, parameters):
         arrivals[name] = read(Path(source.pop("path")), name)
         law = fit(arrivals[name], **source)
         write_json(FOLDER / f"{name}.json", law.model_dump())
-    services = services_of(files, parameters, settings)
+    services = services_of(files, Scenario.model_validate(parameters["scenario"]), settings)
     rows, found = runs(services, arrivals, RECORDED, settings)
     write_table(FOLDER / "recorded_batching.csv", rows, DYNAMIC_BATCHING)
     write_table(FOLDER / "recorded_distribution.csv", found, DISTRIBUTION)
