@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from prophet_moe.catalog.engine import load_engine
 from prophet_moe.catalog.model import load_model
+from prophet_moe.errors import UserError
 from prophet_moe.routing.datasets import load_datasets, located
 from prophet_moe.serving.arrival_law import FOLDER, fit, read_law
 from prophet_moe.serving.arrivals import READERS
@@ -32,7 +34,8 @@ from studies.dynamic_batching.compute import (
     service_of,
 )
 from studies.dynamic_batching.figure import deployments, draw, findings, headline
-from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings
+from studies.dynamic_batching.selection import model_files
+from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings, ServedModel
 from tests.conftest import ROOT
 from tests.unit.serving.builders import random_arrivals, small_times
 
@@ -72,7 +75,7 @@ def test_classes_double_and_leave_no_gap():
     assert classes(10) == [(0, 0), (1, 1), (2, 2), (3, 4), (5, 8), (9, 10)]
 
 
-def test_runs_have_the_declared_columns_and_more_instances_smaller_batches(service):
+def test_runs_on_more_instances_have_smaller_batches(service):
     rows, found = runs([service], {"azure-code": random_arrivals(5, 60, pace=0.05)}, "fitted", SETTINGS)
     assert list(rows.columns) == [column.name for column in DYNAMIC_BATCHING.columns]
     assert list(found.columns) == [column.name for column in DISTRIBUTION.columns]
@@ -112,7 +115,8 @@ def test_claims_are_those_of_the_report_for_every_model():
 def test_recorded_results_rest_on_times_of_today(popularity_cvs):
     """Where this fails, limits or times have changed: PROPHET_DATA=<folder> snakemake --cores 1 record_arrivals."""
     recorded, settings = read_json(ROOT / FOLDER / "recorded.json"), DynamicBatchingSettings()
-    assert recorded["settings"] == settings.model_dump(mode="json")
+    given = {"dynamic_batching": settings, "scenario": CALIBRATED}
+    assert recorded["parameters"] == {name: each.model_dump(mode="json") for name, each in given.items()}
     config, operators = ROOT / "config", ROOT / "resources/operators"
     files = SimpleNamespace(
         gpus=config / "gpus.yaml",
@@ -129,6 +133,24 @@ def test_recorded_results_rest_on_times_of_today(popularity_cvs):
         assert kept["limits"] == told["limits"] and kept["gpu"] == told["gpu"]
         assert kept["step_ms"] == pytest.approx(told["step_ms"], rel=1e-3)
         assert kept["savings_pct"] == pytest.approx(told["savings_pct"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("Qwen3-30B-A3", "did you mean 'Qwen3-30B-A3B'"),
+        ("Switch-Base-128", "is an encoder-decoder, expected a decoder"),
+    ],
+)
+def test_model_that_cannot_be_served_is_one_line(model, message):
+    with pytest.raises(UserError, match=message):
+        model_files([ServedModel(model=model, gpu="A100-80GB")], ROOT / "config/models", "config/experiment.yaml")
+
+
+@pytest.mark.parametrize("changed", [{"instances": [2, 1]}, {"instances": [1, 4096]}, {"served": []}])
+def test_settings_that_are_impossible_are_refused(changed):
+    with pytest.raises(ValidationError):
+        DynamicBatchingSettings(**changed)
 
 
 def test_recorded_runs_keep_within_their_limits():
@@ -149,7 +171,20 @@ def test_law_is_that_of_the_recorded_arrivals(name):
     law = read_law(ROOT / FOLDER / f"{name}.json")
     source = {key: getattr(law, key) for key in ("dataset", "sha256", "licence", "citation")}
     assert law.sha256 == listed.files[number].sha256
-    assert fit(read(paths[number], name), **source).model_dump() == pytest.approx(law.model_dump())
+    again = fit(read(paths[number], name), **source)
+    assert (again.requests, again.prefixes, again.prompt.quantiles) == (
+        law.requests,
+        law.prefixes,
+        law.prompt.quantiles,
+    )
+    for one, other in (
+        (again, law),
+        (again.prompt, law.prompt),
+        (again.output, law.output),
+        (again.gaps[0], law.gaps[0]),
+    ):
+        numbers = {key: value for key, value in other.model_dump().items() if isinstance(value, float)}
+        assert {key: getattr(one, key) for key in numbers} == pytest.approx(numbers, rel=1e-3)
 
 
 def test_figure_draws_half_enough_and_eight_times_the_instances():

@@ -151,7 +151,7 @@ def test_one_request_alone_takes_its_steps():
     assert served.token_seconds[0] == pytest.approx(np.mean(steps))
 
 
-def test_more_instances_never_share_a_batch_where_each_has_its_own():
+def test_requests_on_instances_of_their_own_share_no_batch():
     arrivals = random_arrivals(3, 8, pace=0.01)
     served = serve(arrivals, small_times(LIMITS), LIMITS, 8)
     assert (served.request_batches == 1).all()
@@ -166,7 +166,7 @@ def test_request_longer_than_an_instance_holds_is_refused():
     assert np.isnan(served.requests.finish[1]) and served.requests.instance[1] == -1
 
 
-def test_weighted_quantiles_are_the_least_numbers_that_reach_a_share():
+def test_weighted_quantiles_are_the_least_to_reach_a_share():
     assert weighted_quantiles(np.array([0, 5, 0, 4, 1]), (0.5, 0.9, 0.91, 1)) == [1, 3, 4, 4]
     assert weighted_quantiles(np.zeros(3), (0.5,)) == [0]
 

@@ -114,7 +114,9 @@ def _keys(model: type[BaseModel], prefix: str = "", given: Any = None) -> Iterat
         elif inner is not None:
             yield from _keys(inner, f"{key}.<name>.")
         else:
-            shown = "required" if default is PydanticUndefined else f"`{json.dumps(default)}`"
+            shown = (
+                "required" if default is PydanticUndefined else f"`{json.dumps(default, default=BaseModel.model_dump)}`"
+            )
             yield key, in_words(properties[name]), shown, " ".join((field.description or "").split())
 
 

@@ -47,7 +47,7 @@ class Request:
 
 @dataclass
 class Step:
-    """What a step does."""
+    """What one step of an instance does."""
 
     decoding: list[Request]
     chunks: list[tuple[Request, int]]

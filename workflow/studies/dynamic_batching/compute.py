@@ -286,7 +286,7 @@ def build(files, parameters):
     tables = [
         runs(services_of(files, Scenario.model_validate(parameters["scenario"]), settings), drawn, FITTED, settings)
     ]
-    if read_json(files.recorded_settings)["settings"] == parameters["dynamic_batching"]:
+    if read_json(files.recorded_settings)["parameters"] == parameters:
         tables.insert(
             0, tuple(read_table(*each) for each in ((files.recorded, DYNAMIC_BATCHING), (files.batches, DISTRIBUTION)))
         )

@@ -14,9 +14,9 @@ from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, Dynam
 def build(files, parameters):
     """Write a law for each trace, the rows of recorded arrivals, and what these rest on."""
     settings = DynamicBatchingSettings.model_validate(parameters["dynamic_batching"])
-    arrivals = {}
+    sources, arrivals = parameters.pop("sources"), {}
     for name, (_, _, read) in READERS.items():
-        source = parameters["sources"][name]
+        source = sources[name]
         arrivals[name] = read(Path(source.pop("path")), name)
         law = fit(arrivals[name], **source)
         write_json(FOLDER / f"{name}.json", law.model_dump())
@@ -25,4 +25,4 @@ def build(files, parameters):
     write_table(FOLDER / "recorded_batching.csv", rows, DYNAMIC_BATCHING)
     write_table(FOLDER / "recorded_distribution.csv", found, DISTRIBUTION)
     rests = {service.model: service.told for service in services}
-    write_json(FOLDER / "recorded.json", {"settings": parameters["dynamic_batching"], "rests_on": rests})
+    write_json(FOLDER / "recorded.json", {"parameters": parameters, "rests_on": rests})

@@ -32,7 +32,8 @@ class DynamicBatchingSettings(StudySettings):
         ServedModel(model="Qwen1.5-MoE-A2.7B", gpu="A100-80GB"),
         ServedModel(model="gpt-oss-120b", gpu="H200-141GB"),
     ]
-    """Models with their GPUs. The figure shows the batches of the first."""
+    """Models, each as `model`, a file of config/models/ or config/models/current/, and `gpu`, a key of config/gpus.yaml
+    that holds all of its experts. The figure shows the batches of the first."""
     engine: str = "vllm"
     """Serving engine, a profile of config/engines/, whose budget gives the KV pool and whose defaults limit a step."""
     instances: Batches = [1, 2, 4, 8, 16, 32, 64]

@@ -6,9 +6,11 @@ figures/dynamic_batching.
 """
 
 from prophet_moe.catalog import load_gpus
+from prophet_moe.catalog.engine import find_engine
 from prophet_moe.inventory import located_all
 from prophet_moe.routing.datasets import how_to_get
 from prophet_moe.serving.arrivals import READERS
+from studies.dynamic_batching.selection import model_files
 from studies.dynamic_batching.study import STUDY as DYNAMIC_BATCHING
 
 offer(DYNAMIC_BATCHING)
@@ -17,19 +19,12 @@ ARRIVAL_FOLDER, BATCHING_OPERATORS = Path("resources/arrivals"), Path("resources
 ARRIVAL_DATA = {name: KNOWN_DATA.datasets[name] for name in dict.fromkeys(data for data, _, _ in READERS.values())}
 SERVED = {each.model: each.gpu for each in settings("dynamic_batching").served}
 SERVED_OPERATORS = [path for path in sorted(BATCHING_OPERATORS.glob("*.json")) if path.stem in SERVED.values()]
-SERVED_FILES = [
-    next(
-        (path for path in (MODEL_FOLDER / f"{name}.yaml", MODEL_FOLDER / f"current/{name}.yaml") if path.exists()), None
-    )
-    for name in SERVED
-]
 
 with exit_on_user_error():
-    for name, path in zip(SERVED, SERVED_FILES, strict=True):
-        if path is None:
-            problem = f"studies.dynamic_batching.served: unknown model {name!r}; expected a file of config/models/"
-            raise UserError("config/experiment.yaml", problem, "prophet-moe models lists them.")
     load_gpus(GPU_FILE, list(SERVED.values()))
+    find_engine(settings("dynamic_batching").engine, ENGINE_FOLDER)
+    where = Sources(config, MERGED_FILES).of(("studies", "dynamic_batching", "served"))
+    SERVED_FILES = model_files(settings("dynamic_batching").served, MODEL_FOLDER, where)
 
 
 def dynamic_batching_shown(wildcards):
