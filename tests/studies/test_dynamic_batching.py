@@ -25,17 +25,25 @@ from studies.dynamic_batching.compute import (
     STATED,
     Claim,
     Service,
+    answered,
     claims,
     classes,
     described,
     distribution,
     judged,
+    lasting,
     runs,
     service_of,
 )
 from studies.dynamic_batching.figure import deployments, draw, findings, headline
 from studies.dynamic_batching.selection import model_files
-from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings, ServedModel
+from studies.dynamic_batching.study import (
+    CLAIMS,
+    DISTRIBUTION,
+    DYNAMIC_BATCHING,
+    DynamicBatchingSettings,
+    ServedModel,
+)
 from tests.conftest import ROOT
 from tests.unit.serving.builders import random_arrivals, small_times
 
@@ -48,7 +56,17 @@ BATCHES = read_table(ROOT / FOLDER / "recorded_distribution.csv", DISTRIBUTION)
 @pytest.fixture(scope="module")
 def service():
     """A made-up model whose u(B) is the least of 2 B and its 16 experts."""
-    return Service("model", "gpu", LIMITS, small_times(LIMITS), 16, 10**9, lambda b: np.minimum(16, 2 * np.array(b)))
+    return Service(
+        "model",
+        "gpu",
+        LIMITS,
+        small_times(LIMITS),
+        (0.8, 1.2),
+        5e8,
+        16,
+        10**9,
+        lambda b: np.minimum(16, 2 * np.array(b)),
+    )
 
 
 def test_described_run_is_what_its_requests_say(service):
@@ -61,6 +79,21 @@ def test_described_run_is_what_its_requests_say(service):
     assert row["savings_with_prompts_pct"] <= row["savings_pct"]
     assert row["saved_gb"] == pytest.approx(row["savings_with_prompts_pct"] / 100)
     assert 0 < row["kv_mean_pct"] < row["kv_most_pct"] <= 100 and row["first_token_p50"] <= row["first_token_p99"]
+
+
+def test_pool_is_extended_by_what_rare_batches_leave_out(service):
+    alone = serve(random_arrivals(5, 60, pace=5.0), service.times, LIMITS, 4)
+    row = described(alone, service, SETTINGS)
+    assert row["batch_p99"] == 1 and row["pool_extension"] == pytest.approx(1 + 14 / 16 * 2)
+
+
+def test_claims_tell_both_ends_of_the_times_of_steps(service):
+    arrivals = {"azure-code": random_arrivals(5, 200, pace=0.05)}
+    rows, _, found = answered([service], arrivals, "fitted", SETTINGS)
+    assert list(found.columns) == [column.name for column in CLAIMS.columns] and set(found["trace"]) == {"azure-code"}
+    slow = runs([service.at(1.2)], arrivals, "fitted", SETTINGS, ["least_loaded"])[0]
+    assert set(slow["dispatch"]) == {"least_loaded"}
+    assert (slow["token_p50"].to_numpy() >= rows.loc[rows["dispatch"] == "least_loaded", "token_p50"].to_numpy()).all()
 
 
 def test_distribution_adds_up_to_all_time_and_tokens(service):
@@ -100,7 +133,8 @@ def test_claim_is_judged_where_instances_keep_up(keeps_up, shares, verdict, enou
 
 
 def test_claims_are_those_of_the_report_for_every_model():
-    found = claims(ROWS)
+    found = claims(ROWS, ROWS, ROWS)
+    assert (found["verdict"] == found["verdict_fast"]).all() and (found["verdict"] == found["verdict_slow"]).all()
     models = ROWS["model"].nunique()
     assert len(found) == models * sum(len(claim.traces) for claim in STATED)
     assert {(row.report, row.claimed_pct) for row in found.itertuples()} == {
@@ -116,7 +150,7 @@ def test_recorded_results_rest_on_times_of_today(popularity_cvs):
     """Where this fails, limits or times have changed: PROPHET_DATA=<folder> snakemake --cores 1 record_arrivals."""
     recorded, settings = read_json(ROOT / FOLDER / "recorded.json"), DynamicBatchingSettings()
     given = {"dynamic_batching": settings, "scenario": CALIBRATED}
-    assert recorded["parameters"] == {name: each.model_dump(mode="json") for name, each in given.items()}
+    assert recorded["parameters"] == lasting({name: each.model_dump(mode="json") for name, each in given.items()})
     config, operators = ROOT / "config", ROOT / "resources/operators"
     files = SimpleNamespace(
         gpus=config / "gpus.yaml",

@@ -9,7 +9,7 @@ tokens than those were fitted to, and their attention takes its operations at a 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,12 @@ class StepTimes:
     tables: Seconds
     basis: str
     """What decode steps rest on, as of `estimate.StepEstimate`."""
+
+    def scaled(self, factor: float) -> "StepTimes":
+        """Return the times of steps that take `factor` times as long."""
+        tables = self.tables
+        longer = {name: factor * getattr(tables, name) for name in tables._fields if name != "spacing"}
+        return replace(self, tables=tables._replace(**longer))
 
     @property
     def most_sequences(self) -> int:

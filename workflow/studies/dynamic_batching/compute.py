@@ -1,7 +1,7 @@
 """Arrivals served by continuous batching: the batches that come of them, what Prophet saves there, and the claims."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prophet_moe import params
+from prophet_moe.capacity.engine import engine_budget
 from prophet_moe.capacity.under_engine import serving
 from prophet_moe.catalog import ModelSpec, load_gpus
 from prophet_moe.catalog.engine import EngineSpec, load_engine
@@ -20,7 +21,7 @@ from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for, popularity_cvs_of
 from prophet_moe.serving.arrival_law import draw, read_law
 from prophet_moe.serving.arrivals import Arrivals
-from prophet_moe.serving.batching import DISPATCHES, PERCENTILES, Limits, Served, serve, weighted_quantiles
+from prophet_moe.serving.batching import PERCENTILES, Dispatch, Limits, Served, serve, weighted_quantiles
 from prophet_moe.serving.limits import limits_of
 from prophet_moe.serving.step_times import StepTimes, decode_seconds, tabulate
 from prophet_moe.settings.scenario import Scenario
@@ -32,6 +33,7 @@ from studies.dynamic_batching.study import CLAIMS, DISTRIBUTION, DYNAMIC_BATCHIN
 AS_SHIPPED = {"architecture": "published", "precision": "shipped"}
 """What the study changes of a scenario: every model is served in the formats of its own file."""
 RECORDED, FITTED = "recorded", "fitted"
+LEAST_LOADED: Dispatch = "least_loaded"
 ROUNDED = 0.5
 """A mean batch size counts as the whole number that it is nearest to."""
 
@@ -65,6 +67,10 @@ class Service:
     gpu: str
     limits: Limits
     times: StepTimes
+    pace: tuple[float, float]
+    """Ends of the interval of a step's time, over the estimate."""
+    pool_bytes: float
+    """Bytes of the KV pool."""
     experts: int
     expert_bytes: int
     """Bytes of all routed experts."""
@@ -76,6 +82,10 @@ class Service:
         """Return the share of expert bytes that a step does not need, by its tokens from 0."""
         used = self.unique(range(1, self.limits.tokens + 1))
         return np.concatenate([[1.0], 1 - used / self.experts])
+
+    def at(self, pace: float) -> "Service":
+        """Return the same with steps that take `pace` times as long."""
+        return replace(self, times=self.times.scaled(pace))
 
     @property
     def told(self) -> dict[str, Any]:
@@ -112,8 +122,10 @@ def service_of(
 
     fits = {path.stem: path.parent for path in files.operators}
     operators = read_operators(fits[gpu], gpu) if gpu in fits else None
+    estimator = Estimator(gpu, listed, operators, read_constants(files.constants))
+    residuals = estimator.constants.residuals_of(gpu, engine.engine, operators is not None)
     times = tabulate(
-        Estimator(gpu, listed, operators, read_constants(files.constants)),
+        estimator,
         arch,
         asked.precision,
         unique=unique,
@@ -123,7 +135,8 @@ def service_of(
         compute_share=compute_share,
     )
     held = params.moe_layers(arch) * moe.experts * params.expert_bytes(arch, asked.precision)
-    return Service(spec.name, gpu, limits, times, moe.experts, held, unique)
+    pace = min(1.0, residuals.low), max(1.0, residuals.high)
+    return Service(spec.name, gpu, limits, times, pace, engine_budget(asked).pool_bytes, moe.experts, held, unique)
 
 
 def described(served: Served, service: Service, settings: DynamicBatchingSettings) -> dict[str, Any]:
@@ -158,6 +171,7 @@ def described(served: Served, service: Service, settings: DynamicBatchingSetting
         "savings_pct": float(savings[sizes] @ batches.decoded / decoded),
         "savings_with_prompts_pct": with_prompts,
         "savings_at_p99_pct": float(savings[rare]),
+        "pool_extension": 1 + float(service.savings[rare]) * service.expert_bytes / service.pool_bytes,
         "saved_gb": with_prompts / 100 * service.expert_bytes / GB,
         "tokens_per_s": float(served.requests.generated.sum() / served.seconds / instances),
         **{f"first_token_p{each}": float(np.percentile(waits, each)) for each in PERCENTILES},
@@ -196,7 +210,11 @@ def distribution(served: Served, service: Service) -> Iterator[dict[str, Any]]:
 
 
 def runs(
-    services: Sequence[Service], arrivals: Mapping[str, Arrivals], kind: str, settings: DynamicBatchingSettings
+    services: Sequence[Service],
+    arrivals: Mapping[str, Arrivals],
+    kind: str,
+    settings: DynamicBatchingSettings,
+    dispatches: Sequence[Dispatch] = (LEAST_LOADED, "round_robin"),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Serve every trace on every service by every number of instances.
 
@@ -210,6 +228,8 @@ def runs(
         RECORDED or FITTED.
     settings : DynamicBatchingSettings
         Numbers of instances.
+    dispatches : sequence of str
+        Ways to spread requests.
 
     Returns
     -------
@@ -219,30 +239,46 @@ def runs(
     rows, found = [], []
     for trace, requests in arrivals.items():
         for service in services:
-            for dispatch in reversed(DISPATCHES):
+            for dispatch in dispatches:
                 for instances in settings.instances:
                     served = serve(requests, service.times, service.limits, instances, dispatch)
                     about = {"arrivals": kind, "trace": trace, "model": service.model, "gpu": service.gpu}
                     load = {"instances": instances, "rate_per_instance": requests.rate / instances}
                     rows.append(about | {"dispatch": dispatch} | load | described(served, service, settings))
-                    if dispatch == "least_loaded":
+                    if dispatch == LEAST_LOADED:
                         found.extend(about | load | row for row in distribution(served, service))
     names = ([column.name for column in table.columns] for table in (DYNAMIC_BATCHING, DISTRIBUTION))
     return tuple(pd.DataFrame(part, columns=each) for part, each in zip((rows, found), names, strict=True))
 
 
-def claims(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of CLAIMS from the rows of DYNAMIC_BATCHING that go to the least loaded instance."""
-    rows, found = rows[rows["dispatch"] == "least_loaded"], []
+def answered(
+    services: Sequence[Service], arrivals: Mapping[str, Arrivals], kind: str, settings: DynamicBatchingSettings
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return what `runs` returns, and the claims judged by it and by runs at both ends of the times of steps."""
+    rows, found = runs(services, arrivals, kind, settings)
+    ends = [
+        runs([service.at(service.pace[end]) for service in services], arrivals, kind, settings, [LEAST_LOADED])[0]
+        for end in (0, 1)
+    ]
+    return rows, found, claims(rows, *ends)
+
+
+def claims(rows: pd.DataFrame, fast: pd.DataFrame, slow: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of CLAIMS from rows of DYNAMIC_BATCHING: by the estimate, and by both ends of it."""
+    keys, found = ["arrivals", "trace", "model", "gpu"], []
+    estimated, *ends = (
+        dict(list(each[each["dispatch"] == LEAST_LOADED].groupby(keys, sort=False))) for each in (rows, fast, slow)
+    )
     for claim in STATED:
-        for trace in claim.traces:
-            for about, group in rows[rows["trace"] == trace].groupby(["arrivals", "trace", "model", "gpu"], sort=False):
-                found.append(
-                    {"claim": claim.text, "report": claim.report, "claimed_pct": claim.claimed_pct}
-                    | dict(zip(("arrivals", "trace", "model", "gpu"), about, strict=True))
-                    | judged(claim, group)
-                )
-    whole = {"instances_enough": "Int64", "instances_needed": "Int64"}
+        for about, group in estimated.items():
+            if about[1] not in claim.traces:
+                continue
+            stated = {"claim": claim.text, "report": claim.report, "claimed_pct": claim.claimed_pct}
+            found.append(stated | dict(zip(keys, about, strict=True)) | judged(claim, group))
+            for name, end in zip(("fast", "slow"), ends, strict=True):
+                judgement = judged(claim, end[about])
+                found[-1] |= {f"{key}_{name}": judgement[key] for key in ("instances_needed", "verdict")}
+    whole = {column.name: "Int64" for column in CLAIMS.columns if column.kind == "integer"}
     return pd.DataFrame(found, columns=[column.name for column in CLAIMS.columns]).astype(whole)
 
 
@@ -278,19 +314,22 @@ def services_of(files: Any, scenario: Scenario, settings: DynamicBatchingSetting
     ]
 
 
+def lasting(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that results of recorded arrivals rest on: all but those of drawn ones."""
+    own = {key: value for key, value in parameters["dynamic_batching"].items() if key not in ("seconds", "seed")}
+    return {"dynamic_batching": own, "scenario": parameters["scenario"]}
+
+
 def build(files, parameters):
     """Write table 20, the distribution of batches, and the claims: of drawn arrivals, and as recorded of real ones."""
     settings = DynamicBatchingSettings.model_validate(parameters["dynamic_batching"])
     laws = [read_law(path) for path in files.laws]
     drawn = {law.trace: draw(law, settings.seconds, settings.seed) for law in laws}
-    tables = [
-        runs(services_of(files, Scenario.model_validate(parameters["scenario"]), settings), drawn, FITTED, settings)
-    ]
-    if read_json(files.recorded_settings)["parameters"] == parameters:
-        tables.insert(
-            0, tuple(read_table(*each) for each in ((files.recorded, DYNAMIC_BATCHING), (files.batches, DISTRIBUTION)))
-        )
-    rows, found = (pd.concat(part, ignore_index=True) for part in zip(*tables, strict=True))
-    write_table(files.table, rows, DYNAMIC_BATCHING)
-    write_table(files.distribution, found, DISTRIBUTION)
-    write_table(files.claims, claims(rows), CLAIMS)
+    services = services_of(files, Scenario.model_validate(parameters["scenario"]), settings)
+    parts = [answered(services, drawn, FITTED, settings)]
+    tables = (DYNAMIC_BATCHING, DISTRIBUTION, CLAIMS)
+    if read_json(files.recorded_parameters)["parameters"] == lasting(parameters):
+        parts.insert(0, tuple(map(read_table, files.recorded, tables)))
+    written = zip((files.table, files.distribution, files.claims), tables, zip(*parts, strict=True), strict=True)
+    for path, table, frames in written:
+        write_table(path, pd.concat(frames, ignore_index=True), table)

@@ -7,22 +7,22 @@ from prophet_moe.serving.arrival_law import FOLDER, fit
 from prophet_moe.serving.arrivals import READERS
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
-from studies.dynamic_batching.compute import RECORDED, runs, services_of
-from studies.dynamic_batching.study import DISTRIBUTION, DYNAMIC_BATCHING, DynamicBatchingSettings
+from studies.dynamic_batching.compute import RECORDED, answered, lasting, services_of
+from studies.dynamic_batching.study import RECORDED_FILES, DynamicBatchingSettings
 
 
 def build(files, parameters):
     """Write a law for each trace, the rows of recorded arrivals, and what these rest on."""
     settings = DynamicBatchingSettings.model_validate(parameters["dynamic_batching"])
-    sources, arrivals = parameters.pop("sources"), {}
+    arrivals = {}
     for name, (_, _, read) in READERS.items():
-        source = sources[name]
+        source = parameters["sources"][name]
         arrivals[name] = read(Path(source.pop("path")), name)
         law = fit(arrivals[name], **source)
         write_json(FOLDER / f"{name}.json", law.model_dump())
     services = services_of(files, Scenario.model_validate(parameters["scenario"]), settings)
-    rows, found = runs(services, arrivals, RECORDED, settings)
-    write_table(FOLDER / "recorded_batching.csv", rows, DYNAMIC_BATCHING)
-    write_table(FOLDER / "recorded_distribution.csv", found, DISTRIBUTION)
+    frames = answered(services, arrivals, RECORDED, settings)
+    for (table, name), frame in zip(RECORDED_FILES.items(), frames, strict=True):
+        write_table(FOLDER / name, frame, table)
     rests = {service.model: service.told for service in services}
-    write_json(FOLDER / "recorded.json", {"parameters": parameters, "rests_on": rests})
+    write_json(FOLDER / "recorded.json", {"parameters": lasting(parameters), "rests_on": rests})

@@ -38,7 +38,7 @@ class DynamicBatchingSettings(StudySettings):
     """Serving engine, a profile of config/engines/, whose budget gives the KV pool and whose defaults limit a step."""
     instances: Batches = [1, 2, 4, 8, 16, 32, 64]
     """Numbers of instances that share the arrivals, in ascending order."""
-    seconds: float = Field(default=1800, gt=60, le=LONGEST_RUN)
+    seconds: float = Field(default=1200, gt=60, le=LONGEST_RUN)
     """Seconds of arrivals that are drawn from fitted laws. Recorded arrivals are served whole."""
     seed: int = Field(default=0, ge=0)
     """Seed of the arrivals that are drawn."""
@@ -106,6 +106,11 @@ DYNAMIC_BATCHING = Table(
         ),
         number("savings_with_prompts_pct", "%", "The same with B all tokens of the step, prompts among them."),
         number("savings_at_p99_pct", "%", "The same at batch_p99: what slots that are rarely too few leave out."),
+        number(
+            "pool_extension",
+            "",
+            "KV pool and the bytes of savings_at_p99_pct, over the pool: the extension that memory allows.",
+        ),
         number("saved_gb", "GB", "savings_with_prompts_pct of the bytes of all routed experts."),
         number("tokens_per_s", "1/s", "Tokens generated per second and instance, until the last step ends."),
         *percentiles("first_token", "s", "the time from arrival to first token"),
@@ -148,8 +153,18 @@ CLAIMS = Table(
         number("busy_pct", "%", "Time in which those have a step."),
         number("kv_mean_pct", "%", "Share of their KV pool that is used, mean over time."),
         text("verdict", "holds; holds on more GPUs; or does not hold."),
+        integer("instances_needed_fast", "", "instances_needed where steps take the low end of their estimate."),
+        text("verdict_fast", "The verdict there."),
+        integer("instances_needed_slow", "", "instances_needed where steps take the high end of their estimate."),
+        text("verdict_slow", "The verdict there."),
     ),
 )
+RECORDED_FILES = {
+    DYNAMIC_BATCHING: "recorded_batching.csv",
+    DISTRIBUTION: "recorded_distribution.csv",
+    CLAIMS: "recorded_claims.csv",
+}
+"""Files of resources/arrivals/ with the rows of recorded arrivals, by their table."""
 FIGURE = Figure("dynamic_batching", 7.0, 4.1, table=DISTRIBUTION.name)
 
 STUDY = Study(

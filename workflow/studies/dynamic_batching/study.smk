@@ -11,6 +11,7 @@ from prophet_moe.inventory import located_all
 from prophet_moe.routing.datasets import how_to_get
 from prophet_moe.serving.arrivals import READERS
 from studies.dynamic_batching.selection import model_files
+from studies.dynamic_batching.study import RECORDED_FILES
 from studies.dynamic_batching.study import STUDY as DYNAMIC_BATCHING
 
 offer(DYNAMIC_BATCHING)
@@ -77,9 +78,8 @@ rule dynamic_batching:
     input:
         code=code("workflow/studies/dynamic_batching/compute.py"),
         laws=[ARRIVAL_FOLDER / f"{name}.json" for name in READERS],
-        recorded=ARRIVAL_FOLDER / "recorded_batching.csv",
-        batches=ARRIVAL_FOLDER / "recorded_distribution.csv",
-        recorded_settings=ARRIVAL_FOLDER / "recorded.json",
+        recorded=[ARRIVAL_FOLDER / name for name in RECORDED_FILES.values()],
+        recorded_parameters=ARRIVAL_FOLDER / "recorded.json",
         models=SERVED_FILES,
         gpus=GPU_FILE,
         names=MODEL_NAMES,
