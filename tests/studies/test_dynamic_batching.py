@@ -81,6 +81,13 @@ def test_described_run_is_what_its_requests_say(service):
     assert 0 < row["kv_mean_pct"] < row["kv_most_pct"] <= 100 and row["first_token_p50"] <= row["first_token_p99"]
 
 
+def test_trace_of_which_nothing_fits_is_one_line(service):
+    long = random_arrivals(5, 10)
+    long.prompts[:] = LIMITS.longest
+    with pytest.raises(UserError, match="none of its requests decodes on model on gpu"):
+        runs([service], {"azure-code": long}, "fitted", SETTINGS)
+
+
 def test_pool_is_extended_by_what_rare_batches_leave_out(service):
     alone = serve(random_arrivals(5, 60, pace=5.0), service.times, LIMITS, 4)
     row = described(alone, service, SETTINGS)
@@ -233,6 +240,7 @@ def test_figure_draws_half_enough_and_eight_times_the_instances():
 
 def test_figure_and_findings_tell_the_use_of_the_pool():
     assert "KV pool is in use" in headline(ROWS) and findings(BATCHES, ROWS).count("\n* ") == 9
+    assert headline(ROWS.assign(savings_with_prompts_pct=50.0)).startswith("Nowhere")
     figure = draw(BATCHES, ROWS, Style())
     panels = [ax for part in figure.subfigs for ax in part.axes]
     assert len(panels) == 4 and panels[-1].get_xscale() == "log"

@@ -15,6 +15,7 @@ from prophet_moe.catalog import ModelSpec, load_gpus
 from prophet_moe.catalog.engine import EngineSpec, load_engine
 from prophet_moe.catalog.model import load_model
 from prophet_moe.catalog.names import load_names, named
+from prophet_moe.errors import UserError
 from prophet_moe.hardware.estimate import Estimator, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.routing.law import unique_experts
@@ -242,6 +243,9 @@ def runs(
             for dispatch in dispatches:
                 for instances in settings.instances:
                     served = serve(requests, service.times, service.limits, instances, dispatch)
+                    if not served.requests.decoded.any():
+                        problem = f"none of its requests decodes on {service.model} on {service.gpu}"
+                        raise UserError(trace, problem, "Serve a model of longer context, or on a larger GPU.")
                     about = {"arrivals": kind, "trace": trace, "model": service.model, "gpu": service.gpu}
                     load = {"instances": instances, "rate_per_instance": requests.rate / instances}
                     rows.append(about | {"dispatch": dispatch} | load | described(served, service, settings))

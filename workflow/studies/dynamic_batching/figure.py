@@ -54,6 +54,8 @@ def headline(table: pd.DataFrame) -> str:
     """The figure's statement: how full the cache is where much is saved, and what is saved where it is filled."""
     table = least_loaded(table)
     much, filled = table[table["savings_with_prompts_pct"] > 90], table[table["kv_mean_pct"] > 80]
+    if much.empty:
+        return "Nowhere would Prophet save over 90 % of the expert bytes."
     first = f"Where Prophet would save over 90 % of the expert bytes, at most {much['kv_mean_pct'].max():.2g} % of the "
     second = f"KV pool is in use, {much['kv_mean_pct'].median():.2g} % in the median"
     if filled.empty:

@@ -8,7 +8,7 @@ figures/dynamic_batching.
 from prophet_moe.catalog import load_gpus
 from prophet_moe.catalog.engine import find_engine
 from prophet_moe.inventory import located_all
-from prophet_moe.routing.datasets import how_to_get
+from prophet_moe.routing.datasets import check_files, how_to_get
 from prophet_moe.serving.arrivals import READERS
 from studies.dynamic_batching.selection import model_files
 from studies.dynamic_batching.study import RECORDED_FILES
@@ -55,6 +55,7 @@ def recorded_arrivals(wildcards):
         for name, paths in found.items():
             if paths is None:
                 raise UserError(name, "is not here", how_to_get(name, ARRIVAL_DATA[name]))
+            check_files(ARRIVAL_DATA[name], paths)
     return [found[data][number] for data, number, _ in READERS.values()]
 
 
