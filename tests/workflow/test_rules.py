@@ -10,7 +10,7 @@ from prophet_moe.provenance.job import rule_of
 from tests.conftest import ROOT
 from tests.workflow.rules import FILES, RULES, rules_in
 
-WITHOUT_BENCHMARK = ("verify", "record_statistics")
+WITHOUT_BENCHMARK = ("verify", "record_statistics", "record_arrivals")
 """Rules without output, which run whenever they are asked for: Snakemake would take the benchmark for their output."""
 BY_THE_COLLECTOR = [rule.name for rule in rules_in(ROOT / "workflow/rules/collect.smk")]
 """Rules that run a command of `prophet_moe.collect`, whose code is a module of the library."""

@@ -24,6 +24,11 @@ from prophet_moe.routing.store import read_trace, write_trace
 from prophet_moe.routing.summary import summarise
 from prophet_moe.routing.synthetic import Scalars, generate
 from prophet_moe.routing.trace import DECODE, Origin, Router, Trace
+from prophet_moe.serving import batching
+from prophet_moe.serving.arrivals import arrivals_of
+from prophet_moe.serving.batching import Limits
+from prophet_moe.serving.kernel import Seconds
+from prophet_moe.serving.step_times import StepTimes
 
 
 def main() -> None:
@@ -43,11 +48,13 @@ def main() -> None:
     )
     with TemporaryDirectory() as folder, ProcessPoolExecutor() as pool:
         write_trace(Path(folder), trace)
-        for compiled in [pool.submit(task, Path(folder)) for task in (_serve, _evaluate, _fit, _describe, _generate)]:
+        for compiled in [
+            pool.submit(task, Path(folder)) for task in (_replay, _evaluate, _fit, _describe, _generate, _batch)
+        ]:
             compiled.result()
 
 
-def _serve(folder: Path) -> None:
+def _replay(folder: Path) -> None:
     trace = read_trace(folder)
     for sample in samples(trace, _network(trace.router), SampleSize(2, 2), (RECORDED,), 1):
         for strategy in available_strategies(sample.predictions).values():
@@ -79,6 +86,13 @@ def _generate(folder: Path) -> None:
     power = discrimination.measure(trace.described(), _network(trace.router))
     made = generate(Scalars(0.1, 1.0, 0.5, 4.0, 0.5).parameters(trace.router), 2, 8, 0)
     discrimination.transferred(power, discrimination.prior(made), made, 0)
+
+
+def _batch(_: Path) -> None:
+    limits = Limits(capacity=16, sequences=2, tokens=4, longest=16)
+    tables = Seconds(np.ones(5), np.ones(3), np.ones((3, 2)), np.ones(2), 1.0, 8.0)
+    arrivals = arrivals_of("none", [0.0, 1.0], [8, 8], [2, 2], [[0, 1], [0, 1]], 4)
+    batching.serve(arrivals, StepTimes(tables, "none"), limits)
 
 
 def _times(batch: int) -> Times:

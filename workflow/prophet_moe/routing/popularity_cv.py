@@ -81,3 +81,10 @@ def pooled_for(model: str, experts: int, top_k: int, available: Mapping[str, Pop
         return None
     widest = {name: max(getattr(row, name) for row in pooled) for name in ("value", "low", "high")}
     return replace(pooled[0], model=model, **widest).bounded(experts, top_k)
+
+
+def popularity_cv_for(model: str, experts: int, top_k: int, known: Mapping[str, PopularityCV]) -> PopularityCV | None:
+    """Return the popularity CV of a `model` that `known` has, within its bound, else the pooled one; None without."""
+    if model in known:
+        return known[model].bounded(experts, top_k)
+    return pooled_for(model, experts, top_k, known)

@@ -1,1 +1,1 @@
-"""Serving: models over several GPUs, and what arrives at them."""
+"""Serving: models over several GPUs; arrivals of requests, continuous batching, and the batches that come of it."""

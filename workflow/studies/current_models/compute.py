@@ -16,7 +16,7 @@ from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.pace import Paces, read_paces
-from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, popularity_cvs_of
+from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for, popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
 from studies.current_models.study import CURRENT_MODELS, CurrentModelsSettings
@@ -87,9 +87,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _popularity_cv(spec: ModelSpec, known: Mapping[str, PopularityCV]) -> PopularityCV:
     moe = spec.architecture.moe
-    if spec.name in known:
-        return known[spec.name].bounded(moe.experts, moe.top_k)
-    return pooled_for(spec.name, moe.experts, moe.top_k, known)
+    return popularity_cv_for(spec.name, moe.experts, moe.top_k, known)
 
 
 def _described(spec: ModelSpec, scenario: Scenario) -> dict[str, object]:

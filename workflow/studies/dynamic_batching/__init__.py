@@ -1,0 +1,1 @@
+"""Which batch sizes do real arrivals make, and what does Prophet save at these?"""
