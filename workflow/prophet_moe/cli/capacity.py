@@ -156,22 +156,22 @@ def show_capacity(arguments: argparse.Namespace) -> None:
 
 def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Yield the answer for every GPU and batch size, and what it is based on."""
-    experiment = _experiment(arguments.configfile)
+    experiment = experiment_of(arguments.configfile)
     spec = find_model(arguments.model)
-    name, scenario = _scenario(arguments, experiment)
+    name, scenario = scenario_of(arguments, experiment)
     engine = find_engine(arguments.engine or scenario.engine, ENGINES)
     if engine.name != IDEAL and scenario.architecture == "reported":
         problem = f"got {engine.name}, expected {IDEAL} with a scenario of the report's constants"
         raise UserError("--engine", problem, "Use --scenario calibrated.")
-    scenario = scenario.model_copy(update={**_formats(arguments, spec), "engine": engine.name})
+    scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
     own = named(spec.name, load_names(MODEL_NAMES))
-    gpus, profiles = _gpus(arguments)
+    gpus, profiles = gpus_of(arguments)
     for model, problem in unplaceable({spec.name: spec}, gpus, scenario).items():
         raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
     memory = model_memory(spec, scenario)
     if memory is None:
         raise UserError(spec.name, "the report does not cover it", "Use --scenario calibrated.")
-    popularity_cv = _popularity_cv(spec, scenario, experiment.counts) if spec.architecture.moe else None
+    popularity_cv = popularity_cv_of(spec, scenario, experiment.counts) if spec.architecture.moe else None
     memory = replace(memory, popularity_cv=popularity_cv.value if popularity_cv else _given_popularity_cv(scenario))
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     reserves = reserves_for(scenario, MEMORY, listed)
@@ -197,7 +197,7 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
                 arguments.context,
                 rates[batch],
                 listed.unified_memory,
-                _estimator(gpu, listed) if profiles[gpu] and CONSTANTS.exists() else None,
+                estimator_of(gpu, listed) if profiles[gpu] and CONSTANTS.exists() else None,
             )
             basis = reserve_basis(scenario, reserves.get(gpu)) if ideal else f"of {engine.name}, activations with it"
             reserve = f"{here.runtime_reserve_mib:,.0f} MiB {basis}"
@@ -206,13 +206,13 @@ def _answers(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], di
             yield found, _rests_on(spec, question, popularity_cv, reserve)
 
 
-def _estimator(gpu: str, spec: GpuSpec) -> Estimator:
-    """What estimates of times are made of: operators of that GPU where others measured them, and constants."""
+def estimator_of(gpu: str, spec: GpuSpec) -> Estimator:
+    """Return what estimates of times are made of: operators of that GPU where others measured them, and constants."""
     return Estimator(gpu, spec, read_operators(OPERATORS, gpu), read_constants(CONSTANTS))
 
 
-def _experiment(overlays: list[Path]) -> Experiment:
-    """The settings of the project with overlays over them, as the workflow merges them."""
+def experiment_of(overlays: list[Path]) -> Experiment:
+    """Return the settings of the project with overlays over them, as the workflow merges them."""
     config: dict[str, Any] = {}
     files = [EXPERIMENT, STYLE, *overlays]
     for file in files:
@@ -222,7 +222,8 @@ def _experiment(overlays: list[Path]) -> Experiment:
     return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies, engines=engines).experiment
 
 
-def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
+def scenario_of(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
+    """Return the scenario that a command line names, or that of the configuration, and its name."""
     name = experiment.scenario if arguments.scenario is None else arguments.scenario
     if name not in experiment.scenarios:
         known = ", ".join(experiment.scenarios)
@@ -231,15 +232,15 @@ def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[st
     return name, experiment.scenarios[name]
 
 
-def _formats(arguments: argparse.Namespace, spec: ModelSpec) -> dict[str, str]:
-    """The formats that the command line gives, or that models beside those of the report are shipped in."""
+def formats_of(arguments: argparse.Namespace, spec: ModelSpec) -> dict[str, str]:
+    """Return the formats that the command line gives, or that models beside those of the report are shipped in."""
     given = {"precision": arguments.format, "kv_format": arguments.kv_format}
     if spec.reported is None:
         given["precision"] = arguments.format or "shipped"
     return {key: value for key, value in given.items() if value}
 
 
-def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
+def gpus_of(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
     """Return the requested GPUs, and the performance profile of each where it is known."""
     gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)), DESCRIBE_ANOTHER)
     profiles: dict[str, Profile | None] = {name: read_profile(HARDWARE, name, spec) for name, spec in gpus.items()}
@@ -264,8 +265,8 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
     return gpus, profiles | {name: speed}
 
 
-def _popularity_cv(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> PopularityCV | None:
-    """The popularity CV of the model where the scenario's routing is fitted: its own, else the pooled one.
+def popularity_cv_of(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> PopularityCV | None:
+    """Return the popularity CV of the model where the scenario's routing is fitted: its own, else the pooled one.
 
     `counts` names the folders of counts that come first where the scenario's popularity CV is `counts`.
     """

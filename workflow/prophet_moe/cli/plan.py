@@ -1,0 +1,390 @@
+"""The command `plan`: how to split a GPU between slots for experts and the KV cache, and each engine's flags for it."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prophet_moe.capacity.answer import Question, answer
+from prophet_moe.capacity.memory import device_bytes, model_memory
+from prophet_moe.capacity.reference import unique_experts
+from prophet_moe.capacity.reserve import reserves_for, with_reserve
+from prophet_moe.capacity.under_engine import serving, under_engine
+from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.catalog.engine import find_engine
+from prophet_moe.catalog.engine_offload import load_offload
+from prophet_moe.catalog.link import link_named, load_links
+from prophet_moe.catalog.names import load_names, named
+from prophet_moe.cli.capacity import (
+    CONSTANTS,
+    MEMORY,
+    estimator_of,
+    experiment_of,
+    formats_of,
+    gpus_of,
+    popularity_cv_of,
+    scenario_of,
+)
+from prophet_moe.cli.catalog import ENGINES, MODEL_NAMES
+from prophet_moe.cli.model import find_model
+from prophet_moe.cli.terminal import console
+from prophet_moe.cli.values import between, whole
+from prophet_moe.errors import UserError
+from prophet_moe.hardware.profile import Profile
+from prophet_moe.planning import pages
+from prophet_moe.planning.advice import Alternatives, advise, tree_verdict
+from prophet_moe.planning.build import (
+    Machine,
+    fewest_gpus,
+    holds_all,
+    name_for_engines,
+    situation_of,
+    smaller_format,
+)
+from prophet_moe.planning.curve import CURVES, OWN, STAND_IN, HitCurve, given_curve, simulated_curve
+from prophet_moe.planning.engines import commands
+from prophet_moe.planning.explain import explained
+from prophet_moe.planning.pages import Plan
+from prophet_moe.planning.situation import CLEAN, HOSTED, LAW_OF, Situation, miss_cost
+from prophet_moe.planning.solve import at_limit, longest_context, split
+from prophet_moe.precision import FORMATS, KV_FORMATS
+from prophet_moe.settings.experiment import Experiment
+from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_RATIO, LARGEST_SPEED
+from prophet_moe.settings.scenario import Scenario
+from prophet_moe.units import GIB
+
+LINKS, OFFLOAD, ROUTINGS = Path("config/links.yaml"), Path("config/offload.yaml"), Path("resources/routing")
+LIMITS = (1.05, 1.2, 2.0)
+"""Slowdowns that are planned for where none are given."""
+SHORTEST, RATIO = 4096, 4
+"""Tokens of the shortest context that is planned where none are given, and from each to the next."""
+MOST = 64
+"""Most contexts, or limits, of one plan."""
+EXAMPLES = """\
+examples:
+  prophet-moe plan --model Qwen3-30B-A3B --gpu RTX4090-24GB
+  prophet-moe plan --model gpt-oss-120b --gpu RTX5090-32GB --context 8192 65536 --limit 1.2 2 --host-memory 96
+  prophet-moe plan --model Qwen3-30B-A3B --gpu RTX4090-24GB --format q4_k --engine llama.cpp --explain
+  prophet-moe plan --model Qwen3-30B-A3B --memory 23.5 --bandwidth 1008 --link 31.5 --curve 8:0.37,24:0.74,49:0.89
+
+GB are 10^9 bytes, GiB 2^30. No build is needed."""
+
+
+def add_command(commands: Any) -> None:
+    """Add the command `plan` to the parser."""
+    plan = commands.add_parser(
+        "plan",
+        help="split a GPU between slots for experts and the KV cache, with each engine's flags",
+        description="How many experts should have a slot on the GPU beside a context? First a recommendation, then "
+        "slots, hit rate, tokens per second and prefill at every context, the fewest slots within each slowdown, the "
+        "frontier as a chart, what does not work, and the command line of every engine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = plan.add_argument
+    which = "a model of the catalogue (see: prophet-moe models), a model's YAML file, a config.json, or its folder"
+    add("--model", required=True, metavar="NAME", help=which)
+    add("--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="one or more GPUs of config/gpus.yaml")
+    memory = "memory in GiB of a GPU that is not listed, as CUDA reports it"
+    add("--memory", type=between("--memory", "GiB", 1, 10_000), metavar="GIB", help=memory)
+    bandwidth = between("--bandwidth", "GB/s", 1, LARGEST_SPEED)
+    add("--bandwidth", type=bandwidth, metavar="GB/S", help="its memory bandwidth; without it there are no times")
+    host_link = between("--link", "GB/s", 1, LARGEST_SPEED)
+    add("--link", type=host_link, metavar="GB/S", help="bandwidth of its host link in one direction, by datasheet")
+    peak = between("--tflops", "TFLOP/s", 1, 100_000)
+    add("--tflops", type=peak, metavar="TFLOP/S", help="its peak for 16-bit matrix products (default: unlimited)")
+    context = {"nargs": "+", "action": "extend", "type": whole("--context", 1, LARGEST_CONTEXT)}
+    tokens = "tokens per sequence, one or more (default: 4,096 and four times as many, up to the native context)"
+    add("--context", metavar="TOKENS", help=tokens, **context)
+    batch = whole("--batch", 1, LARGEST_BATCH)
+    add("--batch", type=batch, default=1, metavar="B", help="sequences that decode together (default: 1)")
+    limit = {"nargs": "+", "action": "extend", "type": between("--limit", "", 1, LARGEST_RATIO)}
+    add("--limit", metavar="RATIO", help="slowdowns to plan for (default: 1.05 1.2 2)", **limit)
+    formats = "format of the weights: shipped, or a name of docs/precision.md (default: as in `capacity`)"
+    add("--format", choices=["shipped", *FORMATS], metavar="FORMAT", help=formats)
+    kv = f"format of the KV cache: {', '.join(KV_FORMATS)} (default: the scenario's)"
+    add("--kv-format", choices=list(KV_FORMATS), metavar="FORMAT", help=kv)
+    engine = "engine whose memory and law of time are planned with: a profile of config/engines/ or a YAML file"
+    add("--engine", metavar="NAME", help=f"{engine} (default: the scenario's)")
+    law = "law of time in place of the engine's own: a clean link, or a host that manages copies"
+    add("--law", choices=[CLEAN, HOSTED], help=law)
+    preset = f"way to copy from the host: a name of {LINKS} (default: decode_step.link of the configuration)"
+    add("--link-preset", metavar="NAME", help=preset)
+    host = "host memory that can be pinned, GiB; without it that is not checked"
+    add("--host-memory", type=between("--host-memory", "GiB", 0, 100_000), metavar="GIB", help=host)
+    rates = plan.add_mutually_exclusive_group()
+    given = "hit rates that you know: slots a layer, or shares of its experts below 1, each with its hit rate"
+    rates.add_argument("--curve", metavar="SLOTS:HIT,...", help=given)
+    rates.add_argument("--trace", type=Path, metavar="FOLDER", help="a routing trace of the model, which is replayed")
+    add("--scenario", metavar="NAME", help="a scenario with published architectures (default: `scenario`)")
+    overlay = "overlays of config/experiment.yaml, as `snakemake --configfile` takes them"
+    add("--configfile", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help=overlay)
+    add("--explain", action="store_true", help="print every line of the budget with its formula and its source")
+    add("--json", action="store_true", help="print JSON: a list with one plan per GPU")
+    plan.set_defaults(run=show_plan)
+
+
+def show_plan(arguments: argparse.Namespace) -> None:
+    """Print the plan for every GPU."""
+    plans = _plans(arguments)
+    if arguments.json:
+        print(json.dumps([pages.as_json(plan) for plan in plans], indent=2, allow_nan=False))
+        return
+    for plan in plans:
+        _print(plan, arguments.explain)
+
+
+def _plans(arguments: argparse.Namespace) -> list[Plan]:
+    experiment = experiment_of(arguments.configfile)
+    spec = find_model(arguments.model)
+    if spec.architecture.moe is None:
+        raise UserError(spec.name, "is dense: it has no experts to plan slots for", "Use: prophet-moe capacity")
+    name, scenario = scenario_of(arguments, experiment)
+    if scenario.architecture == "reported":
+        problem = f"scenario {name} has the report's constants, which tell no time"
+        raise UserError("--scenario", problem, "Use --scenario calibrated.")
+    engine = find_engine(arguments.engine or scenario.engine, ENGINES)
+    scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
+    gpus, profiles = gpus_of(arguments)
+    curve = _curve(arguments, spec)
+    contexts, limits = _asked(arguments, spec)
+    return [
+        _plan(
+            arguments, experiment, spec, (name, scenario), engine, (gpu, listed, profiles[gpu]), curve, contexts, limits
+        )
+        for gpu, listed in gpus.items()
+    ]
+
+
+def _asked(arguments: argparse.Namespace, spec: ModelSpec) -> tuple[list[int], list[float]]:
+    """Return the contexts and the limits to plan for, ascending."""
+    native = spec.architecture.native_context
+    contexts = arguments.context
+    if contexts is None:
+        contexts = [native]
+        while (shorter := SHORTEST * RATIO ** (len(contexts) - 1)) < native:
+            contexts.append(shorter)
+    limits = arguments.limit or LIMITS
+    for option, values in (("--context", contexts), ("--limit", limits)):
+        if len(values) > MOST:
+            raise UserError(option, f"got {len(values)} values, expected at most {MOST}", "Give fewer.")
+    return sorted(set(contexts)), sorted(set(limits))
+
+
+def _curve(arguments: argparse.Namespace, spec: ModelSpec) -> HitCurve:
+    """Return the hit rates: given, replayed, or those of the calibrated routing that stands in for the model."""
+    moe = spec.architecture.moe
+    top_k = min(moe.top_k, moe.experts)
+    if arguments.curve:
+        return given_curve(arguments.curve, moe.experts, top_k)
+    if arguments.trace:
+        # Only a replay needs Numba, whose import takes a while.
+        from prophet_moe.planning.traced import traced_curve
+
+        return traced_curve(arguments.trace, moe.experts, top_k)
+    routing, basis = _stand_in(spec, top_k)
+    return simulated_curve(CURVES, routing, moe.experts, top_k, basis)
+
+
+def _stand_in(spec: ModelSpec, top_k: int) -> tuple[str, str]:
+    """Return the calibrated routing of the model itself at its k, else that of the nearest E and k."""
+    from prophet_moe.planning.stand_in import routings_in, stand_in
+
+    found, own = stand_in(spec.name, spec.architecture.moe.experts, top_k, routings_in(ROUTINGS))
+    return found, OWN if own else STAND_IN
+
+
+def _plan(
+    arguments: argparse.Namespace,
+    experiment: Experiment,
+    spec: ModelSpec,
+    named_scenario: tuple[str, Scenario],
+    engine: Any,
+    device: tuple[str, GpuSpec, Profile | None],
+    curve: HitCurve,
+    contexts: list[int],
+    limits: list[float],
+) -> Plan:
+    scenario_name, scenario = named_scenario
+    gpu, listed, profile = device
+    law = arguments.law or LAW_OF.get(engine.engine, HOSTED)
+    machine = _machine(arguments, experiment, gpu, listed, profile)
+
+    def solved(scenario: Scenario) -> tuple[Situation, Any, Scenario]:
+        return _situation(arguments, experiment, spec, scenario, engine, gpu, listed, curve, law, machine)
+
+    s, held, here = solved(scenario)
+    planned = max((each for each in contexts if each <= s.native_context), default=contexts[0])
+
+    def fits(format: str) -> bool:
+        return holds_all(solved(scenario.model_copy(update={"precision": format}))[0], planned)
+
+    asked = serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(MODEL_NAMES)))
+    whole = holds_all(s, planned)
+    precision = scenario.precision_of(spec.precision)
+    others = Alternatives(
+        None if whole else smaller_format(precision, fits), None if whole else fewest_gpus(asked, s.batch, planned)
+    )
+    advice = advise(s, planned, limits, others)
+    splits = [split(s, context) for context in contexts]
+    found = next(each for each in splits if each.context == planned)
+    total = listed.memory_visible_gib * GIB
+    budget = None if engine.engine == "ideal" else held.budget
+    return Plan(
+        model=spec.name,
+        gpu=gpu,
+        scenario=scenario_name,
+        engine=engine.name,
+        formats=precision.named(),
+        situation=s,
+        law=law,
+        splits=tuple(splits),
+        limits=tuple(at_limit(s, context, limit) for limit in limits for context in contexts),
+        longest=tuple((limit, longest_context(s, limit)) for limit in limits),
+        advice=advice,
+        tree=tree_verdict(s, advice),
+        commands=tuple(commands(found, name_for_engines(spec), s.expert_bytes, total, s.room_bytes)),
+        lines=tuple(
+            explained(
+                s,
+                found,
+                _lines(spec, gpu, s, here, held, precision, listed),
+                engine,
+                budget,
+                _sources(arguments, experiment, law, machine),
+            )
+        ),
+    )
+
+
+def _machine(
+    arguments: argparse.Namespace, experiment: Experiment, gpu: str, listed: GpuSpec, profile: Profile | None
+) -> Machine | None:
+    if profile is None:
+        return None
+    link = link_named(arguments.link_preset or experiment.decode_step.link, load_links(LINKS), "--link-preset")
+    share = experiment.studies.prefill.compute_share
+    return Machine(estimator_of(gpu, listed), profile, link, share)
+
+
+def _situation(
+    arguments: argparse.Namespace,
+    experiment: Experiment,
+    spec: ModelSpec,
+    scenario: Scenario,
+    engine: Any,
+    gpu: str,
+    listed: GpuSpec,
+    curve: HitCurve,
+    law: str,
+    machine: Machine | None,
+) -> tuple[Situation, Any, Scenario]:
+    memory = model_memory(spec, scenario)
+    held = under_engine(
+        serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(MODEL_NAMES))), memory, scenario
+    )
+    reserves = reserves_for(scenario, MEMORY, {} if arguments.memory and gpu not in arguments.gpu else {gpu: listed})
+    here = with_reserve(scenario, reserves.get(gpu)) if engine.engine == "ideal" else held.scenario
+    batch = arguments.batch
+    cv = 0.0 if batch == 1 else _cv(spec, scenario, experiment)
+    unique = min(unique_experts(scenario.routing, memory.experts, memory.top_k, cv, batch), memory.top_k * batch)
+    cost = None
+    if machine:
+        presets = load_offload(OFFLOAD)
+        cost = miss_cost(
+            held.memory.expert_bytes, listed.link_gb_per_s, machine.link, presets[CLEAN], presets[HOSTED], law
+        )
+    host = 0.0 if listed.unified_memory else None if arguments.host_memory is None else arguments.host_memory * GIB
+    precision = scenario.precision_of(spec.precision)
+    s = situation_of(
+        held.memory,
+        spec.architecture,
+        precision,
+        here,
+        device_bytes(listed, here),
+        batch,
+        unique,
+        curve,
+        cost,
+        machine,
+        host,
+    )
+    return s, held, here
+
+
+def _cv(spec: ModelSpec, scenario: Scenario, experiment: Experiment) -> float:
+    found = popularity_cv_of(spec, scenario, experiment.counts)
+    return found.value if found else scenario.routing.variation
+
+
+def _lines(spec: ModelSpec, gpu: str, s: Situation, here: Scenario, held: Any, precision: Any, listed: GpuSpec) -> Any:
+    """Return the budget of the GPU line by line."""
+    question = Question(
+        spec.name,
+        gpu,
+        s.batch,
+        spec.architecture,
+        precision,
+        replace(held.memory, popularity_cv=0.0),
+        device_bytes(listed, here),
+        here,
+        None,
+        1,
+    )
+    return answer(question)["budget"]
+
+
+def _sources(
+    arguments: argparse.Namespace, experiment: Experiment, law: str, machine: Machine | None
+) -> dict[str, str]:
+    link = arguments.link_preset or experiment.decode_step.link
+    return {
+        "host": "--host-memory" if arguments.host_memory is not None else "--host-memory is not given: not checked",
+        "resident": f"{CONSTANTS}, {machine.estimator.basis}" if machine else "",
+        "link": f"{link} of {LINKS}, {law} of {OFFLOAD}",
+        "law": f"{law} of {OFFLOAD}",
+    }
+
+
+def _print(plan: Plan, explain: bool) -> None:
+    terminal = console()
+    title = f"{plan.model} on {plan.gpu}, batch {plan.situation.batch:,}, engine {plan.engine} ({plan.scenario})"
+    terminal.rule(title, align="left", style="default")
+    for sentence in pages.sentences(plan):
+        terminal.print(sentence, highlight=False, markup=False)
+    for what, sentence in pages.rests_on(plan).items():
+        terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
+    names = ("context", "slots", "a layer", "resident", "hit rate", "tok/s", "slowdown", "prefill")
+    terminal.print(_table("the most slots beside each context", names, pages.context_rows(plan)))
+    names = ("slowdown", "context", "fewest slots", "that fit", "kept", "resident", "hit rate", "tok/s")
+    terminal.print(_table("the fewest slots within each slowdown", names, pages.limit_rows(plan)))
+    for limit, context in plan.longest:
+        if context:
+            terminal.print(f"Within {limit:g}: up to {context:,} tokens.", highlight=False, markup=False)
+    if plan.situation.timed:
+        terminal.print("context against slowdown, with the most slots", highlight=False, markup=False)
+        for line in pages.chart(plan.splits, sorted({limit for limit, _ in plan.longest})):
+            terminal.print(line, highlight=False, markup=False)
+    for line in pages.failures(plan):
+        terminal.print(f"does not work: {line}", highlight=False, markup=False)
+    terminal.print(f"Commands at {plan.advice.context:,} tokens, and what to look at afterwards:", highlight=False)
+    for each in plan.commands:
+        terminal.print(f"  {each.engine}: {each.command or 'none'}", highlight=False, markup=False, soft_wrap=True)
+        note = f" ({each.note})" if each.note else ""
+        terminal.print(f"    counts {each.unit}{note}. {each.counter}", highlight=False, markup=False, soft_wrap=True)
+    if explain:
+        names = ("line", "value", "formula", "source")
+        rows = [(each.what, each.value, each.formula, each.source) for each in plan.lines]
+        terminal.print(_table("every line with its formula and its source", names, rows, right=1))
+
+
+def _table(title: str, names: tuple[str, ...], rows: list[tuple[str, ...]], right: int | None = None) -> Table:
+    table = Table(*names, title=title, title_justify="left")
+    for place, column in enumerate(table.columns):
+        column.justify = "right" if right is None or place == right else "left"
+    for row in rows:
+        table.add_row(*row)
+    return table
