@@ -3,8 +3,9 @@
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -211,15 +212,25 @@ def estimator_of(gpu: str, spec: GpuSpec) -> Estimator:
     return Estimator(gpu, spec, read_operators(OPERATORS, gpu), read_constants(CONSTANTS))
 
 
-def experiment_of(overlays: list[Path]) -> Experiment:
-    """Return the settings of the project with overlays over them, as the workflow merges them."""
+def experiment_of(overlays: list[Path], only: Sequence[str] | None = None) -> Experiment:
+    """Return the settings of the project with overlays over them, as the workflow merges them.
+
+    With `only`, looks and the settings of other studies are left out, whose checks take longer than an answer.
+    """
     config: dict[str, Any] = {}
-    files = [EXPERIMENT, STYLE, *overlays]
+    files = [EXPERIMENT, *([STYLE] if only is None else []), *overlays]
     for file in files:
         config = merged(config, read_yaml(file))
-    studies = {name: study.settings for name, study in load_studies().items()}
+    if only is None:
+        studies = load_studies()
+    else:
+        studies = {name: import_module(f"studies.{name}.study").STUDY for name in only}
+        given = config.get("studies")
+        kept = {name: given[name] for name in only if name in given} if isinstance(given, dict) else given
+        config = {**{key: value for key, value in config.items() if key != "style"}, "studies": kept}
+    settings = {name: study.settings for name, study in studies.items()}
     engines = model_names(ENGINES)
-    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies, engines=engines).experiment
+    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), settings, engines=engines).experiment
 
 
 def scenario_of(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:

@@ -49,7 +49,7 @@ from prophet_moe.planning.engines import commands
 from prophet_moe.planning.explain import explained
 from prophet_moe.planning.pages import Plan
 from prophet_moe.planning.situation import CLEAN, HOSTED, LAW_OF, Situation, miss_cost
-from prophet_moe.planning.solve import at_limit, longest_context, split
+from prophet_moe.planning.solve import Split, at_limit, longest_context, split
 from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_RATIO, LARGEST_SPEED
@@ -57,6 +57,8 @@ from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GIB
 
 LINKS, OFFLOAD, ROUTINGS = Path("config/links.yaml"), Path("config/offload.yaml"), Path("resources/routing")
+STUDIES = ("prefill",)
+"""Studies whose settings a plan reads."""
 LIMITS = (1.05, 1.2, 2.0)
 """Slowdowns that are planned for where none are given."""
 SHORTEST, RATIO = 4096, 4
@@ -138,7 +140,7 @@ def show_plan(arguments: argparse.Namespace) -> None:
 
 
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
-    experiment = experiment_of(arguments.configfile)
+    experiment = experiment_of(arguments.configfile, STUDIES)
     spec = find_model(arguments.model)
     if spec.architecture.moe is None:
         raise UserError(spec.name, "is dense: it has no experts to plan slots for", "Use: prophet-moe capacity")
@@ -217,7 +219,8 @@ def _plan(
         return _situation(arguments, experiment, spec, scenario, engine, gpu, listed, curve, law, machine)
 
     s, held, here = solved(scenario)
-    planned = max((each for each in contexts if each <= s.native_context), default=contexts[0])
+    splits = [split(s, context) for context in contexts]
+    planned = _planned(splits, s, arguments.context is not None)
 
     def fits(format: str) -> bool:
         return holds_all(solved(scenario.model_copy(update={"precision": format}))[0], planned)
@@ -229,7 +232,6 @@ def _plan(
         None if whole else smaller_format(precision, fits), None if whole else fewest_gpus(asked, s.batch, planned)
     )
     advice = advise(s, planned, limits, others)
-    splits = [split(s, context) for context in contexts]
     found = next(each for each in splits if each.context == planned)
     total = listed.memory_visible_gib * GIB
     budget = None if engine.engine == "ideal" else held.budget
@@ -258,6 +260,12 @@ def _plan(
             )
         ),
     )
+
+
+def _planned(splits: list[Split], s: Situation, asked: bool) -> int:
+    """Return the context that the recommendation is for: the longest that is asked for, else the longest that works."""
+    known = [each for each in splits if each.context <= s.native_context and (asked or each.works)]
+    return max(known, key=lambda each: each.context, default=splits[0]).context
 
 
 def _machine(

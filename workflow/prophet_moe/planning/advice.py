@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prophet_moe.planning.situation import Situation
-from prophet_moe.planning.solve import Split, at_limit, split
+from prophet_moe.planning.solve import ROOM, Split, at_limit, split
 from prophet_moe.units import GB
 
 KEEP_ALL, QUANTISE, SLOTS, MORE_GPUS = "keep_all", "quantise", "expert_slots", "more_gpus"
@@ -61,7 +61,8 @@ def advise(s: Situation, context: int, limits: Sequence[float], others: Alternat
     if found.slots >= s.all_slots:
         reason = f"every expert fits beside {context:,} tokens of {s.batch:,} {_sequences(s.batch)}: nothing is copied"
         return Advice(KEEP_ALL, context, "Keep all experts on the GPU.", (reason,))
-    reasons = [_of_slots(found, s)]
+    lacks = any(each.kind == ROOM for each in found.refusals)
+    reasons = [] if lacks else [_of_slots(found, s)]
     kept = {limit: at_limit(s, context, limit).met for limit in (strict, wide)}
     if found.works and kept[strict]:
         reasons.append(f"that is within {strict:g} times the resident time")

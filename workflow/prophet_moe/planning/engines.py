@@ -79,7 +79,7 @@ def commands(
     if whole:
         hits, misses = "1, nothing is offloaded", "0, nothing is offloaded"
     vllm = f"vllm serve {model} --max-model-len {found.context} --max-num-seqs {batch}"
-    llama = f"llama-server -m {model}.gguf -ngl 999 -c {tokens} -np {batch}"
+    llama = f"llama-server -m {model.rpartition('/')[2]}.gguf -ngl 999 -c {tokens} -np {batch}"
     sglang = f"python -m sglang.launch_server --model-path {model} --context-length {found.context}"
     sglang += f" --max-running-requests {batch}"
     free = f"ft serve --model {model} --num-tokens {tokens} --max-running-requests {batch}"

@@ -98,6 +98,8 @@ def rests_on(plan: Plan) -> dict[str, str]:
         else "none: no bandwidths"
     )
     host = "not given" if s.host_bytes is None else f"{s.host_bytes / GB:,.1f} GB can be pinned"
+    if s.host_bytes == 0:
+        host = "none beside the GPU's"
     return {
         "experts": f"{sizes(s)} ({plan.formats})",
         "hit rates": f"{s.curve.origin}; interval: a factor of {s.curve.miss_factor:.3g} of the misses",

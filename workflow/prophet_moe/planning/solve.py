@@ -15,7 +15,7 @@ from prophet_moe.units import GB
 
 FEWEST_CONTEXT = 128
 """Tokens of the shortest context that is tried."""
-SCANNED = 48
+SCANNED = 24
 """Contexts between the shortest and the longest that are tried before the last one within a limit is searched for."""
 CYCLE, BUFFER, HOST, NATIVE, ROOM = "one_token_cycle", "double_buffer", "host_memory", "native_context", "memory"
 """Why something does not work."""
@@ -131,10 +131,10 @@ def split(s: Situation, context: int, slots: int | None = None) -> Split:
     seconds = resident = slowdown = None
     low, high = s.curve.interval(held / s.layers, s.unique)
     hit = Range(low, s.curve.at(held / s.layers, s.unique), high)
-    if s.timed:
+    if s.timed and slots >= 0:
         seconds, resident, hit = step_seconds(s, context, held)
         slowdown = slowdown_of(seconds, resident)
-    prefill = s.prefill(context, held / s.layers) if s.prefill else None
+    prefill = s.prefill(context, held / s.layers) if s.prefill and slots >= 0 else None
     found = tuple(refusals(s, context, slots))
     return Split(context, held, s.experts, s.layers, hit, seconds, resident, slowdown, prefill, s.batch, found)
 
