@@ -62,10 +62,10 @@ def _column(slowdown: float) -> int:
 
 def _row(found: Split, limits: Sequence[float], width: int) -> str:
     cells = [" "] * CHART_COLUMNS
-    for limit in limits:
-        cells[_column(limit)] = "|"
     low, middle, high = (_column(end) for end in (found.slowdown.low, found.slowdown.middle, found.slowdown.high))
     cells[low : high + 1] = "-" * (high + 1 - low)
+    for limit in limits:
+        cells[_column(limit)] = "|"
     cells[middle] = "o"
     if found.slowdown.high > WIDEST:
         cells[-1] = ">"

@@ -31,7 +31,7 @@ from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
-from prophet_moe.units import GB
+from prophet_moe.units import GB, GIB, MB
 from prophet_moe.validation import read_csv
 from studies.planner.study import CURVES, PLAN, PLANNER, RATE, SLOTS, PlannerSettings
 
@@ -62,6 +62,12 @@ SLOT_COLUMNS = (
     *("anchor", "notes"),
 )
 """Columns of resources/observations/slots.csv."""
+SPLIT_COLUMNS = (
+    *("id", "source", "engine", "engine_kind", "model", "quantisation", "experts_per_layer", "top_k", "moe_layers"),
+    *("expert_mb", "kv_bytes_per_token", "gpu", "device_gib", "link_gb_per_s", "resident_ms", "context", "slots"),
+    *("tokens_per_s", "anchor", "notes"),
+)
+"""Columns of resources/observations/splits.csv."""
 CONTEXTS = 9
 """Contexts of a plan that is shown."""
 
@@ -181,7 +187,40 @@ def rate_rows(
         if not np.isfinite(pair[["resident", "miss"]].to_numpy(float)).all():
             continue
         rows.append(_rate_row(row, pair, presets, using, _overheads_without(row, pairs, presets), settings))
-    return [row | _order(row, rows) for row in rows]
+    return rows
+
+
+def split_rows(
+    observed: Sequence[Mapping[str, str]],
+    presets: Mapping[str, EngineOffload],
+    using: Predictor,
+    settings: PlannerSettings,
+) -> list[dict[str, Any]]:
+    """Return a row of PLANNER for every speed of which the source tells the context, and no slots.
+
+    Slots are those that the memory leaves beside that context. What is neither slots nor KV is that of the row that
+    `anchor` names, which prints both.
+    """
+    by_id = {row["id"]: row for row in observed}
+    rows = []
+    for row in (row for row in observed if row["anchor"]):
+        anchor, expert = by_id[row["anchor"]], float(row["expert_mb"]) * MB
+        other = float(anchor["device_gib"]) * GIB - float(anchor["slots"]) * expert - _cached(anchor)
+        slots = math.floor((float(row["device_gib"]) * GIB - other - _cached(row)) / expert)
+        layers, experts = int(row["moe_layers"]), int(row["experts_per_layer"])
+        told = {name: row[name] for name in ("id", "source", "engine", "engine_kind", "model", "quantisation", "gpu")}
+        told |= {"experts_per_layer": experts, "top_k": int(row["top_k"]), "moe_layers": layers, "notes": row["notes"]}
+        told |= {"resident_share": slots / (layers * experts), "hit_rate": None, "tokens_per_s": row["tokens_per_s"]}
+        miss = float(row["expert_mb"]) / float(row["link_gb_per_s"])
+        pair = pd.Series({"miss": miss, "resident": float(row["resident_ms"])})
+        preset = presets[row["engine_kind"]]
+        others = offload_fit.Overheads(preset.miss_overhead_us, preset.layer_overhead_us)
+        rows.append(_rate_row(told, pair, presets, using, others, settings) | {"context": int(row["context"])})
+    return rows
+
+
+def _cached(row: Mapping[str, str]) -> float:
+    return int(row["context"]) * float(row["kv_bytes_per_token"])
 
 
 def _left_out(row: Mapping[str, Any]) -> bool:
@@ -276,6 +315,11 @@ def _measured_situation(
 
 def _within(predicted: float, measured: float, factor: float) -> bool:
     return max(predicted / measured, measured / predicted) <= factor
+
+
+def in_order(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows of speeds with the pairs that each makes with others of its run, and how many are in order."""
+    return [{**row, **_order(row, rows)} for row in rows]
 
 
 def _order(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -419,6 +463,9 @@ def build(files, parameters):
     presets = load_offload(files.presets)
     rows = rate_rows(read_observations(Path(files.hit_rates), HIT_RATES), presets, using, settings)
     slots = [dict(zip(SLOT_COLUMNS, row, strict=True)) for row in read_csv(Path(files.slots), list(SLOT_COLUMNS))]
+    splits = [dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_csv(Path(files.splits), list(SPLIT_COLUMNS))]
+    rows += split_rows(splits, presets, using, settings)
+    rows = in_order(rows)
     rows += slot_rows(slots, _expert_bytes(slots, context, scenario), settings)
     shown = scenario.model_copy(update={"precision": settings.format})
     for pair in settings.pairs:

@@ -57,9 +57,12 @@ def findings(table: pd.DataFrame) -> str:
         "the others from another row of their run.",
     ]
     for row in found[~found["within_goal"].astype(bool)].itertuples():
+        hits = f"hit rate {row.hit_rate:.2f} predicted"
+        if row.hit_rate_measured == row.hit_rate_measured:
+            hits += f", {row.hit_rate_measured:.2f} measured"
         lines.append(
             f"* {row.id} ({row.engine}, {row.model}): {row.predicted:.3g} predicted, {row.measured:.3g} measured "
-            f"({row.factor:.3g} times); hit rate {row.hit_rate:.2f} predicted, {row.hit_rate_measured:.2f} measured."
+            f"({row.factor:.3g} times); {hits}."
         )
     for (model, gpu), of in plans(table).groupby(["model", "gpu"], sort=False):
         last = of.loc[of["context"].idxmax()]
@@ -102,10 +105,10 @@ def _draw_rates(ax: Axes, rows: pd.DataFrame, style: Style) -> dict[str, Line2D]
         key[title] = Line2D([], [], **look)
     missed = rows[~rows["within_goal"].astype(bool)]
     named = missed.assign(name=missed["engine"].str.split().str[0])
-    # From left to right, below and above in turn, so that neighbours do not touch.
+    # Below a point that is too low, above one that is too high; the leftmost below, so that its neighbour has room.
     furthest = named.sort_values("measured").drop_duplicates("name")
     for number, row in enumerate(furthest.to_dict("records")):
-        below = number % 2 == 0
+        below = row["factor"] < 1 or number == 0
         ax.annotate(
             row["name"],
             (row["measured"], row["low"] if below else row["high"]),

@@ -29,6 +29,7 @@ rule planner:
         hit_rates="resources/observations/hit_rates.csv",
         published="resources/observations/routing.csv",
         slots="resources/observations/slots.csv",
+        splits="resources/observations/splits.csv",
         observed=path_of("observed_rows"),
         links="config/links.yaml",
         presets="config/offload.yaml",
