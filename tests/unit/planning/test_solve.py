@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.planning.solve import (
+    BATCH_CYCLE,
     BUFFER,
     CYCLE,
     HOST,
@@ -97,7 +98,8 @@ def test_all_slots_take_the_resident_time():
 @pytest.mark.parametrize(
     ("changes", "context", "slots", "kind", "words"),
     [
-        ({}, 100, 7, CYCLE, "7 slots are fewer than the 8 that one step needs"),
+        ({}, 100, 7, CYCLE, "7 slots are fewer than the 8 that one token needs"),
+        ({"unique": 9.0}, 100, 35, BATCH_CYCLE, "fewer than the 36 that one step of the batch needs"),
         ({}, 100, 31, BUFFER, "fewer than 2E = 32"),
         ({"host_bytes": 100.0}, 100, 40, HOST, "pinned host memory"),
         ({}, 401, 64, NATIVE, "beyond the 400 that the model was trained for"),
@@ -108,7 +110,7 @@ def test_what_does_not_work_is_refused_with_its_reason(changes, context, slots, 
     found = split(situation(**changes), context, slots)
     (reason,) = [each.reason for each in found.refusals if each.kind == kind]
     assert words in reason
-    assert found.works == (kind == BUFFER)
+    assert found.works == (kind in (BUFFER, BATCH_CYCLE))
 
 
 def test_split_without_memory_tells_no_time():

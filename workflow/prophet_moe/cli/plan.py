@@ -377,7 +377,7 @@ def _print(plan: Plan, explain: bool) -> None:
         for line in pages.chart(plan.splits, sorted({limit for limit, _ in plan.longest})):
             terminal.print(line, highlight=False, markup=False)
     for line in pages.failures(plan):
-        terminal.print(f"does not work: {line}", highlight=False, markup=False)
+        terminal.print(line, highlight=False, markup=False)
     terminal.print(f"Commands at {plan.advice.context:,} tokens, and what to look at afterwards:", highlight=False)
     for each in plan.commands:
         terminal.print(f"  {each.engine}: {each.command or 'none'}", highlight=False, markup=False, soft_wrap=True)

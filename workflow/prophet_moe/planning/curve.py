@@ -33,26 +33,33 @@ class HitCurve:
     def at(self, slots: float, cycle: float | None = None) -> float:
         """Return the hit rate with `slots` experts a layer; `cycle` is what a step needs of a layer, k or u(B).
 
-        Below one cycle nothing is kept: the experts used least recently are those that the next step needs. With a
-        batch, slots go as far as they do for one sequence in proportion to the cycle. Whatever the routing, a cache
-        that holds a whole step misses at most the experts that have no slot.
+        For one sequence nothing is kept below k slots: the experts used least recently are those needed next. A batch
+        shares the slots: each sequence finds its own recent experts in its part, slots x k / u(B), and others by the
+        chance that another sequence left them. A step never hits more than the slots, nor misses more than what has
+        none.
         """
-        cycle = self.top_k if cycle is None else cycle
+        cycle = max(self.top_k, self.top_k if cycle is None else cycle)
         if slots >= self.experts:
             return 1.0
-        if slots < cycle:
-            return 0.0
-        return max(self._read(slots * self.top_k / cycle), 1 - (self.experts - slots) / cycle)
+        fewest = 1 - (self.experts - slots) / cycle
+        if cycle == self.top_k:
+            return max(self._read(slots), fewest) if slots >= self.top_k else 0.0
+        own_slots = slots * self.top_k / cycle
+        own = self._read(max(own_slots, self.top_k)) * min(1.0, own_slots / self.top_k)
+        others = (slots - own_slots) / (self.experts - own_slots)
+        return min(slots / cycle, max(own + (1 - own) * others, fewest))
 
     def interval(self, slots: float, cycle: float | None = None) -> tuple[float, float]:
         """Return the ends of what a model more, or sequences that use the same experts, may hit."""
-        cycle = self.top_k if cycle is None else cycle
+        cycle = max(self.top_k, self.top_k if cycle is None else cycle)
         found = self.at(slots, cycle)
-        if slots < cycle or slots >= self.experts:
+        if slots >= self.experts or (cycle == self.top_k and slots < cycle):
             return found, found
+        most = min(1.0, slots / cycle)
         shared = max(found, self._read(slots))
         least = max(0.0, 1 - (self.experts - slots) / cycle)
-        return max(least, 1 - min(1.0, (1 - found) * self.miss_factor)), 1 - (1 - shared) / self.miss_factor
+        low = max(least, 1 - min(1.0, (1 - found) * self.miss_factor))
+        return min(found, low), max(found, min(most, 1 - (1 - shared) / self.miss_factor))
 
     def _read(self, slots: float) -> float:
         """Return the hit rate of one sequence: linear from none at k slots, between points, to all at E."""

@@ -9,7 +9,7 @@ from prophet_moe.planning.advice import Advice, Verdict, sizes
 from prophet_moe.planning.engines import EngineCommand
 from prophet_moe.planning.explain import Explained
 from prophet_moe.planning.situation import Range, Situation
-from prophet_moe.planning.solve import Limit, Split
+from prophet_moe.planning.solve import ANY_ENGINE, Limit, Split
 from prophet_moe.units import GB
 
 VERSION = 1
@@ -148,9 +148,13 @@ def limit_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def failures(plan: Plan) -> list[str]:
     """Return what does not work and why, a line for each context and reason, and limits that no context keeps."""
-    found = [f"{each.context:,} tokens: {refusal.reason}" for each in plan.splits for refusal in each.refusals]
+    found = [
+        f"{'does not work' if refusal.kind in ANY_ENGINE else 'not everywhere'}: {each.context:,} tokens: {refusal.reason}"
+        for each in plan.splits
+        for refusal in each.refusals
+    ]
     return found + [
-        f"a slowdown of {limit:g}: no context keeps it with the slots that fit"
+        f"does not work: a slowdown of {limit:g}: no context keeps it with the slots that fit"
         for limit, longest in plan.longest
         if longest is None and plan.situation.timed
     ]

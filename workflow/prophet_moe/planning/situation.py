@@ -85,7 +85,7 @@ class Situation:
 
     @property
     def cycle_slots(self) -> float:
-        """Return the slots of one token cycle: what a step needs of all layers."""
+        """Return the slots of one step: what it needs of all layers."""
         return self.layers * self.unique
 
     @property

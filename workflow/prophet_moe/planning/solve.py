@@ -17,8 +17,12 @@ FEWEST_CONTEXT = 128
 """Tokens of the shortest context that is tried."""
 SCANNED = 24
 """Contexts between the shortest and the longest that are tried before the last one within a limit is searched for."""
-CYCLE, BUFFER, HOST, NATIVE, ROOM = "one_token_cycle", "double_buffer", "host_memory", "native_context", "memory"
+CYCLE, HOST, NATIVE, ROOM = "one_token_cycle", "host_memory", "native_context", "memory"
 """Why something does not work."""
+BATCH_CYCLE, BUFFER = "one_step_of_the_batch", "double_buffer"
+"""Why some engines cannot: those with one cache for all layers, and FreeToken."""
+ANY_ENGINE = (CYCLE, HOST, NATIVE, ROOM)
+"""Reasons that hold for every engine."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Split:
 
     @property
     def works(self) -> bool:
-        """Return whether every engine could keep this split; a double buffer alone is FreeToken's."""
-        return not any(each.kind in (CYCLE, HOST, NATIVE, ROOM) for each in self.refusals)
+        """Return whether an engine could keep this split; a double buffer is FreeToken's alone."""
+        return not any(each.kind in ANY_ENGINE for each in self.refusals)
 
     @property
     def tokens_per_s(self) -> Range | None:
@@ -150,9 +154,13 @@ def refusals(s: Situation, context: int, slots: int) -> list[Refusal]:
         return [*found, Refusal(ROOM, f"{lack:,.1f} GB lack before any expert has a slot")]
     if slots >= s.all_slots:
         return found
-    if slots < s.cycle_slots:
-        reason = f"{slots:,} slots are fewer than the {math.ceil(s.cycle_slots):,} that one step needs"
-        found.append(Refusal(CYCLE, f"{reason} ({s.unique:.3g} of each of {s.layers} layers): a cache keeps nothing"))
+    fewest = s.layers * s.top_k
+    if slots < fewest:
+        reason = f"{slots:,} slots are fewer than the {fewest:,} that one token needs"
+        found.append(Refusal(CYCLE, f"{reason} ({s.top_k} of each of {s.layers} layers): a cache keeps nothing"))
+    elif slots < s.cycle_slots:
+        reason = f"{slots:,} slots are fewer than the {math.ceil(s.cycle_slots):,} that one step of the batch needs"
+        found.append(Refusal(BATCH_CYCLE, f"{reason}: a cache of all layers together keeps nothing, one a layer some"))
     if slots < 2 * s.experts:
         reason = f"{slots:,} slots are fewer than 2E = {2 * s.experts:,}, the double buffer of FreeToken's prefill"
         found.append(Refusal(BUFFER, f"{reason} (E = {s.experts:,} without overlap)"))
