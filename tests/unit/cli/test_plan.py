@@ -183,6 +183,12 @@ def test_hit_rates_by_hand_and_by_trace_replace_the_stand_in(plan):
     assert "replay of resources/traces/small-6x8-top2" in found["rests_on"]["hit rates"]
 
 
+def test_split_that_does_not_work_has_no_commands(plan):
+    out, error = plan("--model", "DeepSeek-V3-671B", "--gpu", "RTX4090-24GB", "--context", "4096")
+    assert not error and "none: no engine can keep that split." in out and "vllm serve" not in out
+    assert "lack before any expert has a slot" in out
+
+
 def test_engine_gives_its_memory_and_its_law(plan):
     rooms = {}
     for engine, law in (("ideal", "in_graph_gather"), ("freetoken", "in_graph_gather"), ("vllm", "host_managed")):

@@ -37,7 +37,7 @@ def kept(s, context, slots, limit) -> bool:
 @given(situations(), st.integers(1, 500), LIMITS)
 def test_fewest_slots_are_those_of_brute_force(s, context, limit):
     assert fewest_slots(s, context, limit) == min(
-        slots for slots in range(s.all_slots + 1) if kept(s, context, slots, limit)
+        slots for slots in range(s.layers * s.top_k, s.all_slots + 1) if kept(s, context, slots, limit)
     )
 
 
@@ -78,6 +78,12 @@ def test_longest_context_is_exact_where_slowdown_grows():
     for limit in (1.05, 1.2, 1.5):
         within = [context for context in range(128, 401) if at_limit(s, context, limit).met]
         assert longest_context(s, limit) == (within[-1] if within else None)
+
+
+def test_limit_that_host_memory_forbids_is_not_met():
+    assert at_limit(situation(), 100, 3.0).met
+    assert not at_limit(situation(host_bytes=1.0), 100, 3.0).met
+    assert longest_context(situation(host_bytes=1.0), 3.0) is None
 
 
 def test_step_is_the_affine_law():

@@ -234,6 +234,7 @@ def _plan(
     advice = advise(s, planned, limits, others)
     found = next(each for each in splits if each.context == planned)
     total = listed.memory_visible_gib * GIB
+    told = commands(found, name_for_engines(spec), s.expert_bytes, total, s.room_bytes) if found.works else []
     budget = None if engine.engine == "ideal" else held.budget
     return Plan(
         model=spec.name,
@@ -248,7 +249,7 @@ def _plan(
         longest=tuple((limit, longest_context(s, limit)) for limit in limits),
         advice=advice,
         tree=tree_verdict(s, advice),
-        commands=tuple(commands(found, name_for_engines(spec), s.expert_bytes, total, s.room_bytes)),
+        commands=tuple(told),
         lines=tuple(
             explained(
                 s,
@@ -371,14 +372,17 @@ def _print(plan: Plan, explain: bool) -> None:
     terminal.print(_table("the fewest slots within each slowdown", names, pages.limit_rows(plan)))
     for limit, context in plan.longest:
         if context:
-            terminal.print(f"Within {limit:g}: up to {context:,} tokens.", highlight=False, markup=False)
+            terminal.print(
+                f"Within {limit:g}: the longest context is {context:,} tokens.", highlight=False, markup=False
+            )
     if plan.situation.timed:
         terminal.print("context against slowdown, with the most slots", highlight=False, markup=False)
         for line in pages.chart(plan.splits, sorted({limit for limit, _ in plan.longest})):
             terminal.print(line, highlight=False, markup=False)
     for line in pages.failures(plan):
         terminal.print(line, highlight=False, markup=False)
-    terminal.print(f"Commands at {plan.advice.context:,} tokens, and what to look at afterwards:", highlight=False)
+    heading = "and what to look at afterwards:" if plan.commands else "none: no engine can keep that split."
+    terminal.print(f"Commands at {plan.advice.context:,} tokens, {heading}", highlight=False)
     for each in plan.commands:
         terminal.print(f"  {each.engine}: {each.command or 'none'}", highlight=False, markup=False, soft_wrap=True)
         note = f" ({each.note})" if each.note else ""

@@ -148,11 +148,11 @@ def limit_rows(plan: Plan) -> list[tuple[str, ...]]:
 
 def failures(plan: Plan) -> list[str]:
     """Return what does not work and why, a line for each context and reason, and limits that no context keeps."""
-    found = [
-        f"{'does not work' if refusal.kind in ANY_ENGINE else 'not everywhere'}: {each.context:,} tokens: {refusal.reason}"
-        for each in plan.splits
-        for refusal in each.refusals
-    ]
+    found = []
+    for each in plan.splits:
+        for refusal in each.refusals:
+            which = "does not work" if refusal.kind in ANY_ENGINE else "not everywhere"
+            found.append(f"{which}: {each.context:,} tokens: {refusal.reason}")
     return found + [
         f"does not work: a slowdown of {limit:g}: no context keeps it with the slots that fit"
         for limit, longest in plan.longest

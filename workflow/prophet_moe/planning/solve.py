@@ -88,8 +88,8 @@ class Limit:
 
     @property
     def met(self) -> bool:
-        """Return whether memory has those slots beside the context."""
-        return self.fewest_slots is not None and self.fewest_slots <= self.most_slots
+        """Return whether memory has those slots beside the context, and nothing else speaks against them."""
+        return self.split is not None and self.split.works
 
 
 def most_slots(s: Situation, context: int) -> int:
@@ -174,7 +174,7 @@ def refusals(s: Situation, context: int, slots: int) -> list[Refusal]:
 def fewest_slots(s: Situation, context: int, limit: float) -> int | None:
     """Return the fewest slots that keep a slowdown at a context; all of them always do. None where times are unknown.
 
-    More slots never miss more, so that halving finds them.
+    At least those of one token: fewer keep nothing. More slots never miss more, so that halving finds them.
     """
     if not s.timed:
         return None
@@ -183,7 +183,8 @@ def fewest_slots(s: Situation, context: int, limit: float) -> int | None:
         seconds, resident, _ = step_seconds(s, context, slots)
         return seconds.middle <= limit * resident.middle
 
-    return bisect_left(range(s.all_slots), True, key=kept)
+    least = s.layers * s.top_k
+    return least + bisect_left(range(least, s.all_slots), True, key=kept)
 
 
 def at_limit(s: Situation, context: int, limit: float) -> Limit:
