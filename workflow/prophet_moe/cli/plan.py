@@ -2,19 +2,20 @@
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from prophet_moe.capacity.answer import Question, answer
+from prophet_moe.capacity.budget import budget
+from prophet_moe.capacity.engine import Serving
 from prophet_moe.capacity.memory import device_bytes, model_memory
-from prophet_moe.capacity.reference import unique_experts
+from prophet_moe.capacity.reference import evaluate, unique_experts
 from prophet_moe.capacity.reserve import reserves_for, with_reserve
-from prophet_moe.capacity.under_engine import serving, under_engine
+from prophet_moe.capacity.under_engine import UnderEngine, serving, under_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec
-from prophet_moe.catalog.engine import find_engine
+from prophet_moe.catalog.engine import EngineSpec, find_engine
 from prophet_moe.catalog.engine_offload import load_offload
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.names import load_names, named
@@ -46,14 +47,15 @@ from prophet_moe.planning.build import (
 )
 from prophet_moe.planning.curve import CURVES, OWN, STAND_IN, HitCurve, given_curve, simulated_curve
 from prophet_moe.planning.engines import commands
-from prophet_moe.planning.explain import explained
+from prophet_moe.planning.explain import Explained, explained
 from prophet_moe.planning.pages import Plan
 from prophet_moe.planning.situation import CLEAN, HOSTED, LAW_OF, Situation, miss_cost
 from prophet_moe.planning.solve import Split, at_limit, longest_context, split
+from prophet_moe.planning.stand_in import routings_in, stand_in
 from prophet_moe.precision import FORMATS, KV_FORMATS
 from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_RATIO, LARGEST_SPEED
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.settings.scenario import IDEAL, Scenario
 from prophet_moe.units import GIB
 
 LINKS, OFFLOAD, ROUTINGS = Path("config/links.yaml"), Path("config/offload.yaml"), Path("resources/routing")
@@ -139,6 +141,49 @@ def show_plan(arguments: argparse.Namespace) -> None:
         _print(plan, arguments.explain)
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is planned for every GPU."""
+
+    arguments: argparse.Namespace
+    experiment: Experiment
+    spec: ModelSpec
+    scenario_name: str
+    scenario: Scenario
+    engine: EngineSpec
+    curve: HitCurve
+    contexts: list[int]
+    limits: list[float]
+
+    @property
+    def law(self) -> str:
+        """The law of time: the one given, else that of the engine."""
+        return self.arguments.law or LAW_OF.get(self.engine.engine, HOSTED)
+
+    @property
+    def link(self) -> str:
+        """The name of the way to copy from the host."""
+        return self.arguments.link_preset or self.experiment.decode_step.link
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A GPU, and what it does where its bandwidths are known."""
+
+    name: str
+    listed: GpuSpec
+    machine: Machine | None
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """A situation, with what its budget is explained by."""
+
+    situation: Situation
+    held: UnderEngine
+    here: Scenario
+
+
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
     experiment = experiment_of(arguments.configfile, STUDIES)
     spec = find_model(arguments.model)
@@ -151,14 +196,10 @@ def _plans(arguments: argparse.Namespace) -> list[Plan]:
     engine = find_engine(arguments.engine or scenario.engine, ENGINES)
     scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
     gpus, profiles = gpus_of(arguments)
-    curve = _curve(arguments, spec)
     contexts, limits = _asked(arguments, spec)
-    return [
-        _plan(
-            arguments, experiment, spec, (name, scenario), engine, (gpu, listed, profiles[gpu]), curve, contexts, limits
-        )
-        for gpu, listed in gpus.items()
-    ]
+    curve = _curve(arguments, spec)
+    request = _Request(arguments, experiment, spec, name, scenario, engine, curve, contexts, limits)
+    return [_plan(request, _device(request, gpu, listed, profiles[gpu])) for gpu, listed in gpus.items()]
 
 
 def _asked(arguments: argparse.Namespace, spec: ModelSpec) -> tuple[list[int], list[float]]:
@@ -187,79 +228,48 @@ def _curve(arguments: argparse.Namespace, spec: ModelSpec) -> HitCurve:
         from prophet_moe.planning.traced import traced_curve
 
         return traced_curve(arguments.trace, moe.experts, top_k)
-    routing, basis = _stand_in(spec, top_k)
-    return simulated_curve(CURVES, routing, moe.experts, top_k, basis)
+    routing, own = stand_in(spec.name, moe.experts, top_k, routings_in(ROUTINGS))
+    return simulated_curve(CURVES, routing, moe.experts, top_k, OWN if own else STAND_IN)
 
 
-def _stand_in(spec: ModelSpec, top_k: int) -> tuple[str, str]:
-    """Return the calibrated routing of the model itself at its k, else that of the nearest E and k."""
-    from prophet_moe.planning.stand_in import routings_in, stand_in
+def _device(request: _Request, gpu: str, listed: GpuSpec, profile: Profile | None) -> _Device:
+    if profile is None:
+        return _Device(gpu, listed, None)
+    link = link_named(request.link, load_links(LINKS), "--link-preset")
+    share = request.experiment.studies.prefill.compute_share
+    return _Device(gpu, listed, Machine(estimator_of(gpu, listed), profile, link, share))
 
-    found, own = stand_in(spec.name, spec.architecture.moe.experts, top_k, routings_in(ROUTINGS))
-    return found, OWN if own else STAND_IN
+
+def _serving(request: _Request, device: _Device, scenario: Scenario) -> Serving:
+    own = named(request.spec.name, load_names(MODEL_NAMES))
+    return serving(request.spec, device.name, device.listed, scenario, request.engine, own)
 
 
-def _plan(
-    arguments: argparse.Namespace,
-    experiment: Experiment,
-    spec: ModelSpec,
-    named_scenario: tuple[str, Scenario],
-    engine: Any,
-    device: tuple[str, GpuSpec, Profile | None],
-    curve: HitCurve,
-    contexts: list[int],
-    limits: list[float],
-) -> Plan:
-    scenario_name, scenario = named_scenario
-    gpu, listed, profile = device
-    law = arguments.law or LAW_OF.get(engine.engine, HOSTED)
-    machine = _machine(arguments, experiment, gpu, listed, profile)
-
-    def solved(scenario: Scenario) -> tuple[Situation, Any, Scenario]:
-        return _situation(arguments, experiment, spec, scenario, engine, gpu, listed, curve, law, machine)
-
-    s, held, here = solved(scenario)
-    splits = [split(s, context) for context in contexts]
-    planned = _planned(splits, s, arguments.context is not None)
-
-    def fits(format: str) -> bool:
-        return holds_all(solved(scenario.model_copy(update={"precision": format}))[0], planned)
-
-    asked = serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(MODEL_NAMES)))
-    whole = holds_all(s, planned)
-    precision = scenario.precision_of(spec.precision)
-    others = Alternatives(
-        None if whole else smaller_format(precision, fits), None if whole else fewest_gpus(asked, s.batch, planned)
-    )
-    advice = advise(s, planned, limits, others)
+def _plan(request: _Request, device: _Device) -> Plan:
+    spec, limits = request.spec, request.limits
+    solved = _solved(request, device, request.scenario)
+    s = solved.situation
+    splits = [split(s, context) for context in request.contexts]
+    planned = _planned(splits, s, request.arguments.context is not None)
+    advice = advise(s, planned, limits, _alternatives(request, device, s, planned))
     found = next(each for each in splits if each.context == planned)
-    total = listed.memory_visible_gib * GIB
+    total = device.listed.memory_visible_gib * GIB
     told = commands(found, name_for_engines(spec), s.expert_bytes, total, s.room_bytes) if found.works else []
-    budget = None if engine.engine == "ideal" else held.budget
     return Plan(
         model=spec.name,
-        gpu=gpu,
-        scenario=scenario_name,
-        engine=engine.name,
-        formats=precision.named(),
+        gpu=device.name,
+        scenario=request.scenario_name,
+        engine=request.engine.name,
+        formats=request.scenario.precision_of(spec.precision).named(),
         situation=s,
-        law=law,
+        law=request.law,
         splits=tuple(splits),
-        limits=tuple(at_limit(s, context, limit) for limit in limits for context in contexts),
+        limits=tuple(at_limit(s, context, limit) for limit in limits for context in request.contexts),
         longest=tuple((limit, longest_context(s, limit)) for limit in limits),
         advice=advice,
         tree=tree_verdict(s, advice),
         commands=tuple(told),
-        lines=tuple(
-            explained(
-                s,
-                found,
-                _lines(spec, gpu, s, here, held, precision, listed),
-                engine,
-                budget,
-                _sources(arguments, experiment, law, machine),
-            )
-        ),
+        lines=tuple(_lines(request, device, solved, found)),
     )
 
 
@@ -269,93 +279,75 @@ def _planned(splits: list[Split], s: Situation, asked: bool) -> int:
     return max(known, key=lambda each: each.context, default=splits[0]).context
 
 
-def _machine(
-    arguments: argparse.Namespace, experiment: Experiment, gpu: str, listed: GpuSpec, profile: Profile | None
-) -> Machine | None:
-    if profile is None:
-        return None
-    link = link_named(arguments.link_preset or experiment.decode_step.link, load_links(LINKS), "--link-preset")
-    share = experiment.studies.prefill.compute_share
-    return Machine(estimator_of(gpu, listed), profile, link, share)
+def _alternatives(request: _Request, device: _Device, s: Situation, context: int) -> Alternatives:
+    """Return what else would hold every expert, where they do not fit as they are."""
+    if holds_all(s, context):
+        return Alternatives(None, None)
+
+    def fits(format: str) -> bool:
+        quantised = request.scenario.model_copy(update={"precision": format})
+        return holds_all(_solved(request, device, quantised).situation, context)
+
+    asked = _serving(request, device, request.scenario)
+    smaller = smaller_format(request.scenario.precision_of(request.spec.precision), fits)
+    return Alternatives(smaller, fewest_gpus(asked, s.batch, context))
 
 
-def _situation(
-    arguments: argparse.Namespace,
-    experiment: Experiment,
-    spec: ModelSpec,
-    scenario: Scenario,
-    engine: Any,
-    gpu: str,
-    listed: GpuSpec,
-    curve: HitCurve,
-    law: str,
-    machine: Machine | None,
-) -> tuple[Situation, Any, Scenario]:
+def _solved(request: _Request, device: _Device, scenario: Scenario) -> _Solved:
+    """Return the situation of a scenario, under the engine."""
+    spec, listed, machine, batch = request.spec, device.listed, device.machine, request.arguments.batch
     memory = model_memory(spec, scenario)
-    held = under_engine(
-        serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(MODEL_NAMES))), memory, scenario
-    )
-    reserves = reserves_for(scenario, MEMORY, {} if arguments.memory and gpu not in arguments.gpu else {gpu: listed})
-    here = with_reserve(scenario, reserves.get(gpu)) if engine.engine == "ideal" else held.scenario
-    batch = arguments.batch
-    cv = 0.0 if batch == 1 else _cv(spec, scenario, experiment)
-    unique = min(unique_experts(scenario.routing, memory.experts, memory.top_k, cv, batch), memory.top_k * batch)
+    held = under_engine(_serving(request, device, scenario), memory, scenario)
+    here = held.scenario
+    if request.engine.name == IDEAL:
+        known = {device.name: listed} if device.name in request.arguments.gpu else {}
+        here = with_reserve(scenario, reserves_for(scenario, MEMORY, known).get(device.name))
+    # One sequence needs k, whatever the popularity, whose reading takes a while.
+    cv = 0.0 if batch == 1 else _popularity_cv(request, scenario)
+    unique = unique_experts(scenario.routing, memory.experts, memory.top_k, cv, batch)
     cost = None
     if machine:
         presets = load_offload(OFFLOAD)
-        cost = miss_cost(
-            held.memory.expert_bytes, listed.link_gb_per_s, machine.link, presets[CLEAN], presets[HOSTED], law
-        )
-    host = 0.0 if listed.unified_memory else None if arguments.host_memory is None else arguments.host_memory * GIB
-    precision = scenario.precision_of(spec.precision)
+        clean, hosted, link = presets[CLEAN], presets[HOSTED], machine.link
+        cost = miss_cost(held.memory.expert_bytes, listed.link_gb_per_s, link, clean, hosted, request.law)
+    given = request.arguments.host_memory
     s = situation_of(
-        held.memory,
-        spec.architecture,
-        precision,
-        here,
-        device_bytes(listed, here),
-        batch,
-        unique,
-        curve,
-        cost,
-        machine,
-        host,
+        memory=held.memory,
+        arch=spec.architecture,
+        precision=scenario.precision_of(spec.precision),
+        scenario=here,
+        device_bytes=device_bytes(listed, here),
+        batch=batch,
+        unique=min(unique, memory.top_k * batch),
+        curve=request.curve,
+        cost=cost,
+        machine=machine,
+        host_bytes=0.0 if listed.unified_memory else None if given is None else given * GIB,
     )
-    return s, held, here
+    return _Solved(s, held, here)
 
 
-def _cv(spec: ModelSpec, scenario: Scenario, experiment: Experiment) -> float:
-    found = popularity_cv_of(spec, scenario, experiment.counts)
+def _popularity_cv(request: _Request, scenario: Scenario) -> float:
+    found = popularity_cv_of(request.spec, scenario, request.experiment.counts)
     return found.value if found else scenario.routing.variation
 
 
-def _lines(spec: ModelSpec, gpu: str, s: Situation, here: Scenario, held: Any, precision: Any, listed: GpuSpec) -> Any:
-    """Return the budget of the GPU line by line."""
-    question = Question(
-        spec.name,
-        gpu,
-        s.batch,
-        spec.architecture,
-        precision,
-        replace(held.memory, popularity_cv=0.0),
-        device_bytes(listed, here),
-        here,
-        None,
-        1,
-    )
-    return answer(question)["budget"]
-
-
-def _sources(
-    arguments: argparse.Namespace, experiment: Experiment, law: str, machine: Machine | None
-) -> dict[str, str]:
-    link = arguments.link_preset or experiment.decode_step.link
-    return {
-        "host": "--host-memory" if arguments.host_memory is not None else "--host-memory is not given: not checked",
-        "resident": f"{CONSTANTS}, {machine.estimator.basis}" if machine else "",
-        "link": f"{link} of {LINKS}, {law} of {OFFLOAD}",
-        "law": f"{law} of {OFFLOAD}",
+def _lines(request: _Request, device: _Device, solved: _Solved, found: Split) -> list[Explained]:
+    """Return the budget of the GPU, of the engine and of times, line by line."""
+    s, here, spec = solved.situation, solved.here, request.spec
+    size = device_bytes(device.listed, here)
+    metrics = evaluate(solved.held.memory, size, s.batch, here)
+    precision = request.scenario.precision_of(spec.precision)
+    lines = budget(spec.architecture, precision, solved.held.memory, here, metrics, size, s.batch)
+    given = request.arguments.host_memory is not None
+    sources = {
+        "host": "--host-memory" if given else "--host-memory is not given: not checked",
+        "resident": f"{CONSTANTS}, {device.machine.estimator.basis}" if device.machine else "",
+        "link": f"{request.link} of {LINKS}, {request.law} of {OFFLOAD}",
+        "law": f"{request.law} of {OFFLOAD}",
     }
+    of_engine = None if request.engine.name == IDEAL else solved.held.budget
+    return explained(s, found, lines, request.engine, of_engine, sources)
 
 
 def _print(plan: Plan, explain: bool) -> None:
