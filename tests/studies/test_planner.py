@@ -70,8 +70,8 @@ def using(curves) -> Predictor:
 @pytest.fixture(scope="module")
 def table(using) -> pd.DataFrame:
     """Table 15 on coarse curves."""
-    rates = rate_rows(OBSERVED, PRESETS, using, SETTINGS) + split_rows(SPLITS, PRESETS, using, SETTINGS)
-    rows = in_order(rates) + slot_rows(PRINTED, BYTES, SETTINGS)
+    rates = rate_rows(OBSERVED, PRESETS, using) + split_rows(SPLITS, PRESETS, using)
+    rows = in_order(rates) + slot_rows(PRINTED, BYTES)
     for number in range(4):
         slow = replace(situation().cost.miss, middle=1.0 + number, high=4.0 + number)
         rows += plan_rows(f"model {number}", "GPU", situation(cost=replace(situation().cost, miss=slow)))
@@ -148,7 +148,7 @@ def test_order_counts_pairs_of_one_run_once_from_each_side(table):
 
 
 def test_slots_of_a_split_are_what_the_context_leaves(using):
-    first, second = split_rows(SPLITS, PRESETS, using, SETTINGS)
+    first, second = split_rows(SPLITS, PRESETS, using)
     anchor = SPLITS[0]
     tokens = 2**30 * (23.64 - 23.70) + (int(anchor["context"]) - 50_000) * float(anchor["kv_bytes_per_token"])
     slots = int(anchor["slots"]) + tokens / 2.447e6
@@ -157,7 +157,7 @@ def test_slots_of_a_split_are_what_the_context_leaves(using):
 
 
 def test_slots_follow_from_bytes_or_from_their_run():
-    rows = {row["id"]: row for row in slot_rows(PRINTED, BYTES, SETTINGS)}
+    rows = {row["id"]: row for row in slot_rows(PRINTED, BYTES)}
     assert rows["S-001"]["predicted"] == pytest.approx(9e9 / (40 * 1.77e6))
     assert rows["S-006"]["predicted"] == pytest.approx(73 * 50 / 15)
     assert "S-004" not in rows

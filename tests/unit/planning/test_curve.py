@@ -40,7 +40,7 @@ def test_rate_is_linear_between_points_and_none_below_a_cycle():
     assert made.interval(6) == pytest.approx((0.2, 0.8))
 
 
-def test_a_step_hits_at_most_its_slots_and_misses_at_most_the_rest():
+def test_a_step_hits_its_slots_and_misses_the_rest_at_most():
     made = curve_of(16, 2, [(2, 0.0)], "made up", 1.0)
     assert made.at(15, cycle=12) >= 1 - 1 / 12
     assert made.at(6, cycle=12) <= 0.5

@@ -14,6 +14,7 @@ from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.engine_offload import EngineOffload, load_offload
 from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.catalog.model import load_model
+from prophet_moe.errors import UserError
 from prophet_moe.hardware.estimate import Estimator, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.hardware.profile import read_profile
@@ -33,7 +34,7 @@ from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
 from prophet_moe.units import GB, GIB, MB
 from prophet_moe.validation import read_csv
-from studies.planner.study import CURVES, PLAN, PLANNER, RATE, SLOTS, PlannerSettings
+from studies.planner.study import CURVES, PLAN, PLANNER, RATE, RATE_FACTOR, SLOTS, SLOTS_PCT, PlannerSettings
 
 SEED = 2
 """Seed of the curves: neither that of the fits of the routings nor that of their evaluation."""
@@ -170,9 +171,7 @@ class Predictor:
         return HitCurve(found.experts, found.top_k, found.points, found.origin, factor)
 
 
-def rate_rows(
-    observed: pd.DataFrame, presets: Mapping[str, EngineOffload], using: Predictor, settings: PlannerSettings
-) -> list[dict[str, Any]]:
+def rate_rows(observed: pd.DataFrame, presets: Mapping[str, EngineOffload], using: Predictor) -> list[dict[str, Any]]:
     """Return a row of PLANNER for every measured speed whose slots, bytes, link and resident time are known.
 
     Bytes, link and resident time are those of its source; the hit rate is the planner's, not the measured one.
@@ -186,7 +185,7 @@ def rate_rows(
         pair = pairs.loc[row["id"]]
         if not np.isfinite(pair[["resident", "miss"]].to_numpy(float)).all():
             continue
-        rows.append(_rate_row(row, pair, presets, using, _overheads_without(row, pairs, presets), settings))
+        rows.append(_rate_row(row, pair, presets, using, _overheads_without(row, pairs, presets)))
     return rows
 
 
@@ -194,7 +193,6 @@ def split_rows(
     observed: Sequence[Mapping[str, str]],
     presets: Mapping[str, EngineOffload],
     using: Predictor,
-    settings: PlannerSettings,
 ) -> list[dict[str, Any]]:
     """Return a row of PLANNER for every speed of which the source tells the context, and no slots.
 
@@ -215,7 +213,7 @@ def split_rows(
         pair = pd.Series({"miss": miss, "resident": float(row["resident_ms"])})
         preset = presets[row["engine_kind"]]
         others = offload_fit.Overheads(preset.miss_overhead_us, preset.layer_overhead_us)
-        rows.append(_rate_row(told, pair, presets, using, others, settings) | {"context": int(row["context"])})
+        rows.append(_rate_row(told, pair, presets, using, others) | {"context": int(row["context"])})
     return rows
 
 
@@ -251,7 +249,6 @@ def _rate_row(
     presets: Mapping[str, EngineOffload],
     using: Predictor,
     others: offload_fit.Overheads,
-    settings: PlannerSettings,
 ) -> dict[str, Any]:
     experts, top_k, layers = int(row["experts_per_layer"]), int(row["top_k"]), int(row["moe_layers"])
     preset = presets[row["engine_kind"]]
@@ -284,8 +281,8 @@ def _rate_row(
         "predicted_left_out": without,
         "unit": "tok/s",
         "factor": speed.middle / measured,
-        "within_goal": _within(speed.middle, measured, settings.rate_factor),
-        "left_out_within_goal": _within(without, measured, settings.rate_factor),
+        "within_goal": _within(speed.middle, measured, RATE_FACTOR),
+        "left_out_within_goal": _within(without, measured, RATE_FACTOR),
         "source": row["source"],
         "note": "" if is_missing(row["notes"]) else row["notes"],
     }
@@ -337,9 +334,7 @@ def _order(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[st
     return {"pairs": len(others), "pairs_right": len(right)}
 
 
-def slot_rows(
-    observed: Sequence[Mapping[str, str]], bytes_of: Mapping[tuple[str, str], float], settings: PlannerSettings
-) -> list[dict[str, Any]]:
+def slot_rows(observed: Sequence[Mapping[str, str]], bytes_of: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
     """Return a row of PLANNER for every printed number of slots.
 
     The slots follow from the memory and the bytes of an expert (`bytes_of` by model and format), or from another row of
@@ -369,7 +364,7 @@ def slot_rows(
                 "predicted": predicted,
                 "unit": row["slots_unit"],
                 "factor": predicted / measured,
-                "within_goal": abs(predicted / measured - 1) <= settings.slots_pct / 100,
+                "within_goal": abs(predicted / measured - 1) <= SLOTS_PCT / 100,
                 "source": row["source"],
                 "note": f"{memory:g} {row['memory_unit']}; {row['notes']}",
             }
@@ -461,16 +456,19 @@ def build(files, parameters):
 
     using = Predictor(table, routings, extra)
     presets = load_offload(files.presets)
-    rows = rate_rows(read_observations(Path(files.hit_rates), HIT_RATES), presets, using, settings)
+    rows = rate_rows(read_observations(Path(files.hit_rates), HIT_RATES), presets, using)
     slots = [dict(zip(SLOT_COLUMNS, row, strict=True)) for row in read_csv(Path(files.slots), list(SLOT_COLUMNS))]
     splits = [dict(zip(SPLIT_COLUMNS, row, strict=True)) for row in read_csv(Path(files.splits), list(SPLIT_COLUMNS))]
-    rows += split_rows(splits, presets, using, settings)
+    rows += split_rows(splits, presets, using)
     rows = in_order(rows)
-    rows += slot_rows(slots, _expert_bytes(slots, context, scenario), settings)
-    shown = scenario.model_copy(update={"precision": settings.format})
-    for pair in settings.pairs:
-        s = planned(models[pair.model], pair.gpu, context.gpus[pair.gpu], shown, using, files, parameters)
-        rows += plan_rows(pair.model, pair.gpu, s)
+    rows += slot_rows(slots, _expert_bytes(slots, context, scenario))
+    shown = scenario.model_copy(update={"precision": "shipped"})
+    for model, gpu in settings.pairs.items():
+        if model not in models or gpu not in context.gpus:
+            problem = f"got {model!r} on {gpu!r}, expected a model of config/models/ and a GPU of config/gpus.yaml"
+            raise UserError("studies.planner.pairs", problem, "Correct it.")
+        s = planned(models[model], gpu, context.gpus[gpu], shown, using, files, parameters)
+        rows += plan_rows(model, gpu, s)
     write_table(files.curves, table[[column.name for column in CURVES.columns]], CURVES)
     write_table(files.table, table_of(rows), PLANNER)
 

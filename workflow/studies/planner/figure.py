@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from prophet_moe.present.style import BACKING, MARKERS, legend_in_rows, new_figure, settle, small_pt, styled
 from prophet_moe.settings.style import Style
-from studies.planner.study import FIGURE, PLAN, RATE, SLOTS, PlannerSettings
+from studies.planner.study import FIGURE, PLAN, RATE, RATE_FACTOR, SLOTS, SLOTS_PCT
 
 KINDS = {
     "in_graph_gather": "gathered in the decode graph",
@@ -36,9 +36,8 @@ def headline(table: pd.DataFrame) -> str:
     """The figure's statement: how many speeds are predicted within the goal, and how many pairs in the right order."""
     found = rates(table)
     within, pairs, right = int(found["within_goal"].sum()), found["pairs"].sum() // 2, found["pairs_right"].sum() // 2
-    factor = PlannerSettings().rate_factor
     return (
-        f"{within} of {len(found)} measured speeds are predicted within a factor of {factor:g}, "
+        f"{within} of {len(found)} measured speeds are predicted within a factor of {RATE_FACTOR:g}, "
         f"and {right} of {pairs} pairs in the right order."
     )
 
@@ -53,7 +52,7 @@ def findings(table: pd.DataFrame) -> str:
         "",
         f"* Without what a row itself fixed, {without} of {len(found)} speeds are within that factor.",
         f"* {int(slots['within_goal'].sum())} of {len(slots)} numbers of slots are within "
-        f"{PlannerSettings().slots_pct:g} %; {counted} of them follow from the bytes of an expert, "
+        f"{SLOTS_PCT:g} %; {counted} of them follow from the bytes of an expert, "
         "the others from another row of their run.",
     ]
     for row in found[~found["within_goal"].astype(bool)].itertuples():
@@ -86,11 +85,14 @@ def draw(table: pd.DataFrame, style: Style) -> Figure:
 
 
 def _draw_rates(ax: Axes, rows: pd.DataFrame, style: Style) -> dict[str, Line2D]:
-    factor = PlannerSettings().rate_factor
     values = pd.concat([rows["measured"], rows["predicted"]])
     ends = [values.min() / 1.7, values.max() * 1.7]
     ax.fill_between(
-        ends, [end / factor for end in ends], [end * factor for end in ends], color=style.colours.grid, linewidth=0
+        ends,
+        [end / RATE_FACTOR for end in ends],
+        [end * RATE_FACTOR for end in ends],
+        color=style.colours.grid,
+        linewidth=0,
     )
     ax.plot(ends, ends, color=style.colours.baseline, linewidth=0.6)
     key = {}
@@ -123,7 +125,7 @@ def _draw_rates(ax: Axes, rows: pd.DataFrame, style: Style) -> dict[str, Line2D]
     ax.set_box_aspect(1)
     ax.set_title("Against what people measured")
     within, pairs, right = int(rows["within_goal"].sum()), rows["pairs"].sum() // 2, rows["pairs_right"].sum() // 2
-    text = f"{within} of {len(rows)} within {factor:g}x\n{right} of {pairs} pairs in order"
+    text = f"{within} of {len(rows)} within {RATE_FACTOR:g}x\n{right} of {pairs} pairs in order"
     ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=small_pt(style), bbox=BACKING)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(LogLocator(numticks=5))

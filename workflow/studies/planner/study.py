@@ -10,15 +10,8 @@ from prophet_moe.tables import Table, flag, integer, number, text
 
 RATE, SLOTS, PLAN = "tokens_per_s", "slots", "plan"
 """Parts of the table."""
-
-
-class Pair(StudySettings):
-    """A model on a GPU whose split is planned."""
-
-    model: str
-    """A model of config/models/ or config/models/current/."""
-    gpu: str
-    """A GPU of config/gpus.yaml."""
+RATE_FACTOR, SLOTS_PCT = 1.6, 5.0
+"""Goals: the largest factor of a speed, and the largest error of a number of slots in %, that count as right."""
 
 
 class PlannerSettings(StudySettings):
@@ -34,19 +27,14 @@ class PlannerSettings(StudySettings):
     """Sequences that are generated for a curve."""
     points: int = Field(default=28, gt=2, le=1000)
     """Numbers of slots of a curve, from one token's k to all but one, in equal ratios."""
-    rate_factor: float = Field(default=1.6, gt=1, le=100)
-    """Largest factor between predicted and measured tokens per second that counts as right."""
-    slots_pct: float = Field(default=5.0, gt=0, le=100)
-    """Largest error of a number of slots that counts as right, %."""
-    pairs: list[Pair] = [
-        Pair(model="Qwen3-30B-A3B", gpu="RTX4090-24GB"),
-        Pair(model="gpt-oss-120b", gpu="RTX5090-32GB"),
-        Pair(model="Qwen3-235B", gpu="H200-141GB"),
-        Pair(model="DeepSeek-V3-671B", gpu="H200-141GB"),
-    ]
-    """Models and GPUs that plans are shown for, in the formats that are shipped."""
-    format: str = "shipped"
-    """Format of the weights of these plans."""
+    pairs: dict[str, str] = {
+        "Qwen3-30B-A3B": "RTX4090-24GB",
+        "gpt-oss-120b": "RTX5090-32GB",
+        "Qwen3-235B": "H200-141GB",
+        "DeepSeek-V3-671B": "H200-141GB",
+    }
+    """GPU by model of the plans that are shown: models of config/models/ or config/models/current/ in the formats that
+    are shipped, GPUs of config/gpus.yaml."""
 
 
 CURVES = Table(
