@@ -93,6 +93,16 @@ def test_wrong_curves_are_one_line(text, words):
         given_curve(text, 16, 2)
 
 
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"[-0-9.e:,]{0,30}", fullmatch=True)))
+def test_any_text_is_a_curve_or_one_line(text):
+    try:
+        made = given_curve(text, 16, 2)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(0 <= made.at(slots) <= 1 for slots in range(17))
+
+
 def test_simulated_curve_says_whose_it_is(tmp_path):
     path = tmp_path / "curves.csv"
     path.write_text(TABLE)
