@@ -8,8 +8,7 @@ link always busy, whichever is longer.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from prophet_moe import params
 from prophet_moe.catalog import Architecture, ModelSpec
@@ -19,6 +18,9 @@ from prophet_moe.hardware.roofline import AttentionRead, decoder_layers, head_se
 from prophet_moe.precision import Precision
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIMITS = {
     "prophet": "prophet_max_context",
@@ -138,11 +140,11 @@ def _causal_seconds(read: AttentionRead, profile: Profile, batch: int, context: 
 def prefill_times(
     models: Mapping[str, ModelSpec],
     profiles: Mapping[str, Profile],
-    grid: pd.DataFrame,
+    grid: "pd.DataFrame",
     scenario: Scenario,
     compute_share: float,
     link: LinkSpec,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Return the times to prefill the longest contexts of a capacity grid.
 
     Parameters
@@ -170,6 +172,8 @@ def prefill_times(
     -----
     An encoder-decoder has no rows: all experts of its encoder are resident, and its decoder starts with one token.
     """
+    import pandas as pd  # slow to import, and the time of one prefill needs none
+
     chunk, rows = scenario.activation.prefill_chunk_tokens, []
     bounds = {
         name: replace(profile, flops_per_second=compute_share * profile.flops_per_second)

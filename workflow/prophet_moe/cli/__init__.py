@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from prophet_moe.cli import capacity, catalog, compare, model, observe, sim, times, trace
+from prophet_moe.cli import capacity, catalog, compare, model, observe, plan, sim, times, trace
 from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
@@ -11,6 +11,7 @@ examples:
   prophet-moe models
   prophet-moe model import config.json --out config/models/current/mine.yaml
   prophet-moe capacity --model Mixtral-8x7B --gpu A100-80GB --batch 1 16
+  prophet-moe plan --model gpt-oss-120b --gpu RTX5090-32GB --context 8192 65536
   prophet-moe trace describe resources/traces/small-6x8-top2
   prophet-moe observe check resources/observations/memory.csv --kind memory
   prophet-moe sim run --trace small-12x128-top1 --strategy prophet --capacity 64 --batch 8
@@ -50,6 +51,7 @@ def command_line() -> Parser:
     model.add_commands(commands)
     catalog.add_commands(commands)
     capacity.add_command(commands)
+    plan.add_command(commands)
     trace.add_commands(commands)
     sim.add_commands(commands)
     times.add_commands(commands)

@@ -3,8 +3,9 @@
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -168,22 +169,22 @@ def show_capacity(arguments: argparse.Namespace) -> None:
 
 def _asked(arguments: argparse.Namespace) -> Asked:
     """What the command line asks, read and checked: the model, the scenario and its engine, the GPUs."""
-    experiment = _experiment(arguments.configfile)
+    experiment = experiment_of(arguments.configfile)
     spec = find_model(arguments.model)
-    name, scenario = _scenario(arguments, experiment)
+    name, scenario = scenario_of(arguments, experiment)
     engine = find_engine(arguments.engine or scenario.engine, ENGINES)
     if engine.name != IDEAL and scenario.architecture == "reported":
         problem = f"got {engine.name}, expected {IDEAL} with a scenario of the report's constants"
         raise UserError("--engine", problem, "Use --scenario calibrated.")
-    scenario = scenario.model_copy(update={**_formats(arguments, spec), "engine": engine.name})
-    gpus, profiles = _gpus(arguments)
+    scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
+    gpus, profiles = gpus_of(arguments)
     choice = EngineChoice(engine, tuple(load_names(MODEL_NAMES)))
     if not several(arguments):
         for model, problem in unplaceable({spec.name: spec}, gpus, scenario, choice).items():
             raise UserError(model, problem, "Choose a larger GPU or fewer weight bits.")
     if not covers(scenario, spec):
         raise UserError(spec.name, "the report does not cover it", "Use --scenario calibrated.")
-    popularity_cv = _popularity_cv(spec, scenario, experiment.counts) if spec.architecture.moe else None
+    popularity_cv = popularity_cv_of(spec, scenario, experiment.counts) if spec.architecture.moe else None
     listed = {gpu: listed for gpu, listed in gpus.items() if gpu in arguments.gpu}
     return Asked(
         spec,
@@ -231,18 +232,31 @@ def _answers(asked: Asked, arguments: argparse.Namespace) -> Iterator[tuple[dict
             yield found, _rests_on(spec, question, asked.popularity_cv, reserve_told(held, asked))
 
 
-def _experiment(overlays: list[Path]) -> Experiment:
-    """The settings of the project with overlays over them, as the workflow merges them."""
+
+
+def experiment_of(overlays: list[Path], only: Sequence[str] | None = None) -> Experiment:
+    """Return the settings of the project with overlays over them, as the workflow merges them.
+
+    With `only`, looks and the settings of other studies are left out, whose checks take longer than an answer.
+    """
     config: dict[str, Any] = {}
-    files = [EXPERIMENT, STYLE, *overlays]
+    files = [EXPERIMENT, *([STYLE] if only is None else []), *overlays]
     for file in files:
         config = merged(config, read_yaml(file))
-    studies = {name: study.settings for name, study in load_studies().items()}
+    if only is None:
+        studies = load_studies()
+    else:
+        studies = {name: import_module(f"studies.{name}.study").STUDY for name in only}
+        given = config.get("studies")
+        kept = {name: given[name] for name in only if name in given} if isinstance(given, dict) else given
+        config = {**{key: value for key, value in config.items() if key != "style"}, "studies": kept}
+    settings = {name: study.settings for name, study in studies.items()}
     engines = model_names(ENGINES)
-    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), studies, engines=engines).experiment
+    return resolve(config, files, model_names(MODELS), load_gpus(GPUS), settings, engines=engines).experiment
 
 
-def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
+def scenario_of(arguments: argparse.Namespace, experiment: Experiment) -> tuple[str, Scenario]:
+    """Return the scenario that a command line names, or that of the configuration, and its name."""
     name = experiment.scenario if arguments.scenario is None else arguments.scenario
     if name not in experiment.scenarios:
         known = ", ".join(experiment.scenarios)
@@ -251,15 +265,15 @@ def _scenario(arguments: argparse.Namespace, experiment: Experiment) -> tuple[st
     return name, experiment.scenarios[name]
 
 
-def _formats(arguments: argparse.Namespace, spec: ModelSpec) -> dict[str, str]:
-    """The formats that the command line gives, or that models beside those of the report are shipped in."""
+def formats_of(arguments: argparse.Namespace, spec: ModelSpec) -> dict[str, str]:
+    """Return the formats that the command line gives, or that models beside those of the report are shipped in."""
     given = {"precision": arguments.format, "kv_format": arguments.kv_format}
     if spec.reported is None:
         given["precision"] = arguments.format or "shipped"
     return {key: value for key, value in given.items() if value}
 
 
-def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
+def gpus_of(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, Profile | None]]:
     """Return the requested GPUs, and the performance profile of each where it is known."""
     gpus = load_gpus(GPUS, list(dict.fromkeys(arguments.gpu)), DESCRIBE_ANOTHER)
     profiles: dict[str, Profile | None] = {name: read_profile(HARDWARE, name, spec) for name, spec in gpus.items()}
@@ -284,8 +298,8 @@ def _gpus(arguments: argparse.Namespace) -> tuple[dict[str, GpuSpec], dict[str, 
     return gpus, profiles | {name: speed}
 
 
-def _popularity_cv(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> PopularityCV | None:
-    """The popularity CV of the model where the scenario's routing is fitted: its own, else the pooled one.
+def popularity_cv_of(spec: ModelSpec, scenario: Scenario, counts: list[str]) -> PopularityCV | None:
+    """Return the popularity CV of the model where the scenario's routing is fitted: its own, else the pooled one.
 
     `counts` names the folders of counts that come first where the scenario's popularity CV is `counts`.
     """

@@ -1,0 +1,1 @@
+"""Would a plan made beforehand have said what people measured afterwards?"""
