@@ -1,6 +1,7 @@
 """The command `plan`: its text, its JSON, its refusals, and the examples of its page."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -271,6 +272,16 @@ def test_examples_of_the_page_run(plan):
     for words in examples:
         out, error = plan(*words)
         assert not error and out, shlex.join(words)
+
+
+def test_worked_example_is_what_the_command_prints(monkeypatch, capsys):
+    if not (ROOT / "tables/data/planner_hit_curves.csv").exists():
+        pytest.skip("the study planner is not built")
+    first, block = re.findall(r"```\n(.*?)```", (ROOT / "docs/plan.md").read_text(), re.DOTALL)[:2]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", shlex.split(first))
+    main()
+    assert block in capsys.readouterr().out
 
 
 def test_chart_marks_limits_ranges_and_what_does_not_work():
