@@ -232,8 +232,6 @@ def _answers(asked: Asked, arguments: argparse.Namespace) -> Iterator[tuple[dict
             yield found, _rests_on(spec, question, asked.popularity_cv, reserve_told(held, asked))
 
 
-
-
 def experiment_of(overlays: list[Path], only: Sequence[str] | None = None) -> Experiment:
     """Return the settings of the project with overlays over them, as the workflow merges them.
 
