@@ -323,22 +323,25 @@ def simulations_of(
 ) -> dict[tuple[str, str, int, float], Simulated]:
     """Simulate the slots of every model, on demand and with Prophet, at 16 bits with estimated times.
 
-    Routing is generated with the locality of the nearest published hit curve, for the model's own E and k.
+    Routing is generated with the locality of the nearest published hit curve, for the model's own E, k and popularity
+    CV.
     """
     candidates = {
         each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
     }
     by_curve = {each.curve: each for each in routings}
     at = scenario.model_copy(update={"precision": BASELINE_FORMAT})
-    samples: dict[tuple[int, int], Sample] = {}
+    samples: dict[tuple[int, int, float], Sample] = {}
     found = {}
     for name, spec in models.items():
         moe = spec.architecture.moe
-        shape = moe.experts, moe.top_k
+        popularity_cv = popularity_cvs[name].value if name in popularity_cvs else scenario.routing.variation
+        shape = moe.experts, moe.top_k, popularity_cv
         if shape not in samples:
-            router = Router(name, *shape, tuple(range(settings.layers)))
+            router = Router(name, *shape[:2], tuple(range(settings.layers)))
             size = SampleSize(max(settings.sequences, *settings.batch_sizes), settings.tokens)
-            samples[shape] = generated(by_curve[source_of(*shape, {}, candidates)], router, power, size, 1)[0]
+            nearest = by_curve[source_of(*shape[:2], {}, candidates)]
+            samples[shape] = generated(nearest, router, popularity_cv, power, size, 1)[0]
         for bench in benches:
             for batch in settings.batch_sizes:
                 unique = unique_of(spec, model_memory(spec, at), at, popularity_cvs.get(name), batch)
