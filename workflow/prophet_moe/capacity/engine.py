@@ -172,13 +172,15 @@ def engine_budget(asked: Serving) -> EngineBudget:
 def sharded(asked: Serving) -> Architecture:
     """Return the part of the model on the GPU as an architecture."""
     check_parallelism(asked.arch, asked.over)
-    return shard(asked.arch, _stages(asked), asked.stage, asked.engine.weights.vocab_multiple)
+    over = engine_stages(asked.over, asked.arch, asked.engine)
+    return shard(asked.arch, over, asked.stage, asked.engine.weights.vocab_multiple)
 
 
-def _stages(asked: Serving) -> Parallelism:
-    over, depth = asked.over, len(asked.arch.layers())
-    if over.layers or asked.engine.weights.rest_of_layers == "before_last":
+def engine_stages(over: Parallelism, arch: Architecture, engine: EngineSpec) -> Parallelism:
+    """Return a way of spreading with the layers that an engine gives to every pipeline stage."""
+    if over.layers or engine.weights.rest_of_layers == "before_last":
         return over
+    depth = len(arch.layers())
     each = depth // over.pipeline
     return replace(over, layers=(each,) * (over.pipeline - 1) + (depth - each * (over.pipeline - 1),))
 
