@@ -202,9 +202,9 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     if here.moe:
         yield _routed_line(asked, here)
     for component, what in COMPONENTS.items():
-        yield EngineLine(what, "weights", sizes[component], f"counted, {_spread(over)}")
+        yield EngineLine(what, "weights", sizes[component], f"counted, {over.named}")
     if asked.draft and last:
-        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {_spread(over)}")
+        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {over.named}")
     if terms.rotary_table:
         yield _rotary_line(asked)
     if terms.absorbed_mla != "none":
@@ -263,13 +263,6 @@ def _allocated(size: int) -> int:
 
 def _multiple(size: int, of: int) -> int:
     return -(-size // of) * of
-
-
-def _spread(over: Parallelism) -> str:
-    if over.gpus == 1:
-        return "one GPU"
-    names = (("tp", over.tensor), ("pp", over.pipeline), ("ep", over.expert), ("dp", over.data))
-    return ", ".join(f"{name} {size}" for name, size in names if size > 1)
 
 
 def _rotary_line(asked: Serving) -> EngineLine:

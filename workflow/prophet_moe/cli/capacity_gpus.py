@@ -33,7 +33,6 @@ from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import Profile
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.routing.popularity_cv import PopularityCV
-from prophet_moe.serving.parallel import layout_name
 from prophet_moe.settings.fields import LARGEST_LAYERS
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GB
@@ -110,7 +109,7 @@ def show_several(arguments: argparse.Namespace, asked: Asked) -> None:
         return
     terminal = console()
     for gpu, found in answers:
-        title = f"{asked.spec.name} on {over.gpus} x {gpu}, {layout_name(over)}, batch {found.batch:,} ({asked.name})"
+        title = f"{asked.spec.name} on {over.gpus} x {gpu}, {over.named}, batch {found.batch:,} ({asked.name})"
         terminal.rule(title, align="left", style="default")
         for sentence in verdict(asked, found, arguments.context):
             terminal.print(sentence, highlight=False, markup=False)
@@ -225,7 +224,8 @@ def _stages_table(found: Found) -> Table:
         sizes = (f"{held[name] / GB:,.3f}" for name in ("weights_bytes", "expert_bytes", "prophet_expert_bytes"))
         contexts = (f"{int(held[f'{who}_max_context']):,}" for who in WHO)
         kv = f"{held['kv_bytes_per_token']:,g}"
-        table.add_row(_stages_told(filled), str(found.held.over.experts_over), str(stage.layers), *sizes, kv, *contexts)
+        gpus = found.held.over.experts_over * len(stage.numbers)
+        table.add_row(_stages_told(filled), str(gpus), str(stage.layers), *sizes, kv, *contexts)
     return table
 
 

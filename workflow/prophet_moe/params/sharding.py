@@ -63,6 +63,12 @@ class Parallelism:
         """Return the number of all GPUs."""
         return self.experts_over * self.pipeline
 
+    @property
+    def named(self) -> str:
+        """Return the layout in words, such as `tp 8`, `dp 8, ep 8` or `pp 2, tp 4`; `1 GPU` where there is one."""
+        sizes = (("pp", self.pipeline), ("dp", self.data), ("tp", self.tensor), ("ep", self.expert))
+        return ", ".join(f"{name} {size}" for name, size in sizes if size > 1) or "1 GPU"
+
     def stage_layers(self, depth: int) -> tuple[int, ...]:
         """Return the number of layers of every pipeline stage of a model of `depth` layers."""
         if self.layers:

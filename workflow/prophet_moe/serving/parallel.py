@@ -1,4 +1,4 @@
-"""Layouts of a model over several GPUs: every one that engines accept, its name, and the most expert slots in it.
+"""Layouts of a model over several GPUs: every one that engines accept, and the most expert slots in it.
 
 What each GPU of a layout holds is counted by `capacity.several_gpus`.
 """
@@ -52,12 +52,6 @@ def _accepted(arch: Architecture, over: Parallelism) -> bool:
     except UserError:
         return False
     return True
-
-
-def layout_name(over: Parallelism) -> str:
-    """Return a layout in words, such as `tp 8`, `dp 8, ep 8` or `pp 2, tp 4`; `1 GPU` where there is one."""
-    sizes = (("pp", over.pipeline), ("dp", over.data), ("tp", over.tensor), ("ep", over.expert))
-    return ", ".join(f"{name} {size}" for name, size in sizes if size > 1) or "1 GPU"
 
 
 def with_communication(scenario: Scenario, over: Parallelism, gib: float) -> Scenario:

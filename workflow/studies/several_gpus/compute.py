@@ -1,7 +1,8 @@
 """Models over several GPUs: the fewest that hold a context, with every expert resident and with expert slots."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from prophet_moe.hardware.operators import read_operators
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, popularity_cvs_of
 from prophet_moe.serving.exchange import Exchange, exchange
-from prophet_moe.serving.parallel import NODE, layout_name, layouts, most_slots, with_communication
+from prophet_moe.serving.parallel import NODE, layouts, most_slots, with_communication
 from prophet_moe.serving.parallel_times import fetch_seconds, step_times
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import Table, write_table
@@ -134,8 +135,8 @@ class Spreads:
 
     spec: ModelSpec
     context: int
-    by_count: Mapping[int, list[Spread]]
-    """Layouts by the number of GPUs."""
+    layouts_on: Callable[[int], list[Spread]]
+    """Returns the layouts on a number of GPUs."""
 
 
 def spreads_of(
@@ -146,16 +147,18 @@ def spreads_of(
     settings: SeveralGpusSettings,
     engine: EngineChoice = NO_ENGINE,
 ) -> Spreads:
-    """Return a model in every layout of every number of GPUs that the settings name."""
+    """Return a model in every layout; those of a number of GPUs are counted when they are first asked for."""
     gpu, listed, reserve = machine.name, machine.spec, machine.reserve
 
     def over_gpus(over: Parallelism) -> Spread:
         here = with_communication(scenario, over, settings.communication_gib)
         return spread(spec, gpu, listed, here, over, engine, popularity_cv, reserve)
 
-    counts = sorted({*settings.gpu_counts, *settings.layout_counts})
-    found = {count: [over_gpus(over) for over in layouts(spec.architecture, count)] for count in counts}
-    return Spreads(spec, min(settings.context_tokens, spec.architecture.native_context), found)
+    @cache
+    def layouts_on(count: int) -> list[Spread]:
+        return [over_gpus(over) for over in layouts(spec.architecture, count)]
+
+    return Spreads(spec, min(settings.context_tokens, spec.architecture.native_context), layouts_on)
 
 
 def headline_row(
@@ -167,7 +170,7 @@ def headline_row(
     fits = {"baseline": {}, "prophet": {}}
     within = None
     for count in sorted(settings.gpu_counts):
-        for held in spreads.by_count[count]:
+        for held in spreads.layouts_on(count):
             load = held.load(batch)
             for who, where in fits.items():
                 # With every expert in a slot nothing has to be predicted: where the baseline fits, slots do.
@@ -202,7 +205,7 @@ def _baseline(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     seconds, held = min(timed, key=lambda each: each[0])
     return {
         "baseline_gpus": count,
-        "baseline_layout": layout_name(held.over),
+        "baseline_layout": held.over.named,
         "baseline_step_ms": 1e3 * seconds,
         **asked.costs("baseline", count, held.load(asked.batch).context("baseline")),
     }
@@ -219,7 +222,7 @@ def _prophet(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     traffic, share = exchanged(held, asked.settings), slots.number / held.local_experts
     return {
         "prophet_gpus": count,
-        "prophet_layout": layout_name(held.over),
+        "prophet_layout": held.over.named,
         "slots": slots.number,
         "local_experts": held.local_experts,
         "share_resident_pct": 100 * share,
@@ -243,7 +246,7 @@ def layout_rows(spreads: Spreads, machine: Machine, settings: SeveralGpusSetting
     """Yield rows of the table of layouts by the sources of its columns: pure layouts, and the one of most context."""
     batch = settings.batch_sizes[-1]
     for count in settings.layout_counts:
-        found = [(held, held.load(batch)) for held in spreads.by_count[count]]
+        found = [(held, held.load(batch)) for held in spreads.layouts_on(count)]
         longest = max((load.context("prophet") for _, load in found), default=0)
         best = next((held for held, load in found if load.context("prophet") == longest > 0), None)
         for held, load in found:
@@ -271,7 +274,7 @@ def _layout_row(held: Spread, load: Load, machine: Machine, settings: SeveralGpu
         "gpu": machine.name,
         "batch_size": batch,
         "gpus": over.gpus,
-        "layout": layout_name(over),
+        "layout": over.named,
         "tp": over.tensor,
         "dp": over.data,
         "pp": over.pipeline,

@@ -11,7 +11,6 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.observed import memory
 from prophet_moe.observed.context import Context, load_context
 from prophet_moe.observed.schema import KINDS, is_missing, read_observations
-from prophet_moe.serving.parallel import layout_name
 from prophet_moe.settings.fields import WeightFormats
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.tables import write_table
@@ -56,7 +55,7 @@ def _row(cells: dict[str, Any], row: dict[str, Any], context: Context) -> dict[s
     return {
         **{name: cells[name] for name in ("id", "engine", "model", "gpu", "quantity", "unit")},
         "gpus": int(known["gpus"]),
-        "layout": layout_name(asked.over),
+        "layout": asked.over.named,
         "measured": measured,
         "counted": counted,
         "predicted": predicted,
