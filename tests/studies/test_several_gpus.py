@@ -1,18 +1,23 @@
 """Table 18: the fewest GPUs against every layout tried one by one; counts against servers of others; the figure."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from prophet_moe.capacity.hit_rates import HitRates
-from prophet_moe.capacity.memory import device_bytes
+from prophet_moe.capacity.several_gpus import Spread, spread
+from prophet_moe.capacity.under_engine import EngineChoice
 from prophet_moe.catalog import load_gpus, load_models
+from prophet_moe.catalog.engine import load_engines
 from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.estimate import Estimator, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.observed.context import load_context
 from prophet_moe.observed.schema import KINDS, read_observations
-from prophet_moe.serving.parallel import layouts, spread
-from prophet_moe.settings.scenario import CALIBRATED, REPORTED
+from prophet_moe.params.sharding import ONE_GPU, Parallelism
+from prophet_moe.serving.parallel import layouts, with_communication
+from prophet_moe.settings.scenario import CALIBRATED, REPORTED, Scenario
 from prophet_moe.settings.style import Style
 from studies.several_gpus.compute import ALL, AT_RANDOM, Asked, Machine, several_gpus
 from studies.several_gpus.figure import draw, findings, headline, of_first_gpu
@@ -32,7 +37,7 @@ def machine(name: str) -> Machine:
     spec = load_gpus(ROOT / "config/gpus.yaml", [name])[name]
     fits = read_operators(ROOT / "resources/operators", name)
     host = load_links(ROOT / "config/links.yaml")["pinned"]
-    return Machine(name, spec, Estimator(name, spec, fits, CONSTANTS), host, device_bytes(spec, CALIBRATED))
+    return Machine(name, spec, Estimator(name, spec, fits, CONSTANTS), host)
 
 
 MACHINES = [machine(name) for name in SETTINGS.gpus]
@@ -44,13 +49,16 @@ def made() -> tuple[pd.DataFrame, pd.DataFrame]:
     return several_gpus(MODELS, CURRENT, MACHINES, CALIBRATED, SETTINGS, {})
 
 
+def on_a100(name: str, over: Parallelism, scenario: Scenario) -> Spread:
+    """A model over A100 with the buffers of communication."""
+    here = with_communication(scenario, over, SETTINGS.communication_gib)
+    return spread(MODELS[name], MACHINES[0].name, MACHINES[0].spec, here, over)
+
+
 def longest(name: str, count: int, batch: int, who: str) -> int:
     """The longest context of any layout on A100."""
-    found = [
-        spread(MODELS[name], CALIBRATED, over, 0.0, SETTINGS.communication_gib).metrics(MACHINES[0].device_bytes, batch)
-        for over in layouts(MODELS[name].architecture, count)
-    ]
-    return max((metrics[f"{who}_max_context"] for metrics in found), default=0)
+    found = (on_a100(name, over, CALIBRATED).load(batch) for over in layouts(MODELS[name].architecture, count))
+    return max((load.context(who) for load in found), default=0)
 
 
 @pytest.mark.parametrize("name", ["DeepSeek-V3-671B", "Mixtral-8x22B"])
@@ -87,10 +95,10 @@ def test_most_gains_of_slots_cost_tenfold_time(made):
 def test_slots_need_no_more_gpus_than_all_experts(made):
     """Where every expert just fits, the predictor's memory does not; nothing has to be predicted then."""
     all_of_them = CALIBRATED.model_copy(update={"resident": "never_overflows"})
-    held = spread(MODELS["OLMoE-1B-7B"], all_of_them, layouts(MODELS["OLMoE-1B-7B"].architecture, 1)[0])
-    metrics = held.metrics(MACHINES[0].device_bytes, 8)
-    context = metrics["baseline_max_context"]
-    assert metrics["prophet_max_context"] < context
+    held = on_a100("OLMoE-1B-7B", ONE_GPU, all_of_them)
+    load = held.load(8)
+    context = load.context("baseline")
+    assert load.context("prophet") < context
     slots = Asked(MACHINES[0], 8, context, SETTINGS).slots(held)
     assert (slots.number, slots.fetching, slots.slowdown) == (64, 0, 1)
     assert (made[0]["gpus_saved"].dropna() >= 0).all()
@@ -161,6 +169,31 @@ def test_several_gpus_count_published_under_any_scenario():
     small = SETTINGS.model_copy(update={"gpu_counts": [1], "layout_counts": [1], "batch_sizes": [1]})
     table, _ = several_gpus({"OLMoE-1B-7B": MODELS["OLMoE-1B-7B"]}, {}, MACHINES[:1], REPORTED, small, {})
     assert table["baseline_gpus"].tolist() == [1]
+
+
+def test_several_gpus_hold_what_the_engine_of_the_scenario_does():
+    """vLLM takes no reserve of the scenario: its terms hold communication, and its reservation follows no batch."""
+    small = SETTINGS.model_copy(update={"gpu_counts": [1, 2, 4], "layout_counts": [4], "batch_sizes": [16]})
+    scenario = CALIBRATED.model_copy(update={"engine": "vllm-0.10"})
+    engine = EngineChoice(load_engines(ROOT / "config/engines")["vllm-0.10"])
+    asked = {"Mixtral-8x22B": MODELS["Mixtral-8x22B"]}, {}, MACHINES[:1], scenario
+    described = [
+        several_gpus(*asked, small.model_copy(update=changed), {}, engine=engine)[1]
+        for changed in ({}, {"communication_gib": 50.0})
+    ]
+    pd.testing.assert_frame_equal(*described)
+    row = described[0].set_index("layout").loc["tp 4"]
+    held = spread(MODELS["Mixtral-8x22B"], "A100-80GB", MACHINES[0].spec, scenario, Parallelism(4), engine)
+    ideal = on_a100("Mixtral-8x22B", Parallelism(4), CALIBRATED)
+    assert row["baseline_max_context"] == held.load(16).context("baseline") != ideal.load(16).context("baseline")
+
+
+def test_measured_reserve_takes_memory_of_each_gpu():
+    small = SETTINGS.model_copy(update={"gpu_counts": [4], "layout_counts": [4], "batch_sizes": [16]})
+    asked = {"Mixtral-8x22B": MODELS["Mixtral-8x22B"]}, {}
+    measured = [replace(MACHINES[0], reserve=reserve) for reserve in (2**30, 3 * 2**30)]
+    one, three = (several_gpus(*asked, [each], CALIBRATED, small, {})[1]["other_gb_per_gpu"] for each in measured)
+    assert (three - one).tolist() == pytest.approx([2 * 2**30 / 1e9] * len(one))
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,11 @@ def test_text_names_gpus_split_and_stages(ask):  # noqa: F811
     shown, error = ask(*QWEN, "--tp", "2", "--pp", "2", "--ep", "--dp", "2", "--batch", "16", "--context", "4096")
     words = " ".join(shown.split())
     assert error in ("", "0")
-    assert "8 x H100-80GB, tp 2, pp 2, dp 2, ep 4" in words
+    assert "8 x H100-80GB, pp 2, dp 2, tp 2, ep 4" in words
     assert "each caches 2 of 4 KV heads" in words
     assert "32 of 128 experts of a layer, whole" in words
     assert "2 stages hold 47, 47 layers" in words
+    assert "of 32 experts per MoE layer on each GPU" in words
     assert "A context of 4,096 tokens" in words
 
 
@@ -32,6 +33,16 @@ def test_json_has_a_gpu_of_every_stage(ask):  # noqa: F811
         assert [stage["layers"] for stage in entry["stages"]] == [47, 47]
         assert entry["baseline_max_context"] == min(stage["baseline_max_context"] for stage in entry["stages"])
         assert entry["stages"][1]["engine_budget"]["fits"] is True
+
+
+def test_stages_that_hold_the_same_share_a_row(ask):  # noqa: F811
+    """The first of 8 stages has the input embedding, the last one the head, and the others hold 12 layers each."""
+    options = (*QWEN, "--tp", "8", "--pp", "8")
+    words = " ".join(ask(*options)[0].split())
+    assert "│ 2 to 7 │ 48 │ 12 │" in words and "│ 1 │ 8 │ 11 │" in words
+    (entry,) = json.loads(ask(*options, "--json")[0])
+    assert [stage["stage"] for stage in entry["stages"]] == list(range(1, 9))
+    assert [stage["layers"] for stage in entry["stages"]] == [11, *[12] * 6, 11]
 
 
 def test_one_gpu_of_each_answers_as_without_the_options(ask):  # noqa: F811

@@ -125,3 +125,8 @@ def test_spreading_that_engines_refuse_is_refused(over, told):
     with pytest.raises(UserError) as refused:
         check_parallelism(MODELS["Qwen3-30B-A3B"], over)
     assert told in str(refused.value)
+
+
+def test_layout_names_say_every_size():
+    assert ONE_GPU.named == "1 GPU"
+    assert Parallelism(4, 2, 8, 2).named == "pp 2, dp 2, tp 4, ep 8"

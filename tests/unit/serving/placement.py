@@ -1,6 +1,6 @@
 """A plain reference for models over several GPUs: every expert, inner column and KV head is placed, then counted.
 
-It shares no formula with `serving.parallel`: GPUs are objects, and what they hold is added up one part at a time.
+It shares no formula with `capacity.several_gpus`: GPUs are objects, and what they hold is added up one part at a time.
 """
 
 from collections import defaultdict

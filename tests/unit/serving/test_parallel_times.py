@@ -2,13 +2,14 @@
 
 import pytest
 
+from prophet_moe.capacity.several_gpus import Spread
+from prophet_moe.capacity.several_gpus import spread as spread_over
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.estimate import Estimator, Split, estimate_step, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.params.sharding import ONE_GPU, Parallelism
 from prophet_moe.serving.exchange import exchange
-from prophet_moe.serving.parallel import spread
 from prophet_moe.serving.parallel_times import fetch_seconds, step_times
 from prophet_moe.settings.scenario import CALIBRATED
 from tests.conftest import ROOT
@@ -25,16 +26,21 @@ SPEC = load_models(ROOT / "config/models", ["DeepSeek-V3-671B"])["DeepSeek-V3-67
 PINNED = load_links(ROOT / "config/links.yaml")["pinned"]
 
 
+def spread(over: Parallelism) -> Spread:
+    """DeepSeek-V3 in a layout."""
+    return spread_over(SPEC, "H200-141GB", GPUS["H200-141GB"], CALIBRATED, over)
+
+
 def times(over: Parallelism, gpu: str = "H200-141GB", batch: int = 32, link: float = 400.0):
     """Times of a step of DeepSeek-V3 in a layout."""
     traffic = exchange(SPEC.architecture, over)
-    return step_times(spread(SPEC, CALIBRATED, over), ESTIMATORS[gpu], batch, 4096, traffic, link)
+    return step_times(spread(over), ESTIMATORS[gpu], batch, 4096, traffic, link)
 
 
 @pytest.mark.parametrize("gpu", ESTIMATORS)
 @pytest.mark.parametrize("over", [ONE_GPU, Parallelism(8), Parallelism(8, expert=8), Parallelism(4, 4)])
 def test_step_without_copies_is_the_estimate_of_its_split(gpu, over):
-    unique = spread(SPEC, CALIBRATED, over).unique_experts(32)
+    unique = spread(over).unique_experts(32)
     split = Split(over.tensor, over.expert > 1)
     expected = estimate_step(ESTIMATORS[gpu], SPEC.architecture, 32, 4096, unique, split=split)
     assert times(over, gpu).seconds == pytest.approx(expected.seconds)
@@ -58,7 +64,7 @@ def test_all_to_all_takes_its_bytes_over_the_link():
 
 
 def test_fetches_shrink_with_hits_and_with_gpus():
-    one, eight = spread(SPEC, CALIBRATED, ONE_GPU), spread(SPEC, CALIBRATED, Parallelism(8))
+    one, eight = spread(ONE_GPU), spread(Parallelism(8))
 
     def seconds(held, hit_rate):
         return fetch_seconds(held, ESTIMATORS["H200-141GB"], 32, hit_rate, PINNED)
@@ -66,7 +72,7 @@ def test_fetches_shrink_with_hits_and_with_gpus():
     assert seconds(one, 1.0) == 0
     assert seconds(one, 0.25) == pytest.approx(1.5 * seconds(one, 0.5))
     assert seconds(one, 0.5) / 8 < seconds(eight, 0.5) < seconds(one, 0.5) / 4
-    whole = spread(SPEC, CALIBRATED, Parallelism(8, expert=8))
+    whole = spread(Parallelism(8, expert=8))
     copies = 58 * one.unique_experts(32) / 8 / 2
     expected = PINNED.seconds(GPUS["H200-141GB"], whole.stages[0].memory.expert_bytes, copies)
     assert seconds(whole, 0.5) == pytest.approx(expected)

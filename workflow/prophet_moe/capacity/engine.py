@@ -172,13 +172,15 @@ def engine_budget(asked: Serving) -> EngineBudget:
 def sharded(asked: Serving) -> Architecture:
     """Return the part of the model on the GPU as an architecture."""
     check_parallelism(asked.arch, asked.over)
-    return shard(asked.arch, _stages(asked), asked.stage, asked.engine.weights.vocab_multiple)
+    over = engine_stages(asked.over, asked.arch, asked.engine)
+    return shard(asked.arch, over, asked.stage, asked.engine.weights.vocab_multiple)
 
 
-def _stages(asked: Serving) -> Parallelism:
-    over, depth = asked.over, len(asked.arch.layers())
-    if over.layers or asked.engine.weights.rest_of_layers == "before_last":
+def engine_stages(over: Parallelism, arch: Architecture, engine: EngineSpec) -> Parallelism:
+    """Return a way of spreading with the layers that an engine gives to every pipeline stage."""
+    if over.layers or engine.weights.rest_of_layers == "before_last":
         return over
+    depth = len(arch.layers())
     each = depth // over.pipeline
     return replace(over, layers=(each,) * (over.pipeline - 1) + (depth - each * (over.pipeline - 1),))
 
@@ -200,9 +202,9 @@ def _weight_lines(asked: Serving, here: Architecture) -> Iterator[EngineLine]:
     if here.moe:
         yield _routed_line(asked, here)
     for component, what in COMPONENTS.items():
-        yield EngineLine(what, "weights", sizes[component], f"counted, {_spread(over)}")
+        yield EngineLine(what, "weights", sizes[component], f"counted, {over.named}")
     if asked.draft and last:
-        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {_spread(over)}")
+        yield EngineLine("draft layers", "weights", params.draft_bytes(here, precision), f"counted, {over.named}")
     if terms.rotary_table:
         yield _rotary_line(asked)
     if terms.absorbed_mla != "none":
@@ -261,13 +263,6 @@ def _allocated(size: int) -> int:
 
 def _multiple(size: int, of: int) -> int:
     return -(-size // of) * of
-
-
-def _spread(over: Parallelism) -> str:
-    if over.gpus == 1:
-        return "one GPU"
-    names = (("tp", over.tensor), ("pp", over.pipeline), ("ep", over.expert), ("dp", over.data))
-    return ", ".join(f"{name} {size}" for name, size in names if size > 1)
 
 
 def _rotary_line(asked: Serving) -> EngineLine:

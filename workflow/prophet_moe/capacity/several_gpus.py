@@ -4,22 +4,29 @@ A GPU holds the part of the model that `params.sharding` gives it, in the layout
 sequences lies on the GPUs of that replica: tensor parallelism splits its heads, one KV head being the least, and leaves
 the latent of MLA whole on each. The experts of a layer lie on all GPUs of a stage, whole (expert parallelism) or in
 parts, and serve the sequences of all replicas.
+
+Prophet has slots on every GPU. Where experts are split, a slot holds the GPU's part of an expert, and every GPU needs
+what the whole batch needs. Where experts are whole, a GPU needs those of its own experts that the batch chooses:
+u(B) / n in the mean, if all experts are alike.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from prophet_moe import params
+from prophet_moe.capacity import reference
 from prophet_moe.capacity.budget import Line
-from prophet_moe.capacity.memory import Number
-from prophet_moe.capacity.reference import evaluate, resident_experts, unique_experts
-from prophet_moe.capacity.under_engine import EngineChoice, Held, memories_on
+from prophet_moe.capacity.engine import engine_stages
+from prophet_moe.capacity.memory import ModelMemory, Number, model_memory
+from prophet_moe.capacity.under_engine import NO_ENGINE, PLAIN, EngineChoice, Held, held_on
 from prophet_moe.catalog import Architecture, GpuSpec, ModelSpec
 from prophet_moe.catalog.architecture import Latent, Softmax
 from prophet_moe.catalog.engine import EngineSpec
 from prophet_moe.errors import UserError
-from prophet_moe.params.sharding import Parallelism, check_parallelism
+from prophet_moe.params.sharding import Parallelism, check_parallelism, stage_patterns
+from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings.scenario import Scenario
 
 ROUTED = "routed experts"
@@ -28,37 +35,99 @@ ROUTED = "routed experts"
 
 @dataclass(frozen=True)
 class Stage:
-    """Each GPU of one pipeline stage."""
+    """Each GPU of the pipeline stages that hold the same layers and embeddings."""
 
-    number: int
-    """Stage, from 0."""
+    numbers: tuple[int, ...]
+    """These stages, from 0."""
     layers: int
-    experts: int
-    """Routed experts of a layer on the GPU, whole or in parts; 0 in a dense model."""
     held: Held
-    """Memory constants of the GPU: E and k are those of the model, bytes those on this GPU."""
-    metrics: dict[str, Number]
-    """What `reference.evaluate` returns for the sequences of one replica; u(B) is that of the whole batch."""
-    lines: tuple[Line, ...]
-    """The budget of the GPU, in bytes."""
+    """Memory of the GPU: `memory.experts` are the experts of a layer on it, all in parts or some of them whole."""
+
+    @property
+    def memory(self) -> ModelMemory:
+        """Return the memory constants of the GPU."""
+        return self.held.memory
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A model on several GPUs of one kind at one batch size."""
+class Filled:
+    """A GPU of a stage with the sequences of a batch."""
 
-    over: Parallelism
+    stage: Stage
+    metrics: dict[str, Number]
+    """What `reference.evaluate` returns for the sequences of one replica; u(B) is that of the whole batch."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A batch on a model over several GPUs: its fullest replica on the GPUs of every stage."""
+
     sequences: int
     """Sequences of the fullest replica of attention."""
-    stages: tuple[Stage, ...]
+    gpus: tuple[Filled, ...]
+    """A GPU of each of the stages that differ."""
 
-    def tightest(self, who: str) -> Stage:
-        """Return the stage that allows the shortest context, or lacks most; `who` is baseline or prophet."""
-        return min(self.stages, key=lambda s: (s.metrics[f"{who}_max_context"], s.metrics[f"{who}_free_bytes"]))
+    def tightest(self, who: str) -> Filled:
+        """Return the GPU that allows the shortest context, or lacks most; `who` is baseline or prophet."""
+        return min(self.gpus, key=lambda g: (g.metrics[f"{who}_max_context"], g.metrics[f"{who}_free_bytes"]))
 
     def context(self, who: str) -> int:
         """Return the longest context in tokens that every GPU has memory for; 0: none."""
         return int(self.tightest(who).metrics[f"{who}_max_context"])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A model on GPUs of one kind in one layout, under a scenario and its engine."""
+
+    spec: ModelSpec
+    scenario: Scenario
+    whole: ModelMemory
+    """The memory constants of the whole model without an engine, with its popularity CV."""
+    over: Parallelism
+    stages: tuple[Stage, ...]
+    """The stages that differ, in order."""
+
+    @property
+    def local_experts(self) -> int:
+        """Return the experts of a layer on a GPU: all of them in parts, or some of them whole."""
+        return -(-self.whole.experts // self.over.expert)
+
+    def sequences(self, batch: int) -> int:
+        """Return the sequences of a batch that the fullest replica of attention serves."""
+        return -(-batch // self.over.data)
+
+    def unique_experts(self, batch: int) -> float:
+        """Return u(B), the distinct experts of a layer that the batch of the whole system chooses."""
+        whole = self.whole
+        return reference.unique_experts(self.scenario.routing, whole.experts, whole.top_k, whole.popularity_cv, batch)
+
+    def resident_experts(self, batch: int) -> Number:
+        """Return the slots per layer that a GPU needs by the scenario's rule: for whole experts, or their parts."""
+        unique = self.unique_experts(batch)
+        if self.over.expert == 1:
+            return reference.resident_experts(self.scenario, self.whole, batch, unique)
+        return _resident_of_whole_experts(self, batch, unique)
+
+    def load(self, batch: int, slots: Number | None = None) -> Load:
+        """Return what the GPUs hold and which contexts fit.
+
+        Parameters
+        ----------
+        batch : int
+            Sequences of the whole system.
+        slots : number, optional
+            Slots per layer on a GPU, instead of those of the scenario's rule.
+        """
+        sequences, unique = self.sequences(batch), self.unique_experts(batch)
+        kept = self.resident_experts(batch) if slots is None else slots
+        return Load(sequences, tuple(_filled(stage, sequences, kept, unique) for stage in self.stages))
+
+
+def _filled(stage: Stage, sequences: int, slots: Number, unique: float) -> Filled:
+    held = stage.held
+    metrics = reference.evaluate(held.memory, held.device_bytes, sequences, held.scenario, resident=slots)
+    return Filled(stage, metrics | {"unique_experts": unique})
 
 
 def parallelism(tensor: int, pipeline: int, data: int, expert: bool, engine: EngineSpec) -> Parallelism:
@@ -90,13 +159,12 @@ def spread(
     gpu: str,
     listed: GpuSpec,
     scenario: Scenario,
-    engine: EngineChoice,
     over: Parallelism,
-    batch: int,
+    engine: EngineChoice = NO_ENGINE,
     popularity_cv: Number = 0,
     reserve: int | None = None,
 ) -> Spread:
-    """Return what the GPUs of every stage hold, with every expert and with Prophet's resident set.
+    """Return a model over several GPUs; a way of spreading that engines refuse is a UserError.
 
     Parameters
     ----------
@@ -107,49 +175,67 @@ def spread(
     listed : GpuSpec
         One of them.
     scenario : Scenario
-        Formats, routing law, rule for resident experts.
+        Formats, routing law, rule for resident experts; its architectures are the published ones.
+    over : Parallelism
+        How the model is spread.
     engine : EngineChoice
         The scenario's engine.
-    over : Parallelism
-        How the model is spread, over two GPUs at least.
-    batch : int
-        Sequences decoded together, over all replicas.
     popularity_cv : number
         Popularity CV of the experts.
     reserve : int, optional
         Measured runtime reserve of the GPU in bytes.
-
-    Returns
-    -------
-    Spread
-        Bytes and tokens. With expert parallelism the resident experts are taken to lie evenly on the GPUs.
     """
-    sequences = math.ceil(batch / over.data)
-    reserves = {gpu: reserve} if reserve is not None else {}
-    stages = []
-    for number, layers in enumerate(over.stage_layers(len(spec.architecture.layers()))):
-        on = memories_on({spec.name: spec}, {gpu: listed}, scenario, engine, reserves, over, number)
-        held = on[spec.name, gpu]
-        held = replace(held, memory=replace(held.memory, popularity_cv=popularity_cv))
-        metrics = _metrics(held, over, batch, sequences)
-        experts = -(-spec.architecture.moe.experts // over.expert) if spec.architecture.moe else 0
-        lines = tuple(_lines(held, metrics, sequences))
-        stages.append(Stage(number, layers, experts, held, metrics, lines))
-    return Spread(over, sequences, tuple(stages))
+    check_parallelism(spec.architecture, over)
+    over = engine_stages(over, spec.architecture, engine.profile or PLAIN)
+    whole = model_memory(spec, scenario)
+    stages = tuple(
+        Stage(numbers, layers, held_on(spec, whole, gpu, listed, scenario, engine, reserve, over, numbers[0]))
+        for numbers, layers in _alike(spec.architecture, over)
+    )
+    return Spread(spec, scenario, replace(whole, popularity_cv=popularity_cv), over, stages)
 
 
-def _metrics(held: Held, over: Parallelism, batch: int, sequences: int) -> dict[str, Number]:
-    """Evaluate a GPU for the sequences of its replica, with the experts that the whole batch needs."""
-    memory, scenario = held.memory, held.scenario
-    unique = unique_experts(scenario.routing, memory.experts, memory.top_k, memory.popularity_cv, batch)
-    kept = resident_experts(scenario, memory, batch, unique)
-    on_gpu = min(memory.experts, over.expert * math.ceil(kept / over.expert))
-    metrics = evaluate(memory, held.device_bytes, sequences, scenario, resident=on_gpu)
-    return metrics | {"unique_experts": unique, "resident_experts": kept}
+def _alike(arch: Architecture, over: Parallelism) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Yield the stages that hold the same layers and embeddings by their numbers, and the number of their layers."""
+    found: dict[tuple[str, bool, bool], list[int]] = {}
+    for stage, here in enumerate(stage_patterns(arch, over)):
+        found.setdefault((here, stage == 0, stage == over.pipeline - 1), []).append(stage)
+    yield from ((tuple(numbers), len(here)) for (here, _, _), numbers in found.items())
 
 
-def _lines(held: Held, metrics: dict[str, Number], sequences: int) -> Iterator[Line]:
-    yield Line("device memory that an engine may use", held.device_bytes, held.device_bytes)
+def _resident_of_whole_experts(held: Spread, batch: int, unique: float) -> Number:
+    """Return the slots that a GPU with some of the experts needs.
+
+    By the quantile, every one of n GPUs has enough in as many layer-steps as the rule says: each alone misses a share
+    of (1 - quantile) / n (Bonferroni). The covariance of two experts is that of the whole layer.
+    """
+    whole, scenario, local = held.whole, held.scenario, held.local_experts
+    most = min(local, whole.top_k * batch)
+    needed = unique * local / whole.experts
+    if scenario.resident == "fractional":
+        return needed
+    if scenario.resident == "mean":
+        return min(local, max(1, _up(needed)))
+    if scenario.resident == "never_overflows":
+        return most
+    popularity_cv = whole.popularity_cv if scenario.routing.law == "dirichlet_occupancy" else 0.0
+    deviation = reference.deviation(unique, whole.experts, whole.top_k, popularity_cv, batch)
+    missed = 1 - unique / whole.experts
+    single = missed * (1 - missed)
+    covariance = (deviation**2 - whole.experts * single) / (whole.experts * max(whole.experts - 1, 1))
+    variance = max(0.0, local * single + local * (local - 1) * covariance)
+    quantile = 1 - (1 - scenario.resident.quantile) / held.over.expert
+    bound = needed + NormalDist().inv_cdf(quantile) * variance**0.5 - 0.5
+    return min(max(_up(bound), 1), most)
+
+
+def _up(number: float) -> int:
+    return math.ceil(number - ROUNDING_GUARD)
+
+
+def budget_of(filled: Filled, sequences: int) -> list[Line]:
+    """Return the budget of a GPU of several in bytes: the device, what it holds, what is free for the KV cache."""
+    held, metrics = filled.stage.held, filled.metrics
     fixed = {line.what: line.bytes for line in held.budget.lines if line.group == "weights" and line.what != ROUTED}
     fixed |= {
         "recurrent states of the batch": held.memory.state_bytes_per_sequence * sequences,
@@ -162,8 +248,11 @@ def _lines(held: Held, metrics: dict[str, Number], sequences: int) -> Iterator[L
         Line("Prophet's predictor", 0, held.memory.predictor_bytes),
         Line("Prophet's staging buffer", 0, metrics["staging_bytes"]),
     ]
-    yield from (line for line in taken if line.baseline or line.prophet)
-    yield Line("free for the KV cache", metrics["baseline_free_bytes"], metrics["prophet_free_bytes"])
+    return [
+        Line("device memory that an engine may use", held.device_bytes, held.device_bytes),
+        *(line for line in taken if line.baseline or line.prophet),
+        Line("free for the KV cache", metrics["baseline_free_bytes"], metrics["prophet_free_bytes"]),
+    ]
 
 
 def told(arch: Architecture, over: Parallelism) -> list[str]:
@@ -192,12 +281,19 @@ def _cache_told(mixer: Softmax | Latent, over: int) -> str:
     return f"each caches {heads} of {mixer.kv_heads} KV heads{floor}"
 
 
-def numbers(stage: Stage) -> dict[str, Number]:
-    """Return the numbers of a GPU that a table of stages shows: bytes, and tokens per sequence."""
-    memory, metrics = stage.held.memory, stage.metrics
+def weights_of(stage: Stage) -> tuple[Number, Number]:
+    """Return the bytes of all weights on a GPU of a stage, and those of its routed experts among them."""
+    memory = stage.memory
     experts = memory.moe_layers * memory.experts * memory.expert_bytes
+    return memory.non_expert_bytes + experts, experts
+
+
+def numbers(filled: Filled) -> dict[str, Number]:
+    """Return the numbers of a GPU that a table of stages shows: bytes, and tokens per sequence."""
+    memory, metrics = filled.stage.memory, filled.metrics
+    weights, experts = weights_of(filled.stage)
     return {
-        "weights_bytes": memory.non_expert_bytes + experts,
+        "weights_bytes": weights,
         "expert_bytes": experts,
         "prophet_expert_bytes": metrics["prophet_expert_bytes"],
         "kv_bytes_per_token": memory.kv_bytes_per_token_growing,
@@ -209,10 +305,9 @@ def numbers(stage: Stage) -> dict[str, Number]:
     }
 
 
-def total_weights(found: Spread) -> int:
+def total_weights(held: Spread) -> int:
     """Return the bytes of weights on all GPUs together, copies counted as often as they are held."""
-    per_stage = found.over.experts_over
-    return round(sum(numbers(stage)["weights_bytes"] * per_stage for stage in found.stages))
+    return round(sum(weights_of(stage)[0] * len(stage.numbers) for stage in held.stages) * held.over.experts_over)
 
 
 def whole_weights(spec: ModelSpec, scenario: Scenario) -> int:

@@ -72,8 +72,6 @@ def memories_on(
     scenario: Scenario,
     engine: EngineChoice = NO_ENGINE,
     reserves: Mapping[str, int] | None = None,
-    over: Parallelism = ONE_GPU,
-    stage: int = 0,
 ) -> dict[tuple[str, str], Held]:
     """Return the memory of every model on every GPU under a scenario and its engine.
 
@@ -89,37 +87,60 @@ def memories_on(
         The engine of the scenario; its terms take the place of workspace, reserve and activations.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts. No engine takes it.
-    over : Parallelism
-        How a model is spread over GPUs of the kind. Models of the report's constants are on one.
-    stage : int
-        Pipeline stage of the GPU, from 0.
 
     Returns
     -------
     dict
-        By model and GPU, in their order. E and k are those of the model, bytes those of one GPU: an expert has the
-        bytes of its part, or with expert parallelism those of all experts on the GPU over E.
+        By model and GPU, in their order.
     """
     constants = {name: model_memory(spec, scenario) for name, spec in models.items()}
     return {
-        (name, gpu): _held(models[name], memory, gpu, spec, scenario, engine, (reserves or {}).get(gpu), over, stage)
+        (name, gpu): held_on(models[name], memory, gpu, spec, scenario, engine, (reserves or {}).get(gpu))
         for name, memory in constants.items()
         if memory is not None
         for gpu, spec in gpus.items()
     }
 
 
-def _held(
+def held_on(
     spec: ModelSpec,
     memory: ModelMemory,
     gpu: str,
     listed: GpuSpec,
     scenario: Scenario,
     engine: EngineChoice,
-    reserve: int | None,
-    over: Parallelism,
-    stage: int,
+    reserve: int | None = None,
+    over: Parallelism = ONE_GPU,
+    stage: int = 0,
 ) -> Held:
+    """Return the memory of a model on a GPU under a scenario and its engine.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    memory : ModelMemory
+        The constants of the whole model without an engine, `memory.model_memory`.
+    gpu : str
+        Name of the GPU.
+    listed : GpuSpec
+        The GPU.
+    scenario : Scenario
+        Sizes, formats, the share of memory, workspace and runtime reserve.
+    engine : EngineChoice
+        The engine of the scenario.
+    reserve : int, optional
+        Measured runtime reserve in bytes; no engine takes it.
+    over : Parallelism
+        How the model is spread over GPUs of the kind. Models of the report's constants are on one.
+    stage : int
+        Pipeline stage of the GPU, from 0.
+
+    Returns
+    -------
+    Held
+        E is the number of experts of a layer on the GPU: all in parts, or with expert parallelism some of them whole.
+    """
     plain, basis = with_reserve(scenario, reserve), reserve_basis(scenario, reserve)
     if engine.ideal and over == ONE_GPU:
         return Held(memory, plain, None, device_bytes(listed, plain), basis)
@@ -207,10 +228,14 @@ def _on_gpu(asked: Serving, memory: ModelMemory, budget: EngineBudget) -> ModelM
     kept = cache_of(asked, here)
     plain = [cache for cache in kept if cache.window is None and cache.tokens_per_entry == 1]
     routed = sum(line.bytes for line in budget.lines if line.what == "routed experts")
-    layers_experts = params.moe_layers(here) * asked.arch.moe.experts if here.moe else 0
-    one = routed // layers_experts if layers_experts else memory.expert_bytes
+    # A token chooses at most every expert of the GPU. A dense model keeps the one expert of no bytes.
+    experts = here.moe.experts if here.moe else memory.experts
+    layers_experts = params.moe_layers(here) * experts
+    one = routed // layers_experts if layers_experts else params.expert_bytes(here, asked.precision)
     return replace(
         memory,
+        experts=experts,
+        top_k=min(memory.top_k, experts),
         moe_layers=params.moe_layers(here),
         expert_bytes=int(one),
         non_expert_bytes=round(budget.group_bytes("weights") - one * layers_experts),

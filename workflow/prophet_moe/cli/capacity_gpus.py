@@ -5,14 +5,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any
 
 from rich.table import Table
 
 from prophet_moe.capacity.budget import Line
 from prophet_moe.capacity.several_gpus import (
+    Filled,
+    Load,
     Spread,
-    Stage,
+    budget_of,
     check_spread,
     numbers,
     parallelism,
@@ -43,6 +46,15 @@ SIZES = {
 }
 WHO = {"baseline": "all experts resident", "prophet": "Prophet's set"}
 """Names of the two ways of holding experts."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on several GPUs at one batch size."""
+
+    held: Spread
+    batch: int
+    load: Load
 
 
 @dataclass(frozen=True)
@@ -92,63 +104,67 @@ def show_several(arguments: argparse.Namespace, asked: Asked) -> None:
     check_spread(asked.spec.architecture, over, arguments.ep)
     answers = list(_answers(asked, over))
     if arguments.json:
-        shown = [_as_json(asked, gpu, batch, found, arguments.context) for gpu, batch, found in answers]
+        shown = [_as_json(asked, gpu, found, arguments.context) for gpu, found in answers]
         print(json.dumps(without_nan(shown), indent=2, allow_nan=False))
         return
     terminal = console()
-    for gpu, batch, found in answers:
-        title = f"{asked.spec.name} on {over.gpus} x {gpu}, {_named(over)}, batch {batch:,} ({asked.name})"
+    for gpu, found in answers:
+        title = f"{asked.spec.name} on {over.gpus} x {gpu}, {over.named}, batch {found.batch:,} ({asked.name})"
         terminal.rule(title, align="left", style="default")
         for sentence in verdict(asked, found, arguments.context):
             terminal.print(sentence, highlight=False, markup=False)
         for what, sentence in _rests_on(asked, found).items():
             terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
         terminal.print(_stages_table(found))
-        tightest = found.tightest("baseline")
-        terminal.print(budget_table(list(tightest.lines), f"each GPU of stage {tightest.number + 1}"))
+        tightest = found.load.tightest("baseline")
+        title = f"each GPU of stage {_stages_told(tightest)}"
+        terminal.print(budget_table(budget_of(tightest, found.load.sequences), title))
 
 
-def _answers(asked: Asked, over: Parallelism) -> Iterator[tuple[str, int, Spread]]:
+def _answers(asked: Asked, over: Parallelism) -> Iterator[tuple[str, Found]]:
     for gpu, listed in asked.gpus.items():
-        for batch in asked.batches:
-            reserve = asked.reserves.get(gpu)
-            args = asked.spec, gpu, listed, asked.scenario, asked.engine, over, batch, asked.variation, reserve
-            yield gpu, batch, spread(*args)
+        scenario, engine, reserve = asked.scenario, asked.engine, asked.reserves.get(gpu)
+        held = spread(asked.spec, gpu, listed, scenario, over, engine, asked.variation, reserve)
+        yield from ((gpu, Found(held, batch, held.load(batch))) for batch in asked.batches)
 
 
-def _named(over: Parallelism) -> str:
-    sizes = (("tp", over.tensor), ("pp", over.pipeline), ("dp", over.data), ("ep", over.expert))
-    return ", ".join(f"{name} {size}" for name, size in sizes if size > 1) or "tp 1"
+def _stages_told(filled: Filled) -> str:
+    """Name the stages that a GPU stands for, counted from 1: `1`, `2 to 7`, or `2, 4, 6`."""
+    stages = [number + 1 for number in filled.stage.numbers]
+    if len(stages) > 2 and stages == list(range(stages[0], stages[-1] + 1)):
+        return f"{stages[0]} to {stages[-1]}"
+    return ", ".join(map(str, stages))
 
 
-def verdict(asked: Asked, found: Spread, context: int | None) -> list[str]:
+def verdict(asked: Asked, found: Found, context: int | None) -> list[str]:
     """The answer in sentences: all experts resident, Prophet's set, and the context that is asked for."""
     dense = asked.spec.architecture.moe is None
-    memory, metrics = found.stages[0].held.memory, found.stages[0].metrics
-    heads = {"baseline": f"With all {memory.experts:,} experts of every MoE layer on the GPUs, the model"}
+    whole, slots = found.held.whole, found.held.resident_experts(found.batch)
+    heads = {"baseline": f"With all {whole.experts:,} experts of every MoE layer on the GPUs, the model"}
     if dense:
         heads["baseline"] = "The model is dense: it has no experts, and nothing of it can be offloaded by expert. It"
     else:
-        kept = f"{metrics['resident_experts']:,g} of {memory.experts:,} experts per MoE layer"
+        kept = f"{slots:,g} of {found.held.local_experts:,} experts per MoE layer"
+        kept += " on each GPU" if found.held.over.expert > 1 else ""
         heads["prophet"] = f"With Prophet's resident set, {kept}, the model"
     sentences = [f"{head} {_fit(found, who)}." for who, head in heads.items()]
     if context is not None:
         parts = []
         for who in heads:
-            longest = found.context(who)
+            longest = found.load.context(who)
             fits = "fits" if context <= longest else "does not fit"
             parts.append(f"{fits} with {WHO[who]}" if not dense else fits)
-        beyond = " It is beyond the native context of the model." if context > memory.native_context else ""
+        beyond = " It is beyond the native context of the model." if context > whole.native_context else ""
         sentences.append(f"A context of {context:,} tokens {', and '.join(parts)}.{beyond}")
     return sentences
 
 
-def _fit(found: Spread, who: str) -> str:
-    stage, longest = found.tightest(who), found.context(who)
-    native, device = stage.held.memory.native_context, stage.held.device_bytes
-    of = f" of stage {stage.number + 1}" if len(found.stages) > 1 else ""
+def _fit(found: Found, who: str) -> str:
+    filled, longest = found.load.tightest(who), found.load.context(who)
+    native, device = found.held.whole.native_context, filled.stage.held.device_bytes
+    of = f" of stage {_stages_told(filled)}" if found.held.over.pipeline > 1 else ""
     if longest < 1:
-        needed = (device - stage.metrics[f"{who}_free_bytes"]) / GB
+        needed = (device - filled.metrics[f"{who}_free_bytes"]) / GB
         return f"does not fit: a GPU{of} needs {needed:,.1f} GB without any KV cache, and has {device / GB:,.1f} GB"
     bound = f", bound by the GPUs{of}" if of else ""
     if longest > native:
@@ -157,21 +173,21 @@ def _fit(found: Spread, who: str) -> str:
     return f"fits, with a context of up to {longest:,} tokens{bound}"
 
 
-def _rests_on(asked: Asked, found: Spread) -> dict[str, str]:
+def _rests_on(asked: Asked, found: Found) -> dict[str, str]:
     """What the answer rests on, a sentence each."""
     spec, scenario = asked.spec, asked.scenario
     precision = scenario.precision_of(spec.precision)
-    held = found.stages[0].held
-    copies = total_weights(found) / max(1, whole_weights(spec, scenario))
+    held, total = found.held.stages[0].held, total_weights(found.held)
+    copies = total / max(1, whole_weights(spec, scenario))
     rests = {
         "memory": f"counted from the architecture, {precision.named()}; {reserve_told(held, asked)}",
-        "GPUs": "; ".join(told(spec.architecture, found.over)),
-        "weights": f"all GPUs together hold {total_weights(found) / GB:,.1f} GB, {copies:.3g} times the checkpoint's",
+        "GPUs": "; ".join(told(spec.architecture, found.held.over)),
+        "weights": f"all GPUs together hold {total / GB:,.1f} GB, {copies:.3g} times the checkpoint's",
         "routing": routing_told(spec, scenario, asked.popularity_cv),
         "times": "none: prophet-moe times step --gpus N estimates those of tensor parallelism",
     }
-    if spec.architecture.moe and found.over.expert > 1:
-        rests["experts"] = "the resident ones of a layer are taken to lie evenly on its GPUs"
+    if found.held.over.expert > 1:
+        rests["experts"] = "experts are alike; each GPU has slots for those of its own that the batch chooses"
     return rests
 
 
@@ -199,16 +215,17 @@ COLUMNS = (
 """Columns of the table of stages."""
 
 
-def _stages_table(found: Spread) -> Table:
+def _stages_table(found: Found) -> Table:
     table = Table(*COLUMNS, title="each GPU: sizes in GB, contexts in tokens per sequence")
     for column in table.columns:
         column.justify = "right"
-    for stage in found.stages:
-        held = numbers(stage)
+    for filled in found.load.gpus:
+        held, stage = numbers(filled), filled.stage
         sizes = (f"{held[name] / GB:,.3f}" for name in ("weights_bytes", "expert_bytes", "prophet_expert_bytes"))
         contexts = (f"{int(held[f'{who}_max_context']):,}" for who in WHO)
         kv = f"{held['kv_bytes_per_token']:,g}"
-        table.add_row(str(stage.number + 1), str(found.over.experts_over), str(stage.layers), *sizes, kv, *contexts)
+        gpus = found.held.over.experts_over * len(stage.numbers)
+        table.add_row(_stages_told(filled), str(gpus), str(stage.layers), *sizes, kv, *contexts)
     return table
 
 
@@ -227,41 +244,47 @@ def budget_table(lines: list[Line], title: str | None = None) -> Table:
     return table
 
 
-def _as_json(asked: Asked, gpu: str, batch: int, found: Spread, context: int | None) -> dict[str, Any]:
+def _as_json(asked: Asked, gpu: str, found: Found, context: int | None) -> dict[str, Any]:
     """An answer as JSON: sizes in bytes of one GPU, contexts in tokens per sequence, null where undefined."""
-    over, memory = found.over, found.stages[0].held.memory
+    held, over = found.held, found.held.over
     split = {"tp": over.tensor, "pp": over.pipeline, "dp": over.data, "ep": over.expert}
-    contexts = {f"{who}_max_context": found.context(who) for who in WHO}
-    metrics = found.stages[0].metrics
+    contexts = {f"{who}_max_context": found.load.context(who) for who in WHO}
     return {
         "model": asked.spec.name,
         "gpu": gpu,
         "gpus": over.gpus,
         "parallelism": split,
-        "batch": batch,
-        "sequences_per_replica": found.sequences,
+        "batch": found.batch,
+        "sequences_per_replica": found.load.sequences,
         "scenario": asked.name,
         "engine": asked.scenario.engine,
-        "experts": memory.experts,
-        "native_context": memory.native_context,
+        "experts": held.whole.experts,
+        "native_context": held.whole.native_context,
         "verdict": verdict(asked, found, context),
         "rests_on": _rests_on(asked, found),
-        "unique_experts": metrics["unique_experts"],
-        "resident_experts": metrics["resident_experts"],
-        "total_weights_bytes": total_weights(found),
+        "unique_experts": held.unique_experts(found.batch),
+        "resident_experts": held.resident_experts(found.batch),
+        "total_weights_bytes": total_weights(held),
         **contexts,
         **{f"{who}_fits": length >= 1 for who, length in zip(WHO, contexts.values(), strict=True)},
-        "stages": [_stage_json(stage) for stage in found.stages],
+        "stages": [_stage_json(number, filled, found) for number, filled in _by_stage(found.load)],
     }
 
 
-def _stage_json(stage: Stage) -> dict[str, Any]:
+def _by_stage(load: Load) -> list[tuple[int, Filled]]:
+    """Return a GPU of every stage in order, stages from 0."""
+    return sorted(((number, filled) for filled in load.gpus for number in filled.stage.numbers), key=itemgetter(0))
+
+
+def _stage_json(number: int, filled: Filled, found: Found) -> dict[str, Any]:
+    stage, moe = filled.stage, found.held.spec.architecture.moe
     lines = [
-        {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet} for line in stage.lines
+        {"what": line.what, "baseline_bytes": line.baseline, "prophet_bytes": line.prophet}
+        for line in budget_of(filled, found.load.sequences)
     ]
-    head = {"stage": stage.number + 1, "layers": stage.layers, "experts_on_gpu": stage.experts}
-    sizes = {"device_bytes": stage.held.device_bytes, "activation_bytes": stage.metrics["activation_bytes"]}
-    return head | sizes | numbers(stage) | {"budget": lines, "engine_budget": asdict(stage.held.budget)}
+    head = {"stage": number + 1, "layers": stage.layers, "experts_on_gpu": found.held.local_experts if moe else 0}
+    sizes = {"device_bytes": stage.held.device_bytes, "activation_bytes": filled.metrics["activation_bytes"]}
+    return head | sizes | numbers(filled) | {"budget": lines, "engine_budget": asdict(stage.held.budget)}
 
 
 def without_nan(value: Any) -> Any:

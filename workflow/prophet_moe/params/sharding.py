@@ -8,7 +8,7 @@ parallelism splits the experts themselves, and pipeline parallelism the layers. 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from prophet_moe.catalog.architecture import (
     Architecture,
@@ -63,6 +63,12 @@ class Parallelism:
         """Return the number of all GPUs."""
         return self.experts_over * self.pipeline
 
+    @property
+    def named(self) -> str:
+        """Return the layout in words, such as `tp 8`, `dp 8, ep 8` or `pp 2, tp 4`; `1 GPU` where there is one."""
+        sizes = (("pp", self.pipeline), ("dp", self.data), ("tp", self.tensor), ("ep", self.expert))
+        return ", ".join(f"{name} {size}" for name, size in sizes if size > 1) or "1 GPU"
+
     def stage_layers(self, depth: int) -> tuple[int, ...]:
         """Return the number of layers of every pipeline stage of a model of `depth` layers."""
         if self.layers:
@@ -103,18 +109,22 @@ def shard(arch: Architecture, over: Parallelism, stage: int = 0, vocab_multiple:
 
     Its embeddings are those of a first and last stage; `stage_weights` leaves out those that a stage lacks.
     """
-    before = [0, *accumulate(over.stage_layers(len(arch.layers())))]
-    here = "".join(letters(arch.pattern))[before[stage] : before[stage + 1]]
     padded = -(-arch.vocab // vocab_multiple) * vocab_multiple
     return arch.model_copy(
         update={
             "vocab": _split(padded, over.attention),
             "mixers": {name: _mixer(mixer, over.attention) for name, mixer in arch.mixers.items()},
             "ffns": {name: _ffn(ffn, over) for name, ffn in arch.ffns.items()},
-            "pattern": [here],
+            "pattern": [stage_patterns(arch, over)[stage]],
             "other": {name: _split(size, over.attention) for name, size in arch.other.items()},
         }
     )
+
+
+def stage_patterns(arch: Architecture, over: Parallelism) -> tuple[str, ...]:
+    """Return the layers of every pipeline stage, a letter of the architecture's pattern each."""
+    pattern, ends = "".join(letters(arch.pattern)), accumulate(over.stage_layers(len(arch.layers())), initial=0)
+    return tuple(pattern[first:end] for first, end in pairwise(ends))
 
 
 def stage_weights(arch: Architecture, first: bool, last: bool) -> Iterator[Weights]:

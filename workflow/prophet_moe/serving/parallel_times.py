@@ -7,11 +7,11 @@ of their own, side by side: split experts in parts, whole ones each GPU its own.
 
 from dataclasses import dataclass
 
+from prophet_moe.capacity.several_gpus import Spread
 from prophet_moe.catalog.architecture import letters
 from prophet_moe.catalog.link import LinkSpec
 from prophet_moe.hardware.estimate import Estimator, Split, estimate_step, layer_operations
 from prophet_moe.serving.exchange import Exchange
-from prophet_moe.serving.parallel import Spread
 from prophet_moe.units import GB
 
 

@@ -1,15 +1,17 @@
 """Models over several GPUs: the fewest that hold a context, with every expert resident and with expert slots."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
-from prophet_moe.capacity.memory import device_bytes
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
+from prophet_moe.capacity.reserve import reserves_for
+from prophet_moe.capacity.several_gpus import Load, Spread, spread
+from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, read_engine
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
 from prophet_moe.catalog.model import load_model
@@ -18,7 +20,7 @@ from prophet_moe.hardware.operators import read_operators
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, popularity_cvs_of
 from prophet_moe.serving.exchange import Exchange, exchange
-from prophet_moe.serving.parallel import NODE, Spread, layout_name, layouts, spread
+from prophet_moe.serving.parallel import NODE, layouts, most_slots, with_communication
 from prophet_moe.serving.parallel_times import fetch_seconds, step_times
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import Table, write_table
@@ -40,7 +42,8 @@ class Machine:
     estimator: Estimator
     host: LinkSpec
     """How experts are copied from the host."""
-    device_bytes: int
+    reserve: int | None = None
+    """Measured runtime reserve in bytes, where the scenario takes it."""
 
     def links(self, settings: SeveralGpusSettings) -> dict[str, float]:
         """Return what a GPU sends to others over every kind of link, GB/s that are reached."""
@@ -99,12 +102,11 @@ class Asked:
 
     def slots(self, held: Spread) -> Slots:
         """Return the most slots beside the context, and what they cost in time."""
-        metrics = held.metrics(self.machine.device_bytes, self.batch)
-        if metrics["baseline_max_context"] >= self.context:
-            number = metrics["local_experts"]
+        if held.load(self.batch).context("baseline") >= self.context:
+            number = held.local_experts
         else:
-            number = held.most_slots(self.machine.device_bytes, self.batch, self.context)
-        hit_rate, basis = self.hit_rate(number / metrics["local_experts"])
+            number = most_slots(held, self.batch, self.context)
+        hit_rate, basis = self.hit_rate(number / held.local_experts)
         fetching = fetch_seconds(held, self.machine.estimator, self.batch, hit_rate, self.machine.host)
         return Slots(number, hit_rate, basis, self.seconds(held), fetching)
 
@@ -129,23 +131,34 @@ def exchanged(held: Spread, settings: SeveralGpusSettings) -> Exchange:
 
 @dataclass(frozen=True)
 class Spreads:
-    """One model in every layout."""
+    """One model in every layout on GPUs of one kind."""
 
     spec: ModelSpec
     context: int
-    by_count: Mapping[int, list[Spread]]
-    """Layouts by the number of GPUs."""
+    layouts_on: Callable[[int], list[Spread]]
+    """Returns the layouts on a number of GPUs."""
 
 
-def spreads_of(spec: ModelSpec, scenario: Scenario, popularity_cv: float, settings: SeveralGpusSettings) -> Spreads:
-    """Return a model in every layout of every number of GPUs that the settings name."""
-    counts = sorted({*settings.gpu_counts, *settings.layout_counts})
-    gib = settings.communication_gib
-    found = {
-        count: [spread(spec, scenario, over, popularity_cv, gib) for over in layouts(spec.architecture, count)]
-        for count in counts
-    }
-    return Spreads(spec, min(settings.context_tokens, spec.architecture.native_context), found)
+def spreads_of(
+    spec: ModelSpec,
+    machine: Machine,
+    scenario: Scenario,
+    popularity_cv: float,
+    settings: SeveralGpusSettings,
+    engine: EngineChoice = NO_ENGINE,
+) -> Spreads:
+    """Return a model in every layout; those of a number of GPUs are counted when they are first asked for."""
+    gpu, listed, reserve = machine.name, machine.spec, machine.reserve
+
+    def over_gpus(over: Parallelism) -> Spread:
+        here = with_communication(scenario, over, settings.communication_gib)
+        return spread(spec, gpu, listed, here, over, engine, popularity_cv, reserve)
+
+    @cache
+    def layouts_on(count: int) -> list[Spread]:
+        return [over_gpus(over) for over in layouts(spec.architecture, count)]
+
+    return Spreads(spec, min(settings.context_tokens, spec.architecture.native_context), layouts_on)
 
 
 def headline_row(
@@ -157,14 +170,14 @@ def headline_row(
     fits = {"baseline": {}, "prophet": {}}
     within = None
     for count in sorted(settings.gpu_counts):
-        for held in spreads.by_count[count]:
-            metrics = held.metrics(machine.device_bytes, batch)
+        for held in spreads.layouts_on(count):
+            load = held.load(batch)
             for who, where in fits.items():
                 # With every expert in a slot nothing has to be predicted: where the baseline fits, slots do.
-                if max(metrics["baseline_max_context"], metrics[f"{who}_max_context"]) >= context:
-                    where.setdefault(count, []).append((held, metrics))
+                if max(load.context("baseline"), load.context(who)) >= context:
+                    where.setdefault(count, []).append(held)
         if within is None and count in fits["prophet"]:
-            slowdowns = (asked.slots(held).slowdown for held, _ in fits["prophet"][count])
+            slowdowns = (asked.slots(held).slowdown for held in fits["prophet"][count])
             within = count if min(slowdowns) <= settings.slowdown_limit else None
         if fits["baseline"] and within is not None:
             break
@@ -188,13 +201,13 @@ def _baseline(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     if not fits:
         return {"baseline_gpus": None, "baseline_layout": ""}
     count = min(fits)
-    timed = [(asked.seconds(held), held, metrics) for held, metrics in fits[count]]
-    seconds, held, metrics = min(timed, key=lambda each: each[0])
+    timed = [(asked.seconds(held), held) for held in fits[count]]
+    seconds, held = min(timed, key=lambda each: each[0])
     return {
         "baseline_gpus": count,
-        "baseline_layout": layout_name(held.over),
+        "baseline_layout": held.over.named,
         "baseline_step_ms": 1e3 * seconds,
-        **asked.costs("baseline", count, metrics["baseline_max_context"]),
+        **asked.costs("baseline", count, held.load(asked.batch).context("baseline")),
     }
 
 
@@ -202,23 +215,22 @@ def _prophet(fits: Mapping[int, list], asked: Asked) -> dict[str, object]:
     if not fits:
         return {"prophet_gpus": None, "prophet_layout": "", "hit_rate_basis": ""}
     count = min(fits)
-    found = [(asked.slots(held), held) for held, _ in fits[count]]
+    found = [(asked.slots(held), held) for held in fits[count]]
     slots, held = min(found, key=lambda each: each[0].on_demand)
-    device, batch = asked.machine.device_bytes, asked.batch
-    metrics, by_rule = held.metrics(device, batch, slots.number), held.metrics(device, batch)
-    longest = max(by_rule["baseline_max_context"], by_rule["prophet_max_context"])
-    traffic, share = exchanged(held, asked.settings), slots.number / metrics["local_experts"]
+    fullest, by_rule = held.load(asked.batch, slots.number).tightest("prophet"), held.load(asked.batch)
+    longest = max(by_rule.context("baseline"), by_rule.context("prophet"))
+    traffic, share = exchanged(held, asked.settings), slots.number / held.local_experts
     return {
         "prophet_gpus": count,
-        "prophet_layout": layout_name(held.over),
+        "prophet_layout": held.over.named,
         "slots": slots.number,
-        "local_experts": metrics["local_experts"],
+        "local_experts": held.local_experts,
         "share_resident_pct": 100 * share,
-        "baseline_experts": metrics["baseline_expert_bytes"],
-        "prophet_experts": metrics["prophet_expert_bytes"],
+        "baseline_experts": fullest.metrics["baseline_expert_bytes"],
+        "prophet_experts": fullest.metrics["prophet_expert_bytes"],
         "host_bytes": (1 - share) * held.whole.moe_layers * held.whole.experts * held.whole.expert_bytes,
-        "kv_bytes_per_token_per_gpu": metrics["kv_bytes_per_token"],
-        "activations": metrics["activation_bytes"],
+        "kv_bytes_per_token_per_gpu": fullest.stage.memory.kv_bytes_per_token_growing,
+        "activations": fullest.metrics["activation_bytes"],
         "hit_rate": slots.hit_rate,
         "hit_rate_basis": slots.basis,
         "prophet_step_ms": 1e3 * slots.seconds,
@@ -234,12 +246,12 @@ def layout_rows(spreads: Spreads, machine: Machine, settings: SeveralGpusSetting
     """Yield rows of the table of layouts by the sources of its columns: pure layouts, and the one of most context."""
     batch = settings.batch_sizes[-1]
     for count in settings.layout_counts:
-        found = [(held, held.metrics(machine.device_bytes, batch)) for held in spreads.by_count[count]]
-        longest = max((metrics["prophet_max_context"] for _, metrics in found), default=0)
-        best = [held for held, metrics in found if metrics["prophet_max_context"] == longest > 0][:1]
-        for held, metrics in found:
-            if is_pure(held.over) or held in best:
-                yield _layout_row(held, metrics, machine, settings) | {"longest": held in best}
+        found = [(held, held.load(batch)) for held in spreads.layouts_on(count)]
+        longest = max((load.context("prophet") for _, load in found), default=0)
+        best = next((held for held, load in found if load.context("prophet") == longest > 0), None)
+        for held, load in found:
+            if is_pure(held.over) or held is best:
+                yield _layout_row(held, load, machine, settings) | {"longest": held is best}
 
 
 def is_pure(over: Parallelism) -> bool:
@@ -247,28 +259,29 @@ def is_pure(over: Parallelism) -> bool:
     return sum(size > 1 for size in (over.tensor, over.data, over.pipeline)) <= 1
 
 
-def _layout_row(held: Spread, metrics: Mapping, machine: Machine, settings: SeveralGpusSettings) -> dict[str, object]:
+def _layout_row(held: Spread, load: Load, machine: Machine, settings: SeveralGpusSettings) -> dict[str, object]:
     over, batch, traffic = held.over, settings.batch_sizes[-1], exchanged(held, settings)
     links = machine.links(settings)
     sent = batch * traffic.total / over.gpus / GB
     states = {(True, True): "both", (False, True): "prophet_only"}
-    fits = bool(metrics["baseline_fits"]), bool(metrics["prophet_fits"])
+    contexts = {who: load.context(who) for who in ("baseline", "prophet")}
+    fits = contexts["baseline"] >= 1, contexts["prophet"] >= 1
+    fullest = load.tightest("prophet")
     return {
-        **metrics,
+        **fullest.metrics,
+        **{f"{who}_max_context": context for who, context in contexts.items()},
+        "local_experts": held.local_experts,
         "gpu": machine.name,
         "batch_size": batch,
         "gpus": over.gpus,
-        "layout": layout_name(over),
+        "layout": over.named,
         "tp": over.tensor,
         "dp": over.data,
         "pp": over.pipeline,
         "ep": over.expert,
         "fit_state": "both" if fits[0] else states.get(fits, "neither"),
-        "kv_bytes_per_token_per_gpu": metrics["kv_bytes_per_token"],
-        **{
-            f"{who}_context_per_gpu": batch * metrics[f"{who}_max_context"] / over.gpus
-            for who in ("baseline", "prophet")
-        },
+        "kv_bytes_per_token_per_gpu": fullest.stage.memory.kv_bytes_per_token_growing,
+        **{f"{who}_context_per_gpu": batch * context / over.gpus for who, context in contexts.items()},
         "sums_kb_per_token": traffic.sums / KB,
         "dispatch_kb_per_token": traffic.dispatch / KB,
         "combine_kb_per_token": traffic.combine / KB,
@@ -289,6 +302,7 @@ def several_gpus(
     settings: SeveralGpusSettings,
     known: Mapping[str, PopularityCV],
     simulated: Mapping[int, Mapping[str, HitRates]] | None = None,
+    engine: EngineChoice = NO_ENGINE,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Find the fewest GPUs of every kind for every model, and describe the layouts on the first kind.
 
@@ -307,6 +321,8 @@ def several_gpus(
     simulated : mapping from int to mapping from str to HitRates, optional
         Hit rates of caches without prediction by batch and model. A model without any has those of one with its E and
         k, else slots hold experts at random.
+    engine : EngineChoice
+        The scenario's engine.
 
     Returns
     -------
@@ -319,19 +335,21 @@ def several_gpus(
     top_k = {name: spec.architecture.moe.top_k for name, spec in {**models, **current}.items()}
     for specs, here in ((models, published), (current, shipped)):
         for name, spec in specs.items():
-            spreads = spreads_of(spec, here, _popularity_cv(spec, known, scenario), settings)
+            popularity_cv = _popularity_cv(spec, known, scenario)
             formats = here.precision_of(spec.precision).named()
             about, experts = {"model": name, "formats": formats}, spec.architecture.moe.experts
             rates = {
                 batch: hit_rates_for(name, experts, top_k[name], (simulated or {}).get(batch, {}), top_k)
                 for batch in settings.batch_sizes
             }
-            rows += [
-                about | {"gpu": machine.name} | headline_row(spreads, machine, batch, settings, rates[batch])
-                for machine in machines
-                for batch in settings.batch_sizes
-            ]
-            described += [about | row for row in layout_rows(spreads, machines[0], settings)]
+            for machine in machines:
+                spreads = spreads_of(spec, machine, here, popularity_cv, settings, engine)
+                rows += [
+                    about | {"gpu": machine.name} | headline_row(spreads, machine, batch, settings, rates[batch])
+                    for batch in settings.batch_sizes
+                ]
+                if machine is machines[0]:
+                    described += [about | row for row in layout_rows(spreads, machine, settings)]
     return _table(rows, SEVERAL_GPUS), _table(described, LAYOUTS)
 
 
@@ -367,12 +385,12 @@ def build(files, parameters):
     machines = []
     for name, spec in gpus.items():
         fitted = read_operators(fits[name], name) if name in fits else None
-        device = device_bytes(spec, with_reserve(scenario, reserves.get(name)))
-        machines.append(Machine(name, spec, Estimator(name, spec, fitted, constants), host, device))
+        machines.append(Machine(name, spec, Estimator(name, spec, fitted, constants), host, reserves.get(name)))
     models = {path.stem: load_model(path) for path in files.models}
     current = {path.stem: load_model(path) for path in files.current}
     known = popularity_cvs_of(files.variations, scenario.routing.batching)
     simulated = {batch: read_hit_rates(Path(path), batch) for path in files.frontier for batch in settings.batch_sizes}
-    table, described = several_gpus(models, current, machines, scenario, settings, known, simulated)
+    engine = read_engine(files.engine)
+    table, described = several_gpus(models, current, machines, scenario, settings, known, simulated, engine)
     write_table(files.table, table, SEVERAL_GPUS)
     write_table(files.layouts, described, LAYOUTS)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from prophet_moe.capacity.several_gpus import Spread, spread, weights_of
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.observed import memory
 from prophet_moe.observed.context import Context, load_context
 from prophet_moe.observed.schema import KINDS, is_missing, read_observations
-from prophet_moe.serving.parallel import Spread, layout_name, spread
 from prophet_moe.settings.fields import WeightFormats
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.tables import write_table
@@ -55,7 +55,7 @@ def _row(cells: dict[str, Any], row: dict[str, Any], context: Context) -> dict[s
     return {
         **{name: cells[name] for name in ("id", "engine", "model", "gpu", "quantity", "unit")},
         "gpus": int(known["gpus"]),
-        "layout": layout_name(asked.over),
+        "layout": asked.over.named,
         "measured": measured,
         "counted": counted,
         "predicted": predicted,
@@ -70,7 +70,9 @@ def _counted_spread(asked, context: Context) -> Spread:
     precision = WeightFormats(default=asked.precision.default, **asked.precision.components)
     changed = {"precision": precision, "kv_format": asked.precision.kv, "mla_cache": asked.precision.mla_cache}
     spec = spec.model_copy(update={"architecture": asked.arch})
-    return spread(spec, CALIBRATED.model_copy(update=changed), replace(asked.over, layers=()))
+    # Without an engine, the weights and the cache on a GPU are those of any kind of GPU.
+    gpu, listed = next(iter(context.gpus.items()))
+    return spread(spec, gpu, listed, CALIBRATED.model_copy(update=changed), replace(asked.over, layers=()))
 
 
 def _counted(quantity: str, held: Spread, row: dict[str, Any]) -> Iterator[float]:
@@ -78,7 +80,7 @@ def _counted(quantity: str, held: Spread, row: dict[str, Any]) -> Iterator[float
     for stage in held.stages:
         each = stage.memory
         if quantity == "weights":
-            yield (each.non_expert_bytes + each.moe_layers * each.experts * each.expert_bytes) / GIB
+            yield weights_of(stage)[0] / GIB
         elif quantity == "kv_bytes_per_token":
             yield float(each.kv_bytes_per_token_growing)
         else:

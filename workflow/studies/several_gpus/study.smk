@@ -58,6 +58,7 @@ rule several_gpus:
         gpus=GPU_FILE,
         models=MODEL_FILES,
         current=[MODEL_FOLDER / "current" / f"{name}.yaml" for name in settings("several_gpus").current_models],
+        engine=engine_files(EXPERIMENT.scenario),
         variations=variations_of(DEFAULT),
         links="config/links.yaml",
         constants="resources/operators/constants.json",
