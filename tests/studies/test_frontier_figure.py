@@ -88,7 +88,8 @@ def test_the_axis_names_its_scale(figure):
 def test_the_wide_panel_is_the_median(figure, points):
     found = frontier.selection(points, LIMITS).groupby("strategy").median()
     drawn = [line.get_ydata() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == len(LIMITS)]
-    assert [list(line) for line in drawn] == [found.loc[name].tolist() for name in STRATEGIES]
+    bound = frontier.selection(points, LIMITS, "slowdown_bound").xs("prophet", level="strategy").median()
+    assert [list(line) for line in drawn] == [*(found.loc[name].tolist() for name in STRATEGIES), bound.tolist()]
 
 
 def test_the_memory_floor_is_at_no_slowdown(figure, memory):

@@ -145,8 +145,11 @@ def test_replay_generates_at_the_popularity_of_the_memory(tmp_path, monkeypatch,
         calibrated=[ROOT / "resources/routing/qwen3-30b-a3b.json"],
         discrimination=[ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv"],
         slowdowns=tmp_path / "slowdowns.parquet",
+        links=ROOT / "config/links.yaml",
+        operators=[ROOT / "resources/operators/constants.json"],
     )
     parameters = {"name": "any", "settings": {}, "profiles": str(tmp_path), "context": 4096, "copy_chunk_mb": 16.0}
+    parameters |= {"link": "pinned"}
     replay_frontier.build(files, parameters | {"formats": Formats().model_dump(mode="json")})
     grid = grids["calibrated"]
     memory = grid[grid["case"] == ESTIMATE].groupby("model")["popularity_cv"].first()

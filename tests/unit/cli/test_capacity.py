@@ -412,7 +412,10 @@ def question(models, gpus, popularity_cvs, model: str, gpu: str, batch: int, rat
 
 
 def test_step_takes_what_the_frontier_simulated(models, gpus, popularity_cvs):
-    """Both fetch on demand, so that the hit rate decides; the routing that stands in needs somewhat fewer experts."""
+    """Both fetch on demand, so that the hit rate decides; the routing that stands in needs somewhat fewer experts.
+
+    Both take the times of the datasheet.
+    """
     frontier = pd.read_csv(TABLES / "frontier.csv").query(
         "strategy == 'on_demand' and resident_share < 1 and not waves"
     )
@@ -422,10 +425,11 @@ def test_step_takes_what_the_frontier_simulated(models, gpus, popularity_cvs):
         for row in frontier[frontier["batch_size"] == batch].itertuples():
             asked = question(models, gpus, popularity_cvs, row.model, row.gpu, batch, known[row.model])
             unique = evaluate(asked.memory, asked.device_bytes, batch, CALIBRATED)["unique_experts"]
-            apart.append(step(asked, unique, row.resident_experts).slowdown / row.slowdown - 1)
+            apart.append(step(asked, unique, row.resident_experts).slowdown / row.slowdown_bound - 1)
         assert len(apart) > 50
         assert 0 <= np.median(apart) < closest
-        assert min(apart) > -0.01 and max(apart) < farthest
+        # Hit rates are means over samples, the slowdown by the datasheet is that of the first.
+        assert min(apart) > -0.05 and max(apart) < farthest
 
 
 @pytest.mark.parametrize("context", [1, 4096, 10**9])

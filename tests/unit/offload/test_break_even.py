@@ -99,7 +99,7 @@ def test_numbers_out_of_range_end_in_one_line():
 def sample() -> Sample:
     """Generated routing of 16 experts, top 4, in three layers."""
     parameters = read_calibrated(ROOT / "resources/routing/qwen3-30b-a3b.json").parameters(
-        Router("x", 16, 4, (0, 1, 2))
+        Router("x", 16, 4, (0, 1, 2)), 0.5
     )
     training = TrainingStatistics(generate(parameters, 16, 64, 5))
     return Sample(Predictions(training, generate(parameters, 4, 64, 6)), 6, RECORDED, 0.0)
@@ -119,7 +119,8 @@ def test_simulator_lies_between_the_closed_forms(sample, slots, other, copy):
 @EXAMPLES
 @given(st.integers(1, 15), st.floats(0, 5), st.floats(0.01, 50))
 def test_simulator_of_one_expert_equals_the_closed_form(slots, other, copy):
-    parameters = read_calibrated(ROOT / "resources/routing/gpt-oss-20b.json").parameters(Router("x", 16, 1, (0, 1)))
+    routing = read_calibrated(ROOT / "resources/routing/gpt-oss-20b.json")
+    parameters = routing.parameters(Router("x", 16, 1, (0, 1)), 0.5)
     trace = generate(parameters, 2, 48, 1)
     predictions = Predictions(TrainingStatistics(trace), trace)
     parts = Sample(predictions, 1, RECORDED, 0.0).parts(1)

@@ -29,6 +29,10 @@ MOST_TOKENS = 10_000
 """Upper limit of the decoded tokens of a simulated sequence. Recorded traces hold some hundreds."""
 MOST_REPLAYED = 10**6
 """Upper limit of the decoded tokens of one sample. Its simulation takes minutes and holds 100 MB of routing."""
+LARGEST_SEED = 2**31 - 1
+"""Largest seed of a random generator, that of 31 bits."""
+LARGEST_SECONDS = 86_400
+"""Upper limit of a time in seconds: a day."""
 LARGEST_POINTS = 100
 """Upper limit of the size of text and the width of lines, in points. One inch has 72 points."""
 LARGEST_INCHES = 20

@@ -4,15 +4,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prophet_moe.settings.fields import Batches, Share, StudySettings
+from prophet_moe.settings.fields import LARGEST_SECONDS, LARGEST_SEED, Batches, Share, StudySettings
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import GPU, MODEL, Table, flag, integer, number, text
 from prophet_moe.validation import StrictModel, inconsistent
 
 MOST_INSTANCES = 1024
 """Upper limit of the instances, to catch typing errors."""
-LONGEST_RUN = 86_400
-"""Upper limit of the seconds of arrivals that are drawn: a day."""
 
 
 class ServedModel(StrictModel):
@@ -38,11 +36,11 @@ class DynamicBatchingSettings(StudySettings):
     """Serving engine, a profile of config/engines/, whose budget gives the KV pool and whose defaults limit a step."""
     instances: Batches = [1, 2, 4, 8, 16, 32, 64]
     """Numbers of instances that share the arrivals, in ascending order."""
-    seconds: float = Field(default=1200, gt=60, le=LONGEST_RUN)
+    seconds: float = Field(default=1200, gt=60, le=LARGEST_SECONDS)
     """Seconds of arrivals that are drawn from fitted laws. Recorded arrivals are served whole."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Seed of the arrivals that are drawn."""
-    first_token_s: float = Field(default=5.0, gt=0)
+    first_token_s: float = Field(default=5.0, gt=0, le=LARGEST_SECONDS)
     """Instances keep up if 95 % of the requests wait at most this long for their first token."""
     compute_share: Share = 0.5
     """Share of the GPU's peak that attention of prompts reaches, as in the study of prefill."""
