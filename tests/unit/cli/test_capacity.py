@@ -419,7 +419,7 @@ def test_step_takes_what_the_frontier_simulated(models, gpus, popularity_cvs):
     frontier = pd.read_csv(TABLES / "frontier.csv").query(
         "strategy == 'on_demand' and resident_share < 1 and not waves"
     )
-    for batch, closest, farthest in ((1, 0.05, 0.1), (16, 0.1, 0.4)):
+    for batch, closest, farthest in ((1, 0.05, 0.1), (16, 0.15, 0.4)):
         apart = []
         known = read_hit_rates(TABLES / "frontier.csv", batch)
         for row in frontier[frontier["batch_size"] == batch].itertuples():
