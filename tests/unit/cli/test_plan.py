@@ -140,7 +140,7 @@ def test_json_has_the_form_of_its_version(plan):
         "SGLang",
     }
     for each in found["commands"]:
-        assert list(each) == ["engine", "unit", "value", "command", "counter", "note"]
+        assert list(each) == ["engine", "unit", "value", "command", "counter", "note", "source"]
     assert all(list(each) == ["what", "value", "formula", "source"] for each in found["budget"])
 
 
@@ -170,6 +170,7 @@ def test_text_has_recommendation_tables_chart_and_commands(plan):
         "device_memory_ratio",
         "every line with its formula and its source",
         "config/links.yaml",
+        "source: vllm-project/vllm#37190",
         "68.7 GB can be pinned",
     ):
         assert words in out, words

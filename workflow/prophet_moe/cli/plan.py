@@ -453,6 +453,8 @@ def _print(plan: Plan, explain: bool) -> None:
         terminal.print(f"  {each.engine}: {each.command or 'none'}", highlight=False, markup=False, soft_wrap=True)
         note = f" ({each.note})" if each.note else ""
         terminal.print(f"    counts {each.unit}{note}. {each.counter}", highlight=False, markup=False, soft_wrap=True)
+        if explain:
+            terminal.print(f"    source: {each.source}", highlight=False, markup=False, soft_wrap=True)
     if explain:
         names = ("line", "value", "formula", "source")
         rows = [(each.what, each.value, each.formula, each.source) for each in plan.lines]

@@ -199,7 +199,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for each in plan.limits
         ],
         "longest_contexts": [{"limit": limit, "context": context} for limit, context in plan.longest],
-        "commands": [asdict(each) for each in plan.commands],
+        "commands": [asdict(each) | {"source": each.source} for each in plan.commands],
         "budget": [asdict(each) for each in plan.lines],
     }
 

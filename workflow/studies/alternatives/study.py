@@ -46,8 +46,8 @@ class AlternativesSettings(StudySettings):
     layers: Annotated[int, Field(gt=0, le=LARGEST_LAYERS)] = 4
     """MoE layers of generated routing."""
     quality: dict[str, str] = {
-        "int8": "no degradation up to 175B parameters, dense models (arXiv 2208.07339)",
-        "int4_group128": "negligible at 3 or 4 bits, dense models of 175B (arXiv 2210.17323)",
+        "int8": "no degradation up to 175B parameters, dense models, outliers in 16 bits (arXiv 2208.07339)",
+        "int4_group128": "negligible at 3 or 4 bits, dense GPT models of 175B (arXiv 2210.17323)",
     }
     """What a publication says of the quality of a format, by format. Others are empty: none is known here."""
 
