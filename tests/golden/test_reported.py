@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from prophet_moe.printed import PRINTED_FILE, read_printed
 from prophet_moe.settings.scenario import REPORTED
 from studies.kv_extension import compute as tables
 from studies.report_tables.compute import World, under_own_constants, world_of
-from studies.report_tables.printed import PRINTED_FILE, read_printed
 from studies.report_tables.study import ReportTablesSettings
 from tests.conftest import ROOT
 

@@ -13,16 +13,26 @@ from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.estimate import Estimator, read_constants
 from prophet_moe.hardware.operators import read_operators
 from prophet_moe.predict.discrimination import read_discrimination
+from prophet_moe.printed import PRINTED_FILE, read_printed
 from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.units import GB
-from studies.alternatives.compute import Bench, Way, alternatives, hidden_batch, simulations_of, table_of
+from studies.alternatives.compute import (
+    Bench,
+    Way,
+    alternatives,
+    hidden_batch,
+    reported_rows,
+    simulations_of,
+    table_of,
+)
 from studies.alternatives.figure import draw, findings, shown
 from studies.alternatives.study import ALTERNATIVES, AlternativesSettings
 from tests.conftest import ROOT
 from tests.drawings import assert_legend_is_what_is_drawn, assert_no_texts_touch, assert_nothing_is_clipped
 
+PRINTED = read_printed(ROOT / PRINTED_FILE)
 NAMES = ["Mixtral-8x7B", "Switch-XXL-128", "OLMoE-1B-7B"]
 SETTINGS = AlternativesSettings(
     gpus=["A100-80GB"], formats=["int8", "int4_group128"], sequences=16, tokens=32, layers=2
@@ -45,13 +55,13 @@ def table(popularity_cvs) -> pd.DataFrame:
     routings = calibrated_routings(ROOT / "resources/routing")
     power = read_discrimination(ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv")
     found = simulations_of(MODELS, [BENCH], CALIBRATED, popularity_cvs, routings, power, 4.0, SETTINGS)
-    return table_of(alternatives(MODELS, [BENCH], CALIBRATED, popularity_cvs, found, SETTINGS))
+    return table_of(alternatives(MODELS, [BENCH], CALIBRATED, popularity_cvs, found, SETTINGS, PRINTED))
 
 
 @pytest.fixture(scope="module")
 def reported() -> pd.DataFrame:
     """The same by the report's constants."""
-    return table_of(alternatives(MODELS, [BENCH], REPORTED, {}, {}, SETTINGS))
+    return table_of(alternatives(MODELS, [BENCH], REPORTED, {}, {}, SETTINGS, PRINTED))
 
 
 def test_rows_are_ways_times_formats(table):
@@ -149,6 +159,12 @@ def test_reported_rows_have_the_report_beside_them(table, reported):
     assert reported[["slowdown", "step_ms", "hit_rate", "hidden_batch"]].isna().all(axis=None)
 
 
+def test_both_comparisons_of_the_reports_say_the_same():
+    cells = PRINTED.set_index(["row", "column"])["claimed"]
+    both = [cells[PRINTED["table"].to_numpy() == name] for name in ("000 offload comparison", "002 alternatives")]
+    assert len(both[0]) == 9 and both[1].loc[both[0].index].to_dict() == both[0].to_dict()
+
+
 def test_reported_formats_share_the_bytes(reported):
     sizes = reported.pivot_table(index=["model", "batch_size", "approach"], columns="format", values="expert_gb")
     assert (sizes["int8"] * 2).to_numpy() == pytest.approx(sizes["bf16"].to_numpy())
@@ -156,7 +172,9 @@ def test_reported_formats_share_the_bytes(reported):
 
 
 def test_arithmetic_of_the_readme_is_right():
-    text, rows = README.read_text(), {(row.approach, row.format): row for row in SETTINGS.reported}
+    text = README.read_text()
+    given = reported_rows(PRINTED).rename(columns=lambda name: name.removeprefix("reported_"))
+    rows = {(row.approach, row.format): row for row in given.itertuples()}
     whole, offload, prophet = (rows[way, "bf16"] for way in ("all_resident", "every_expert", "prophet"))
     pcie = 10
     said = [

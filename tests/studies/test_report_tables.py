@@ -8,12 +8,12 @@ import pytest
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
+from prophet_moe.printed import PRINTED_FILE, bounds, read_printed
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.units import GB
 from studies.report_tables.compute import report_tables, world_of
 from studies.report_tables.figure import NEAR, by_table, draw, findings, headline, ratios
-from studies.report_tables.printed import PRINTED_FILE, bounds, read_printed
 from studies.report_tables.study import ReportTablesSettings
 from tests.conftest import ROOT
 from tests.drawings import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts

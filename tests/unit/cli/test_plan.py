@@ -54,6 +54,7 @@ PLAN = {
     "engine": str,
     "law": str,
     "batch": int,
+    "arrivals": (dict, type(None)),
     "experts": int,
     "top_k": int,
     "moe_layers": int,
@@ -78,7 +79,7 @@ PLAN = {
 def project(tmp_path_factory) -> Path:
     """A copy of what the command reads, with hit rates of its own."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("config", "resources/observations", "resources/operators", "resources/routing"):
+    for name in ("config", "resources/observations", "resources/operators", "resources/routing", "resources/arrivals"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "tables/data").mkdir(parents=True)
     (folder / "tables/data/planner_hit_curves.csv").write_text(CURVES)
@@ -139,7 +140,7 @@ def test_json_has_the_form_of_its_version(plan):
         "SGLang",
     }
     for each in found["commands"]:
-        assert list(each) == ["engine", "unit", "value", "command", "counter", "note"]
+        assert list(each) == ["engine", "unit", "value", "command", "counter", "note", "source"]
     assert all(list(each) == ["what", "value", "formula", "source"] for each in found["budget"])
 
 
@@ -169,6 +170,7 @@ def test_text_has_recommendation_tables_chart_and_commands(plan):
         "device_memory_ratio",
         "every line with its formula and its source",
         "config/links.yaml",
+        "source: vllm-project/vllm#37190",
         "68.7 GB can be pinned",
     ):
         assert words in out, words
@@ -235,6 +237,12 @@ def test_host_that_shares_the_memory_of_the_gpu_is_told(plan):
         (["--scenario", "reported"], "the report's constants, which tell no time"),
         (["--host-memory", "-1"], "--host-memory: got -1"),
         (["--context", *["4096"] * 65], "--context: got 65 values"),
+        (["--arrivals", "azure"], "no law and no file 'azure', expected azure-conversation"),
+        (["--arrivals", "docs/examples/README.md"], "docs/examples/README.md"),
+        (["--arrivals", "azure-code", "--batch", "2"], "--batch: not allowed with argument --arrivals"),
+        (["--arrivals", "azure-code", "--model", "DeepSeek-V3-671B"], "no split serves them"),
+        (["--instances", "2"], "--instances: shares arrivals, and none are given"),
+        (["--arrivals", "azure-code", "--instances", "0"], "--instances: got 0"),
     ],
 )
 def test_mistakes_end_in_one_line(plan, arguments, words):

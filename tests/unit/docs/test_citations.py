@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.report_tables.printed import PRINTED_FILE, read_printed
+from prophet_moe.printed import PRINTED_FILE, read_printed
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs/reports.md"

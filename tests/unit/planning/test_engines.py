@@ -1,5 +1,7 @@
 """Every engine's own unit, and what it is told."""
 
+import re
+
 import pytest
 
 from prophet_moe.planning import engines
@@ -58,6 +60,8 @@ def test_slots_never_exceed_the_plan_in_any_unit():
 def test_freetoken_refuses_below_a_layer_and_warns_below_two():
     assert told(12)["FreeToken"].command == "" and "fewer than E = 16" in told(12)["FreeToken"].note
     assert "below 2E = 32" in told(20)["FreeToken"].note
+    assert "--disable-moe-prefill-overlap" in told(20)["FreeToken"].command
+    assert "--disable-moe-prefill-overlap" not in told(40)["FreeToken"].command
     assert "below" not in told(40)["FreeToken"].note
 
 
@@ -69,5 +73,20 @@ def test_all_experts_need_no_flag():
 
 
 def test_counters_state_the_prediction():
-    assert "0.8" in told(32)["llama.cpp"].counter
+    assert "0.8" in told(32)["imp"].counter
     assert "0.2" in told(32)["FreeToken"].counter
+
+
+def test_every_command_names_its_source():
+    for each in told(42).values():
+        assert re.search(r"^[\w.-]+/[\w.-]+(#\d+|: [\w/.-]+)", each.source), each.engine
+    assert set(told(42)) == set(engines.SOURCES)
+
+
+def test_freetoken_tokens_fill_whole_pages():
+    assert "--num-tokens 128 " in told(42)["FreeToken"].command
+
+
+def test_imp_takes_at_most_its_largest_share():
+    found = split(situation(), 100, 63)
+    assert engines.budget_pct(found, EXPERT, ROOM) == engines.LARGEST_SHARE == 90

@@ -93,3 +93,20 @@ def test_windows_are_overhead_of_a_sequence():
 def test_model_that_leaves_no_cache_is_an_error():
     with pytest.raises(UserError, match="A100-80GB: "):
         limits_of(asked_of("Mixtral-8x7B", "A100-80GB"))
+
+
+def test_given_pool_takes_the_place_of_the_budget():
+    asked = asked_of("Qwen1.5-MoE-A2.7B", "A100-80GB")
+    per_token = engine_budget(asked).kv_bytes_per_token
+    assert limits_of(asked, 1000.5 * per_token).capacity == 1000
+    with pytest.raises(UserError):
+        limits_of(asked, -1.0)
+
+
+def test_more_seconds_are_those_of_a_step_with_such_tokens(case):
+    _, _, _, times = case
+    more = np.linspace(0, 1, times.most_tokens + 1)
+    longer = times.with_more(more)
+    for batch in (1, 6, 96):
+        beside = decode_seconds(longer, batch, 1024) - decode_seconds(times, batch, 1024)
+        assert beside == pytest.approx(more[batch])

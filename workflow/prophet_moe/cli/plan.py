@@ -2,9 +2,10 @@
 
 import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -44,6 +45,8 @@ from prophet_moe.planning.build import (
     smaller_format,
 )
 from prophet_moe.planning.curve import CURVES, OWN, STAND_IN, HitCurve, given_curve, simulated_curve
+from prophet_moe.planning.demand import Demand
+from prophet_moe.planning.demand import sentences as demand_sentences
 from prophet_moe.planning.engines import commands
 from prophet_moe.planning.explain import Explained, explained
 from prophet_moe.planning.pages import Plan
@@ -56,20 +59,25 @@ from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GIB
 
+if TYPE_CHECKING:
+    from prophet_moe.cli.plan_arrivals import Named
+
 OFFLOAD, ROUTINGS = Path("config/offload.yaml"), Path("resources/routing")
-STUDIES = ("prefill",)
-"""Studies whose settings a plan reads."""
+STUDIES, OF_ARRIVALS = ("prefill",), ("dynamic_batching",)
+"""Studies whose settings a plan reads, and those that it also reads with --arrivals."""
 LIMITS = (1.05, 1.2, 2.0)
 """Slowdowns that are planned for where none are given."""
 SHORTEST, RATIO = 4096, 4
 """Tokens of the shortest context that is planned where none are given, and from each to the next."""
 MOST = 64
 """Most contexts, or limits, of one plan."""
+MOST_INSTANCES = 1024
 EXAMPLES = """\
 examples:
   prophet-moe plan --model Qwen3-30B-A3B --gpu RTX4090-24GB
   prophet-moe plan --model gpt-oss-120b --gpu RTX5090-32GB --context 8192 65536 --limit 1.2 2 --host-memory 96
   prophet-moe plan --model Qwen3-30B-A3B --gpu RTX4090-24GB --format q4_k --engine llama.cpp --explain
+  prophet-moe plan --model Qwen3-30B-A3B --gpu A100-80GB --arrivals azure-conversation --instances 2
   prophet-moe plan --model Qwen3-30B-A3B --memory 23.5 --bandwidth 1008 --link 31.5 --curve 8:0.37,24:0.74,49:0.89
 
 GB are 10^9 bytes, GiB 2^30. No build is needed."""
@@ -102,7 +110,12 @@ def add_command(commands: Any) -> None:
     tokens = "tokens per sequence, one or more (default: 4,096 and four times as many, up to the native context)"
     add("--context", metavar="TOKENS", help=tokens, **context)
     batch = whole("--batch", 1, LARGEST_BATCH)
-    add("--batch", type=batch, default=1, metavar="B", help="sequences that decode together (default: 1)")
+    together = plan.add_mutually_exclusive_group()
+    together.add_argument("--batch", type=batch, metavar="B", help="sequences that decode together (default: 1)")
+    served = "in place of a batch, requests that are served: a name of resources/arrivals/, or a file (docs/plan.md)"
+    together.add_argument("--arrivals", metavar="NAME", help=served)
+    count = whole("--instances", 1, MOST_INSTANCES)
+    add("--instances", type=count, metavar="N", help="instances of the model that share the arrivals (default: 1)")
     limit = {"nargs": "+", "action": "extend", "type": between("--limit", "", 1, LARGEST_RATIO)}
     add("--limit", metavar="RATIO", help="slowdowns to plan for (default: 1.05 1.2 2)", **limit)
     formats = "format of the weights: shipped, or a name of docs/precision.md (default: as in `capacity`)"
@@ -152,6 +165,13 @@ class _Request:
     curve: HitCurve
     contexts: list[int]
     limits: list[float]
+    arrivals: "Named | None"
+    """What is served in place of a given batch."""
+
+    @property
+    def asked(self) -> bool:
+        """Return whether the contexts are given, by the user or by arrivals."""
+        return self.arguments.context is not None or self.arrivals is not None
 
     @property
     def engine(self) -> EngineSpec:
@@ -176,6 +196,10 @@ class _Device:
     name: str
     listed: GpuSpec
     machine: Machine | None
+    batch: int
+    """Sequences that decode together."""
+    demand: Demand | None = None
+    """What arrivals ask of it."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +211,7 @@ class _Solved:
 
 
 def _plans(arguments: argparse.Namespace) -> list[Plan]:
-    experiment = experiment_of(arguments.configfile, STUDIES)
+    experiment = experiment_of(arguments.configfile, STUDIES + (OF_ARRIVALS if arguments.arrivals else ()))
     spec = find_model(arguments.model)
     if spec.architecture.moe is None:
         raise UserError(spec.name, "is dense: it has no experts to plan slots for", "Use: prophet-moe capacity")
@@ -199,25 +223,40 @@ def _plans(arguments: argparse.Namespace) -> list[Plan]:
     choice = EngineChoice(engine, tuple(load_names(MODEL_NAMES)))
     scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
     gpus, profiles = gpus_of(arguments)
-    contexts, limits = _asked(arguments, spec)
+    arrivals = _arrivals(arguments, experiment)
+    contexts, limits = _asked(arguments, spec, arrivals)
     curve = _curve(arguments, spec)
-    request = _Request(arguments, experiment, spec, name, scenario, choice, curve, contexts, limits)
-    return [_plan(request, _device(request, gpu, listed, profiles[gpu])) for gpu, listed in gpus.items()]
+    request = _Request(arguments, experiment, spec, name, scenario, choice, curve, contexts, limits, arrivals)
+    devices = [_device(request, gpu, listed, profiles[gpu]) for gpu, listed in gpus.items()]
+    return [_plan(request, _asked_by_arrivals(request, device) if arrivals else device) for device in devices]
 
 
-def _asked(arguments: argparse.Namespace, spec: ModelSpec) -> tuple[list[int], list[float]]:
-    """Return the contexts and the limits to plan for, ascending."""
+def _asked(arguments: argparse.Namespace, spec: ModelSpec, arrivals: "Named | None") -> tuple[list[int], list[float]]:
+    """Return the contexts and the limits to plan for, ascending; none is longer than nearly all requests that come."""
     native = spec.architecture.native_context
     contexts = arguments.context
     if contexts is None:
-        contexts = [native]
-        while (shorter := SHORTEST * RATIO ** (len(contexts) - 1)) < native:
+        longest = min(native, arrivals.context) if arrivals else native
+        contexts = [longest]
+        while (shorter := SHORTEST * RATIO ** (len(contexts) - 1)) < longest:
             contexts.append(shorter)
     limits = arguments.limit or LIMITS
     for option, values in (("--context", contexts), ("--limit", limits)):
         if len(values) > MOST:
             raise UserError(option, f"got {len(values)} values, expected at most {MOST}", "Give fewer.")
     return sorted(set(contexts)), sorted(set(limits))
+
+
+def _arrivals(arguments: argparse.Namespace, experiment: Experiment) -> "Named | None":
+    if arguments.arrivals is None:
+        if arguments.instances is not None:
+            raise UserError("--instances", "shares arrivals, and none are given", "Give --arrivals too.")
+        return None
+    # Only arrivals need Numba, whose import takes a while.
+    from prophet_moe.cli.plan_arrivals import arrivals_named
+
+    own = experiment.studies.dynamic_batching
+    return arrivals_named(arguments.arrivals, own.seconds, own.seed)
 
 
 def _curve(arguments: argparse.Namespace, spec: ModelSpec) -> HitCurve:
@@ -237,10 +276,44 @@ def _curve(arguments: argparse.Namespace, spec: ModelSpec) -> HitCurve:
 
 def _device(request: _Request, gpu: str, listed: GpuSpec, profile: Profile | None) -> _Device:
     if profile is None:
-        return _Device(gpu, listed, None)
+        return _Device(gpu, listed, None, request.arguments.batch or 1)
     link = link_named(request.link, load_links(LINKS), "--link-preset")
     share = request.experiment.studies.prefill.compute_share
-    return _Device(gpu, listed, Machine(read_estimators(OPERATORS, {gpu: listed})[gpu], profile, link, share))
+    machine = Machine(read_estimators(OPERATORS, {gpu: listed})[gpu], profile, link, share)
+    return _Device(gpu, listed, machine, request.arguments.batch or 1)
+
+
+def _asked_by_arrivals(request: _Request, device: _Device) -> _Device:
+    """Return the GPU with the batch that comes of the arrivals on it."""
+    from prophet_moe.cli.plan_arrivals import Planned, demand
+
+    if device.machine is None:
+        raise UserError("--arrivals", f"need times, which {device.name} has none of", "Give --bandwidth and --link.")
+    own, scenario = request.experiment.studies.dynamic_batching, request.scenario
+    scheduler = request.engine if request.engine.scheduler.sequences > 1 else find_engine(own.engine, ENGINES)
+    moe, cv = request.spec.architecture.moe, _popularity_cv(request, scenario)
+
+    def unique(tokens: Sequence[int]) -> list[float]:
+        found = [unique_experts(scenario.routing, moe.experts, moe.top_k, cv, each) for each in tokens]
+        return [min(each, moe.top_k * count) for each, count in zip(found, tokens, strict=True)]
+
+    def plan(batch: int) -> Planned:
+        s = _solved(request, replace(device, batch=batch), scenario).situation
+        splits = [split(s, context) for context in request.contexts]
+        context = _planned(splits, s, request.asked)
+        return Planned(s, next(each for each in splits if each.context == context), unique)
+
+    asked = replace(_serving(request, device, scenario), engine=scheduler)
+    served = demand(
+        request.arrivals,
+        asked,
+        device.machine.estimator,
+        plan,
+        request.arguments.instances or 1,
+        device.machine.compute_share,
+        own.first_token_s,
+    )
+    return replace(device, batch=served.batch, demand=served)
 
 
 def _serving(request: _Request, device: _Device, scenario: Scenario) -> Serving:
@@ -253,7 +326,7 @@ def _plan(request: _Request, device: _Device) -> Plan:
     solved = _solved(request, device, request.scenario)
     s = solved.situation
     splits = [split(s, context) for context in request.contexts]
-    planned = _planned(splits, s, request.arguments.context is not None)
+    planned = _planned(splits, s, request.asked)
     advice = advise(s, planned, limits, _alternatives(request, device, s, planned))
     found = next(each for each in splits if each.context == planned)
     total = device.listed.memory_visible_gib * GIB
@@ -273,6 +346,7 @@ def _plan(request: _Request, device: _Device) -> Plan:
         tree=tree_verdict(s, advice),
         commands=tuple(told),
         lines=tuple(_lines(request, device, solved, found)),
+        demand=device.demand,
     )
 
 
@@ -298,7 +372,7 @@ def _alternatives(request: _Request, device: _Device, s: Situation, context: int
 
 def _solved(request: _Request, device: _Device, scenario: Scenario) -> _Solved:
     """Return the situation of a scenario, under the engine."""
-    spec, listed, machine, batch = request.spec, device.listed, device.machine, request.arguments.batch
+    spec, listed, machine, batch = request.spec, device.listed, device.machine, device.batch
     gpus, known = {device.name: listed}, {device.name: listed} if device.name in request.arguments.gpu else {}
     reserves = reserves_for(scenario, MEMORY, known)
     held = memories_on({spec.name: spec}, gpus, scenario, request.choice, reserves)[spec.name, device.name]
@@ -353,7 +427,8 @@ def _print(plan: Plan, explain: bool) -> None:
     terminal = console()
     title = f"{plan.model} on {plan.gpu}, batch {plan.situation.batch:,}, engine {plan.engine} ({plan.scenario})"
     terminal.rule(title, align="left", style="default")
-    for sentence in pages.sentences(plan):
+    asked = demand_sentences(plan.demand) if plan.demand else ()
+    for sentence in (*asked, *pages.sentences(plan)):
         terminal.print(sentence, highlight=False, markup=False)
     for what, sentence in pages.rests_on(plan).items():
         terminal.print(f"  {what}: {sentence}", highlight=False, markup=False)
@@ -378,6 +453,8 @@ def _print(plan: Plan, explain: bool) -> None:
         terminal.print(f"  {each.engine}: {each.command or 'none'}", highlight=False, markup=False, soft_wrap=True)
         note = f" ({each.note})" if each.note else ""
         terminal.print(f"    counts {each.unit}{note}. {each.counter}", highlight=False, markup=False, soft_wrap=True)
+        if explain:
+            terminal.print(f"    source: {each.source}", highlight=False, markup=False, soft_wrap=True)
     if explain:
         names = ("line", "value", "formula", "source")
         rows = [(each.what, each.value, each.formula, each.source) for each in plan.lines]

@@ -5,9 +5,10 @@
 * `needed_experts`: the same, but a layer copies what its router chose, into room for that.
 * `slots`: each layer has slots for some experts, and the others are in host memory.
 * `streamed`: all weights but the embeddings are in host memory. A step copies layer by layer, into room for two: a
-  layer computes while the next one is copied. DeepSpeed's ZeRO-Inference does so and keeps the KV cache on the GPU
-  (arXiv 2207.00032). FlexGen may keep that in host memory too, and shares each copy among as many sequences as a block
-  of batches holds (arXiv 2303.06865): one step of such a block is a step of that many sequences.
+  layer computes while the next one is copied. DeepSpeed's ZeRO-Inference does so with the embeddings as well, and its
+  first release keeps the KV cache on the GPU (arXiv 2207.00032; microsoft/DeepSpeed, docs/_posts/2022-09-10-zero-
+  inference.md). FlexGen may keep that in host memory too, and its zig-zag schedule shares each copy among as many
+  sequences as a block of batches holds (arXiv 2303.06865): one step of such a block is a step of that many sequences.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """A split as the command line of every engine, in its own unit, and the one counter that checks it afterwards.
 
-Flags, units and counters are those of the engines' sources and threads: vLLM #37190; llama.cpp #27861; FreeToken #111,
-#231 and #383; KTransformers, doc/en/kt-kernel/experts-sched-Tutorial.md; SGLang, --cpu-offload-gb of its server
-arguments; MoE-Infinity, README; imp #1374 and #2069.
+Flags, units and counters were read in the sources and threads that SOURCES names, in September 2026.
 """
 
 import math
@@ -11,8 +9,23 @@ from dataclasses import dataclass
 from prophet_moe.planning.solve import Split
 from prophet_moe.units import GIB
 
+SOURCES = {
+    "vLLM": "vllm-project/vllm#37190, vllm/v1/metrics/loggers.py",
+    "llama.cpp": "ggml-org/llama.cpp#27861, #14992",
+    "llama.cpp, stock": "ggml-org/llama.cpp#15077",
+    "FreeToken": "FlashML-org/FreeToken: python/freetoken/server/args.py, #231",
+    "KTransformers": "kvcache-ai/ktransformers: doc/en/kt-kernel/experts-sched-Tutorial.md",
+    "SGLang": "sgl-project/sglang: python/sglang/srt/utils/offloader.py, docs/advanced_features/server_arguments.md",
+    "MoE-Infinity": "TorchMoE/MoE-Infinity: README.md",
+    "imp": "kekzl/imp: docs/CONFIG.md, src/exec/expert_cache.cu, #1374, #2061",
+}
+"""Where flag, unit and counter of an engine stand: owner/repository#number, or a path in a repository."""
 PROJECTIONS = 3
 """Matrices of an expert that imp counts as slots of their own."""
+LARGEST_SHARE = 90
+"""Most percent of free VRAM that imp takes for them."""
+PAGE = 128
+"""Tokens of the largest page of FreeToken, of which its number of tokens is a multiple."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,11 @@ class EngineCommand:
     """What to look at afterwards, and what it should then show."""
     note: str = ""
     """What the command does not do, or why the engine refuses."""
+
+    @property
+    def source(self) -> str:
+        """Return where flag, unit and counter stand."""
+        return SOURCES[self.engine]
 
 
 def per_layer(found: Split) -> int:
@@ -52,7 +70,7 @@ def layers_on_host(found: Split) -> int:
 
 
 def host_gib(found: Split, expert_bytes: float) -> int:
-    """Return the whole GiB of experts that stay in host memory: SGLang's --cpu-offload-gb, which counts 2^30 bytes."""
+    """Return the whole GiB of weights that stay in host memory: SGLang's --cpu-offload-gb, which counts 2^30 bytes."""
     return math.ceil((found.layers * found.experts - found.slots) * expert_bytes / GIB)
 
 
@@ -62,8 +80,8 @@ def memory_ratio(found: Split, expert_bytes: float, device_bytes: float) -> floa
 
 
 def budget_pct(found: Split, expert_bytes: float, room_bytes: float) -> int:
-    """Return the percent of what is free after the weights that experts take, rounded down: imp."""
-    return math.floor(100 * found.slots * expert_bytes / room_bytes)
+    """Return the percent of what is free after the weights that experts take, rounded down: imp, which stops at 90."""
+    return min(LARGEST_SHARE, math.floor(100 * found.slots * expert_bytes / room_bytes))
 
 
 def commands(
@@ -82,7 +100,8 @@ def commands(
     llama = f"llama-server -m {model.rpartition('/')[2]}.gguf -ngl 999 -c {tokens} -np {batch}"
     sglang = f"python -m sglang.launch_server --model-path {model} --context-length {found.context}"
     sglang += f" --max-running-requests {batch}"
-    free = f"ft serve --model {model} --num-tokens {tokens} --max-running-requests {batch}"
+    paged = math.ceil(tokens / PAGE) * PAGE
+    free = f"ft serve --model {model} --num-tokens {paged} --max-running-requests {batch}"
     ratio = memory_ratio(found, expert_bytes, device_bytes)
     pct = budget_pct(found, expert_bytes, room_bytes) if room_bytes > 0 else 0
     return [
@@ -91,16 +110,16 @@ def commands(
             "experts a layer",
             None if whole else per_layer(found),
             vllm if whole else f"{vllm} --moe-expert-cache-size {per_layer(found)}",
-            f"generation throughput of its log: {rate}; it prints no hit rate",
-            "pull request 37190, not merged",
+            f"generation throughput of its log: {rate}; its thread names no counter of hits",
+            "pull request 37190, not merged; it evicts by frequency and recency",
         ),
         EngineCommand(
             "llama.cpp",
             "experts a layer",
             None if whole else per_layer(found),
             llama if whole else f"{llama} -cmoe --moe-expert-cache {per_layer(found)}",
-            f"hits of its lines [moe-cache]: {hits}",
-            "pull request 27861, not merged; the CPU computes misses",
+            f"eval time of its log, tokens per second; its thread names no counter of hits, expected {hits}",
+            "pull request 27861, not merged; the CPU computes misses, and a step uploads only some of them",
         ),
         EngineCommand(
             "llama.cpp, stock",
@@ -125,21 +144,21 @@ def commands(
             None if whole else host_gib(found, expert_bytes),
             sglang if whole else f"{sglang} --cpu-offload-gb {host_gib(found, expert_bytes)}",
             "gen throughput of its log, token/s",
-            "no expert cache: every step copies these bytes",
+            "no expert cache: whole layers in order, attention too, are copied in every step",
         ),
         EngineCommand(
             "MoE-Infinity",
             "share of device memory",
             ratio,
             f'MoE("{model}", {{"offload_path": "offload", "device_memory_ratio": {ratio:g}}})',
-            f"tokens per second: {rate}; it prints no hit rate",
+            f"tokens per second: {rate}; its page names no counter of hits",
         ),
         EngineCommand(
             "imp",
             "percent of free VRAM (projections a layer)",
             None if whole else pct,
             "moe.expert_cache_budget_pct=0" if whole else f"moe.expert_cache_budget_pct={pct}",
-            f"hit rate of its last line: {hits}",
+            f"hit rate that it prints: {hits}",
             f"about {projections_per_layer(found):,} slots a layer in its log, {PROJECTIONS} an expert",
         ),
     ]
@@ -147,15 +166,13 @@ def commands(
 
 def _freetoken(found: Split, free: str, whole: bool, misses: str) -> EngineCommand:
     """Return FreeToken's command; below 2E slots it refuses to start, unless overlap is off, below E always."""
-    counter = f"miss_rate of --moe-collect-stats: {misses}"
+    counter = f"miss_rate of --moe-collect-stats (pull request 231, not merged): {misses}"
     slots, unit = global_experts(found), "experts of all layers"
     if not whole and slots < found.experts:
         reason = f"refused: {slots:,} slots are fewer than E = {found.experts:,}, a layer's prefill buffer"
         return EngineCommand("FreeToken", unit, None, "", counter, reason)
     command = f"{free} --moe-backend offload --moe-cache-size {slots}"
     if not whole and slots < 2 * found.experts:
-        note = (
-            f"below 2E = {2 * found.experts:,}: only with moe_prefill_overlap off; each prefill then evicts E experts"
-        )
-        return EngineCommand("FreeToken", unit, slots, command, counter, note)
+        note = f"below 2E = {2 * found.experts:,}: only without overlap; each prefill then evicts E experts"
+        return EngineCommand("FreeToken", unit, slots, f"{command} --disable-moe-prefill-overlap", counter, note)
     return EngineCommand("FreeToken", unit, slots, command, counter, "" if whole else "each prefill evicts 2E experts")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prophet_moe.planning.advice import Advice, Verdict, sizes
+from prophet_moe.planning.demand import Demand
 from prophet_moe.planning.engines import EngineCommand
 from prophet_moe.planning.explain import Explained
 from prophet_moe.planning.situation import Range, Situation
@@ -39,6 +40,8 @@ class Plan:
     tree: Verdict
     commands: tuple[EngineCommand, ...]
     lines: tuple[Explained, ...]
+    demand: Demand | None = None
+    """What arrivals ask of the GPU; None where the batch is given."""
 
 
 def chart(splits: Sequence[Split], limits: Sequence[float]) -> list[str]:
@@ -171,6 +174,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "engine": plan.engine,
         "law": plan.law,
         "batch": s.batch,
+        "arrivals": None if plan.demand is None else asdict(plan.demand) | {"keeps_up": plan.demand.keeps_up},
         "experts": s.experts,
         "top_k": s.top_k,
         "moe_layers": s.layers,
@@ -195,7 +199,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for each in plan.limits
         ],
         "longest_contexts": [{"limit": limit, "context": context} for limit, context in plan.longest],
-        "commands": [asdict(each) for each in plan.commands],
+        "commands": [asdict(each) | {"source": each.source} for each in plan.commands],
         "budget": [asdict(each) for each in plan.lines],
     }
 

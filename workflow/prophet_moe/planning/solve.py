@@ -98,25 +98,31 @@ def most_slots(s: Situation, context: int) -> int:
     return min(s.all_slots, math.floor(left / s.expert_bytes))
 
 
-def step_seconds(s: Situation, context: int, slots: int) -> tuple[Range, Range, Range]:
-    """Return a step's seconds, those with all experts resident, and the hit rate with `slots` of all layers."""
-    resident = s.resident(context)
+def beside_seconds(s: Situation, slots: int) -> tuple[Range, Range]:
+    """Return the seconds that a step takes beside those with all experts resident, and the hit rate, with `slots`."""
     per_layer = slots / s.layers
     hit = s.curve.at(per_layer, s.unique)
     low, high = s.curve.interval(per_layer, s.unique)
     rates = Range(low, hit, high)
     if slots >= s.all_slots:
-        return resident, resident, rates
+        return Range(0.0, 0.0, 0.0), rates
     misses = s.layers * s.unique
     return (
         Range(
-            resident.low + misses * (1 - high) * s.cost.miss.low + s.layers * s.cost.layer.low,
-            resident.middle + misses * (1 - hit) * s.cost.miss.middle + s.layers * s.cost.layer.middle,
-            resident.high + misses * (1 - low) * s.cost.miss.high + s.layers * s.cost.layer.high,
+            misses * (1 - high) * s.cost.miss.low + s.layers * s.cost.layer.low,
+            misses * (1 - hit) * s.cost.miss.middle + s.layers * s.cost.layer.middle,
+            misses * (1 - low) * s.cost.miss.high + s.layers * s.cost.layer.high,
         ),
-        resident,
         rates,
     )
+
+
+def step_seconds(s: Situation, context: int, slots: int) -> tuple[Range, Range, Range]:
+    """Return a step's seconds, those with all experts resident, and the hit rate with `slots` of all layers."""
+    resident = s.resident(context)
+    beside, rates = beside_seconds(s, slots)
+    seconds = Range(resident.low + beside.low, resident.middle + beside.middle, resident.high + beside.high)
+    return seconds, resident, rates
 
 
 def slowdown_of(seconds: Range, resident: Range) -> Range:

@@ -42,6 +42,10 @@ class StepTimes:
         longer = {name: factor * getattr(tables, name) for name in tables._fields if name != "spacing"}
         return replace(self, tables=tables._replace(**longer))
 
+    def with_more(self, seconds: Floats) -> "StepTimes":
+        """Return the times of steps that take so many seconds more, by their tokens from 0."""
+        return replace(self, tables=self.tables._replace(matrices=self.tables.matrices + seconds))
+
     @property
     def most_sequences(self) -> int:
         """Return the most sequences of a step in the tables."""

@@ -34,6 +34,7 @@ from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import FORMATS
 from prophet_moe.predict.discrimination import Discrimination, read_discrimination
+from prophet_moe.printed import read_printed
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
 from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.nearest import Candidate, source_of
@@ -48,6 +49,16 @@ LARGEST_POWER = 20
 """Exponent of the largest batch that is tried for streaming to be hidden."""
 SLOTTED = ("expert_slots", "prophet")
 """Approaches with slots: on demand, and prefetched."""
+COMPARISON = "002 alternatives"
+"""The report's comparison, in resources/reports/printed.csv."""
+REPORTED_AS = {
+    "baseline": ("all_resident", BASELINE_FORMAT),
+    "CPU offload": ("every_expert", BASELINE_FORMAT),
+    "INT8": ("all_resident", "int8"),
+    "Prophet": ("prophet", BASELINE_FORMAT),
+    "Prophet and INT8": ("prophet", "int8"),
+}
+"""Approach and format of each of its rows."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,7 @@ def alternatives(
     popularity_cvs: Mapping[str, PopularityCV],
     simulations: Mapping[tuple[str, str, int, float], Simulated],
     settings: AlternativesSettings,
+    printed: pd.DataFrame,
     reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return a row per model, GPU, batch size, approach, share of slots and format.
@@ -164,7 +176,9 @@ def alternatives(
     simulations : mapping from (model, GPU, batch size, share) to Simulated
         What slots do; empty with the report's constants.
     settings : AlternativesSettings
-        Formats, batch sizes, shares of slots, and the report's rows.
+        Formats, batch sizes and shares of slots.
+    printed : DataFrame
+        What the reports print, `printed.read_printed`.
     reserves : mapping from str to int, optional
         Measured runtime reserve in bytes by GPU.
 
@@ -183,7 +197,7 @@ def alternatives(
                 unique = unique_of(spec, model_memory(spec, scenario), scenario, popularity_cvs.get(name), batch)
                 found = _rows(spec, bench, here, batch, unique, simulations, settings)
                 rows += [{"model": name, "gpu": bench.gpu, "batch_size": batch} | row for row in found]
-    return with_reported(pd.DataFrame(rows), settings)
+    return with_reported(pd.DataFrame(rows), reported_rows(printed), settings)
 
 
 def unique_of(
@@ -301,14 +315,36 @@ def hidden_batch(way: Way, spec: ModelSpec, bench: Bench, scenario: Scenario) ->
     return np.nan
 
 
-def with_reported(rows: pd.DataFrame, settings: AlternativesSettings) -> pd.DataFrame:
+def reported_rows(printed: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the report's comparison: model, batch size, approach, format, GB of experts and slowdowns.
+
+    `printed` is what `printed.read_printed` returns. CPU offloading keeps the experts of one layer of 24.
+    """
+    cells = printed[printed["table"] == COMPARISON]
+    found = []
+    for name, (approach, form) in REPORTED_AS.items():
+        row = cells[cells["row"] == name]
+        values = row.set_index("column")["claimed"]
+        latency = values.get("latency")
+        found.append(
+            {
+                "model": row["model"].iloc[0],
+                "batch_size": int(row["batch"].iloc[0]),
+                "approach": approach,
+                "format": form,
+                "reported_expert_gb": values["experts on the GPU" if "experts on the GPU" in values else "experts"],
+                "reported_low": values["latency, low"] if latency is None else latency,
+                "reported_high": values["latency, high"] if latency is None else latency,
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def with_reported(rows: pd.DataFrame, given: pd.DataFrame, settings: AlternativesSettings) -> pd.DataFrame:
     """Return the rows with the report's numbers on those that its comparison has, on every GPU."""
     keys = ["model", "approach", "format", "batch_size", "resident_share"]
-    given = pd.DataFrame([row.model_dump() for row in settings.reported])
-    first = settings.resident_shares[0]
-    given["resident_share"] = np.where(given["approach"].isin(SLOTTED), first, np.nan)
-    given = given.rename(columns={"expert_gb": "reported_expert_gb", "low": "reported_low", "high": "reported_high"})
-    return rows.merge(given, on=keys, how="left", validate="many_to_one")
+    shares = np.where(given["approach"].isin(SLOTTED), settings.resident_shares[0], np.nan)
+    return rows.merge(given.assign(resident_share=shares), on=keys, how="left", validate="many_to_one")
 
 
 def simulations_of(
@@ -419,5 +455,6 @@ def build(files, parameters):
         given = (models, benches, scenario, popularity_cvs, routings, power, parameters["copy_chunk_mb"], settings)
         simulations = simulations_of(*given)
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    rows = alternatives(models, benches, scenario, popularity_cvs, simulations, settings, reserves)
+    printed = read_printed(files.printed)
+    rows = alternatives(models, benches, scenario, popularity_cvs, simulations, settings, printed, reserves)
     write_table(files.table, table_of(rows), ALTERNATIVES)

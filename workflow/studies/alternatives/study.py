@@ -7,7 +7,6 @@ from pydantic import Field
 from prophet_moe.precision import WeightFormat
 from prophet_moe.settings.fields import (
     LARGEST_LAYERS,
-    LARGEST_RATIO,
     MOST_SEQUENCES,
     MOST_TOKENS,
     Batches,
@@ -17,25 +16,9 @@ from prophet_moe.settings.fields import (
 )
 from prophet_moe.study import Figure, Study
 from prophet_moe.tables import GPU, MODEL, Table, flag, gigabytes, integer, number, text
-from prophet_moe.validation import StrictModel
 
 BASELINE_FORMAT = "bf16"
 """Format of the weights of the baseline."""
-
-
-class ReportedRow(StrictModel):
-    """A row of the report's comparison (000:776-778, 002:301-305)."""
-
-    model: str = "Switch-XXL-128"
-    approach: str
-    format: WeightFormat = BASELINE_FORMAT
-    batch_size: int = 16
-    expert_gb: float = Field(gt=0)
-    """Experts on the GPU, GB."""
-    low: float = Field(gt=0, le=LARGEST_RATIO)
-    """Slowdown, the low end."""
-    high: float = Field(gt=0, le=LARGEST_RATIO)
-    """Slowdown, the high end."""
 
 
 class AlternativesSettings(StudySettings):
@@ -62,17 +45,9 @@ class AlternativesSettings(StudySettings):
     """Decoded tokens of each sequence."""
     layers: Annotated[int, Field(gt=0, le=LARGEST_LAYERS)] = 4
     """MoE layers of generated routing."""
-    reported: list[ReportedRow] = [
-        ReportedRow(approach="all_resident", expert_gb=384, low=1, high=1),
-        ReportedRow(approach="every_expert", expert_gb=16, low=50, high=100),
-        ReportedRow(approach="prophet", expert_gb=48, low=1.2, high=1.2),
-        ReportedRow(approach="all_resident", format="int8", expert_gb=192, low=1, high=1.2),
-        ReportedRow(approach="prophet", format="int8", expert_gb=24, low=1.3, high=1.3),
-    ]
-    """Rows of the report's comparison. Its CPU offloading keeps 16 GB, the experts of one of its 24 layers."""
     quality: dict[str, str] = {
-        "int8": "no degradation up to 175B parameters, dense models (arXiv 2208.07339)",
-        "int4_group128": "negligible at 3 or 4 bits, dense models of 175B (arXiv 2210.17323)",
+        "int8": "no degradation up to 175B parameters, dense models, outliers in 16 bits (arXiv 2208.07339)",
+        "int4_group128": "negligible at 3 or 4 bits, dense GPT models of 175B (arXiv 2210.17323)",
     }
     """What a publication says of the quality of a format, by format. Others are empty: none is known here."""
 

@@ -1,9 +1,10 @@
 """What do offloading, quantisation and Prophet cost in time, and what do they leave on the GPU?
 
-REQUIRED INPUTS: models, GPUs, links, fitted operators, calibrated routing, the discrimination of a predictor.
+REQUIRED INPUTS: what the reports print, models, GPUs, links, fitted operators, calibrated routing, the discrimination of a predictor.
 OUTPUTS: tables/table17_alternatives.csv and that of every scenario, figures/alternatives.
 """
 
+from prophet_moe.printed import PRINTED_FILE
 from studies.alternatives.study import STUDY as ALTERNATIVES
 
 ALTERNATIVE_OPERATORS = Path("resources/operators")
@@ -53,6 +54,7 @@ rule alternatives:
     """Say what each way of serving keeps on the GPU, which context fits, and what a decode step takes."""
     input:
         code=with_strategies("workflow/studies/alternatives/compute.py"),
+        printed=str(PRINTED_FILE),
         gpus=GPU_FILE,
         models=MODEL_FILES,
         links=Path("config/links.yaml"),

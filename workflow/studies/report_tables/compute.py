@@ -17,12 +17,12 @@ from prophet_moe.capacity.saturation import power_law_batch, saturating_batch
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.architecture import letters
 from prophet_moe.catalog.model import load_model
+from prophet_moe.printed import SCALES, bounds, read_printed
 from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
 from prophet_moe.units import GB, MB
 from studies.report_tables.own import constants_of
-from studies.report_tables.printed import SCALES, bounds, read_printed
 from studies.report_tables.study import REPORT_TABLES, ReportTablesSettings
 
 COUNTED = (
@@ -31,6 +31,8 @@ COUNTED = (
     *("one_layer_expert_gb", "other_layers_expert_gb", "int8_baseline_expert_gb", "int8_freed_gb", "predictor_gb"),
 )
 """Quantities that follow from the published architecture alone."""
+TIMED = ("slowdown",)
+"""Quantities that take time: the study `alternatives` has them."""
 ASSUMED = (
     *("activation_gb", "baseline_total_gb", "baseline_fixed_gb", "baseline_available_gb", "baseline_max_context"),
     *("baseline_fits_context", "slots_fixed_gb", "slots_available_gb", "slots_max_context", "slots_extension"),
@@ -131,6 +133,8 @@ def why_empty(cell: pd.Series, right: World) -> str:
         return "not among the models and GPUs of this build"
     if cell["quantity"] in EXTENSIONS:
         return "the baseline does not fit" if cell["of"] == "at" else "the baseline fits nowhere"
+    if cell["quantity"] in TIMED:
+        return "a time: table 17 compares it"
     return "the law never needs all experts" if cell["quantity"] == "saturation_batch" else "not computed"
 
 

@@ -5,7 +5,7 @@ tables/table21_report_tables.csv, figures/report_tables.
 """
 
 from prophet_moe.settings.scenario import REPORTED
-from studies.report_tables.printed import PRINTED_FILE
+from prophet_moe.printed import PRINTED_FILE
 from studies.report_tables.study import STUDY as REPORT_TABLES
 
 offer(REPORT_TABLES)
