@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
@@ -87,7 +88,7 @@ def fitted_cvs() -> dict[str, PopularityCV]:
 def grids(experiment, models, gpus, popularity_cvs) -> dict[str, pd.DataFrame]:
     """The capacity grid of each scenario."""
     return {
-        name: capacity_grid(models, gpus, experiment.batch_sizes, scenario, popularity_cvs)
+        name: capacity_grid(Configured(models, gpus, scenario, popularity_cvs), experiment.batch_sizes)
         for name, scenario in experiment.scenarios.items()
     }
 

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog.link import load_links
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.settings.style import Style
@@ -41,8 +40,7 @@ def study(gpus, experiment) -> Study:
 @pytest.fixture(scope="module")
 def estimators(gpus) -> dict[str, Estimator]:
     """What times are estimated with."""
-    constants = read_constants(OPERATORS / "constants.json")
-    return {name: Estimator(name, spec, read_operators(OPERATORS, name), constants) for name, spec in gpus.items()}
+    return read_estimators(OPERATORS, gpus)
 
 
 @pytest.fixture(scope="module")

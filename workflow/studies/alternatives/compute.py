@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from prophet_moe.capacity.memory import ModelMemory, covers, device_bytes, model_memory
-from prophet_moe.capacity.reference import evaluate, max_context
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.capacity.configured import Configured, read_configured
+from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
+from prophet_moe.capacity.reference import evaluate, max_context, unique_experts
+from prophet_moe.capacity.reserve import with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_estimators
 from prophet_moe.offload.placements import (
     BUFFERED_LAYERS,
     Placement,
@@ -35,9 +33,7 @@ from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import FORMATS
 from prophet_moe.predict.discrimination import Discrimination, read_discrimination
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.nearest import Candidate, source_of
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
@@ -141,32 +137,23 @@ def reported_sizes(memory: ModelMemory, share: float) -> Sizes:
 
 
 def alternatives(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     benches: Sequence[Bench],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
     simulations: Mapping[tuple[str, str, int, float], Simulated],
     settings: AlternativesSettings,
-    reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return a row per model, GPU, batch size, approach, share of slots and format.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name.
+    configured : Configured
+        Models, GPUs and the scenario. With the report's constants there are sizes and contexts only, and no times.
     benches : sequence of Bench
         GPUs with estimates and links.
-    scenario : Scenario
-        The memory model. With the report's constants there are sizes and contexts only, and no times.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; empty where the scenario's routing is not fitted.
     simulations : mapping from (model, GPU, batch size, share) to Simulated
         What slots do; empty with the report's constants.
     settings : AlternativesSettings
         Formats, batch sizes, shares of slots, and the report's rows.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
 
     Returns
     -------
@@ -174,26 +161,14 @@ def alternatives(
         The columns of ALTERNATIVES; sizes in bytes.
     """
     rows = []
-    for name, spec in models.items():
-        if not covers(scenario, spec):
-            continue
+    for name, memory in configured.constants().items():
         for bench in benches:
-            here = with_reserve(scenario, (reserves or {}).get(bench.gpu))
+            here = with_reserve(configured.scenario, configured.reserves.get(bench.gpu))
             for batch in settings.batch_sizes:
-                unique = unique_of(spec, model_memory(spec, scenario), scenario, popularity_cvs.get(name), batch)
-                found = _rows(spec, bench, here, batch, unique, simulations, settings)
+                unique = unique_experts(here.routing, memory.experts, memory.top_k, memory.popularity_cv, batch)
+                found = _rows(configured.models[name], bench, here, batch, unique, simulations, settings)
                 rows += [{"model": name, "gpu": bench.gpu, "batch_size": batch} | row for row in found]
     return with_reported(pd.DataFrame(rows), settings)
-
-
-def unique_of(
-    spec: ModelSpec, memory: ModelMemory, scenario: Scenario, known: PopularityCV | None, batch: int
-) -> float:
-    """Return u(B), the distinct experts of a layer that a batch needs."""
-    given = scenario.routing.variation
-    spread = known.value if known else 0.0 if isinstance(given, str) else given
-    shape = (np.array([value], float) for value in (memory.experts, memory.top_k, spread, batch))
-    return float(unique_experts(scenario.routing, *shape)[0])
 
 
 @dataclass(frozen=True)
@@ -312,10 +287,8 @@ def with_reported(rows: pd.DataFrame, settings: AlternativesSettings) -> pd.Data
 
 
 def simulations_of(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     benches: Sequence[Bench],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
     routings: Sequence[Calibrated],
     power: Discrimination,
     chunk_mb: float,
@@ -323,29 +296,27 @@ def simulations_of(
 ) -> dict[tuple[str, str, int, float], Simulated]:
     """Simulate the slots of every model, on demand and with Prophet, at 16 bits with estimated times.
 
-    Routing is generated with the locality of the nearest published hit curve, for the model's own E, k and popularity
-    CV.
+    Routing is generated with the locality of the nearest published hit curve, for the model's own E and k.
     """
     candidates = {
         each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
     }
     by_curve = {each.curve: each for each in routings}
-    at = scenario.model_copy(update={"precision": BASELINE_FORMAT})
-    samples: dict[tuple[int, int, float], Sample] = {}
+    at = configured.under(configured.scenario.model_copy(update={"precision": BASELINE_FORMAT}))
+    samples: dict[tuple[int, int], Sample] = {}
     found = {}
-    for name, spec in models.items():
+    for name, memory in at.constants().items():
+        spec = at.models[name]
         moe = spec.architecture.moe
-        popularity_cv = popularity_cvs[name].value if name in popularity_cvs else scenario.routing.variation
-        shape = moe.experts, moe.top_k, popularity_cv
+        shape = moe.experts, moe.top_k
         if shape not in samples:
-            router = Router(name, *shape[:2], tuple(range(settings.layers)))
+            router = Router(name, *shape, tuple(range(settings.layers)))
             size = SampleSize(max(settings.sequences, *settings.batch_sizes), settings.tokens)
-            nearest = by_curve[source_of(*shape[:2], {}, candidates)]
-            samples[shape] = generated(nearest, router, popularity_cv, power, size, 1)[0]
+            samples[shape] = generated(by_curve[source_of(*shape, {}, candidates)], router, power, size, 1)[0]
         for bench in benches:
             for batch in settings.batch_sizes:
-                unique = unique_of(spec, model_memory(spec, at), at, popularity_cvs.get(name), batch)
-                times = _times(spec, bench, at, batch, unique, samples[shape], chunk_mb, settings)
+                unique = unique_experts(at.scenario.routing, *shape, memory.popularity_cv, batch)
+                times = _times(spec, bench, at.scenario, batch, unique, samples[shape], chunk_mb, settings)
                 for share in settings.resident_shares:
                     count = min(moe.experts, max(moe.top_k, slots_of(moe.experts, share)))
                     found[name, bench.gpu, batch, share] = _simulated(samples[shape], batch, count, times)
@@ -396,28 +367,14 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
 def build(files, parameters):
     """Write table 17, the alternatives under one scenario."""
     settings = AlternativesSettings.model_validate(parameters["settings"])
-    scenario = Scenario.model_validate(parameters["scenario"])
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, settings.gpus)
-    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
+    configured = read_configured(files, parameters, settings.gpus)
     link = link_named(parameters["link"], load_links(files.links))
-    benches = [
-        Bench(
-            name,
-            spec,
-            Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants),
-            link,
-            parameters["context"],
-        )
-        for name, spec in gpus.items()
-    ]
-    popularity_cvs = popularity_cvs_of(files.variations, scenario.routing.batching)
+    estimators = read_estimators(files.constants.parent, configured.gpus)
+    benches = [Bench(each.gpu, each.spec, each, link, parameters["context"]) for each in estimators.values()]
     simulations = {}
-    if scenario.architecture == "published":
+    if configured.scenario.architecture == "published":
         routings = calibrated_routings(files.calibrated[0].parent)
         power = read_discrimination(files.discrimination)
-        given = (models, benches, scenario, popularity_cvs, routings, power, parameters["copy_chunk_mb"], settings)
-        simulations = simulations_of(*given)
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    rows = alternatives(models, benches, scenario, popularity_cvs, simulations, settings, reserves)
+        simulations = simulations_of(configured, benches, routings, power, parameters["copy_chunk_mb"], settings)
+    rows = alternatives(configured, benches, simulations, settings)
     write_table(files.table, table_of(rows), ALTERNATIVES)

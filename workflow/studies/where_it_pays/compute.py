@@ -2,22 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured, read_configured
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate, most_resident
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.capacity.reserve import with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.bus import BusSpec, load_buses
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.offload.break_even import (
     expert_share,
     fewest_slots,
@@ -126,35 +124,29 @@ def hit_curves(
 
 
 def where_it_pays(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     machines: Sequence[Machine],
     estimators: Mapping[str, Estimator],
     curves: Mapping[str, Curves],
-    scenario: Scenario,
     step: DecodeStep,
     settings: WhereItPaysSettings,
-    reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return a row per model, machine and format: what break-even needs, and what the machine holds.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name, with experts.
+    configured : Configured
+        Models with experts, and a scenario, which gives all parameters but the formats of weights.
     machines : sequence of Machine
         GPUs, each with what missing experts come over.
     estimators : mapping from str to Estimator
         By GPU, what estimates of its times are made of.
     curves : mapping from str to Curves
         Hit curves by model.
-    scenario : Scenario
-        The memory model; formats of weights are those of the settings.
     step : DecodeStep
         The context of the step, and the slowdown that is claimed.
     settings : WhereItPaysSettings
-        Formats.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
+        Formats of weights.
 
     Returns
     -------
@@ -162,12 +154,12 @@ def where_it_pays(
         The columns of WHERE_IT_PAYS but for those that are simulated; sizes in bytes.
     """
     rows = []
-    for name, spec in models.items():
+    for name, spec in configured.models.items():
         for form in (SHIPPED, *settings.formats):
-            at = scenario.model_copy(update={"architecture": "published", "precision": form})
+            at = configured.scenario.model_copy(update={"architecture": "published", "precision": form})
             memory, precision = model_memory(spec, at), at.precision_of(spec.precision)
             for machine in machines:
-                here = with_reserve(at, (reserves or {}).get(machine.gpu))
+                here = with_reserve(at, configured.reserves.get(machine.gpu))
                 needs = dict(_needs(spec, machine, estimators[machine.gpu], curves[name], precision, step))
                 holds = dict(_holds(memory, machine, here, needs))
                 rows.append({"model": name, "gpu": machine.gpu, "format": form} | needs | holds)
@@ -288,22 +280,14 @@ def table_of(rows: pd.DataFrame) -> pd.DataFrame:
 def build(files, parameters):
     """Write table 16, where expert slots pay."""
     settings = WhereItPaysSettings.model_validate(parameters["settings"])
-    scenario, step = (
-        kind.model_validate(parameters[key]) for kind, key in ((Scenario, "scenario"), (DecodeStep, "step"))
-    )
-    models = {path.stem: load_model(path) for path in files.models}
+    step = DecodeStep.model_validate(parameters["step"])
     names = dict.fromkeys([*settings.gpus, *(name for names in settings.buses.values() for name in names)])
-    gpus = load_gpus(files.gpus, list(names))
+    configured = read_configured(files, parameters, list(names))
+    models, gpus = configured.models, configured.gpus
     pinned = link_named(step.link, load_links(files.links))
     machines = machines_of(gpus, load_buses(files.buses), pinned, settings)
-    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
-    estimators = {
-        name: Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants)
-        for name, spec in gpus.items()
-    }
+    estimators = read_estimators(files.constants.parent, gpus)
     routings = calibrated_routings(files.calibrated[0].parent)
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    curves = hit_curves(models, routings, settings)
-    rows = where_it_pays(models, machines, estimators, curves, scenario, step, settings, reserves)
+    rows = where_it_pays(configured, machines, estimators, hit_curves(models, routings, settings), step, settings)
     found = simulated(rows, models, machines, routings, parameters["copy_chunk_mb"], settings)
     write_table(files.table, table_of(rows.join(found)), WHERE_IT_PAYS)
