@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from prophet_moe.capacity.reserve import with_reserve
 from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
 from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_estimators
+from prophet_moe.hardware.pace import EstimatedPace
 from prophet_moe.offload.placements import (
     BUFFERED_LAYERS,
     Placement,
@@ -27,17 +29,15 @@ from prophet_moe.offload.placements import (
 from prophet_moe.offload.proxies import generated
 from prophet_moe.offload.replay import Sample, SampleSize, run
 from prophet_moe.offload.replay import slots as slots_of
-from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.simulator.timing import proxy_times, requests_of
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import FORMATS
 from prophet_moe.predict.discrimination import Discrimination, read_discrimination
-from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
-from prophet_moe.units import GB, MB
 from studies.alternatives.study import ALTERNATIVES, BASELINE_FORMAT, AlternativesSettings
 
 LARGEST_POWER = 20
@@ -85,6 +85,11 @@ class Bench:
         used = min(unique, arch.moe.top_k * batch)
         context = min(self.context, arch.native_context)
         return estimate_step(self.estimator, arch, batch, context, used, scenario.precision_of(spec.precision))
+
+    @property
+    def pace(self) -> EstimatedPace:
+        """Return the pace of what is simulated."""
+        return EstimatedPace(self.estimator, self.link)
 
     def copying(self, placement: Placement, share: float | None = None) -> float:
         """Return the seconds of what a step copies, at the link's share of its datasheet or at another one."""
@@ -296,53 +301,29 @@ def simulations_of(
 ) -> dict[tuple[str, str, int, float], Simulated]:
     """Simulate the slots of every model, on demand and with Prophet, at 16 bits with estimated times.
 
-    Routing is generated with the locality of the nearest published hit curve, for the model's own E and k.
+    Routing is generated with the locality of the nearest published hit curve, for the model's own E, k and popularity.
     """
-    candidates = {
-        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
-    }
-    by_curve = {each.curve: each for each in routings}
     at = configured.under(configured.scenario.model_copy(update={"precision": BASELINE_FORMAT}))
-    samples: dict[tuple[int, int], Sample] = {}
+    samples: dict[tuple[int, int, float], Sample] = {}
     found = {}
     for name, memory in at.constants().items():
-        spec = at.models[name]
-        moe = spec.architecture.moe
-        shape = moe.experts, moe.top_k
-        if shape not in samples:
+        spec, shape = at.models[name], (memory.experts, memory.top_k)
+        arch, precision = spec.architecture, at.scenario.precision_of(spec.precision)
+        if (routed := (*shape, memory.popularity_cv)) not in samples:
             router = Router(name, *shape, tuple(range(settings.layers)))
             size = SampleSize(max(settings.sequences, *settings.batch_sizes), settings.tokens)
-            samples[shape] = generated(by_curve[source_of(*shape, {}, candidates)], router, power, size, 1)[0]
-        for bench in benches:
-            for batch in settings.batch_sizes:
-                unique = unique_experts(at.scenario.routing, *shape, memory.popularity_cv, batch)
-                times = _times(spec, bench, at.scenario, batch, unique, samples[shape], chunk_mb, settings)
-                for share in settings.resident_shares:
-                    count = min(moe.experts, max(moe.top_k, slots_of(moe.experts, share)))
-                    found[name, bench.gpu, batch, share] = _simulated(samples[shape], batch, count, times)
+            calibrated = nearest(*shape, routings)
+            samples[routed] = generated(calibrated, router, memory.popularity_cv, power, size, 1)[0]
+        sample = samples[routed]
+        for bench, batch in product(benches, settings.batch_sizes):
+            unique = min(unique_experts(at.scenario.routing, *routed, batch), memory.top_k * batch)
+            needed = requests_of([batches for batches, _ in sample.parts(batch)])
+            step = (settings.layers, batch, bench.context, unique, needed, precision, chunk_mb)
+            times = proxy_times(arch, bench.pace, *step)
+            for share in settings.resident_shares:
+                count = min(memory.experts, max(memory.top_k, slots_of(memory.experts, share)))
+                found[name, bench.gpu, batch, share] = _simulated(sample, batch, count, times)
     return found
-
-
-def _times(spec, bench, scenario, batch, unique, sample, chunk_mb, settings) -> Times:
-    """Times of an estimated step: experts at the speed of memory, the rest spread over the MoE layers.
-
-    Where the sample's batches need more or fewer experts than u(B), each stands for as many as make up u(B).
-    """
-    sizes = sizes_of(spec.architecture, scenario.precision_of(spec.precision))
-    step = bench.step(spec, scenario, batch, unique).seconds
-    expert = sizes.expert_bytes / (bench.spec.hbm_gb_per_s * GB)
-    other = max(0.0, step / sizes.layers - unique * expert)
-    needed = _needed(sample, batch)
-    copy = bench.link.seconds(bench.spec, sizes.expert_bytes) * unique / needed
-    chunk = copy * min(1.0, chunk_mb * MB / sizes.expert_bytes)
-    work = np.array([0.0, *[expert * unique / needed] * batch])
-    return Times(np.full(settings.layers, other), work, (copy,), chunk)
-
-
-def _needed(sample: Sample, batch: int) -> float:
-    """Distinct experts of a layer that a batch of the sample needs, mean."""
-    parts = [batches for batches, _ in sample.parts(batch)]
-    return sum(len(true_needs(each).ids) for each in parts) / sum(len(each.rows) * each.layers for each in parts)
 
 
 def _simulated(sample: Sample, batch: int, count: int, times: Times) -> Simulated:

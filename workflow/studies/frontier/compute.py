@@ -21,10 +21,8 @@ from prophet_moe.catalog import ModelSpec, load_gpus
 from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.pace import Paces
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
-from prophet_moe.offload.simulator.batching import DecodeBatches
-from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
-from prophet_moe.offload.simulator.timing import proxy_times
+from prophet_moe.offload.simulator.timing import proxy_times, requests_of
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts
@@ -78,7 +76,7 @@ def slowdowns(
         for batch, configurations in grid.groupby("batch_size"):
             sequences = max(plan.sequences, int(batch))
             parts = sample.parts(int(batch), sequences)
-            requests = _requests([batches for batches, _ in parts])
+            requests = requests_of([batches for batches, _ in parts])
             for row in configurations.itertuples():
                 arch, precision = models[row.model].architecture, precisions[row.model]
                 needed = min(row.unique_experts, top_k * batch)
@@ -105,12 +103,6 @@ def slowdowns(
                             ).slowdown
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)
-
-
-def _requests(replayed: Sequence[DecodeBatches]) -> float:
-    """Return the distinct experts that a layer of the replay needs at a step, mean."""
-    accessed = sum(len(true_needs(batches).ids) for batches in replayed)
-    return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def reserves_of(grid: pd.DataFrame) -> dict[str, int]:

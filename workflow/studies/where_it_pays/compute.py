@@ -29,8 +29,7 @@ from prophet_moe.offload.simulator.predictions import Predictions, TrainingStati
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import Precision
-from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.synthetic import Chains, Scalars, generate
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.experiment import DecodeStep
@@ -102,9 +101,6 @@ def hit_curves(
     models: Mapping[str, ModelSpec], routings: Sequence[Calibrated], settings: WhereItPaysSettings
 ) -> dict[str, Curves]:
     """Return the hit curves of every model, from each of the routings; models of equal E and k share them."""
-    candidates = {
-        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
-    }
     known: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     found = {}
     for name, spec in models.items():
@@ -119,7 +115,7 @@ def hit_curves(
                 )
                 for each in routings
             }
-        found[name] = Curves(source_of(*key, {}, candidates), known[key])
+        found[name] = Curves(nearest(*key, routings).curve, known[key])
     return found
 
 
