@@ -350,7 +350,7 @@ def build(files, parameters):
     settings = AlternativesSettings.model_validate(parameters["settings"])
     configured = read_configured(files, parameters, settings.gpus)
     link = link_named(parameters["link"], load_links(files.links))
-    estimators = read_estimators(files.constants.parent, configured.gpus)
+    estimators = read_estimators(files.operators[0].parent, configured.gpus)
     benches = [Bench(each.gpu, each.spec, each, link, parameters["context"]) for each in estimators.values()]
     simulations = {}
     if configured.scenario.architecture == "published":

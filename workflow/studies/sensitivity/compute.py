@@ -316,7 +316,7 @@ def build(files, parameters):
     study = Study(
         gpus, parameters["batch_sizes"], reference["gpu"], reference["batch_size"], scenario, link, step, settings
     )
-    estimators = read_estimators(files.constants.parent, gpus)
+    estimators = read_estimators(files.operators[0].parent, gpus)
     unfitted = PopularityCV("", scenario.routing.batching, scenario.given_popularity_cv, nan, nan, "given")
     models = [
         model_of(spec, study, estimators, configured.popularity_cvs.get(name, unfitted))

@@ -282,7 +282,7 @@ def build(files, parameters):
     models, gpus = configured.models, configured.gpus
     pinned = link_named(step.link, load_links(files.links))
     machines = machines_of(gpus, load_buses(files.buses), pinned, settings)
-    estimators = read_estimators(files.constants.parent, gpus)
+    estimators = read_estimators(files.operators[0].parent, gpus)
     routings = calibrated_routings(files.calibrated[0].parent)
     rows = where_it_pays(configured, machines, estimators, hit_curves(models, routings, settings), step, settings)
     found = simulated(rows, models, machines, routings, parameters["copy_chunk_mb"], settings)
