@@ -16,8 +16,9 @@ from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import from_sources
 from prophet_moe.units import GB
-from studies.alternatives.compute import Bench, Way, alternatives, hidden_batch, simulations_of, table_of
+from studies.alternatives.compute import Bench, Way, alternatives, hidden_batch, simulations_of
 from studies.alternatives.figure import draw, findings, shown
 from studies.alternatives.study import ALTERNATIVES, AlternativesSettings
 from tests.conftest import ROOT
@@ -47,13 +48,13 @@ def table(popularity_cvs) -> pd.DataFrame:
     power = read_discrimination(ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv")
     configured = Configured(MODELS, GPUS, CALIBRATED, popularity_cvs)
     found = simulations_of(configured, [BENCH], routings, power, 4.0, SETTINGS)
-    return table_of(alternatives(configured, [BENCH], found, SETTINGS))
+    return from_sources(alternatives(configured, [BENCH], found, SETTINGS), ALTERNATIVES)
 
 
 @pytest.fixture(scope="module")
 def reported() -> pd.DataFrame:
     """The same by the report's constants."""
-    return table_of(alternatives(Configured(MODELS, GPUS, REPORTED), [BENCH], {}, SETTINGS))
+    return from_sources(alternatives(Configured(MODELS, GPUS, REPORTED), [BENCH], {}, SETTINGS), ALTERNATIVES)
 
 
 def test_rows_are_ways_times_formats(table):

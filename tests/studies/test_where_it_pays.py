@@ -20,8 +20,9 @@ from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import from_sources
 from prophet_moe.units import MB
-from studies.where_it_pays.compute import hit_curves, machines_of, simulated, table_of, where_it_pays
+from studies.where_it_pays.compute import hit_curves, machines_of, simulated, where_it_pays
 from studies.where_it_pays.figure import draw, findings, headline, marks, shown
 from studies.where_it_pays.study import OWN, SHIPPED, WHERE_IT_PAYS, WhereItPaysSettings
 from tests.conftest import ROOT
@@ -56,7 +57,8 @@ def rows() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def table(rows) -> pd.DataFrame:
     """Table 16 of the same."""
-    return table_of(rows.join(simulated(rows, MODELS, MACHINES, ROUTINGS, 4.0, SETTINGS)))
+    found = simulated(rows, MODELS, MACHINES, ROUTINGS, 4.0, SETTINGS)
+    return from_sources(rows.join(found), WHERE_IT_PAYS)
 
 
 def test_rows_are_models_times_formats_times_machines(table):

@@ -37,7 +37,7 @@ from prophet_moe.predict.discrimination import Discrimination, read_discriminati
 from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import from_sources, write_table
 from studies.alternatives.study import ALTERNATIVES, BASELINE_FORMAT, AlternativesSettings
 
 LARGEST_POWER = 20
@@ -336,15 +336,6 @@ def _simulated(sample: Sample, batch: int, count: int, times: Times) -> Simulate
     return Simulated(on_demand.hit_rate, slower[1] / slower[0] if slower[0] > 0 else 1.0)
 
 
-def table_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of the table from their sources, in their units."""
-    columns = {}
-    for column in ALTERNATIVES.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
-
-
 def build(files, parameters):
     """Write table 17, the alternatives under one scenario."""
     settings = AlternativesSettings.model_validate(parameters["settings"])
@@ -358,4 +349,4 @@ def build(files, parameters):
         power = read_discrimination(files.discrimination)
         simulations = simulations_of(configured, benches, routings, power, parameters["copy_chunk_mb"], settings)
     rows = alternatives(configured, benches, simulations, settings)
-    write_table(files.table, table_of(rows), ALTERNATIVES)
+    write_table(files.table, from_sources(rows, ALTERNATIVES), ALTERNATIVES)

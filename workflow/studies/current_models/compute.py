@@ -18,7 +18,7 @@ from prophet_moe.catalog.link import link_named, load_links
 from prophet_moe.hardware.pace import Paces, read_paces
 from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import from_sources, write_table
 from studies.current_models.study import CURRENT_MODELS, CurrentModelsSettings
 
 AS_SHIPPED = {"architecture": "published", "precision": "shipped"}
@@ -57,16 +57,7 @@ def current_models(configured: Configured, paces: Mapping[str, Paces], settings:
             cell = grid.loc[name, gpu]
             found = dict(_beside_context(models[name], held[name, gpu], spec, paces[gpu], cell, settings))
             rows.append({**cell, "model": name, "gpu": gpu, **described[name], **found})
-    return _table(pd.DataFrame(rows))
-
-
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of the table from their sources, in their units; whole numbers are whole, and may be missing."""
-    columns = {}
-    for column in CURRENT_MODELS.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
+    return from_sources(pd.DataFrame(rows), CURRENT_MODELS)
 
 
 def _popularity_cv(spec: ModelSpec, known: Mapping[str, PopularityCV]) -> PopularityCV:

@@ -34,7 +34,7 @@ from prophet_moe.routing.synthetic import Chains, Scalars, generate
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import from_sources, write_table
 from prophet_moe.units import GB, MB
 from studies.where_it_pays.study import OWN, SHIPPED, WHERE_IT_PAYS, WhereItPaysSettings
 
@@ -264,15 +264,6 @@ def _sample(calibrated: Calibrated, experts: int, top_k: int, settings: WhereItP
     return Sample(Predictions(training, replayed), REPLAY_SEED, RECORDED, 0.0)
 
 
-def table_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of the table from their sources, in their units."""
-    columns = {}
-    for column in WHERE_IT_PAYS.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
-
-
 def build(files, parameters):
     """Write table 16, where expert slots pay."""
     settings = WhereItPaysSettings.model_validate(parameters["settings"])
@@ -286,4 +277,4 @@ def build(files, parameters):
     routings = calibrated_routings(files.calibrated[0].parent)
     rows = where_it_pays(configured, machines, estimators, hit_curves(models, routings, settings), step, settings)
     found = simulated(rows, models, machines, routings, parameters["copy_chunk_mb"], settings)
-    write_table(files.table, table_of(rows.join(found)), WHERE_IT_PAYS)
+    write_table(files.table, from_sources(rows.join(found), WHERE_IT_PAYS), WHERE_IT_PAYS)
