@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import read_configured
 from prophet_moe.capacity.context import cache_columns, cached_bytes, longest_context
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, RUNTIME, evaluate
-from prophet_moe.capacity.under_engine import Held, memories_on, read_engine
-from prophet_moe.catalog import ModelSpec, load_gpus
-from prophet_moe.catalog.model import load_model
+from prophet_moe.capacity.under_engine import Held
+from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.pace import Paces
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
 from prophet_moe.offload.simulator.simulation import Hierarchy
@@ -210,10 +210,8 @@ def build(files, parameters):
     """Write the frontier and table 11."""
     grid = pd.read_parquet(files.grid)
     replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
-    scenario = Scenario.model_validate(parameters["scenario"])
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, sorted(set(replayed["gpu"])))
-    held = memories_on(models, gpus, scenario, read_engine(files.engine), reserves_of(grid))
-    rows = joined(grid[grid["case"] == ESTIMATE], replayed, held, scenario)
+    configured = read_configured(files, parameters, sorted(set(replayed["gpu"])))
+    held = replace(configured, reserves=reserves_of(grid)).held()
+    rows = joined(grid[grid["case"] == ESTIMATE], replayed, held, configured.scenario)
     write_table(files.frontier, frontier(rows), FRONTIER)
     write_table(files.gained, context_gained(rows, parameters["slowdown_limits"]), CONTEXT_GAINED)
