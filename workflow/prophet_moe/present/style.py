@@ -1,6 +1,6 @@
 """The looks that all figures share, made from settings.Style."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from math import lcm
@@ -12,6 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 
 from prophet_moe.routing.store import PREFILL_TITLE
 from prophet_moe.settings.style import Size, Style
@@ -137,6 +138,18 @@ def legend_in_rows(figure: Figure, handles: dict[str, Artist], columns: int) -> 
     grid = [(names + blanks)[row * columns : (row + 1) * columns] for row in range(rows)]
     ordered = [name for column in zip(*grid, strict=True) for name in column if name is not None]
     figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=columns)
+
+
+def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int, **looks: Any) -> None:
+    """A legend below the figure, filled column by column; artists of a tuple stand beside each other."""
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+        **looks,
+    )
 
 
 def trace_panels(
