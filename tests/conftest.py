@@ -1,5 +1,6 @@
 """What several tests need: the project's root, its catalogue and the records of both scenarios."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import record
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus, load_models
@@ -37,6 +39,27 @@ def fresh_folder(tmp_path_factory) -> Callable[[], Path]:
         return folder
 
     return emptied
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run prophet-moe in this process, in the project or another folder: exit code, output and errors."""
+
+    def run(*arguments: object, folder: Path = ROOT, given: str = "") -> tuple[int, str, str]:
+        from prophet_moe.cli import main  # the environment of the peers has not all that commands need
+
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["prophet-moe", *map(str, arguments)])
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        try:
+            main()
+            problem = ""
+        except SystemExit as ended:
+            problem = str(ended.code or "")
+        printed = capsys.readouterr()
+        return int(bool(problem)), printed.out, printed.err + problem
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter, config) -> None:
@@ -87,7 +110,7 @@ def fitted_cvs() -> dict[str, PopularityCV]:
 def grids(experiment, models, gpus, popularity_cvs) -> dict[str, pd.DataFrame]:
     """The capacity grid of each scenario."""
     return {
-        name: capacity_grid(models, gpus, experiment.batch_sizes, scenario, popularity_cvs)
+        name: capacity_grid(Configured(models, gpus, scenario, popularity_cvs), experiment.batch_sizes)
         for name, scenario in experiment.scenarios.items()
     }
 

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.printed import PRINTED_FILE, read_printed
 from prophet_moe.settings.scenario import REPORTED
 from studies.kv_extension import compute as tables
@@ -18,7 +19,7 @@ GOLDEN = PRINTED[PRINTED["evidence"] != ""]
 @pytest.fixture(scope="module")
 def world(experiment, models, gpus) -> World:
     """The grid of the report's constants."""
-    return world_of(models, gpus, experiment.batch_sizes, REPORTED, {}, {})
+    return world_of(Configured(models, gpus, REPORTED), experiment.batch_sizes)
 
 
 @pytest.mark.parametrize("at", GOLDEN.index, ids=lambda at: f"{GOLDEN['source'][at]} {GOLDEN['quantity'][at]}")

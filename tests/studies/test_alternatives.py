@@ -6,17 +6,18 @@ import pandas as pd
 import pytest
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.catalog.link import load_links
-from prophet_moe.hardware.estimate import Estimator, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import read_estimators
 from prophet_moe.predict.discrimination import read_discrimination
 from prophet_moe.printed import PRINTED_FILE, read_printed
 from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import from_sources
 from prophet_moe.units import GB
 from studies.alternatives.compute import (
     Bench,
@@ -25,7 +26,6 @@ from studies.alternatives.compute import (
     hidden_batch,
     reported_rows,
     simulations_of,
-    table_of,
 )
 from studies.alternatives.figure import draw, findings, shown
 from studies.alternatives.study import ALTERNATIVES, AlternativesSettings
@@ -38,12 +38,13 @@ SETTINGS = AlternativesSettings(
     gpus=["A100-80GB"], formats=["int8", "int4_group128"], sequences=16, tokens=32, layers=2
 )
 MODELS = load_models(ROOT / "config/models", NAMES)
-GPU = load_gpus(ROOT / "config/gpus.yaml", SETTINGS.gpus)["A100-80GB"]
+GPUS = load_gpus(ROOT / "config/gpus.yaml", SETTINGS.gpus)
+GPU = GPUS["A100-80GB"]
 FITS, README = ROOT / "resources/operators", ROOT / "workflow/studies/alternatives/README.md"
 BENCH = Bench(
     "A100-80GB",
     GPU,
-    Estimator("A100-80GB", GPU, read_operators(FITS, "A100-80GB"), read_constants(FITS / "constants.json")),
+    read_estimators(FITS, GPUS)["A100-80GB"],
     load_links(ROOT / "config/links.yaml")["pinned"],
     4096,
 )
@@ -54,14 +55,16 @@ def table(popularity_cvs) -> pd.DataFrame:
     """Table 17 of some models on one GPU, calibrated."""
     routings = calibrated_routings(ROOT / "resources/routing")
     power = read_discrimination(ROOT / "resources/statistics/gpt-oss-20b-decode/discrimination.csv")
-    found = simulations_of(MODELS, [BENCH], CALIBRATED, popularity_cvs, routings, power, 4.0, SETTINGS)
-    return table_of(alternatives(MODELS, [BENCH], CALIBRATED, popularity_cvs, found, SETTINGS, PRINTED))
+    configured = Configured(MODELS, GPUS, CALIBRATED, popularity_cvs)
+    found = simulations_of(configured, [BENCH], routings, power, 4.0, SETTINGS)
+    return from_sources(alternatives(configured, [BENCH], found, SETTINGS, PRINTED), ALTERNATIVES)
 
 
 @pytest.fixture(scope="module")
 def reported() -> pd.DataFrame:
     """The same by the report's constants."""
-    return table_of(alternatives(MODELS, [BENCH], REPORTED, {}, {}, SETTINGS, PRINTED))
+    configured = Configured(MODELS, GPUS, REPORTED)
+    return from_sources(alternatives(configured, [BENCH], {}, SETTINGS, PRINTED), ALTERNATIVES)
 
 
 def test_rows_are_ways_times_formats(table):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, memories_on
@@ -32,7 +33,7 @@ SHIPPED = CALIBRATED.model_copy(update=AS_SHIPPED)
 def made(known, settings=SETTINGS, scenario=CALIBRATED, engine=NO_ENGINE) -> pd.DataFrame:
     """Table 13 of some models and GPUs, with an assumed runtime reserve."""
     paces = read_paces(ROOT / "resources/hardware", ROOT / "resources/operators", GPUS, PINNED)
-    return current_models(MODELS, GPUS, paces, scenario, settings, known, engine=engine)
+    return current_models(Configured(MODELS, GPUS, scenario, known, engine=engine), paces, settings)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.catalog.link import load_links
 from prophet_moe.hardware.estimate import Estimator, read_estimators
@@ -17,10 +18,16 @@ LINKS, FITS = load_links(ROOT / "config/links.yaml"), ROOT / "resources/operator
 
 
 @pytest.fixture(scope="module")
-def table(models, gpus, popularity_cvs, experiment) -> pd.DataFrame:
+def configured(models, gpus, popularity_cvs) -> Configured:
+    """All models and GPUs under the default scenario."""
+    return Configured(models, gpus, CALIBRATED, popularity_cvs)
+
+
+@pytest.fixture(scope="module")
+def table(configured, gpus, experiment) -> pd.DataFrame:
     """Table 7 of the default scenario, by datasheets."""
     profiles = {name: datasheet_profile(name, spec) for name, spec in gpus.items()}
-    return decode_steps(models, profiles, experiment.batch_sizes, CALIBRATED, popularity_cvs, DecodeStep())
+    return decode_steps(configured, profiles, experiment.batch_sizes, DecodeStep())
 
 
 def test_with_fit_marks_hypothetical_times(table, grids):
@@ -51,8 +58,8 @@ def estimators(gpus) -> dict[str, Estimator]:
     return read_estimators(FITS, gpus)
 
 
-def test_with_estimates_adds_columns_after_the_bounds(table, models, estimators):
-    found = with_estimates(table, models, estimators, CALIBRATED, DecodeStep(), LINKS["pinned"])
+def test_with_estimates_adds_columns_after_the_bounds(table, configured, estimators):
+    found = with_estimates(table, configured, estimators, DecodeStep(), LINKS["pinned"])
     pd.testing.assert_frame_equal(found[table.columns], table)
     declared = [column.name for column in DECODE_STEPS.columns if column.name != "baseline_fits"]
     assert list(found.columns) == declared
@@ -68,10 +75,10 @@ def test_with_estimates_adds_columns_after_the_bounds(table, models, estimators)
         assert set(found.loc[found["estimate_basis"] == basis, "gpu"]) == names
 
 
-def test_with_estimates_agrees_with_a_plain_row(table, models, estimators):
+def test_with_estimates_agrees_with_a_plain_row(table, configured, estimators):
     """The cold step of Mixtral: its estimate, and 32 layers of u(B) copies at 0.84 of the link and 10 us each."""
     row = table[(table["model"] == "Mixtral-8x7B") & (table["gpu"] == "H100-80GB") & (table["batch_size"] == 4)]
-    (found,) = with_estimates(row, models, estimators, CALIBRATED, DecodeStep(), LINKS["pinned"]).to_dict("records")
+    (found,) = with_estimates(row, configured, estimators, DecodeStep(), LINKS["pinned"]).to_dict("records")
     copy_ms = 0.01 + found["expert_mb"] / (0.84 * 63)
     fetching = 32 * found["unique_experts"] * copy_ms
     assert found["cold_on_demand_estimate_ms"] == pytest.approx(found["all_resident_estimate_ms"] + fetching)

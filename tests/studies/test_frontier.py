@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.memory import model_memory
@@ -102,7 +103,8 @@ def test_slowdowns_have_each_point_once_a_sample(replayed):
 def test_batches_too_large_to_replay_are_left_out(models, gpus, popularity_cvs):
     """A grid may have batches of 10^6, whose replay would not end."""
     chosen = {name: models[name] for name in ("Switch-Base-128", "Jamba-1.5-Large")}
-    grid = capacity_grid(chosen, gpus, (1, 64, 65, 10**6), Experiment().scenarios["calibrated"], popularity_cvs)
+    configured = Configured(chosen, gpus, Experiment().scenarios["calibrated"], popularity_cvs)
+    grid = capacity_grid(configured, (1, 64, 65, 10**6))
     rows = to_replay(grid, FrontierSettings())
     assert set(rows["batch_size"]) == {1, 64}
     assert set(rows["case"]) == {ESTIMATE}
@@ -199,7 +201,7 @@ def test_frontier_begins_at_the_grid_under_any_engine(profile, measured, gpus):
     scenario = CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0), "engine": profile})
     engine = EngineChoice(load_engine(ROOT / f"config/engines/{profile}.yaml"))
     reserves = {"H100-80GB": measured} if measured else {}
-    grid = capacity_grid(chosen, gpus, (1, 16), scenario, {}, reserves, engine)
+    grid = capacity_grid(Configured(chosen, gpus, scenario, {}, reserves, engine), (1, 16))
     held = memories_on(chosen, gpus, scenario, engine, reserves_of(grid))
     points = frontier(joined(grid, points_of(grid, grid["experts"]), held, scenario))
     found = points[points["strategy"] == "on_demand"]
@@ -210,13 +212,11 @@ def test_frontier_begins_at_the_grid_under_any_engine(profile, measured, gpus):
 def test_context_of_states_alone_is_read_where_experts_fit(gpus):
     """No token takes memory: below 0 a token stands for a byte, so that every limit has a context to read."""
     arch = MODELS["Qwen3-Next-80B-A3B"].model_copy(update={"pattern": ["48 x L"]})
-    models, scenario = (
-        {"States": spec_of(arch)},
-        CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0)}),
-    )
-    grid = capacity_grid(models, gpus, (1, 16), scenario, {})
+    scenario = CALIBRATED_SCENARIO.model_copy(update={"routing": Routing(variation=0)})
+    configured = Configured({"States": spec_of(arch)}, gpus, scenario)
+    grid = capacity_grid(configured, (1, 16))
     with np.errstate(divide="raise", invalid="raise"):
-        held = memories_on(models, gpus, scenario)
+        held = configured.held()
         shares = [joined(grid, points_of(grid, np.ceil(share * grid["experts"])), held, scenario) for share in (1, 0.1)]
     rows = pd.concat([rows.assign(sample=sample) for rows in shares for sample in (0, 1)])
     assert np.isfinite(rows["tokens"]).all()

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import ESTIMATE, record
@@ -37,14 +38,14 @@ def encoders_as_decoders(monkeypatch):
 @pytest.fixture
 def rules(models, gpus, experiment, fitted_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The table of rules for the resident experts, by rule, as audited."""
-    table = resident_rules(models, gpus, experiment.batch_sizes, AUDITED, fitted_cvs)
+    table = resident_rules(Configured(models, gpus, AUDITED, fitted_cvs), experiment.batch_sizes)
     return table.set_index("resident")
 
 
 @pytest.fixture
 def by_mean(models, gpus, experiment, fitted_cvs, encoders_as_decoders) -> pd.DataFrame:
     """The record where the resident experts are those of the mean layer-step, as audited."""
-    grid = capacity_grid(models, gpus, experiment.batch_sizes, BY_MEAN, fitted_cvs)
+    grid = capacity_grid(Configured(models, gpus, BY_MEAN, fitted_cvs), experiment.batch_sizes)
     return record(grid[grid["case"] == ESTIMATE])
 
 
@@ -123,13 +124,15 @@ def test_rules_overflow_as_often_as_they_say(rules):
 
 
 def test_rules_of_a_power_law_leave_the_quantile_out(models, gpus):
-    found = resident_rules(models, gpus, [1, 16], REPORTED, {})
+    found = resident_rules(Configured(models, gpus, REPORTED), [1, 16])
     assert found["resident"].tolist() == [name for name in RULES if name != "quantile 0.99"]
     assert found["mean_overflow_share"].isna().all()
 
 
 def test_sensitivity_is_the_audits(models, gpus, experiment, fitted_cvs, encoders_as_decoders):
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, BY_MEAN, fitted_cvs, HeadlineSettings())
+    found = headline_sensitivity(
+        Configured(models, gpus, BY_MEAN, fitted_cvs), experiment.batch_sizes, HeadlineSettings()
+    )
     expected = {
         ("runtime_reserve_mib", 0): (108, 2.19, 1.28, 27.0, 52),
         ("runtime_reserve_mib", 1024): (102, 1.64, 1.28, 6.6, 55),
@@ -151,20 +154,20 @@ def test_sensitivity_under_an_engine_changes_its_share_alone(models, gpus):
     """The engine's own terms take the place of the reserve and of the tokens of a chunk."""
     scenario = CALIBRATED.model_copy(update={"routing": Routing(variation=0), "engine": "vllm-0.10"})
     engine, few = EngineChoice(load_engine(ROOT / "config/engines/vllm-0.10.yaml")), ("Mixtral-8x7B", "OLMoE-1B-7B")
-    chosen, settings = {name: models[name] for name in few}, HeadlineSettings(usable_memory_share=[0.7, 1.0])
-    found = headline_sensitivity(chosen, gpus, [1, 16], scenario, {}, settings, engine=engine)
+    configured = Configured({name: models[name] for name in few}, gpus, scenario, engine=engine)
+    found = headline_sensitivity(configured, [1, 16], HeadlineSettings(usable_memory_share=[0.7, 1.0]))
     assert found["assumption"].tolist() == ["usable_memory_share"] * 2
     assert found["as_given"].tolist() == [False, True]
-    grid = capacity_grid(chosen, gpus, [1, 16], scenario, {}, engine=engine)
+    grid = capacity_grid(configured, [1, 16])
     own = extension_summary(record(grid))
     assert {name: found.iloc[1][name] for name in own} == own
-    rules = resident_rules(chosen, gpus, [1, 16], scenario, {}, engine=engine).set_index("resident")
+    rules = resident_rules(configured, [1, 16]).set_index("resident")
     assert {name: rules.loc["quantile 0.99", name] for name in own} == own
 
 
 def test_sensitivity_marks_the_scenarios_own_values(models, gpus, popularity_cvs, records, experiment):
     few = HeadlineSettings(runtime_reserve_mib=[1024], usable_memory_share=[0.5], prefill_chunk_tokens=[2048])
-    found = headline_sensitivity(models, gpus, experiment.batch_sizes, CALIBRATED, popularity_cvs, few)
+    found = headline_sensitivity(Configured(models, gpus, CALIBRATED, popularity_cvs), experiment.batch_sizes, few)
     assert found["as_given"].tolist() == [True, False, True]
     own = extension_summary(records["calibrated"])
     for row in found[found["as_given"]].to_dict("records"):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.memory import device_bytes
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, with_intervals
 from prophet_moe.capacity.reference import evaluate
@@ -11,7 +12,7 @@ from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.settings.style import Style
 from prophet_moe.units import GB
 from studies.memory_figures import abstract, components, contexts, longest, savings
-from studies.memory_figures.compute import memories_of, memory_by_context, saturation, savings_by_batch
+from studies.memory_figures.compute import memory_by_context, saturation, savings_by_batch
 from studies.memory_figures.study import MEMORY_BY_CONTEXT, SATURATION, SAVINGS_BY_BATCH, MemoryFiguresSettings
 from tests.drawings import assert_no_texts_touch, assert_nothing_is_clipped, visible_texts
 
@@ -21,16 +22,21 @@ STYLE = Style()
 
 
 @pytest.fixture(scope="module")
-def memories(models, popularity_cvs):
-    """Memory constants of all models."""
-    return memories_of(models, CALIBRATED, popularity_cvs)
+def configured(models, gpus, popularity_cvs) -> Configured:
+    """All models and GPUs under the default scenario."""
+    return Configured(models, gpus, CALIBRATED, popularity_cvs)
 
 
 @pytest.fixture(scope="module")
-def by_context(memories, gpus) -> pd.DataFrame:
+def memories(configured):
+    """Memory constants of all models."""
+    return configured.constants()
+
+
+@pytest.fixture(scope="module")
+def by_context(configured) -> pd.DataFrame:
     """The table of memory by context."""
-    shown = {name: memories[name] for name in SETTINGS.context_models}
-    return memory_by_context(shown, "A100-80GB", gpus["A100-80GB"], CALIBRATED, SETTINGS)
+    return memory_by_context(configured, SETTINGS.context_models, "A100-80GB", SETTINGS)
 
 
 @pytest.fixture(scope="module")

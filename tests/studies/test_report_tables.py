@@ -5,6 +5,7 @@ import math
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.errors import UserError
@@ -25,7 +26,7 @@ PRINTED = read_printed(ROOT / PRINTED_FILE)
 def table(models, gpus, experiment, popularity_cvs) -> pd.DataFrame:
     """Table 21 with assumed reserves."""
     worlds = [
-        world_of(models, gpus, experiment.batch_sizes, scenario, popularity_cvs, {})
+        world_of(Configured(models, gpus, scenario, popularity_cvs), experiment.batch_sizes)
         for scenario in (REPORTED, CALIBRATED)
     ]
     return report_tables(PRINTED, *worlds, ReportTablesSettings())
@@ -90,7 +91,8 @@ def test_cells_of_models_and_gpus_that_are_not_there_are_empty(models, gpus, pop
     """As in a build of a small selection."""
     few = {name: models[name] for name in ("Mixtral-8x7B", "Switch-Base-128")}
     one = {"A100-80GB": gpus["A100-80GB"]}
-    worlds = [world_of(few, one, [1, 16], scenario, popularity_cvs, {}) for scenario in (REPORTED, CALIBRATED)]
+    given = [Configured(few, one, scenario, popularity_cvs) for scenario in (REPORTED, CALIBRATED)]
+    worlds = [world_of(configured, [1, 16]) for configured in given]
     found = report_tables(PRINTED, *worlds, ReportTablesSettings())
     empty = found[found["why_empty"] == "not among the models and GPUs of this build"]
     assert set(empty.loc[empty["report_table"] == "003 T2", "row"]) and empty["corrected"].isna().all()

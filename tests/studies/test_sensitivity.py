@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,14 @@ from pydantic import ValidationError
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog.link import load_links
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import read_table
 from prophet_moe.units import GB
 from studies.sensitivity import compute
-from studies.sensitivity.compute import GAINED, SLOWDOWN, Study, model_of, one_at_a_time, outcomes, sensitivity
+from studies.sensitivity.compute import ALL, GAINED, SLOWDOWN, Study, model_of, one_at_a_time, outcomes, sensitivity
 from studies.sensitivity.figure import draw, draw_maps, findings, headline, maps, matter, order, ranges, shares
 from studies.sensitivity.inputs import Input, at_reference, changed
 from studies.sensitivity.study import SENSITIVITY, SensitivitySettings
@@ -41,8 +42,7 @@ def study(gpus, experiment) -> Study:
 @pytest.fixture(scope="module")
 def estimators(gpus) -> dict[str, Estimator]:
     """What times are estimated with."""
-    constants = read_constants(OPERATORS / "constants.json")
-    return {name: Estimator(name, spec, read_operators(OPERATORS, name), constants) for name, spec in gpus.items()}
+    return read_estimators(OPERATORS, gpus)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,27 @@ def test_outcomes_are_those_of_the_plain_reference(study, varied, models, popula
     missing = (1 - values["hit_rate"]) * used if plain["resident_experts"] < memory.experts else 0
     layers = memory.moe_layers - memory.encoder_moe_layers
     assert found[SLOWDOWN][0] - 1 == pytest.approx(layers * missing * link / step, rel=0.05)
+
+
+def test_build_estimates_times_as_every_study_does(tmp_path, table, experiment, popularity_cvs):
+    """Of the operators of a chip, that is: an A100-40GB takes those that were fitted to an A100-80GB."""
+    pd.DataFrame(popularity_cvs.values()).to_csv(tmp_path / "variations.csv", index=False)
+    files = SimpleNamespace(
+        models=[ROOT / f"config/models/{name}.yaml" for name in SETTINGS.models],
+        gpus=ROOT / "config/gpus.yaml",
+        links=ROOT / "config/links.yaml",
+        variations=[tmp_path / "variations.csv"],
+        operators=[OPERATORS / "constants.json"],
+        table=tmp_path / "table.csv",
+    )
+    parameters = {"sensitivity": SETTINGS, "scenario": CALIBRATED, "decode_step": DecodeStep()}
+    parameters = {key: each.model_dump(mode="json") for key, each in parameters.items()}
+    parameters |= {"reference": experiment.reference.model_dump(), "batch_sizes": experiment.batch_sizes}
+    compute.build(files, parameters | {"gpus": experiment.gpus})
+    written = read_table(files.table, SENSITIVITY)
+    assert written["value"].to_numpy() == pytest.approx(table["value"].to_numpy(), rel=1e-5, abs=1e-12)
+    rows = written[(written["input"] == "gpu") & (written["model"] == ALL) & (written["outcome"] == SLOWDOWN)]
+    assert {"A100-40GB", "H100-80GB"} <= set(rows["level"])
 
 
 def test_hit_rate_and_link_change_no_byte(table):

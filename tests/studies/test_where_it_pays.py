@@ -7,21 +7,22 @@ import pandas as pd
 import pytest
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
 from prophet_moe.catalog import load_gpus, load_models
 from prophet_moe.catalog.bus import load_buses
 from prophet_moe.catalog.link import load_links
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.estimate import Estimator, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import read_estimators
 from prophet_moe.offload.break_even import slowdown
 from prophet_moe.routing.calibrated import calibrated_routings
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import CALIBRATED
 from prophet_moe.settings.style import Style
+from prophet_moe.tables import from_sources
 from prophet_moe.units import MB
-from studies.where_it_pays.compute import hit_curves, machines_of, simulated, table_of, where_it_pays
+from studies.where_it_pays.compute import hit_curves, machines_of, simulated, where_it_pays
 from studies.where_it_pays.figure import draw, findings, headline, marks, shown
 from studies.where_it_pays.study import OWN, SHIPPED, WHERE_IT_PAYS, WhereItPaysSettings
 from tests.conftest import ROOT
@@ -49,21 +50,15 @@ STEP = DecodeStep()
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
     """Rows of some models, machines and formats, without those columns that are simulated."""
-    fits = ROOT / "resources/operators"
-    constants = read_constants(fits / "constants.json")
-    estimators = {
-        name: Estimator(name, spec, read_operators(fits, name) if (fits / f"{name}.json").exists() else None, constants)
-        for name, spec in GPUS.items()
-    }
-    return where_it_pays(
-        MODELS, MACHINES, estimators, hit_curves(MODELS, ROUTINGS, SETTINGS), CALIBRATED, STEP, SETTINGS
-    )
+    estimators, curves = read_estimators(ROOT / "resources/operators", GPUS), hit_curves(MODELS, ROUTINGS, SETTINGS)
+    return where_it_pays(Configured(MODELS, GPUS, CALIBRATED), MACHINES, estimators, curves, STEP, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def table(rows) -> pd.DataFrame:
     """Table 16 of the same."""
-    return table_of(rows.join(simulated(rows, MODELS, MACHINES, ROUTINGS, 4.0, SETTINGS)))
+    found = simulated(rows, MODELS, MACHINES, ROUTINGS, 4.0, SETTINGS)
+    return from_sources(rows.join(found), WHERE_IT_PAYS)
 
 
 def test_rows_are_models_times_formats_times_machines(table):

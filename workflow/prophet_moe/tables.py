@@ -123,6 +123,17 @@ TRACE = text("trace", "Routing trace, a folder of resources/traces/ or a dataset
 """Columns that many tables have."""
 
 
+def from_sources(rows: "pd.DataFrame", table: Table) -> "pd.DataFrame":
+    """Return the columns of a table from their sources, in their units; whole numbers are whole, and may be missing."""
+    import pandas as pd
+
+    columns = {}
+    for column in table.columns:
+        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
+        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
+    return pd.DataFrame(columns)
+
+
 def write_table(path: Path, frame: "pd.DataFrame", table: Table) -> None:
     """Write a frame as CSV; one whose columns are not those declared, in their order, is a programmer's mistake."""
     names = list(frame.columns)

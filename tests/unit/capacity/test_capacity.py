@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.context import cache_columns
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import ModelMemory, model_memory
@@ -305,7 +306,7 @@ def test_extension_of_switch_with_its_encoder_resident(models, gpus, fitted_cvs,
     """An audit by hand, at ceil(u) experts of traces: 1.71, not 2.42, for Switch-Large, 1.19, not 1.38, for -Base."""
     mean_rule = CALIBRATED.model_copy(update={"resident": "mean"})
     chosen = {name: models[name] for name in ("Switch-Large-128", "Switch-Base-128")}
-    grid = capacity_grid(chosen, gpus, experiment.batch_sizes, mean_rule, fitted_cvs)
+    grid = capacity_grid(Configured(chosen, gpus, mean_rule, fitted_cvs), experiment.batch_sizes)
     mean = grid[grid["case"] == ESTIMATE].groupby("model")["kv_extension_factor"].mean()
     assert mean["Switch-Large-128"] == pytest.approx(1.71, abs=0.01)
     assert mean["Switch-Base-128"] == pytest.approx(1.19, abs=0.01)

@@ -10,6 +10,7 @@ import jsonschema
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, RECORD, RECORD_COLUMNS, record, rows_of, with_intervals
@@ -92,7 +93,7 @@ def test_grid_of_unlike_models_is_the_reference_row_by_row(gpus):
     names = ("gpt-oss-120b", "Mixtral-8x7B", "DeepSeek-V4-Flash", "Qwen3-Next-80B-A3B", "DeepSeek-V3.2")
     models = {name: spec_of(MODELS[name]) for name in names} | {"dense": spec_of(DENSE)}
     reserves = {"H100-80GB": 500 * MIB}
-    grid = capacity_grid(models, gpus, [1, 16], scenario, {}, reserves)
+    grid = capacity_grid(Configured(models, gpus, scenario, reserves=reserves), [1, 16])
     assert len(grid) == len(models) * len(gpus) * 2
     for row in grid.to_dict("records"):
         memory = replace(model_memory(models[row["model"]], scenario), popularity_cv=0.5)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, EXTENDED_COLUMNS, record, with_intervals
 from prophet_moe.capacity.reserve import measured_reserves, with_reserve
@@ -41,7 +42,7 @@ def test_measured_reserve_is_largest_overhead_of_gpu(tmp_path, gpus):
 def test_measured_reserve_replaces_assumption_on_that_gpu(tmp_path, models, gpus, popularity_cvs, grids):
     """424 MiB less are reserved on the A100-80GB, and all of them go to the KV cache; other GPUs stay as they are."""
     reserves = measured_reserves(recorded(tmp_path, gpus), gpus)
-    grid = capacity_grid(models, gpus, [1, 16], CALIBRATED, popularity_cvs, reserves)
+    grid = capacity_grid(Configured(models, gpus, CALIBRATED, popularity_cvs, reserves), [1, 16])
     before = grids["calibrated"]
     before = before[before["batch_size"].isin([1, 16])].reset_index(drop=True)
     pd.testing.assert_series_equal(grid["model"] + grid["gpu"], before["model"] + before["gpu"])
@@ -57,7 +58,7 @@ def test_measured_reserve_replaces_assumption_on_that_gpu(tmp_path, models, gpus
 
 def test_assumed_reserve_ignores_measurement(models, gpus, popularity_cvs, grids):
     """Scenario `reported` reserves nothing, whatever was measured."""
-    grid = capacity_grid(models, gpus, [1], REPORTED, popularity_cvs, {GPU: MEASURED})
+    grid = capacity_grid(Configured(models, gpus, REPORTED, popularity_cvs, {GPU: MEASURED}), [1])
     assert (grid["runtime_reserve_bytes"] == 0).all()
     assert set(grid["runtime_reserve_basis"]) == {"assumed"}
     assert set(grid["case"]) == {ESTIMATE}

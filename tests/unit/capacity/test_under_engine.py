@@ -1,8 +1,11 @@
 """The capacity model under an engine: the same pool as the engine's own budget, and no change under `ideal`."""
 
+from dataclasses import replace
+
 import pytest
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import model_memory
 from prophet_moe.capacity.placement import unplaceable
@@ -76,15 +79,17 @@ def test_engine_of_a_job_is_read_from_its_files():
 def test_grid_under_ideal_is_the_grid_without_an_engine(models, gpus):
     chosen = {name: models[name] for name in NAMES}
     scenario = CALIBRATED.model_copy(update={"routing": CALIBRATED.routing.model_copy(update={"variation": 1.0})})
-    plain = capacity_grid(chosen, gpus, [1, 16], scenario, {})
-    assert capacity_grid(chosen, gpus, [1, 16], scenario, {}, engine=EngineChoice(ENGINES["ideal"])).equals(plain)
+    plain = Configured(chosen, gpus, scenario)
+    ideal = replace(plain, engine=EngineChoice(ENGINES["ideal"]))
+    assert capacity_grid(ideal, [1, 16]).equals(capacity_grid(plain, [1, 16]))
 
 
 def test_grid_under_an_engine_has_the_rows_of_the_grid(models, gpus):
     chosen = {name: models[name] for name in NAMES}
     scenario = CALIBRATED.model_copy(update={"routing": CALIBRATED.routing.model_copy(update={"variation": 1.0})})
-    plain = capacity_grid(chosen, gpus, [1, 16], scenario, {})
-    found = capacity_grid(chosen, gpus, [1, 16], scenario, {}, engine=EngineChoice(ENGINES["vllm-0.10"]))
+    without = Configured(chosen, gpus, scenario)
+    under = replace(without, engine=EngineChoice(ENGINES["vllm-0.10"]))
+    plain, found = (capacity_grid(configured, [1, 16]) for configured in (without, under))
     keys = ["model", "gpu", "batch_size"]
     assert found[keys].equals(plain[keys])
     assert (found["baseline_max_context"] <= plain["baseline_max_context"]).all()

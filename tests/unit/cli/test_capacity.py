@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,6 @@ from prophet_moe.capacity.answer import Question, most_resident, step
 from prophet_moe.capacity.hit_rates import HitRates, hit_rates_for, read_hit_rates
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate
-from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.profile import datasheet_profile
 from prophet_moe.precision import BF16, FORMATS, KV_FORMATS
@@ -52,20 +50,9 @@ RTX_4090 = ["--memory", "23.5", "--bandwidth", "1008", "--link", "31.5"]
 
 
 @pytest.fixture
-def ask(monkeypatch, capsys):
-    """Run prophet-moe inside this process; returns what it printed and the error line, if any."""
-
-    def run(*arguments: str, folder: Path = ROOT) -> tuple[str, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["prophet-moe", *arguments])
-        try:
-            main()
-            error = ""
-        except SystemExit as stopped:
-            error = str(stopped.code)
-        return capsys.readouterr().out, error
-
-    return run
+def ask(command):
+    """Run prophet-moe; returns what it printed, and what it told on standard error."""
+    return lambda *arguments, **given: command(*arguments, **given)[1:]
 
 
 @pytest.fixture
@@ -306,7 +293,7 @@ def test_mistakes_are_one_line(ask, case):
 
 
 @pytest.mark.parametrize(
-    "command",
+    "words",
     [
         "models",
         "model import config.json",
@@ -317,17 +304,17 @@ def test_mistakes_are_one_line(ask, case):
         "config check",
     ],
 )
-def test_commands_outside_the_project_say_so(ask, tmp_path, command):
-    shown, error = ask(*command.split(), folder=tmp_path)
+def test_commands_outside_the_project_say_so(ask, tmp_path, words):
+    shown, error = ask(*words.split(), folder=tmp_path)
     assert shown == ""
     assert error == "error: config/experiment.yaml: no such file. Run it in the project's folder."
 
 
 @pytest.mark.parametrize(
-    "command", ["", "models", "model", "model import", "capacity", "trace", "trace import", "sim", "sim run"]
+    "words", ["", "models", "model", "model import", "capacity", "trace", "trace import", "sim", "sim run"]
 )
-def test_help_has_an_example(ask, command):
-    shown, _ = ask(*command.split(), "--help")
+def test_help_has_an_example(ask, words):
+    shown, _ = ask(*words.split(), "--help")
     assert "example" in shown and "prophet-moe " in shown.split("example", 1)[1]
 
 

@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-import sys
 
 import pytest
 import yaml
 
 from prophet_moe.catalog.model import load_model
-from prophet_moe.cli import main
 from tests.conftest import ROOT
 
 QWEN3 = {
@@ -51,21 +49,9 @@ SIZES = {
 
 
 @pytest.fixture
-def ask(monkeypatch, capsys):
-    """Run prophet-moe inside this process; returns what it printed, and what it told on standard error."""
-
-    def run(*arguments: object, folder=ROOT) -> tuple[str, str]:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["prophet-moe", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stopped:
-            printed = capsys.readouterr()
-            return printed.out, f"{printed.err}{stopped.code}"
-        printed = capsys.readouterr()
-        return printed.out, printed.err
-
-    return run
+def ask(command):
+    """Run prophet-moe; returns what it printed, and what it told on standard error."""
+    return lambda *arguments, **given: command(*arguments, **given)[1:]
 
 
 @pytest.fixture

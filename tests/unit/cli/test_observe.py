@@ -1,12 +1,9 @@
 """The commands `observe check` and `observe add`: what they print, write and refuse."""
 
-import io
 import json
-import sys
 
 import pytest
 
-from prophet_moe.cli import main
 from tests.conftest import ROOT
 from tests.unit.observed.builders import ROW, SGLANG, VLLM_V1, csv_of
 
@@ -14,21 +11,9 @@ MEMORY = ROOT / "resources/observations/memory.csv"
 
 
 @pytest.fixture
-def ask(monkeypatch, capsys):
-    """Run prophet-moe inside this process; returns what it printed, and what it told on standard error."""
-
-    def run(*arguments: object, given: str = "") -> tuple[str, str]:
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["prophet-moe", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
-        try:
-            main()
-        except SystemExit as end:
-            return capsys.readouterr().out, str(end.code)
-        captured = capsys.readouterr()
-        return captured.out, captured.err
-
-    return run
+def ask(command):
+    """Run prophet-moe; returns what it printed, and what it told on standard error."""
+    return lambda *arguments, **given: command(*arguments, **given)[1:]
 
 
 def test_check_prints_errors_misses_and_reasons(ask):

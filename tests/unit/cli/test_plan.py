@@ -89,20 +89,9 @@ def project(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def plan(project, monkeypatch, capsys):
-    """Run `prophet-moe plan` in this process; returns what it printed, and the error line, if any."""
-
-    def run(*arguments: str) -> tuple[str, str]:
-        monkeypatch.chdir(project)
-        monkeypatch.setattr(sys, "argv", ["prophet-moe", "plan", *arguments])
-        try:
-            main()
-            error = ""
-        except SystemExit as stopped:
-            error = str(stopped.code)
-        return capsys.readouterr().out, error
-
-    return run
+def plan(project, command):
+    """Run `prophet-moe plan`; returns what it printed, and what it told on standard error."""
+    return lambda *arguments: command("plan", *arguments, folder=project)[1:]
 
 
 def of_form(found: dict, form: dict) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prophet_moe.cli import main
 from prophet_moe.offload.demand import reference
 from prophet_moe.offload.demand.lookups import asks_of, byte_cache
 from prophet_moe.predict.context import split
@@ -20,24 +18,6 @@ from tests.conftest import ROOT
 from tests.unit.offload.test_demand_lookups import SESSION
 
 SMALL = ("--trace", "small-6x8-top2", "--strategy", "on_demand", "--capacity", "4")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Run prophet-moe in this process: code, output and errors."""
-    monkeypatch.chdir(ROOT)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prophet-moe", *arguments])
-        try:
-            main()
-            problem = ""
-        except SystemExit as ended:
-            problem = f"{ended.code}"
-        told, errors = capsys.readouterr()
-        return int(bool(problem)), told, errors + problem
-
-    return run
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prophet_moe.catalog.architecture import with_top_k
-from prophet_moe.cli import main
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.pace import ProfilePace
 from prophet_moe.hardware.profile import datasheet_profile
@@ -351,25 +350,6 @@ def test_the_strategy_of_the_page_works_as_it_stands(sample):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Run prophet-moe in this process, where the kernels are loaded: exit code, standard output and error."""
-
-    def run_command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr("sys.argv", ["prophet-moe", *arguments])
-        try:
-            main()
-            problem = ""
-        except SystemExit as ended:
-            # Python prints what it ends with and returns 1.
-            problem = f"{ended.code}\n"
-        told, errors = capsys.readouterr()
-        return int(bool(problem)), told, errors + problem
-
-    return run_command
-
-
-@pytest.fixture
 def sim(command):
     """Run `prophet-moe sim run` on the recorded trace."""
     return partial(command, "sim", "run", "--trace", str(TRACE))
@@ -431,7 +411,7 @@ def test_mistakes_are_one_line(sim, arguments, problem):
     given += [] if {"--capacity", "--iso-cache"} & set(arguments) else ["--capacity", "4"]
     code, told, errors = sim(*given, *arguments)
     assert (code, told) == (1, "")
-    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert errors.startswith("error: ") and len(errors.splitlines()) == 1
     assert problem in errors
 
 

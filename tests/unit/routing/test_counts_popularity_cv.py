@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import EXTENDED_COLUMNS, record, with_intervals, without_interval
 from prophet_moe.errors import UserError
@@ -78,7 +79,8 @@ def test_a_model_without_interval_has_empty_ends(models, gpus):
         "OLMoE-1B-7B": PopularityCV("OLMoE-1B-7B", "staggered", 0.5, np.nan, np.nan, "counts of a"),
         "Mixtral-8x7B": PopularityCV("Mixtral-8x7B", "staggered", 0.5, 0.1, 1.0, "pooled from a"),
     }
-    rows = record(with_intervals(capacity_grid(chosen, gpus, [16], scenario, popularity_cvs)), EXTENDED_COLUMNS)
+    grid = capacity_grid(Configured(chosen, gpus, scenario, popularity_cvs), [16])
+    rows = record(with_intervals(grid), EXTENDED_COLUMNS)
     ends = rows.set_index("model")[["unique_experts", "unique_experts_low", "unique_experts_high"]]
     assert ends.loc["OLMoE-1B-7B", "unique_experts"].notna().all()
     assert ends.loc["OLMoE-1B-7B", ["unique_experts_low", "unique_experts_high"]].isna().all(axis=None)

@@ -13,7 +13,6 @@ from prophet_moe.offload.simulator.batching import accesses_of, decode_batches
 from prophet_moe.offload.simulator.simulation import Hierarchy, Job, Times, no_prefetches, simulate
 from prophet_moe.routing import calibrated, statistics, synthetic
 from prophet_moe.routing.law import dirichlet_occupancy
-from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.published import BATCHES, read_published
 from prophet_moe.routing.published_cv import popularity_cv
 from prophet_moe.routing.reuse import ask_hits
@@ -208,13 +207,9 @@ def test_parameters_serve_any_router():
 
 
 def test_nearest_goes_by_shape_and_then_by_points():
-    routings = {
-        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out))
-        for each in ROUTINGS.values()
-    }
     shapes = {(512, 10): "qwen3.8-flash-next", (128, 8): "qwen3-30b-a3b", (32, 4): "gpt-oss-20b"}
     shapes |= {(8, 2): "gpt-oss-20b", (128, 1): "gpt-oss-120b-top2", (256, 8): "deepseek-v4-flash"}
-    assert {shape: source_of(*shape, {}, routings) for shape in shapes} == shapes
+    assert {shape: calibrated.nearest(*shape, list(ROUTINGS.values())).curve for shape in shapes} == shapes
 
 
 def test_a_routing_is_written_and_read_again(tmp_path):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.under_engine import EngineChoice
 from prophet_moe.catalog.architecture import Draft
@@ -116,9 +117,10 @@ def outputs_of(models, gpus):
             for name, took in times.items()
         }
         engine = EngineChoice(find_engine(scenario.engine, ROOT / "config/engines"))
+        configured = Configured(chosen, {GPU: spec}, scenario, popularity_cvs, {GPU: 600 * MIB}, engine)
         return {
-            MEMORY: capacity_grid(chosen, {GPU: spec}, [1, 16], scenario, popularity_cvs, {GPU: 600 * MIB}, engine),
-            STEP: decode_steps(chosen, {GPU: profile}, [1, 16], scenario, popularity_cvs, DecodeStep()),
+            MEMORY: capacity_grid(configured, [1, 16]),
+            STEP: decode_steps(configured, {GPU: profile}, [1, 16], DecodeStep()),
             SIMULATION: pd.DataFrame(simulated),
         }
 

@@ -7,44 +7,26 @@ from math import isnan
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.context import cache_columns
 from prophet_moe.capacity.memory import ModelMemory
 from prophet_moe.capacity.record import ESTIMATE, FEWEST, MOST, fit_state
 from prophet_moe.capacity.sweep import RUNTIME, evaluate
-from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, Held, memories_on
-from prophet_moe.catalog import GpuSpec, ModelSpec
+from prophet_moe.capacity.under_engine import Held
 from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import MIB
 
 
-def capacity_grid(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    reserves: Mapping[str, int] | None = None,
-    engine: EngineChoice = NO_ENGINE,
-) -> pd.DataFrame:
+def capacity_grid(configured: Configured, batch_sizes: Sequence[int]) -> pd.DataFrame:
     """Evaluate every model on every GPU at every batch size under one scenario.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name; those that the report does not cover are left out of a scenario with reported architectures.
-    gpus : mapping from str to GpuSpec
-        GPUs by name.
+    configured : Configured
+        Models, GPUs and the scenario. Routing that is fitted makes three cases of each row instead of ESTIMATE.
     batch_sizes : sequence of int
         Sequences decoded together.
-    scenario : Scenario
-        The parameters that all rows share.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; used where the scenario's routing is fitted, which makes three cases of each row instead of ESTIMATE.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU; for other GPUs the scenario's assumption counts.
-    engine : EngineChoice
-        The scenario's engine.
 
     Returns
     -------
@@ -52,10 +34,10 @@ def capacity_grid(
         One row per case, model, GPU and batch size, in that order: the constants, then the metrics of `sweep.evaluate`.
         Bytes and tokens are float64, exact where whole; constants that the report leaves unknown are NaN.
     """
-    held, grids = memories_on(models, gpus, scenario, engine, reserves), []
-    for case, popularity_cv in _cases(scenario, popularity_cvs).items():
+    held, grids = configured.held(), []
+    for case, popularity_cv in _cases(configured).items():
         routed = {pair: _routed(found, popularity_cv(pair[0])) for pair, found in held.items()}
-        grids.append(_grid(routed, batch_sizes, scenario).assign(case=case))
+        grids.append(_grid(routed, batch_sizes, configured.scenario).assign(case=case))
     return pd.concat(grids, ignore_index=True)
 
 
@@ -63,12 +45,12 @@ def _routed(held: Held, popularity_cv: float) -> Held:
     return replace(held, memory=replace(held.memory, popularity_cv=popularity_cv))
 
 
-def _cases(scenario: Scenario, popularity_cvs: Mapping[str, PopularityCV]) -> dict[str, Callable[[str], float]]:
-    if not scenario.fits_routing:
-        given = scenario.routing.variation
-        return {ESTIMATE: lambda _: 0 if isinstance(given, str) else given}
+def _cases(configured: Configured) -> dict[str, Callable[[str], float]]:
+    if not configured.scenario.fits_routing:
+        return {ESTIMATE: configured.popularity_cv}
+    popularity_cvs = configured.popularity_cvs
     return {
-        ESTIMATE: lambda name: popularity_cvs[name].value,
+        ESTIMATE: configured.popularity_cv,
         FEWEST: lambda name: _end(popularity_cvs[name], popularity_cvs[name].high),
         MOST: lambda name: _end(popularity_cvs[name], popularity_cvs[name].low),
     }

@@ -196,7 +196,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
         reserves_for(scenario, MEMORY, listed),
         tuple(dict.fromkeys(arguments.batch or [1])),
         popularity_cv,
-        popularity_cv.value if popularity_cv else _given_popularity_cv(scenario),
+        popularity_cv.value if popularity_cv else scenario.given_popularity_cv,
         experiment.decode_step.context_tokens,
         link_named(experiment.decode_step.link, load_links(LINKS)),
     )
@@ -352,10 +352,6 @@ def _pooled_afresh(spec: ModelSpec, batching: str) -> PopularityCV:
     if not math.isfinite(found.value):
         raise UserError(str(FITS), "holds no fit to pool", "Rebuild it: rm that file, then snakemake --cores 8")
     return found
-
-
-def _given_popularity_cv(scenario: Scenario) -> float:
-    return 0.0 if scenario.fits_routing else scenario.routing.variation
 
 
 def _rates(spec: ModelSpec, batch: int) -> HitRates | None:

@@ -21,8 +21,7 @@ from prophet_moe.observed.context import Context
 from prophet_moe.observed.schema import HIT_RATES, is_missing, read_observations, result_frame, result_row
 from prophet_moe.offload.demand.prefill import stream_seconds
 from prophet_moe.offload.demand.recorded import read_session_rows
-from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.synthetic import Chains, Scalars, Setting, hit_curve, rates_at
 from prophet_moe.routing.synthetic.curve_fit import chain_choices
 from prophet_moe.routing.trace import Router
@@ -74,12 +73,8 @@ class Known:
 
     def nearest(self, experts: int, top_k: int, but: str = "") -> Calibrated | None:
         """Return the calibrated routing of the nearest E and k, not of the model `but`; None if there is none."""
-        named = {each.curve: each for each in self.routings if each.model != but}
-        shapes = {
-            name: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out))
-            for name, each in named.items()
-        }
-        return named[source_of(experts, top_k, {}, shapes)] if named else None
+        others = [each for each in self.routings if each.model != but]
+        return nearest(experts, top_k, others) if others else None
 
     def stand_in(self, model: str, experts: int, top_k: int) -> Calibrated | None:
         """Return the routing of the model itself at its k, else the nearest."""

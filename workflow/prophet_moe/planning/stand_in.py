@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prophet_moe.errors import UserError
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.nearest import Candidate, candidate_of, source_of
 
 
 class Routing(NamedTuple):
@@ -21,8 +21,7 @@ def routings_in(folder: Path) -> dict[str, Routing]:
     for path in sorted(folder.glob("*.json")):
         try:
             text = json.loads(path.read_text(encoding="utf-8"))
-            points = len(text["fitted"]) + len(text["left_out"])
-            found[path.stem] = Routing(text["model"], Candidate(int(text["experts"]), int(text["top_k"]), points))
+            found[path.stem] = Routing(text["model"], candidate_of(text))
         except (KeyError, TypeError, ValueError, OSError):
             advice = f"Restore it: git checkout {path}"
             raise UserError(str(path), "holds no calibrated routing", advice) from None

@@ -1,6 +1,6 @@
 """The looks that all figures share, made from settings.Style."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from math import lcm
@@ -12,9 +12,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 
 from prophet_moe.routing.store import PREFILL_TITLE
 from prophet_moe.settings.style import Size, Style
+
+Panel = Callable[[Axes, Any, dict[str, dict[str, str]], Style], None]
+"""Draws data on axes, with the looks of traces by name."""
 
 SMALLEST_PT = 6
 """No text is printed smaller."""
@@ -134,6 +138,38 @@ def legend_in_rows(figure: Figure, handles: dict[str, Artist], columns: int) -> 
     grid = [(names + blanks)[row * columns : (row + 1) * columns] for row in range(rows)]
     ordered = [name for column in zip(*grid, strict=True) for name in column if name is not None]
     figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=columns)
+
+
+def legend_below(figure: Figure, handles: Mapping[str, Any], columns: int, **looks: Any) -> None:
+    """A legend below the figure, filled column by column; artists of a tuple stand beside each other."""
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+        **looks,
+    )
+
+
+def trace_panels(
+    style: Style, name: str, traces: Sequence[str], panels: Sequence[tuple[float, Panel, Any]], named_by: int = 0
+) -> Figure:
+    """Draw a figure of panels side by side, in which each trace has its look, and name the traces below them.
+
+    Each of `panels` is its relative width, the function that draws it, and the data that it draws. The panel
+    `named_by` draws two lines for each trace before all others; the legend shows the first of both.
+    """
+    looks = {trace: trace_look(style, trace) for trace in traces}
+    with styled(style):
+        figure = new_figure(style.size_of(name))
+        axes = figure.subplots(1, len(panels), width_ratios=[width for width, _, _ in panels])
+        for ax, (_, drawn, data) in zip(axes, panels, strict=True):
+            drawn(ax, data, looks, style)
+        lines = axes[named_by].lines
+        legend_in_rows(figure, {trace: lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS)
+        settle(figure)
+    return figure
 
 
 def luminance(colour: Any) -> float:

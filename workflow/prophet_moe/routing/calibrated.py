@@ -15,6 +15,7 @@ from pydantic import Field
 
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_json
+from prophet_moe.routing.nearest import Candidate, source_of
 from prophet_moe.routing.published import PUBLISHED, PublishedRouting
 from prophet_moe.routing.published_cv import popularity_cv
 from prophet_moe.routing.synthetic import (
@@ -164,6 +165,11 @@ class Calibrated(StrictModel):
     left_out: list[Point]
     """Points that the numbers were not fitted to."""
 
+    @property
+    def candidate(self) -> Candidate:
+        """Return what decides whether this routing stands in for a model."""
+        return Candidate(self.experts, self.top_k, len(self.fitted) + len(self.left_out))
+
     def parameters(self, router: Router, popularity_cv: float) -> Parameters:
         """Return generator parameters for any router: its sizes and popularity CV, and the locality that was fitted."""
         return with_popularity_cv(Scalars(**self.scalars.model_dump()), router, popularity_cv).parameters(router)
@@ -279,6 +285,12 @@ def calibrated_routings(folder: Path) -> list[Calibrated]:
     if not paths:
         raise UserError(str(folder), "holds no calibrated routing", "prophet-moe trace fit-curve CURVE makes one.")
     return [read_calibrated(path) for path in paths]
+
+
+def nearest(experts: int, top_k: int, routings: Sequence[Calibrated]) -> Calibrated:
+    """Return the routing of the nearest E and k (`nearest.source_of`); none to choose from is a UserError."""
+    named = {each.curve: each for each in routings}
+    return named[source_of(experts, top_k, {}, {name: each.candidate for name, each in named.items()})]
 
 
 def read_calibrated(path: Path) -> Calibrated:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prophet_moe.errors import UserError
 
@@ -14,6 +14,12 @@ class Candidate(NamedTuple):
     top_k: int
     points: int
     """Published hit rates that it was fitted to or evaluated at."""
+
+
+def candidate_of(content: Mapping[str, Any]) -> Candidate:
+    """Return the candidate that the content of a file of resources/routing is."""
+    points = len(content["fitted"]) + len(content["left_out"])
+    return Candidate(int(content["experts"]), int(content["top_k"]), points)
 
 
 def source_of(

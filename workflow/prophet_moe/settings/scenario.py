@@ -133,6 +133,11 @@ class Scenario(Formats):
         return self.routing.law == "dirichlet_occupancy" and isinstance(self.routing.variation, str)
 
     @property
+    def given_popularity_cv(self) -> float:
+        """Popularity CV that the scenario itself gives: 0 where its routing is fitted, or no law takes one."""
+        return 0.0 if isinstance(self.routing.variation, str) else self.routing.variation
+
+    @property
     def fits_counts(self) -> bool:
         """Whether the routing law rests on counts where a model has some."""
         return self.fits_routing and self.routing.variation == "counts"

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from prophet_moe.capacity.memory import ModelMemory, covers, device_bytes, model_memory
-from prophet_moe.capacity.reference import evaluate, max_context
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.capacity.configured import Configured, read_configured
+from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
+from prophet_moe.capacity.reference import evaluate, max_context, unique_experts
+from prophet_moe.capacity.reserve import with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, StepEstimate, estimate_step, read_estimators
+from prophet_moe.hardware.pace import EstimatedPace
 from prophet_moe.offload.placements import (
     BUFFERED_LAYERS,
     Placement,
@@ -29,20 +29,16 @@ from prophet_moe.offload.placements import (
 from prophet_moe.offload.proxies import generated
 from prophet_moe.offload.replay import Sample, SampleSize, run
 from prophet_moe.offload.replay import slots as slots_of
-from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
+from prophet_moe.offload.simulator.timing import proxy_times, requests_of
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import FORMATS
 from prophet_moe.predict.discrimination import Discrimination, read_discrimination
 from prophet_moe.printed import read_printed
-from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.law import unique_experts
-from prophet_moe.routing.nearest import Candidate, source_of
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
-from prophet_moe.units import GB, MB
+from prophet_moe.tables import from_sources, write_table
 from studies.alternatives.study import ALTERNATIVES, BASELINE_FORMAT, AlternativesSettings
 
 LARGEST_POWER = 20
@@ -101,6 +97,11 @@ class Bench:
         context = min(self.context, arch.native_context)
         return estimate_step(self.estimator, arch, batch, context, used, scenario.precision_of(spec.precision))
 
+    @property
+    def pace(self) -> EstimatedPace:
+        """Return the pace of what is simulated."""
+        return EstimatedPace(self.estimator, self.link)
+
     def copying(self, placement: Placement, share: float | None = None) -> float:
         """Return the seconds of what a step copies, at the link's share of its datasheet or at another one."""
         if not placement.moved_bytes:
@@ -152,35 +153,26 @@ def reported_sizes(memory: ModelMemory, share: float) -> Sizes:
 
 
 def alternatives(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     benches: Sequence[Bench],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
     simulations: Mapping[tuple[str, str, int, float], Simulated],
     settings: AlternativesSettings,
     printed: pd.DataFrame,
-    reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return a row per model, GPU, batch size, approach, share of slots and format.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name.
+    configured : Configured
+        Models, GPUs and the scenario. With the report's constants there are sizes and contexts only, and no times.
     benches : sequence of Bench
         GPUs with estimates and links.
-    scenario : Scenario
-        The memory model. With the report's constants there are sizes and contexts only, and no times.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; empty where the scenario's routing is not fitted.
     simulations : mapping from (model, GPU, batch size, share) to Simulated
         What slots do; empty with the report's constants.
     settings : AlternativesSettings
         Formats, batch sizes and shares of slots.
     printed : DataFrame
         What the reports print, `printed.read_printed`.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
 
     Returns
     -------
@@ -188,26 +180,14 @@ def alternatives(
         The columns of ALTERNATIVES; sizes in bytes.
     """
     rows = []
-    for name, spec in models.items():
-        if not covers(scenario, spec):
-            continue
+    for name, memory in configured.constants().items():
         for bench in benches:
-            here = with_reserve(scenario, (reserves or {}).get(bench.gpu))
+            here = with_reserve(configured.scenario, configured.reserves.get(bench.gpu))
             for batch in settings.batch_sizes:
-                unique = unique_of(spec, model_memory(spec, scenario), scenario, popularity_cvs.get(name), batch)
-                found = _rows(spec, bench, here, batch, unique, simulations, settings)
+                unique = unique_experts(here.routing, memory.experts, memory.top_k, memory.popularity_cv, batch)
+                found = _rows(configured.models[name], bench, here, batch, unique, simulations, settings)
                 rows += [{"model": name, "gpu": bench.gpu, "batch_size": batch} | row for row in found]
     return with_reported(pd.DataFrame(rows), reported_rows(printed), settings)
-
-
-def unique_of(
-    spec: ModelSpec, memory: ModelMemory, scenario: Scenario, known: PopularityCV | None, batch: int
-) -> float:
-    """Return u(B), the distinct experts of a layer that a batch needs."""
-    given = scenario.routing.variation
-    spread = known.value if known else 0.0 if isinstance(given, str) else given
-    shape = (np.array([value], float) for value in (memory.experts, memory.top_k, spread, batch))
-    return float(unique_experts(scenario.routing, *shape)[0])
 
 
 @dataclass(frozen=True)
@@ -348,10 +328,8 @@ def with_reported(rows: pd.DataFrame, given: pd.DataFrame, settings: Alternative
 
 
 def simulations_of(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     benches: Sequence[Bench],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
     routings: Sequence[Calibrated],
     power: Discrimination,
     chunk_mb: float,
@@ -359,55 +337,29 @@ def simulations_of(
 ) -> dict[tuple[str, str, int, float], Simulated]:
     """Simulate the slots of every model, on demand and with Prophet, at 16 bits with estimated times.
 
-    Routing is generated with the locality of the nearest published hit curve, for the model's own E, k and popularity
-    CV.
+    Routing is generated with the locality of the nearest published hit curve, for the model's own E, k and popularity.
     """
-    candidates = {
-        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
-    }
-    by_curve = {each.curve: each for each in routings}
-    at = scenario.model_copy(update={"precision": BASELINE_FORMAT})
+    at = configured.under(configured.scenario.model_copy(update={"precision": BASELINE_FORMAT}))
     samples: dict[tuple[int, int, float], Sample] = {}
     found = {}
-    for name, spec in models.items():
-        moe = spec.architecture.moe
-        popularity_cv = popularity_cvs[name].value if name in popularity_cvs else scenario.routing.variation
-        shape = moe.experts, moe.top_k, popularity_cv
-        if shape not in samples:
-            router = Router(name, *shape[:2], tuple(range(settings.layers)))
+    for name, memory in at.constants().items():
+        spec, shape = at.models[name], (memory.experts, memory.top_k)
+        arch, precision = spec.architecture, at.scenario.precision_of(spec.precision)
+        if (routed := (*shape, memory.popularity_cv)) not in samples:
+            router = Router(name, *shape, tuple(range(settings.layers)))
             size = SampleSize(max(settings.sequences, *settings.batch_sizes), settings.tokens)
-            nearest = by_curve[source_of(*shape[:2], {}, candidates)]
-            samples[shape] = generated(nearest, router, popularity_cv, power, size, 1)[0]
-        for bench in benches:
-            for batch in settings.batch_sizes:
-                unique = unique_of(spec, model_memory(spec, at), at, popularity_cvs.get(name), batch)
-                times = _times(spec, bench, at, batch, unique, samples[shape], chunk_mb, settings)
-                for share in settings.resident_shares:
-                    count = min(moe.experts, max(moe.top_k, slots_of(moe.experts, share)))
-                    found[name, bench.gpu, batch, share] = _simulated(samples[shape], batch, count, times)
+            calibrated = nearest(*shape, routings)
+            samples[routed] = generated(calibrated, router, memory.popularity_cv, power, size, 1)[0]
+        sample = samples[routed]
+        for bench, batch in product(benches, settings.batch_sizes):
+            unique = min(unique_experts(at.scenario.routing, *routed, batch), memory.top_k * batch)
+            needed = requests_of([batches for batches, _ in sample.parts(batch)])
+            step = (settings.layers, batch, bench.context, unique, needed, precision, chunk_mb)
+            times = proxy_times(arch, bench.pace, *step)
+            for share in settings.resident_shares:
+                count = min(memory.experts, max(memory.top_k, slots_of(memory.experts, share)))
+                found[name, bench.gpu, batch, share] = _simulated(sample, batch, count, times)
     return found
-
-
-def _times(spec, bench, scenario, batch, unique, sample, chunk_mb, settings) -> Times:
-    """Times of an estimated step: experts at the speed of memory, the rest spread over the MoE layers.
-
-    Where the sample's batches need more or fewer experts than u(B), each stands for as many as make up u(B).
-    """
-    sizes = sizes_of(spec.architecture, scenario.precision_of(spec.precision))
-    step = bench.step(spec, scenario, batch, unique).seconds
-    expert = sizes.expert_bytes / (bench.spec.hbm_gb_per_s * GB)
-    other = max(0.0, step / sizes.layers - unique * expert)
-    needed = _needed(sample, batch)
-    copy = bench.link.seconds(bench.spec, sizes.expert_bytes) * unique / needed
-    chunk = copy * min(1.0, chunk_mb * MB / sizes.expert_bytes)
-    work = np.array([0.0, *[expert * unique / needed] * batch])
-    return Times(np.full(settings.layers, other), work, (copy,), chunk)
-
-
-def _needed(sample: Sample, batch: int) -> float:
-    """Distinct experts of a layer that a batch of the sample needs, mean."""
-    parts = [batches for batches, _ in sample.parts(batch)]
-    return sum(len(true_needs(each).ids) for each in parts) / sum(len(each.rows) * each.layers for each in parts)
 
 
 def _simulated(sample: Sample, batch: int, count: int, times: Times) -> Simulated:
@@ -420,41 +372,17 @@ def _simulated(sample: Sample, batch: int, count: int, times: Times) -> Simulate
     return Simulated(on_demand.hit_rate, slower[1] / slower[0] if slower[0] > 0 else 1.0)
 
 
-def table_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of the table from their sources, in their units."""
-    columns = {}
-    for column in ALTERNATIVES.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
-
-
 def build(files, parameters):
     """Write table 17, the alternatives under one scenario."""
     settings = AlternativesSettings.model_validate(parameters["settings"])
-    scenario = Scenario.model_validate(parameters["scenario"])
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, settings.gpus)
-    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
+    configured = read_configured(files, parameters, settings.gpus)
     link = link_named(parameters["link"], load_links(files.links))
-    benches = [
-        Bench(
-            name,
-            spec,
-            Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants),
-            link,
-            parameters["context"],
-        )
-        for name, spec in gpus.items()
-    ]
-    popularity_cvs = popularity_cvs_of(files.variations, scenario.routing.batching)
+    estimators = read_estimators(files.operators[0].parent, configured.gpus)
+    benches = [Bench(each.gpu, each.spec, each, link, parameters["context"]) for each in estimators.values()]
     simulations = {}
-    if scenario.architecture == "published":
+    if configured.scenario.architecture == "published":
         routings = calibrated_routings(files.calibrated[0].parent)
         power = read_discrimination(files.discrimination)
-        given = (models, benches, scenario, popularity_cvs, routings, power, parameters["copy_chunk_mb"], settings)
-        simulations = simulations_of(*given)
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    printed = read_printed(files.printed)
-    rows = alternatives(models, benches, scenario, popularity_cvs, simulations, settings, printed, reserves)
-    write_table(files.table, table_of(rows), ALTERNATIVES)
+        simulations = simulations_of(configured, benches, routings, power, parameters["copy_chunk_mb"], settings)
+    rows = alternatives(configured, benches, simulations, settings, read_printed(files.printed))
+    write_table(files.table, from_sources(rows, ALTERNATIVES), ALTERNATIVES)

@@ -7,7 +7,6 @@ OUTPUTS: tables/table17_alternatives.csv and that of every scenario, figures/alt
 from prophet_moe.printed import PRINTED_FILE
 from studies.alternatives.study import STUDY as ALTERNATIVES
 
-ALTERNATIVE_OPERATORS = Path("resources/operators")
 ALTERNATIVE_ROUTINGS = sorted(Path("resources/routing").glob("*.json"))
 if ALTERNATIVE_ROUTINGS:
     # The report's constants tell no times, which the figure shows.
@@ -57,9 +56,8 @@ rule alternatives:
         printed=str(PRINTED_FILE),
         gpus=GPU_FILE,
         models=MODEL_FILES,
-        links=Path("config/links.yaml"),
-        constants=ALTERNATIVE_OPERATORS / "constants.json",
-        operators=[path for path in sorted(ALTERNATIVE_OPERATORS.glob("*.json")) if path.stem in load_gpus(GPU_FILE)],
+        links=LINK_FILE,
+        operators=OPERATOR_FILES,
         calibrated=ALTERNATIVE_ROUTINGS,
         discrimination=HERE.result(settings("alternatives").predictor, "discrimination"),
         variations=alternatives_variations,

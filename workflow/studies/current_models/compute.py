@@ -1,88 +1,63 @@
 """What fits where: models of today, in the formats that their authors ship, on one GPU each."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured, read_configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import most_resident
-from prophet_moe.capacity.reserve import reserves_for
-from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, Held, memories_on, read_engine
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.capacity.under_engine import Held
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.link import link_named, load_links
-from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.pace import Paces, read_paces
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for, popularity_cvs_of
+from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import from_sources, write_table
 from studies.current_models.study import CURRENT_MODELS, CurrentModelsSettings
 
 AS_SHIPPED = {"architecture": "published", "precision": "shipped"}
 """What the study changes of a scenario: every model counts by its own file."""
 
 
-def current_models(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    paces: Mapping[str, Paces],
-    scenario: Scenario,
-    settings: CurrentModelsSettings,
-    known: Mapping[str, PopularityCV],
-    reserves: Mapping[str, int] | None = None,
-    engine: EngineChoice = NO_ENGINE,
-) -> pd.DataFrame:
+def current_models(configured: Configured, paces: Mapping[str, Paces], settings: CurrentModelsSettings) -> pd.DataFrame:
     """Say what fits of every model on every GPU, with all experts resident and with slots for some.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name, with experts.
-    gpus : mapping from str to GpuSpec
-        GPUs by name.
+    configured : Configured
+        Models with experts, GPUs, and a scenario, which gives all parameters but the formats of weights: those are what
+        each model ships. Models without a popularity CV have the pooled one.
     paces : mapping from str to Paces
         Measured or estimated times by GPU, and the bounds of its datasheet.
-    scenario : Scenario
-        All parameters but the formats of weights, which are those that each model ships.
     settings : CurrentModelsSettings
         Batch size, and the context that slots leave room for.
-    known : mapping from str to PopularityCV
-        By model; models without one have the pooled one. Empty where the scenario's routing is not fitted.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
-    engine : EngineChoice
-        The scenario's engine.
 
     Returns
     -------
     DataFrame
-        The columns of CURRENT_MODELS, smallest checkpoint first, GPUs in the order of `gpus`.
+        The columns of CURRENT_MODELS, smallest checkpoint first, GPUs in their order.
     """
-    shipped = scenario.model_copy(update=AS_SHIPPED)
+    models, known = configured.models, configured.popularity_cvs
     popularity_cvs = {name: _popularity_cv(spec, known) for name, spec in models.items()} if known else {}
-    grid = capacity_grid(models, gpus, [settings.batch_size], shipped, popularity_cvs, reserves, engine)
+    scenario = configured.scenario.model_copy(update=AS_SHIPPED)
+    shipped = replace(configured, scenario=scenario, popularity_cvs=popularity_cvs)
+    grid = capacity_grid(shipped, [settings.batch_size])
     grid = grid[grid["case"] == ESTIMATE].set_index(["model", "gpu"])
-    held = memories_on(models, gpus, shipped, engine, reserves)
-    described = {name: _described(spec, shipped) for name, spec in models.items()}
+    held = shipped.held()
+    described = {name: _described(spec, scenario) for name, spec in models.items()}
     rows = []
     for name in sorted(models, key=lambda name: described[name]["checkpoint_bytes"]):
-        for gpu, spec in gpus.items():
+        for gpu, spec in configured.gpus.items():
             cell = grid.loc[name, gpu]
             found = dict(_beside_context(models[name], held[name, gpu], spec, paces[gpu], cell, settings))
             rows.append({**cell, "model": name, "gpu": gpu, **described[name], **found})
-    return _table(pd.DataFrame(rows))
-
-
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns of the table from their sources, in their units; whole numbers are whole, and may be missing."""
-    columns = {}
-    for column in CURRENT_MODELS.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
+    return from_sources(pd.DataFrame(rows), CURRENT_MODELS)
 
 
 def _popularity_cv(spec: ModelSpec, known: Mapping[str, PopularityCV]) -> PopularityCV:
@@ -133,14 +108,8 @@ def _beside_context(
 
 def build(files, parameters):
     """Write table 13, what fits where."""
-    models = {path.stem: load_model(path) for path in files.models}
-    scenario = Scenario.model_validate(parameters["scenario"])
     settings = CurrentModelsSettings.model_validate(parameters["current_models"])
-    gpus = load_gpus(files.gpus, settings.gpus)
+    configured = read_configured(files, parameters, settings.gpus)
     link = link_named(parameters["link"], load_links(files.links))
-    paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, gpus, link)
-    known = popularity_cvs_of(files.variations, scenario.routing.batching)
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    engine = read_engine(files.engine)
-    table = current_models(models, gpus, paces, scenario, settings, known, reserves, engine)
-    write_table(files.table, table, CURRENT_MODELS)
+    paces = read_paces(Path(parameters["profiles"]), files.operators[0].parent, configured.gpus, link)
+    write_table(files.table, current_models(configured, paces, settings), CURRENT_MODELS)

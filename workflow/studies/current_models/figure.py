@@ -6,11 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from prophet_moe.present.style import SMALLEST_PT, new_figure, settle, small_pt, styled, text_on
+from prophet_moe.present.style import SMALLEST_PT, legend_below, new_figure, settle, small_pt, styled, text_on
 from prophet_moe.settings.style import Style
 from studies.current_models.study import FIGURE
 
@@ -177,15 +176,7 @@ def _add_key(figure: Figure, table: pd.DataFrame, style: Style) -> None:
         key[f"slots leave less than {context} tokens (longest context)"] = _sign("*", style.colours.text)
     if any(cell.on_disk for cell in cells(table).values()):
         key["the other experts on a disk, not in host memory"] = Patch(facecolor=shades[1].get_facecolor(), **ON_DISK)
-    figure.legend(
-        list(key.values()),
-        list(key),
-        loc="outside lower center",
-        ncols=2,
-        fontsize=small_pt(style),
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
-        handlelength=2.4,
-    )
+    legend_below(figure, key, 2, fontsize=small_pt(style), handlelength=2.4)
 
 
 def _sign(sign: str, colour: str) -> Line2D:

@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import Configured, read_configured
 from prophet_moe.capacity.record import ESTIMATE
-from prophet_moe.catalog import Architecture, ModelSpec, load_gpus
+from prophet_moe.catalog import Architecture, ModelSpec
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
 from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.hardware.profile import Profile, read_profile
 from prophet_moe.hardware.roofline import all_resident_seconds, layer_times, link_bound_seconds, on_demand_seconds
 from prophet_moe.routing.law import unique_experts
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
@@ -26,27 +25,18 @@ from studies.decode_steps.study import DECODE_STEPS
 
 
 def decode_steps(
-    models: Mapping[str, ModelSpec],
-    profiles: Mapping[str, Profile],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    step: DecodeStep,
+    configured: Configured, profiles: Mapping[str, Profile], batch_sizes: Sequence[int], step: DecodeStep
 ) -> pd.DataFrame:
     """Time the decode steps of every model on every GPU at every batch size.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name.
+    configured : Configured
+        Models, GPUs and a scenario, of which routing and precision count.
     profiles : mapping from str to Profile
         Measured or datasheet performance by GPU.
     batch_sizes : sequence of int
         Sequences decoded together.
-    scenario : Scenario
-        Routing law and precision.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; empty where the scenario's routing is not fitted.
     step : DecodeStep
         The context, and the slowdown that the report claims.
 
@@ -55,12 +45,9 @@ def decode_steps(
     DataFrame
         One row per model, GPU and batch size: milliseconds, and the hit rates that the claimed slowdown demands.
     """
-    rows = []
-    for model, spec in models.items():
-        popularity_cv = popularity_cvs[model].value if popularity_cvs else scenario.routing.variation
-        unique = _unique(
-            spec.architecture, batch_sizes, scenario, 0.0 if isinstance(popularity_cv, str) else popularity_cv
-        )
+    rows, scenario = [], configured.scenario
+    for model, spec in configured.models.items():
+        unique = _unique(spec.architecture, batch_sizes, scenario, configured.popularity_cv(model))
         for profile in profiles.values():
             for batch, needed in zip(batch_sizes, unique, strict=True):
                 rows.append({"model": model} | _row(spec, profile, batch, needed, scenario, step))
@@ -68,16 +55,11 @@ def decode_steps(
 
 
 def with_estimates(
-    table: pd.DataFrame,
-    models: Mapping[str, ModelSpec],
-    estimators: Mapping[str, Estimator],
-    scenario: Scenario,
-    step: DecodeStep,
-    link: LinkSpec,
+    table: pd.DataFrame, configured: Configured, estimators: Mapping[str, Estimator], step: DecodeStep, link: LinkSpec
 ) -> pd.DataFrame:
     """Return `table` with estimates of its times beside their bounds, as columns after its own."""
     found = [
-        _estimates(row, models[row["model"]], estimators[row["gpu"]], scenario, step, link)
+        _estimates(row, configured.models[row["model"]], estimators[row["gpu"]], configured.scenario, step, link)
         for row in table.to_dict("records")
     ]
     return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
@@ -154,15 +136,11 @@ def _row(
 
 def build(files, parameters):
     """Write table 7, the times of decode steps."""
-    models = {path.stem: load_model(path) for path in files.models}
-    scenario = Scenario.model_validate(parameters["scenario"])
-    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
-    folder = Path(parameters["profiles"])
-    gpus = load_gpus(files.gpus, parameters["gpus"])
-    profiles = {name: read_profile(folder, name, spec) for name, spec in gpus.items()}
+    configured, folder = read_configured(files, parameters), Path(parameters["profiles"])
+    profiles = {name: read_profile(folder, name, spec) for name, spec in configured.gpus.items()}
     step = DecodeStep.model_validate(parameters["decode_step"])
-    table = decode_steps(models, profiles, parameters["batch_sizes"], scenario, variations, step)
-    estimators = read_estimators(files.operators[0].parent, gpus)
-    table = with_estimates(table, models, estimators, scenario, step, link_named(step.link, load_links(files.links)))
+    table = decode_steps(configured, profiles, parameters["batch_sizes"], step)
+    estimators = read_estimators(files.operators[0].parent, configured.gpus)
+    table = with_estimates(table, configured, estimators, step, link_named(step.link, load_links(files.links)))
     grid = pd.read_parquet(files.grid)
     write_table(files.table, with_fit(table, grid[grid["case"] == ESTIMATE]), DECODE_STEPS)

@@ -12,19 +12,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import read_configured
 from prophet_moe.capacity.context import cache_columns, cached_bytes, longest_context
 from prophet_moe.capacity.limits import CONFIGURATION, reach
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.sweep import INPUTS, RUNTIME, evaluate
-from prophet_moe.capacity.under_engine import Held, memories_on, read_engine
-from prophet_moe.catalog import ModelSpec, load_gpus
-from prophet_moe.catalog.model import load_model
+from prophet_moe.capacity.under_engine import Held
+from prophet_moe.catalog import ModelSpec
 from prophet_moe.hardware.pace import Paces
 from prophet_moe.offload.replay import OVERSUBSCRIBED, Sample, run, slots
-from prophet_moe.offload.simulator.batching import DecodeBatches
-from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Hierarchy
-from prophet_moe.offload.simulator.timing import proxy_times
+from prophet_moe.offload.simulator.timing import proxy_times, requests_of
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.routing.intervals import beyond_sample, half_width
 from prophet_moe.routing.trace import sequence_starts
@@ -78,7 +76,7 @@ def slowdowns(
         for batch, configurations in grid.groupby("batch_size"):
             sequences = max(plan.sequences, int(batch))
             parts = sample.parts(int(batch), sequences)
-            requests = _requests([batches for batches, _ in parts])
+            requests = requests_of([batches for batches, _ in parts])
             for row in configurations.itertuples():
                 arch, precision = models[row.model].architecture, precisions[row.model]
                 needed = min(row.unique_experts, top_k * batch)
@@ -105,12 +103,6 @@ def slowdowns(
                             ).slowdown
                         rows.append(head | found)
     return pd.DataFrame(rows, columns=REPLAYED)
-
-
-def _requests(replayed: Sequence[DecodeBatches]) -> float:
-    """Return the distinct experts that a layer of the replay needs at a step, mean."""
-    accessed = sum(len(true_needs(batches).ids) for batches in replayed)
-    return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def reserves_of(grid: pd.DataFrame) -> dict[str, int]:
@@ -218,10 +210,8 @@ def build(files, parameters):
     """Write the frontier and table 11."""
     grid = pd.read_parquet(files.grid)
     replayed = pd.concat(map(pd.read_parquet, files.slowdowns))
-    scenario = Scenario.model_validate(parameters["scenario"])
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, sorted(set(replayed["gpu"])))
-    held = memories_on(models, gpus, scenario, read_engine(files.engine), reserves_of(grid))
-    rows = joined(grid[grid["case"] == ESTIMATE], replayed, held, scenario)
+    configured = read_configured(files, parameters, sorted(set(replayed["gpu"])))
+    held = replace(configured, reserves=reserves_of(grid)).held()
+    rows = joined(grid[grid["case"] == ESTIMATE], replayed, held, configured.scenario)
     write_table(files.frontier, frontier(rows), FRONTIER)
     write_table(files.gained, context_gained(rows, parameters["slowdown_limits"]), CONTEXT_GAINED)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prophet_moe.catalog import ModelSpec
 from prophet_moe.inventory import Inventory
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.nearest import candidate_of, source_of
 from prophet_moe.validation import read_json
 
 
@@ -18,11 +18,7 @@ def proxies(
     routing, which lies in the project, so that the result is the same on every machine.
     """
     shapes = {name: here.router_shape(name) for name in traces if name in here.traces and name in here.predicted}
-    fitted = {path.stem: read_json(path) for path in sorted(calibrated.glob("*.json"))}
-    candidates = {
-        name: Candidate(found["experts"], found["top_k"], len(found["fitted"]) + len(found["left_out"]))
-        for name, found in fitted.items()
-    }
+    candidates = {path.stem: candidate_of(read_json(path)) for path in sorted(calibrated.glob("*.json"))}
     chosen: dict[str, list[str]] = {}
     for name, model in models.items():
         moe = model.architecture.moe

@@ -1,18 +1,16 @@
 """The headline result under other rules for the resident experts, and under other assumptions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import Configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.record import ESTIMATE, record
 from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.capacity.sweep import law_popularity_cv
-from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice
-from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.routing.distinct import overflow_share
-from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.settings.scenario import Quantile, Scenario
 from studies.headline.study import HeadlineSettings
 
@@ -20,33 +18,15 @@ RULES = {"mean": "mean", "quantile 0.99": Quantile(quantile=0.99), "never_overfl
 """Rules for the resident experts that are compared."""
 
 
-def resident_rules(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    reserves: Mapping[str, int] | None = None,
-    engine: EngineChoice = NO_ENGINE,
-) -> pd.DataFrame:
+def resident_rules(configured: Configured, batch_sizes: Sequence[int]) -> pd.DataFrame:
     """Return the headline under each rule of RULES, and how often a layer-step needs more experts than are resident.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name.
-    gpus : mapping from str to GpuSpec
-        GPUs by name.
+    configured : Configured
+        Models, GPUs and a scenario, which gives all parameters but the rule for resident experts.
     batch_sizes : sequence of int
         Sequences decoded together.
-    scenario : Scenario
-        All parameters but the rule for resident experts.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; used where the scenario's routing is fitted.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
-    engine : EngineChoice
-        The scenario's engine.
 
     Returns
     -------
@@ -58,12 +38,12 @@ def resident_rules(
     -----
     A power law has no distribution: then there is no row for a quantile, and the shares are NaN.
     """
-    rows = []
+    rows, scenario = [], configured.scenario
     distributed = scenario.routing.law != "power_law"
     rules = {name: rule for name, rule in RULES.items() if distributed or not isinstance(rule, Quantile)}
     for name, rule in rules.items():
         under = scenario.model_copy(update={"resident": rule})
-        grid = _estimate(models, gpus, batch_sizes, under, popularity_cvs, reserves, engine)
+        grid = _estimate(configured.under(under), batch_sizes)
         overflows = _overflow_shares(grid[grid["baseline_fits"]], under) if distributed else pd.Series([np.nan])
         shares = {"mean_overflow_share": overflows.mean(), "max_overflow_share": overflows.max()}
         rows.append({"resident": name} | extension_summary(record(grid)) | shares)
@@ -79,36 +59,20 @@ def _overflow_shares(grid: pd.DataFrame, scenario: Scenario) -> pd.Series:
 
 
 def headline_sensitivity(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    sensitivity: HeadlineSettings,
-    reserves: Mapping[str, int] | None = None,
-    engine: EngineChoice = NO_ENGINE,
+    configured: Configured, batch_sizes: Sequence[int], sensitivity: HeadlineSettings
 ) -> pd.DataFrame:
     """Return the headline under each changed assumption, one at a time.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name.
-    gpus : mapping from str to GpuSpec
-        GPUs by name.
+    configured : Configured
+        Models, GPUs and a scenario, which gives the values that are not changed. A reserve that is changed takes the
+        place of every measured one. The terms of an engine take the place of the reserve and of the tokens of a chunk,
+        so that their values make no rows.
     batch_sizes : sequence of int
         Sequences decoded together.
-    scenario : Scenario
-        The values that are not changed.
-    popularity_cvs : mapping from str to PopularityCV
-        By model; used where the scenario's routing is fitted.
-    sensitivity : Sensitivity
+    sensitivity : HeadlineSettings
         The assumptions and their values.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU; a reserve that is changed takes the place of every measured one.
-    engine : EngineChoice
-        The scenario's engine. Its own terms take the place of the reserve and of the tokens of a chunk, so that their
-        values make no rows.
 
     Returns
     -------
@@ -116,12 +80,12 @@ def headline_sensitivity(
         One row per assumption and value: the columns of `extension_summary`; `as_given` marks the scenario's own
         values.
     """
-    rows = []
+    rows, scenario = [], configured.scenario
     for key, value, changed in _changes(scenario, sensitivity):
-        if not engine.ideal and key != "usable_memory_share":
+        if not configured.engine.ideal and key != "usable_memory_share":
             continue
         given = changed.model_copy(update={"runtime_reserve": scenario.runtime_reserve}) == scenario
-        grid = _estimate(models, gpus, batch_sizes, changed, popularity_cvs, reserves, engine)
+        grid = _estimate(configured.under(changed), batch_sizes)
         rows.append({"assumption": key, "value": value, "as_given": given} | extension_summary(record(grid)))
     return pd.DataFrame(rows)
 
@@ -137,14 +101,6 @@ def _changes(scenario: Scenario, sensitivity: HeadlineSettings) -> Iterator[tupl
         yield "prefill_chunk_tokens", value, scenario.model_copy(update={"activation": activation})
 
 
-def _estimate(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: Sequence[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    reserves: Mapping[str, int] | None,
-    engine: EngineChoice,
-) -> pd.DataFrame:
-    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves, engine)
+def _estimate(configured: Configured, batch_sizes: Sequence[int]) -> pd.DataFrame:
+    grid = capacity_grid(configured, batch_sizes)
     return grid[grid["case"] == ESTIMATE].reset_index(drop=True)

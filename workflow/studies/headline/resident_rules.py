@@ -1,13 +1,6 @@
 """Compare rules for the resident experts: KV extension, and how often a layer-step overflows."""
 
-from pathlib import Path
-
-from prophet_moe.capacity.reserve import reserves_for
-from prophet_moe.capacity.under_engine import read_engine
-from prophet_moe.catalog import load_gpus
-from prophet_moe.catalog.model import load_model
-from prophet_moe.routing.popularity_cv import popularity_cvs_of
-from prophet_moe.settings.scenario import Scenario
+from prophet_moe.capacity.configured import read_configured
 from prophet_moe.tables import write_table
 from studies.headline.compute import resident_rules
 from studies.headline.study import RULES
@@ -15,11 +8,5 @@ from studies.headline.study import RULES
 
 def build(files, parameters):
     """Write one row per rule."""
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, parameters["gpus"])
-    scenario = Scenario.model_validate(parameters["scenario"])
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    engine = read_engine(files.engine)
-    variations = popularity_cvs_of(files.variations, scenario.routing.batching)
-    table = resident_rules(models, gpus, parameters["batch_sizes"], scenario, variations, reserves, engine)
+    table = resident_rules(read_configured(files, parameters), parameters["batch_sizes"])
     write_table(files.table, table, RULES)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prophet_moe.present.style import new_figure, settle, small_pt, styled
+from prophet_moe.present.style import legend_below, new_figure, settle, small_pt, styled
 from prophet_moe.settings.scenario import Routing
 from prophet_moe.settings.style import Style
 from studies.memory_figures.study import SAVINGS_FIGURE
@@ -81,7 +81,7 @@ def draw(savings: pd.DataFrame, saturation: pd.DataFrame, style: Style) -> Figur
             ),
             "law of the scenario": Line2D([], [], marker="o", **shape),
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+        legend_below(figure, handles, len(handles))
         settle(figure)
     return figure
 

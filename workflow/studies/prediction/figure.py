@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, styled, trace_look
+from prophet_moe.present.style import trace_panels
 from prophet_moe.settings.style import Style
 from studies.prediction.study import FIGURE
 
@@ -63,18 +63,8 @@ def findings(scores: pd.DataFrame, *, traces: list[str]) -> str:
 
 def draw(scores: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Three panels: recall@k by predictor; recall@k by lookahead; how often what was predicted came true."""
-    looks = {trace: trace_look(style, trace) for trace in traces}
-    with styled(style):
-        figure = new_figure(style.size_of(FIGURE))
-        predictors, lookahead, calibration = figure.subplots(1, 3, width_ratios=[1.15, 0.85, 0.85])
-        _draw_predictors(predictors, scores, looks, style)
-        _draw_lookahead(lookahead, scores, looks, style)
-        _draw_calibration(calibration, scores, looks, style)
-        legend_in_rows(
-            figure, {trace: lookahead.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS
-        )
-        settle(figure)
-    return figure
+    panels = [(1.15, _draw_predictors, scores), (0.85, _draw_lookahead, scores), (0.85, _draw_calibration, scores)]
+    return trace_panels(style, FIGURE, traces, panels, named_by=1)
 
 
 def _draw_predictors(ax: Axes, scores: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:

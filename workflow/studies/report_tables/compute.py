@@ -1,24 +1,21 @@
 """Every cell of the reports' tables: printed, under the report's own constants, and corrected."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from prophet_moe.capacity.configured import Configured, read_configured
 from prophet_moe.capacity.grid import capacity_grid
 from prophet_moe.capacity.memory import ModelMemory, device_bytes, model_memory
 from prophet_moe.capacity.record import ESTIMATE
 from prophet_moe.capacity.reference import evaluate
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
+from prophet_moe.capacity.reserve import with_reserve
 from prophet_moe.capacity.saturation import power_law_batch, saturating_batch
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.architecture import letters
-from prophet_moe.catalog.model import load_model
 from prophet_moe.printed import SCALES, bounds, read_printed
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.tables import write_table
 from prophet_moe.units import GB, MB
@@ -47,10 +44,8 @@ Values = dict[str, float]
 class World:
     """Everything that cells are computed from, under one scenario."""
 
-    models: Mapping[str, ModelSpec]
-    gpus: Mapping[str, GpuSpec]
-    scenario: Scenario
-    reserves: Mapping[str, int]
+    configured: Configured
+    """Models, GPUs and the scenario."""
     memories: Mapping[str, ModelMemory]
     """By model, with its popularity CV; models that the scenario does not cover are left out."""
     grid: pd.DataFrame
@@ -61,25 +56,16 @@ class World:
         """Return whether this is the world of the report's constants."""
         return self.scenario.architecture == "reported"
 
+    @property
+    def scenario(self) -> Scenario:
+        """Return the scenario of this world."""
+        return self.configured.scenario
 
-def world_of(
-    models: Mapping[str, ModelSpec],
-    gpus: Mapping[str, GpuSpec],
-    batch_sizes: list[int],
-    scenario: Scenario,
-    popularity_cvs: Mapping[str, PopularityCV],
-    reserves: Mapping[str, int],
-) -> World:
+
+def world_of(configured: Configured, batch_sizes: Sequence[int]) -> World:
     """Return the world of a scenario, with its capacity grid."""
-    grid = capacity_grid(models, gpus, batch_sizes, scenario, popularity_cvs, reserves)
-    memories = {name: model_memory(spec, scenario) for name, spec in models.items()}
-    given = 0.0 if isinstance(scenario.routing.variation, str) else scenario.routing.variation
-    routed = {
-        name: replace(memory, popularity_cv=popularity_cvs[name].value if scenario.fits_routing else given)
-        for name, memory in memories.items()
-        if memory is not None
-    }
-    return World(models, gpus, scenario, reserves, routed, grid[grid["case"] == ESTIMATE])
+    grid = capacity_grid(configured, batch_sizes)
+    return World(configured, configured.constants(), grid[grid["case"] == ESTIMATE])
 
 
 def report_tables(printed: pd.DataFrame, own: World, right: World, settings: ReportTablesSettings) -> pd.DataFrame:
@@ -143,7 +129,8 @@ def _available(cell: pd.Series, world: World) -> bool:
     named, low, high = cell["model"].split(), *bounds(cell["batch"])
     chosen = [name for name, memory in world.memories.items() if _chosen(name, memory, cell)]
     batches = world.grid["batch_size"].between(low, high).any() or cell["of"] in ("at", "count")
-    return set(named) <= set(world.memories) and bool(chosen) and batches and cell["gpu"] in ("", *world.gpus)
+    gpu = cell["gpu"] in ("", *world.configured.gpus)
+    return set(named) <= set(world.memories) and bool(chosen) and batches and gpu
 
 
 def under_own_constants(cell: pd.Series, printed: pd.DataFrame, own: World, settings: ReportTablesSettings) -> float:
@@ -152,8 +139,8 @@ def under_own_constants(cell: pd.Series, printed: pd.DataFrame, own: World, sett
         return value_in(own, cell, printed)
     if not _available(cell, own):
         return math.nan
-    reported = own.models[cell["model"]].reported
-    shares = settings.model_dump() | {"device_gb": own.gpus[cell["gpu"]].memory_nominal_gb}
+    reported = own.configured.models[cell["model"]].reported
+    shares = settings.model_dump() | {"device_gb": own.configured.gpus[cell["gpu"]].memory_nominal_gb}
     constants = constants_of(cell, printed, reported.active_params_b.value, shares)
     context, slots = (_number(cell[name]) for name in ("context", "slots"))
     found = constants.values(int(cell["batch"]), context, slots)
@@ -234,7 +221,7 @@ def _at(world: World, cell: pd.Series, printed: pd.DataFrame) -> float:
 
 def _described(world: World, name: str) -> Iterator[tuple[str, float]]:
     """Yield what holds of a model, whatever is done with it."""
-    spec, memory = world.models[name], world.memories[name]
+    spec, memory = world.configured.models[name], world.memories[name]
     yield "total_params_b", memory.total_params / 1e9
     yield "num_experts", float(memory.experts)
     yield "top_k", float(memory.top_k)
@@ -255,8 +242,8 @@ def _described(world: World, name: str) -> Iterator[tuple[str, float]]:
 def _situation(world: World, cell: pd.Series) -> Iterator[tuple[str, float]]:
     """Yield what holds of a model on a GPU, at a batch size, a context and perhaps a number of resident experts."""
     name, batch, slots = cell["model"], int(cell["batch"]), _number(cell["slots"])
-    here = with_reserve(world.scenario, world.reserves.get(cell["gpu"]))
-    device = device_bytes(world.gpus[cell["gpu"]], here)
+    here = with_reserve(world.scenario, world.configured.reserves.get(cell["gpu"]))
+    device = device_bytes(world.configured.gpus[cell["gpu"]], here)
 
     memory = world.memories[name]
     found = evaluate(memory, device, batch, here, resident=int(slots) or None)
@@ -304,21 +291,16 @@ def _int8_bytes(world: World, memory: ModelMemory, found: Values, name: str) -> 
     """Return the bytes of all and of Prophet's experts in INT8: half of the report's, else with the format's scales."""
     share = 0.5
     if not world.reported:
-        share = (
-            model_memory(world.models[name], world.scenario.model_copy(update=INT8)).expert_bytes / memory.expert_bytes
-        )
+        small = world.scenario.model_copy(update=INT8)
+        share = model_memory(world.configured.models[name], small).expert_bytes / memory.expert_bytes
     return {side: share * found[f"{side}_expert_bytes"] for side in ("baseline", "prophet")}
 
 
 def build(files, parameters):
     """Write table 21, all cells of the reports' tables."""
-    models = {path.stem: load_model(path) for path in files.models}
-    gpus = load_gpus(files.gpus, parameters["gpus"])
-    worlds = []
-    for key in ("reported", "scenario"):
-        scenario = Scenario.model_validate(parameters[key])
-        known = popularity_cvs_of(files.variations, scenario.routing.batching)
-        reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-        worlds.append(world_of(models, gpus, parameters["batch_sizes"], scenario, known, reserves))
+    worlds = [
+        world_of(read_configured(files, parameters | {"scenario": parameters[key]}), parameters["batch_sizes"])
+        for key in ("reported", "scenario")
+    ]
     settings = ReportTablesSettings.model_validate(parameters["report_tables"])
     write_table(files.table, report_tables(read_printed(files.printed), *worlds, settings), REPORT_TABLES)

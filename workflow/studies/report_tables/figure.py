@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prophet_moe.present.style import new_figure, settle, small_pt, styled
+from prophet_moe.present.style import legend_below, new_figure, settle, small_pt, styled
 from prophet_moe.settings.style import Style
 from studies.report_tables.study import FIGURE
 
@@ -100,8 +100,7 @@ def draw(table: pd.DataFrame, style: Style) -> Figure:
             "under the report's own constants": _look("under_own_constants", style),
             "corrected": _look("corrected", style),
         }
-        handles = [Line2D([], [], linestyle="", **look) for look in looks.values()]
-        figure.legend(handles, list(looks), loc="outside lower center", ncols=2)
+        legend_below(figure, {name: Line2D([], [], linestyle="", **look) for name, look in looks.items()}, 2)
         settle(figure)
     return figure
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prophet_moe.present.select import where
-from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, small_pt, styled, trace_look
+from prophet_moe.present.style import small_pt, trace_panels
 from prophet_moe.settings.style import Style
 from studies.routing_law.study import FIGURE
 
@@ -56,15 +56,8 @@ def headline(error: pd.DataFrame) -> str:
 
 def draw(residuals: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Draw two panels: u(B)/k against B with the report's law; the error of each law on held-out sequences."""
-    looks = {trace: trace_look(style, trace) for trace in traces}
-    with styled(style):
-        figure = new_figure(style.size_of(FIGURE))
-        growth, error = figure.subplots(1, 2, width_ratios=[1, 1.15])
-        _draw_growth(growth, residuals, looks, style)
-        _draw_errors(error, errors(residuals), looks, style)
-        legend_in_rows(figure, {trace: growth.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS)
-        settle(figure)
-    return figure
+    panels = [(1, _draw_growth, residuals), (1.15, _draw_errors, errors(residuals))]
+    return trace_panels(style, FIGURE, traces, panels)
 
 
 def _draw_growth(ax: Axes, residuals: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:

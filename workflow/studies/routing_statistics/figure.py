@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prophet_moe.present.style import LEGEND_COLUMNS, legend_in_rows, new_figure, settle, styled, trace_look
+from prophet_moe.present.style import trace_panels
 from prophet_moe.settings.style import Style
 from studies.routing_statistics.study import FIGURE
 
@@ -67,18 +67,8 @@ def _said(distinct: pd.Series) -> str:
 
 def draw(statistics: pd.DataFrame, style: Style, *, traces: list[str]) -> Figure:
     """Three panels: u(B)/E against B; overlap and next-layer recall with their controls; hit rate against capacity."""
-    looks = {trace: trace_look(style, trace) for trace in traces}
-    with styled(style):
-        figure = new_figure(style.size_of(FIGURE))
-        batches, evidence, cache = figure.subplots(1, 3, width_ratios=[1, 1, 1])
-        _draw_batches(batches, statistics, looks, style)
-        _draw_evidence(evidence, statistics, looks, style)
-        _draw_cache(cache, statistics, looks, style)
-        legend_in_rows(
-            figure, {trace: batches.lines[2 * number] for number, trace in enumerate(traces)}, LEGEND_COLUMNS
-        )
-        settle(figure)
-    return figure
+    panels = [(1, drawn, statistics) for drawn in (_draw_batches, _draw_evidence, _draw_cache)]
+    return trace_panels(style, FIGURE, traces, panels)
 
 
 def _draw_batches(ax: Axes, statistics: pd.DataFrame, looks: dict[str, dict[str, str]], style: Style) -> None:

@@ -4,25 +4,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from math import isnan, nan
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from SALib.analyze import sobol as shares_by_sobol
 from SALib.sample import sobol as samples_by_sobol
 
+from prophet_moe.capacity.configured import read_configured
 from prophet_moe.capacity.context import cache_columns
 from prophet_moe.capacity.memory import ModelMemory, model_memory
 from prophet_moe.capacity.sweep import BLOCK_ROWS, INPUTS, evaluate, resident_experts
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.link import MICROSECOND, LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.params import moe_layers
 from prophet_moe.params.counts import encoder_moe_layers
 from prophet_moe.routing.law import power_law, unique_experts
-from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cvs_of
+from prophet_moe.routing.popularity_cv import PopularityCV
 from prophet_moe.routing.urn import ROUNDING_GUARD
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
@@ -311,24 +309,17 @@ def sensitivity(models: Sequence[Model], study: Study) -> pd.DataFrame:
 def build(files, parameters):
     """Write table 22, the sensitivity."""
     settings = SensitivitySettings.model_validate(parameters["sensitivity"])
-    scenario = Scenario.model_validate(parameters["scenario"])
-    gpus, reference = load_gpus(files.gpus, parameters["gpus"]), parameters["reference"]
+    configured, reference = read_configured(files, parameters), parameters["reference"]
+    gpus, scenario = configured.gpus, configured.scenario
     step = DecodeStep.model_validate(parameters["decode_step"])
     link = link_named(step.link, load_links(files.links))
     study = Study(
         gpus, parameters["batch_sizes"], reference["gpu"], reference["batch_size"], scenario, link, step, settings
     )
-    constants = read_constants(files.constants)
-    fits = {path.stem: path.parent for path in files.operators}
-    estimators = {
-        name: Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants)
-        for name, spec in gpus.items()
-    }
-    known = popularity_cvs_of(files.variations, scenario.routing.batching)
-    given = scenario.routing.variation
-    unfitted = PopularityCV("", scenario.routing.batching, 0.0 if isinstance(given, str) else given, nan, nan, "given")
+    estimators = read_estimators(files.operators[0].parent, gpus)
+    unfitted = PopularityCV("", scenario.routing.batching, scenario.given_popularity_cv, nan, nan, "given")
     models = [
-        model_of(load_model(path), study, estimators, known.get(path.stem, unfitted))
-        for path in map(Path, files.models)
+        model_of(spec, study, estimators, configured.popularity_cvs.get(name, unfitted))
+        for name, spec in configured.models.items()
     ]
     write_table(files.table, sensitivity(models, study), SENSITIVITY)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from prophet_moe.present.style import new_figure, settle, small_pt, styled, text_on
+from prophet_moe.present.style import legend_below, new_figure, settle, small_pt, styled, text_on
 from prophet_moe.settings.style import Style
 from studies.sensitivity.study import FIGURE
 from studies.sensitivity.study import MAPS as MAPS_FIGURE
@@ -143,7 +143,7 @@ def draw(table: pd.DataFrame, style: Style) -> Figure:
             "share by itself": Patch(facecolor=grey),
             "share with others (line: from model to model)": Patch(facecolor=grey, alpha=0.4),
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
+        legend_below(figure, handles, 3)
         settle(figure)
     return figure
 

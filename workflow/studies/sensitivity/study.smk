@@ -28,9 +28,8 @@ rule sensitivity:
         gpus=GPU_FILE,
         models=[MODEL_FOLDER / f"{name}.yaml" for name in VARIED],
         variations=variations_of(DEFAULT),
-        links=Path("config/links.yaml"),
-        constants=Path("resources/operators/constants.json"),
-        operators=[path for path in sorted(Path("resources/operators").glob("*.json")) if path.stem in GPUS],
+        links=LINK_FILE,
+        operators=OPERATOR_FILES,
     output:
         table=table("table22_sensitivity"),
         prov=sidecars(path_of("table22_sensitivity")),

@@ -2,22 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from prophet_moe import params
+from prophet_moe.capacity.configured import Configured, read_configured
 from prophet_moe.capacity.memory import device_bytes, model_memory
 from prophet_moe.capacity.reference import evaluate, most_resident
-from prophet_moe.capacity.reserve import reserves_for, with_reserve
-from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
+from prophet_moe.capacity.reserve import with_reserve
+from prophet_moe.catalog import GpuSpec, ModelSpec
 from prophet_moe.catalog.bus import BusSpec, load_buses
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
-from prophet_moe.catalog.model import load_model
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.estimate import Estimator, estimate_step, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, estimate_step, read_estimators
 from prophet_moe.offload.break_even import (
     expert_share,
     fewest_slots,
@@ -31,13 +29,12 @@ from prophet_moe.offload.simulator.predictions import Predictions, TrainingStati
 from prophet_moe.offload.simulator.simulation import Hierarchy, Times
 from prophet_moe.offload.strategies import strategies
 from prophet_moe.precision import Precision
-from prophet_moe.routing.calibrated import Calibrated, calibrated_routings
-from prophet_moe.routing.nearest import Candidate, source_of
+from prophet_moe.routing.calibrated import Calibrated, calibrated_routings, nearest
 from prophet_moe.routing.synthetic import Chains, Scalars, generate
 from prophet_moe.routing.trace import Router
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import write_table
+from prophet_moe.tables import from_sources, write_table
 from prophet_moe.units import GB, MB
 from studies.where_it_pays.study import OWN, SHIPPED, WHERE_IT_PAYS, WhereItPaysSettings
 
@@ -104,9 +101,6 @@ def hit_curves(
     models: Mapping[str, ModelSpec], routings: Sequence[Calibrated], settings: WhereItPaysSettings
 ) -> dict[str, Curves]:
     """Return the hit curves of every model, from each of the routings; models of equal E and k share them."""
-    candidates = {
-        each.curve: Candidate(each.experts, each.top_k, len(each.fitted) + len(each.left_out)) for each in routings
-    }
     known: dict[tuple[int, int], dict[str, np.ndarray]] = {}
     found = {}
     for name, spec in models.items():
@@ -121,40 +115,34 @@ def hit_curves(
                 )
                 for each in routings
             }
-        found[name] = Curves(source_of(*key, {}, candidates), known[key])
+        found[name] = Curves(nearest(*key, routings).curve, known[key])
     return found
 
 
 def where_it_pays(
-    models: Mapping[str, ModelSpec],
+    configured: Configured,
     machines: Sequence[Machine],
     estimators: Mapping[str, Estimator],
     curves: Mapping[str, Curves],
-    scenario: Scenario,
     step: DecodeStep,
     settings: WhereItPaysSettings,
-    reserves: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Return a row per model, machine and format: what break-even needs, and what the machine holds.
 
     Parameters
     ----------
-    models : mapping from str to ModelSpec
-        Models by name, with experts.
+    configured : Configured
+        Models with experts, and a scenario, which gives all parameters but the formats of weights.
     machines : sequence of Machine
         GPUs, each with what missing experts come over.
     estimators : mapping from str to Estimator
         By GPU, what estimates of its times are made of.
     curves : mapping from str to Curves
         Hit curves by model.
-    scenario : Scenario
-        The memory model; formats of weights are those of the settings.
     step : DecodeStep
         The context of the step, and the slowdown that is claimed.
     settings : WhereItPaysSettings
-        Formats.
-    reserves : mapping from str to int, optional
-        Measured runtime reserve in bytes by GPU.
+        Formats of weights.
 
     Returns
     -------
@@ -162,12 +150,12 @@ def where_it_pays(
         The columns of WHERE_IT_PAYS but for those that are simulated; sizes in bytes.
     """
     rows = []
-    for name, spec in models.items():
+    for name, spec in configured.models.items():
         for form in (SHIPPED, *settings.formats):
-            at = scenario.model_copy(update={"architecture": "published", "precision": form})
+            at = configured.scenario.model_copy(update={"architecture": "published", "precision": form})
             memory, precision = model_memory(spec, at), at.precision_of(spec.precision)
             for machine in machines:
-                here = with_reserve(at, (reserves or {}).get(machine.gpu))
+                here = with_reserve(at, configured.reserves.get(machine.gpu))
                 needs = dict(_needs(spec, machine, estimators[machine.gpu], curves[name], precision, step))
                 holds = dict(_holds(memory, machine, here, needs))
                 rows.append({"model": name, "gpu": machine.gpu, "format": form} | needs | holds)
@@ -276,34 +264,17 @@ def _sample(calibrated: Calibrated, experts: int, top_k: int, settings: WhereItP
     return Sample(Predictions(training, replayed), REPLAY_SEED, RECORDED, 0.0)
 
 
-def table_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of the table from their sources, in their units."""
-    columns = {}
-    for column in WHERE_IT_PAYS.columns:
-        values = rows[column.source] if column.per == 1 else rows[column.source] / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
-
-
 def build(files, parameters):
     """Write table 16, where expert slots pay."""
     settings = WhereItPaysSettings.model_validate(parameters["settings"])
-    scenario, step = (
-        kind.model_validate(parameters[key]) for kind, key in ((Scenario, "scenario"), (DecodeStep, "step"))
-    )
-    models = {path.stem: load_model(path) for path in files.models}
+    step = DecodeStep.model_validate(parameters["step"])
     names = dict.fromkeys([*settings.gpus, *(name for names in settings.buses.values() for name in names)])
-    gpus = load_gpus(files.gpus, list(names))
+    configured = read_configured(files, parameters, list(names))
+    models, gpus = configured.models, configured.gpus
     pinned = link_named(step.link, load_links(files.links))
     machines = machines_of(gpus, load_buses(files.buses), pinned, settings)
-    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
-    estimators = {
-        name: Estimator(name, spec, read_operators(fits[name], name) if name in fits else None, constants)
-        for name, spec in gpus.items()
-    }
+    estimators = read_estimators(files.operators[0].parent, gpus)
     routings = calibrated_routings(files.calibrated[0].parent)
-    reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    curves = hit_curves(models, routings, settings)
-    rows = where_it_pays(models, machines, estimators, curves, scenario, step, settings, reserves)
+    rows = where_it_pays(configured, machines, estimators, hit_curves(models, routings, settings), step, settings)
     found = simulated(rows, models, machines, routings, parameters["copy_chunk_mb"], settings)
-    write_table(files.table, table_of(rows.join(found)), WHERE_IT_PAYS)
+    write_table(files.table, from_sources(rows.join(found), WHERE_IT_PAYS), WHERE_IT_PAYS)

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from prophet_moe.offload.break_even import misses_allowed
-from prophet_moe.present.style import apart, new_figure, settle, small_pt, styled
+from prophet_moe.present.style import apart, legend_below, new_figure, settle, small_pt, styled
 from prophet_moe.settings.style import Style
 from studies.where_it_pays.study import FIGURE, SHIPPED
 
@@ -280,11 +279,4 @@ def _key(figure: Figure, table: pd.DataFrame, style: Style) -> None:
         "models on the fastest link": point,
         f"bands: experts take {share:.0f} % of the step (median)": bands,
     }
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="outside lower center",
-        ncols=2,
-        fontsize=small_pt(style),
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
-    )
+    legend_below(figure, handles, 2, fontsize=small_pt(style))

@@ -14,7 +14,7 @@ with exit_on_user_error():
     load_models(MODEL_FOLDER / "current", settings("where_it_pays").current)
 
 PAYS_CURRENT = [MODEL_FOLDER / "current" / f"{name}.yaml" for name in settings("where_it_pays").current]
-PAYS_OPERATORS, PAYS_ROUTINGS = Path("resources/operators"), sorted(Path("resources/routing").glob("*.json"))
+PAYS_ROUTINGS = sorted(Path("resources/routing").glob("*.json"))
 if PAYS_ROUTINGS:
     offer(WHERE_IT_PAYS)
 
@@ -51,10 +51,9 @@ rule where_it_pays:
         code=with_strategies("workflow/studies/where_it_pays/compute.py"),
         gpus=GPU_FILE,
         models=[*MODEL_FILES, *PAYS_CURRENT],
-        links=Path("config/links.yaml"),
+        links=LINK_FILE,
         buses=Path("config/buses.yaml"),
-        constants=PAYS_OPERATORS / "constants.json",
-        operators=[path for path in sorted(PAYS_OPERATORS.glob("*.json")) if path.stem in load_gpus(GPU_FILE)],
+        operators=OPERATOR_FILES,
         calibrated=PAYS_ROUTINGS,
         measured=where_it_pays_measured,
     output:

@@ -3,8 +3,8 @@
 import pytest
 
 from prophet_moe import params
-from prophet_moe.catalog.hugging_face import import_config
 from prophet_moe.errors import UserError
+from tests.unit.catalog.hugging_face.importing import architecture, imported, refusal
 
 SIZES = {
     "hidden_size": 64,
@@ -23,6 +23,7 @@ GLM = (
     | {"model_type": "glm4_moe", "num_experts_per_tok": 2, "n_routed_experts": 8, "moe_intermediate_size": 32}
     | {"n_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 16, "attention_bias": True, "use_qk_norm": True}
 )
+
 MINIMAX = MIXTRAL | {"model_type": "minimax_m2", "head_dim": 16, "use_qk_norm": True, "qk_norm_type": "per_layer"}
 HY3 = QWEN3 | {"model_type": "hy_v3", "num_shared_experts": 1, "first_k_dense_replace": 1}
 ERNIE = SIZES | {
@@ -217,20 +218,6 @@ QWEN2_DENSE = SIZES | {"model_type": "qwen2", "intermediate_size": 64}
 LLAMA_2 |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000}
 
 
-def imported(fields, **more):
-    return import_config(fields | more, "config.json")
-
-
-def architecture(fields, **more):
-    return imported(fields, **more).architecture
-
-
-def message(fields, **more):
-    with pytest.raises(UserError) as caught:
-        imported(fields, **more)
-    return str(caught.value)
-
-
 def without(fields, *names):
     return {name: value for name, value in fields.items() if name not in names}
 
@@ -272,7 +259,7 @@ def test_broken_values_end_in_one_line_or_are_read(fields):
 
 
 def test_layers_beyond_any_model_are_refused():
-    assert "num_hidden_layers: got 10001, expected a whole number" in message(MIXTRAL, num_hidden_layers=10_001)
+    assert "num_hidden_layers: got 10001, expected a whole number" in refusal(MIXTRAL, num_hidden_layers=10_001)
 
 
 def test_layers_of_hunyuan_large_share_keys_in_pairs():
@@ -285,34 +272,34 @@ def test_arctic_has_a_dense_ffn_as_wide_as_hidden():
 
 
 def test_arctic_without_dense_ffn_is_refused():
-    assert "parallel_attn_mlp_res: got False" in message(ARCTIC, parallel_attn_mlp_res=False)
+    assert "parallel_attn_mlp_res: got False" in refusal(ARCTIC, parallel_attn_mlp_res=False)
 
 
 def test_grok_1_that_hides_its_output_embedding_is_refused():
     fields = without(GROK2, "residual_moe", "moe_intermediate_size") | {"model_type": "grok-1"}
-    assert "tie_word_embeddings: is missing" in message(fields)
+    assert "tie_word_embeddings: is missing" in refusal(fields)
 
 
 def test_git_that_is_no_grok_is_refused():
-    assert "architectures: names no Grok" in message(GROK2, architectures=["GitForCausalLM"])
+    assert "architectures: names no Grok" in refusal(GROK2, architectures=["GitForCausalLM"])
 
 
 @pytest.mark.parametrize("name", ["head_dim", "attention_bias", "use_qk_norm"])
 def test_glm_without_what_the_class_guesses_is_refused(name):
-    assert f"{name}: is missing" in message(without(GLM, name))
+    assert f"{name}: is missing" in refusal(without(GLM, name))
 
 
 @pytest.mark.parametrize("fields", [QWEN3, MINIMAX, HY3, LING_MINI])
 def test_wide_heads_without_head_dim_are_refused(fields):
-    assert "head_dim: is missing" in message(without(fields, "head_dim"))
+    assert "head_dim: is missing" in refusal(without(fields, "head_dim"))
 
 
 def test_heads_that_cannot_share_hidden_are_refused():
-    assert "head_dim: is missing, and 7 heads" in message(MIXTRAL, num_attention_heads=7)
+    assert "head_dim: is missing, and 7 heads" in refusal(MIXTRAL, num_attention_heads=7)
 
 
 def test_experts_that_contradict_are_refused():
-    assert "num_experts: got 8, but num_local_experts is 16" in message(QWEN3, num_local_experts=16)
+    assert "num_experts: got 8, but num_local_experts is 16" in refusal(QWEN3, num_local_experts=16)
 
 
 def test_experts_under_two_names_are_read_once():
@@ -321,17 +308,17 @@ def test_experts_under_two_names_are_read_once():
 
 @pytest.mark.parametrize("fields", [MIXTRAL, QWEN3, GLM, MINIMAX, HY3, ERNIE, DOTS, GROK2, LING_MINI, JAMBA, DBRX])
 def test_unknown_field_is_refused_by_name(fields):
-    assert "new_cache: got 3, which is not understood" in message(fields, new_cache=3)
+    assert "new_cache: got 3, which is not understood" in refusal(fields, new_cache=3)
 
 
 def test_unknown_field_inside_dbrx_is_refused_by_path():
     inside = DBRX["ffn_config"] | {"new_part": 1}
-    assert "ffn_config.new_part: got 1, which is not understood" in message(DBRX, ffn_config=inside)
+    assert "ffn_config.new_part: got 1, which is not understood" in refusal(DBRX, ffn_config=inside)
 
 
 @pytest.mark.parametrize("fields", [QWEN3, DOTS, LLAMA_2 | {"model_type": "qwen2"}])
 def test_windows_in_some_layers_are_refused(fields):
-    assert "use_sliding_window: got True" in message(fields, use_sliding_window=True, sliding_window=64)
+    assert "use_sliding_window: got True" in refusal(fields, use_sliding_window=True, sliding_window=64)
 
 
 def test_window_that_has_no_effect_is_left_out():
@@ -346,25 +333,25 @@ def test_window_of_all_layers_bounds_the_cache():
 
 def test_layer_types_that_are_not_full_are_refused():
     kinds = ["full_attention"] * 3 + ["sliding_attention"]
-    assert "layer_types: holds 'sliding_attention'" in message(DOTS, layer_types=kinds)
+    assert "layer_types: holds 'sliding_attention'" in refusal(DOTS, layer_types=kinds)
 
 
 def test_list_of_another_length_is_refused():
-    assert "layer_types: has 3 entries, expected 4" in message(DOTS, layer_types=["full_attention"] * 3)
+    assert "layer_types: has 3 entries, expected 4" in refusal(DOTS, layer_types=["full_attention"] * 3)
 
 
 def test_mistral_that_hides_its_window_is_refused():
     fields = LLAMA_2 | {"model_type": "mistral"}
-    assert "sliding_window: is missing" in message(fields)
+    assert "sliding_window: is missing" in refusal(fields)
     assert architecture(fields, sliding_window=None).moe is None
 
 
 def test_lightning_layers_in_minimax_are_refused():
-    assert "attn_type_list: holds a layer that is not 1" in message(MINIMAX, attn_type_list=[1, 0, 1, 1])
+    assert "attn_type_list: holds a layer that is not 1" in refusal(MINIMAX, attn_type_list=[1, 0, 1, 1])
 
 
 def test_minimax_with_norms_per_head_is_refused():
-    assert "qk_norm_type: got 'per_head'" in message(MINIMAX, qk_norm_type="per_head")
+    assert "qk_norm_type: got 'per_head'" in refusal(MINIMAX, qk_norm_type="per_head")
 
 
 def test_draft_layers_are_named_as_left_out():
@@ -374,11 +361,11 @@ def test_draft_layers_are_named_as_left_out():
 
 def test_hy3_layer_types_that_contradict_are_refused():
     kinds = ["dense", "dense", "sparse", "sparse"]
-    assert "mlp_layer_types: contradicts first_k_dense_replace" in message(HY3, mlp_layer_types=kinds)
+    assert "mlp_layer_types: contradicts first_k_dense_replace" in refusal(HY3, mlp_layer_types=kinds)
 
 
 def test_dense_layers_beyond_the_last_are_refused():
-    assert "first_k_dense_replace: got 5, expected at most" in message(GLM, first_k_dense_replace=5)
+    assert "first_k_dense_replace: got 5, expected at most" in refusal(GLM, first_k_dense_replace=5)
 
 
 def test_ernie_shared_experts_are_as_wide_as_routed_ones():
@@ -387,12 +374,12 @@ def test_ernie_shared_experts_are_as_wide_as_routed_ones():
 
 
 def test_ernie_without_a_count_of_shared_experts_is_refused():
-    assert "moe_num_shared_experts: is missing" in message(without(ERNIE, "moe_num_shared_experts"))
+    assert "moe_num_shared_experts: is missing" in refusal(without(ERNIE, "moe_num_shared_experts"))
 
 
 def test_ernie_with_experts_of_two_widths_is_refused():
     fields = ERNIE | {"model_type": "ernie4_5_moe_vl", "moe_intermediate_size": [1536, 512]}
-    assert "moe_intermediate_size: got [1536, 512]: experts of text and of images" in message(fields)
+    assert "moe_intermediate_size: got [1536, 512]: experts of text and of images" in refusal(fields)
 
 
 def test_hunyuan_lists_of_one_value_are_read():
@@ -403,13 +390,13 @@ def test_hunyuan_lists_of_one_value_are_read():
 
 
 def test_hunyuan_lists_that_differ_are_refused():
-    assert "moe_topk: differs between layers" in message(HUNYUAN_LARGE, moe_topk=[8] * 63 + [4])
+    assert "moe_topk: differs between layers" in refusal(HUNYUAN_LARGE, moe_topk=[8] * 63 + [4])
 
 
 @pytest.mark.parametrize("model_type", ["hunyuan", "hunyuan_v1_moe"])
 def test_hunyuan_without_a_count_of_experts_is_refused(model_type):
     fields = without(HUNYUAN_LARGE, "num_experts") | {"model_type": model_type, "use_cla": False}
-    assert "num_experts: is missing" in message(fields)
+    assert "num_experts: is missing" in refusal(fields)
 
 
 def test_hunyuan_with_one_expert_is_dense():
@@ -417,15 +404,15 @@ def test_hunyuan_with_one_expert_is_dense():
 
 
 def test_ling_whose_shared_width_is_unclear_is_refused():
-    assert "moe_shared_expert_intermediate_size: got 768" in message(LING_MINI, moe_shared_expert_intermediate_size=768)
+    assert "moe_shared_expert_intermediate_size: got 768" in refusal(LING_MINI, moe_shared_expert_intermediate_size=768)
 
 
 def test_ling_2_without_norms_told_is_refused():
-    assert "use_qk_norm: is missing" in message(without(LING_MINI, "use_qk_norm"))
+    assert "use_qk_norm: is missing" in refusal(without(LING_MINI, "use_qk_norm"))
 
 
 def test_jamba_offset_beyond_its_period_is_refused():
-    assert "attn_layer_offset: got 8, expected less than" in message(JAMBA, attn_layer_offset=8)
+    assert "attn_layer_offset: got 8, expected less than" in refusal(JAMBA, attn_layer_offset=8)
 
 
 def test_jamba_rank_of_auto_is_a_sixteenth_of_hidden():
@@ -437,7 +424,7 @@ def test_jamba_with_one_expert_is_dense():
 
 
 def test_granite_of_unknown_layers_is_refused():
-    assert "layer_types: holds 'conv'" in message(GRANITE_SMALL, layer_types=["conv"] * 40)
+    assert "layer_types: holds 'conv'" in refusal(GRANITE_SMALL, layer_types=["conv"] * 40)
 
 
 def test_granite_without_routed_experts_is_dense():
@@ -463,7 +450,7 @@ def test_language_model_inherits_tied_embeddings():
 def test_tied_embeddings_that_contradict_are_refused():
     text = QWEN3 | {"tie_word_embeddings": False}
     whole = {"model_type": "qwen3_vl_moe", "text_config": text, "tie_word_embeddings": True}
-    assert "text_config.tie_word_embeddings: got False, but outside it is True" in message(whole)
+    assert "text_config.tie_word_embeddings: got False, but outside it is True" in refusal(whole)
 
 
 def test_tied_embeddings_inside_are_a_default_and_noted():
@@ -478,7 +465,7 @@ def test_tied_embeddings_inside_are_a_default_and_noted():
 
 
 def test_cross_attention_is_refused():
-    assert "add_cross_attention: got True" in message(QWEN3, add_cross_attention=True)
+    assert "add_cross_attention: got True" in refusal(QWEN3, add_cross_attention=True)
     assert imported(QWEN3, add_cross_attention=False)
 
 
@@ -495,7 +482,7 @@ def test_mimo_7b_is_qwen2():
     """Its draft layer is left out."""
     mimo = QWEN2_DENSE | {"model_type": "mimo", "attention_bias": True, "num_nextn_predict_layers": 1}
     assert architecture(mimo) == architecture(QWEN2_DENSE)
-    assert "attention_bias: got False" in message(mimo, attention_bias=False)
+    assert "attention_bias: got False" in refusal(mimo, attention_bias=False)
 
 
 def test_dense_vision_model_reads_its_language_model():
@@ -517,14 +504,14 @@ def test_name_of_the_class_of_a_file_changes_nothing():
 )
 def test_kv_heads_missing_are_refused(fields):
     """Every file of these families states them; as many as query heads would make the cache several times larger."""
-    assert "num_key_value_heads: is missing" in message(without(fields, "num_key_value_heads"))
+    assert "num_key_value_heads: is missing" in refusal(without(fields, "num_key_value_heads"))
 
 
 @pytest.mark.parametrize("fields", [DOTS, GLM, HY3, LING_MINI], ids=lambda f: f["model_type"])
 def test_shared_experts_not_stated_are_refused(fields):
     """Classes suppose one or more; null is none."""
     (name,) = (name for name in fields if name in ("n_shared_experts", "num_shared_experts"))
-    assert f"{name}: is missing, expected the number of shared experts" in message(without(fields, name))
+    assert f"{name}: is missing, expected the number of shared experts" in refusal(without(fields, name))
     assert architecture(without(fields, "moe_shared_expert_intermediate_size"), **{name: None}).moe.shared_experts == 0
 
 
@@ -536,5 +523,5 @@ def test_hunyuan_fields_of_its_vision_sibling_are_harmless():
 
 def test_last_layer_of_ernie_comes_after_the_first():
     """The layers with experts are a range."""
-    found = message(ERNIE, moe_layer_start_index=1, moe_layer_end_index=0)
+    found = refusal(ERNIE, moe_layer_start_index=1, moe_layer_end_index=0)
     assert "moe_layer_end_index: got 0, expected at least moe_layer_start_index, 1" in found

@@ -5,6 +5,7 @@ import pytest
 from prophet_moe.catalog.hugging_face import import_config
 from prophet_moe.errors import UserError
 from prophet_moe.params import active_parameters, caches, growing_bytes_per_token, parameter_counts
+from tests.unit.catalog.hugging_face.importing import ABSENT, architecture, refusal
 
 V3 = {
     "model_type": "deepseek_v3",
@@ -75,19 +76,6 @@ LONGCAT = {
 }
 
 
-def imported(fields, **changed):
-    """The architecture of fields of which some are changed; None takes one away."""
-    given = {name: value for name, value in (fields | changed).items() if value is not None}
-    return import_config(given, "config.json").architecture
-
-
-def refusal(fields, **changed):
-    """The message that refuses changed fields."""
-    with pytest.raises(UserError) as caught:
-        imported(fields, **changed)
-    return str(caught.value)
-
-
 def test_rank_null_projects_queries_at_once():
     """`q_lora_rank: null` is an architecture of its own, as in DeepSeek-V2-Lite and Moonlight."""
     arch = import_config(V3 | {"q_lora_rank": None}, "config.json").architecture
@@ -105,7 +93,7 @@ def test_rank_that_is_not_stated_is_none_and_noted():
 
 def test_moe_layer_freq_spaces_layers_with_experts():
     """Experts stand in every second layer from the first one on, by the number of the layer."""
-    assert imported(V3, moe_layer_freq=2).moe_layers == (2, 4)
+    assert architecture(V3, moe_layer_freq=2).moe_layers == (2, 4)
 
 
 def test_dense_layers_that_disagree_are_refused():
@@ -116,12 +104,12 @@ def test_dense_layers_that_disagree_are_refused():
 
 def test_shared_experts_share_the_routed_width():
     """Two shared experts are as wide as two routed ones."""
-    assert imported(V3).moe.shared_ffn == 64
+    assert architecture(V3).moe.shared_ffn == 64
 
 
 def test_head_dim_of_a_cache_changes_nothing():
     """Files give head_dim of the rotary part, of hidden / heads or of the cache: no weight has it."""
-    assert imported(V3, head_dim=8) == imported(V3, head_dim=16) == imported(V3)
+    assert architecture(V3, head_dim=8) == architecture(V3, head_dim=16) == architecture(V3)
 
 
 @pytest.mark.parametrize(
@@ -145,36 +133,36 @@ def test_kimi_k25_reads_its_language_model():
     text = V3 | {"model_type": "kimi_k2"}
     wrapped = {"model_type": "kimi_k25", "text_config": text, "vision_config": {"depth": 2}, "media_token_id": 1}
     found = import_config(wrapped, "config.json")
-    assert found.architecture == imported(V3)
+    assert found.architecture == architecture(V3)
     assert found.left_out == ["the vision tower (vision_config)"]
 
 
 def test_axk1_has_a_third_norm_beside_experts():
     """Layers with experts have one norm more than dense ones."""
-    arch = imported(V3, model_type="axk1")
+    arch = architecture(V3, model_type="axk1")
     assert (arch.blocks["D"].norms, arch.blocks["M"].norms) == (2, 3)
 
 
 def test_shared_indexers_keep_no_index_key():
     """A layer marked `shared` attends to what an earlier layer chose: it has no indexer and keeps no key of one."""
     marks = ["full", "shared", "shared", "full", "shared", "shared"]
-    arch = imported(INDEXED, indexer_types=marks)
+    arch = architecture(INDEXED, indexer_types=marks)
     assert arch.mixers["shared"].sparse_top_k == 5
     kept = caches(arch)
     assert {cache.kind: cache.layers for cache in kept if cache.kind == "index_key"} == {"index_key": 2}
-    assert parameter_counts(arch).indexer * 3 == parameter_counts(imported(INDEXED)).indexer
+    assert parameter_counts(arch).indexer * 3 == parameter_counts(architecture(INDEXED)).indexer
 
 
 @pytest.mark.parametrize("marks", ["FSSFSS", ["full", "shared", "shared"] * 2])
 def test_patterns_of_indexers_mean_the_same_as_lists(marks):
     """GLM-5 has had a pattern of letters, of words, and a list."""
-    listed = imported(INDEXED, indexer_types=["full", "shared", "shared"] * 2)
-    assert imported(INDEXED, index_topk_pattern=marks) == listed
+    listed = architecture(INDEXED, indexer_types=["full", "shared", "shared"] * 2)
+    assert architecture(INDEXED, index_topk_pattern=marks) == listed
 
 
 def test_indexer_every_so_many_layers_is_counted():
     """The published file of GLM-5.2 gives a period and the layers before it."""
-    arch = imported(INDEXED, index_topk_freq=2, index_skip_topk_offset=2)
+    arch = architecture(INDEXED, index_topk_freq=2, index_skip_topk_offset=2)
     assert [arch.blocks[letter].mixer for letter in "DM"] == ["indexed", "indexed"]
     assert sum(cache.layers for cache in caches(arch) if cache.kind == "index_key") == 4
 
@@ -201,29 +189,29 @@ def test_indexers_that_disagree_are_refused(changed, message):
 def test_deepseek_v4_of_the_reference_code_is_the_same():
     """Its FP8 files have another model_type, and tell by their class what they are."""
     other = V4 | {"model_type": "deepseek_ref", "architectures": ["DeepseekV4ForCausalLM"]}
-    assert imported(other) == imported(V4)
+    assert architecture(other) == architecture(V4)
     with pytest.raises(UserError, match="architectures: names no DeepSeek-V4"):
-        imported(other, architectures=["DeepseekV5ForCausalLM"])
+        architecture(other, architectures=["DeepseekV5ForCausalLM"])
 
 
 def test_rotary_fields_of_deepseek_v4_change_nothing():
     """Transformers 5 writes those of compressed entries apart, and the width of a head without rotary positions."""
-    assert imported(V4, compress_rope_parameters={"rope_theta": 160000}, qk_nope_head_dim=8) == imported(V4)
+    assert architecture(V4, compress_rope_parameters={"rope_theta": 160000}, qk_nope_head_dim=8) == architecture(V4)
 
 
 def test_compress_ratios_cover_the_draft_layer():
     """The list has one entry more than layers, of the draft layer, which is left out."""
-    arch = imported(V4)
+    arch = architecture(V4)
     assert arch.pattern == ["2 x W", "2 x CH"]
     assert arch.mixers["sparse"].overlap
-    assert arch == imported(V4, compress_ratios=[0, 0, 4, 128, 4, 128])
+    assert arch == architecture(V4, compress_ratios=[0, 0, 4, 128, 4, 128])
 
 
 def test_layer_types_name_the_same_compressed_layers():
     """Transformers writes names of layers where the published file has ratios."""
     names = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
-    named = imported(V4, compress_ratios=None, layer_types=[names[ratio] for ratio in V4["compress_ratios"][:6]])
-    assert named == imported(V4)
+    named = architecture(V4, compress_ratios=ABSENT, layer_types=[names[ratio] for ratio in V4["compress_ratios"][:6]])
+    assert named == architecture(V4)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +232,7 @@ def test_compressed_layers_not_understood_are_refused(changed, message):
 
 def test_longcat_layers_attend_twice():
     """28 published layers are 56 attentions, and zero experts are chosen but have no weights."""
-    arch = imported(LONGCAT)
+    arch = architecture(LONGCAT)
     assert arch.pattern == ["3 x AB"]
     assert growing_bytes_per_token(caches(arch)) == 6 * 2 * (24 + 8)
     assert arch.moe.zero_experts == 4
@@ -292,4 +280,4 @@ def test_deepseek_moe_16b_counts_equal_published():
         "tie_word_embeddings": False,
         "vocab_size": 102400,
     }
-    assert parameter_counts(imported(fields)).total == 16_375_728_128
+    assert parameter_counts(architecture(fields)).total == 16_375_728_128

@@ -4,8 +4,8 @@ import pytest
 
 from prophet_moe.catalog.architecture import letters
 from prophet_moe.catalog.hugging_face import import_config
-from prophet_moe.errors import UserError
 from prophet_moe.params import caches, growing_bytes_per_token, parameter_counts, state_bytes_per_sequence
+from tests.unit.catalog.hugging_face.importing import ABSENT, architecture, refusal
 
 QWEN = {
     "model_type": "qwen3_next",
@@ -150,29 +150,16 @@ LFM2 = {
 }
 
 
-def imported(fields, **changed):
-    """The architecture of fields of which some are changed; None takes one away."""
-    given = {name: value for name, value in (fields | changed).items() if value is not None}
-    return import_config(given, "config.json").architecture
-
-
-def refusal(fields, **changed):
-    """The message that refuses changed fields."""
-    with pytest.raises(UserError) as caught:
-        imported(fields, **changed)
-    return str(caught.value)
-
-
 def test_interval_and_list_name_the_same_layers():
     """The last layer of every period attends, and a list of the layers says the same."""
     listed = (["linear_attention"] * 3 + ["full_attention"]) * 2
-    assert imported(QWEN, full_attention_interval=None, layer_types=listed) == imported(QWEN)
-    assert imported(QWEN).pattern == ["2 x LLLF"]
+    assert architecture(QWEN, full_attention_interval=ABSENT, layer_types=listed) == architecture(QWEN)
+    assert architecture(QWEN).pattern == ["2 x LLLF"]
 
 
 def test_query_gate_is_counted():
     """The gate is a part of q_proj, which is twice as wide as its heads."""
-    arch = imported(QWEN)
+    arch = architecture(QWEN)
     plain = arch.model_copy(
         update={"mixers": arch.mixers | {"full": arch.mixers["full"].model_copy(update={"gate": "none"})}}
     )
@@ -183,20 +170,20 @@ def test_wrapped_qwen_reads_its_language_model():
     """Qwen3.5 is a multimodal checkpoint whose text_config has a model_type of its own."""
     text = QWEN | {"model_type": "qwen3_5_moe_text", "mtp_num_hidden_layers": 1, "attn_output_gate": True}
     wrapped = {"model_type": "qwen3_5_moe", "text_config": text, "vision_config": {"depth": 2}}
-    assert import_config(wrapped, "config.json").architecture == imported(QWEN)
+    assert import_config(wrapped, "config.json").architecture == architecture(QWEN)
 
 
 def test_dense_qwen_is_imported():
     """A dense model is imported all the same."""
-    arch = imported(
+    arch = architecture(
         QWEN,
         model_type="qwen3_5_text",
-        num_experts=None,
-        num_experts_per_tok=None,
-        moe_intermediate_size=None,
-        shared_expert_intermediate_size=None,
-        decoder_sparse_step=None,
-        mlp_only_layers=None,
+        num_experts=ABSENT,
+        num_experts_per_tok=ABSENT,
+        moe_intermediate_size=ABSENT,
+        shared_expert_intermediate_size=ABSENT,
+        decoder_sparse_step=ABSENT,
+        mlp_only_layers=ABSENT,
     )
     assert arch.moe is None
 
@@ -221,19 +208,19 @@ def test_qwen_variants_are_refused(changed, message):
 def test_nemotron_layers_are_mixers_or_ffns():
     """The published pattern is that of Transformers' list, and every layer has one norm."""
     kinds = ["linear_attention", "moe", "linear_attention", "full_attention", "moe"]
-    assert imported(NEMOTRON, hybrid_override_pattern=None, layers_block_type=kinds) == imported(NEMOTRON)
-    assert {block.norms for block in imported(NEMOTRON).blocks.values()} == {1}
+    assert architecture(NEMOTRON, hybrid_override_pattern=ABSENT, layers_block_type=kinds) == architecture(NEMOTRON)
+    assert {block.norms for block in architecture(NEMOTRON).blocks.values()} == {1}
 
 
 def test_nemotron_shared_width_is_its_own():
     """One shared expert is twice as wide as a routed one."""
-    moe = imported(NEMOTRON).moe
+    moe = architecture(NEMOTRON).moe
     assert (moe.shared_experts, moe.shared_ffn, moe.ffn, moe.gated) == (1, 64, 32, False)
 
 
 def test_nemotron_without_experts_is_dense():
     """Older Nemotron-H files have dense FFNs alone, and still list numbers of experts."""
-    arch = imported(NEMOTRON, hybrid_override_pattern="M-M*-")
+    arch = architecture(NEMOTRON, hybrid_override_pattern="M-M*-")
     assert arch.moe is None
     assert arch.ffns["dense"].ffn == 48
 
@@ -259,8 +246,8 @@ def test_nemotron_variants_are_refused(changed, message):
 
 def test_kimi_lists_count_from_one():
     """Layers 1 and 2 are the first two."""
-    assert "".join(letters(imported(KIMI).pattern)) == "lLFF"
-    assert growing_bytes_per_token(caches(imported(KIMI))) == 2 * 2 * (24 + 8)
+    assert "".join(letters(architecture(KIMI).pattern)) == "lLFF"
+    assert growing_bytes_per_token(caches(architecture(KIMI))) == 2 * 2 * (24 + 8)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +305,7 @@ def test_kimi_k3_counts_equal_its_checkpoint():
         "v_head_dim": 128,
         "vocab_size": 163840,
     }
-    counted = parameter_counts(imported(fields))
+    counted = parameter_counts(architecture(fields))
     packed = counted.non_expert + counted.routed_experts // 2 + counted.routed_experts // 32  # MXFP4, and its scales
     vision, padding, corrections = 447_358_976, 69 * 32, 92 * 896
     assert packed + vision + padding + corrections == 1_503_647_073_024
@@ -326,7 +313,7 @@ def test_kimi_k3_counts_equal_its_checkpoint():
 
 def test_ring_counts_equal_published():
     """Ring-mini-linear has lightning attention, and softmax attention in every fifth layer: 16.4 billion parameters."""
-    arch = imported(RING)
+    arch = architecture(RING)
     assert arch.pattern[-1].endswith("F")
     assert parameter_counts(arch).total == pytest.approx(16.4e9, rel=0.01)
     assert state_bytes_per_sequence(arch) == 16 * 16 * 128 * 128 * 4
@@ -335,7 +322,7 @@ def test_ring_counts_equal_published():
 def test_ling_2_has_latent_and_lightning_attention():
     """Ling-2.5 shares its model_type with Ling-3.0, of which it lacks the marks."""
     changed = {"kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
-    arch = imported(RING, model_type="bailing_hybrid", v_head_dim=128, num_key_value_heads=16, **changed)
+    arch = architecture(RING, model_type="bailing_hybrid", v_head_dim=128, num_key_value_heads=16, **changed)
     assert (arch.mixers["linear"].kind, arch.mixers["full"].gate) == ("lightning", "none")
 
 
@@ -343,7 +330,7 @@ def test_ling_3_has_delta_attention_and_gates():
     """Ling-3.0's gates are projected at once, and its latent attention has one gate per head."""
     changed = {"kv_lora_rank": 512, "q_lora_rank": 256, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
     marks = {"no_kda_lora": True, "kda_safe_gate": True, "kda_lower_bound": -5, "short_conv_kernel_size": 4}
-    arch = imported(RING, **changed, **marks, v_head_dim=128, num_key_value_heads=16, group_norm_size=1)
+    arch = architecture(RING, **changed, **marks, v_head_dim=128, num_key_value_heads=16, group_norm_size=1)
     assert (arch.mixers["linear"].gate_rank, arch.mixers["full"].gate) == (None, "per_head")
 
 
@@ -364,10 +351,10 @@ def test_ring_variants_are_refused(changed, message):
 
 def test_minimax_counts_equal_published():
     """MiniMax-Text-01 has 456 billion parameters, and states in BF16 in 70 of 80 layers."""
-    arch = imported(MINIMAX)
+    arch = architecture(MINIMAX)
     assert parameter_counts(arch).total == pytest.approx(456e9, rel=0.001)
     assert state_bytes_per_sequence(arch) == 70 * 64 * 128 * 128 * 2
-    assert imported(MINIMAX, model_type="minimax_m1", shared_intermediate_size=[0]) == arch
+    assert architecture(MINIMAX, model_type="minimax_m1", shared_intermediate_size=[0]) == arch
 
 
 @pytest.mark.parametrize(
@@ -388,16 +375,16 @@ def test_minimax_variants_are_refused(changed, message):
 
 def test_lfm2_counts_equal_published():
     """LFM2-8B-A1B has 8.3 billion parameters and ties embeddings unless its file says otherwise."""
-    arch = imported(LFM2)
+    arch = architecture(LFM2)
     assert arch.tied_embeddings
     assert parameter_counts(arch).total == pytest.approx(8.3e9, rel=0.01)
     assert state_bytes_per_sequence(arch) == 18 * 2048 * 3 * 2
-    assert not imported(LFM2, tie_embedding=False).tied_embeddings
+    assert not architecture(LFM2, tie_embedding=False).tied_embeddings
 
 
 def test_lfm2_numbers_count_from_zero():
     """Older files number the layers that attend."""
-    assert imported(LFM2, layer_types=None, full_attn_idxs=[2, 6, 10, 14, 18, 21]) == imported(LFM2)
+    assert architecture(LFM2, layer_types=ABSENT, full_attn_idxs=[2, 6, 10, 14, 18, 21]) == architecture(LFM2)
 
 
 def test_dense_lfm2_shrinks_its_width():
@@ -405,9 +392,9 @@ def test_dense_lfm2_shrinks_its_width():
     dense = {"block_ff_dim": 12288, "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0}
     moe = ("moe_intermediate_size", "num_dense_layers", "num_experts", "num_experts_per_tok", "use_expert_bias")
     without = dict.fromkeys(moe) | {"model_type": "lfm2"}
-    arch = imported(LFM2, **without, **dense, block_auto_adjust_ff_dim=True)
+    arch = architecture(LFM2, **without, **dense, block_auto_adjust_ff_dim=True)
     assert arch.ffns["dense"].ffn == 8192
-    assert imported(LFM2, **without, **dense, block_auto_adjust_ff_dim=False).ffns["dense"].ffn == 12288
+    assert architecture(LFM2, **without, **dense, block_auto_adjust_ff_dim=False).ffns["dense"].ffn == 12288
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from prophet_moe import params
 from prophet_moe.catalog import Architecture
 from prophet_moe.catalog.hugging_face import import_config
-from prophet_moe.errors import UserError
+from tests.unit.catalog.hugging_face.importing import architecture, refusal
 
 LOCAL, FULL = "sliding_attention", "full_attention"
 SIZES = {
@@ -117,18 +117,6 @@ FAMILIES = [GPT_OSS, LLAMA4, GEMMA4, MIMO, AFMOE, EXAONE, MELLUM, LAGUNA, COHERE
 IDS = [each["model_type"] for each in FAMILIES]
 
 
-def read(fields: dict, **changed: object) -> Architecture:
-    """The architecture that is made of fields; None takes one out."""
-    return import_config(fields | changed, "config.json").architecture
-
-
-def refusal(fields: dict, **changed: object) -> str:
-    """The message about fields that must be refused."""
-    with pytest.raises(UserError) as refused:
-        read(fields, **changed)
-    return str(refused.value)
-
-
 def windows(arch: Architecture) -> list[int | None]:
     """The window of every layer."""
     return [arch.mixers[block.mixer].window for block in arch.layers()]
@@ -175,7 +163,7 @@ def test_window_missing_is_refused(fields):
 @pytest.mark.parametrize("fields", [MELLUM, EXAONE, AFMOE, COHERE])
 def test_window_that_no_layer_has_is_without_effect(fields):
     """`layer_types` decides."""
-    assert windows(read(fields, layer_types=[FULL] * 4)) == [None] * 4
+    assert windows(architecture(fields, layer_types=[FULL] * 4)) == [None] * 4
 
 
 @pytest.mark.parametrize("fields", [MELLUM, LAGUNA, STEP35])
@@ -186,7 +174,7 @@ def test_layer_pattern_unknown_is_refused(fields):
 
 def test_gpt_oss_without_layer_types_alternates():
     """As its class does."""
-    assert windows(read(GPT_OSS)) == [32, None, 32, None]
+    assert windows(architecture(GPT_OSS)) == [32, None, 32, None]
 
 
 def test_gpt_oss_experts_under_two_names_must_agree():
@@ -196,14 +184,14 @@ def test_gpt_oss_experts_under_two_names_must_agree():
 
 def test_llama4_no_rope_layers_of_1_are_chunked():
     """The name says the opposite: 1 has rotary positions and attends within its chunk."""
-    arch = read(LLAMA4, no_rope_layers=[0, 1, 1, 0])
+    arch = architecture(LLAMA4, no_rope_layers=[0, 1, 1, 0])
     assert windows(arch) == [None, 32, 32, None]
     assert {mixer.window_kind for mixer in arch.mixers.values() if mixer.window} == {"chunked"}
 
 
 def test_llama4_no_rope_layers_empty_are_every_fourth():
     """Some files hold an empty list."""
-    assert windows(read(LLAMA4, no_rope_layers=[])) == [32, 32, 32, None]
+    assert windows(architecture(LLAMA4, no_rope_layers=[])) == [32, 32, 32, None]
 
 
 def test_llama4_no_rope_layers_other_numbers_are_refused():
@@ -218,20 +206,24 @@ def test_llama4_layer_types_that_contradict_are_refused():
 
 def test_llama4_without_chunks_attends_to_all():
     """Chunks of no size are none."""
-    assert windows(read(LLAMA4, attention_chunk_size=None)) == [None] * 4
+    assert windows(architecture(LLAMA4, attention_chunk_size=None)) == [None] * 4
 
 
 def test_llama4_widths_are_of_experts_and_of_dense_layers():
     """`intermediate_size` is an expert's."""
-    arch = read(LLAMA4, interleave_moe_layer_step=2)
+    arch = architecture(LLAMA4, interleave_moe_layer_step=2)
     assert sparse(arch) == [False, True, False, True]
     assert (arch.moe.ffn, arch.moe.shared_ffn, arch.ffns["dense"].ffn) == (24, 24, 48)
 
 
 def test_llama4_layers_with_experts_are_listed_or_spaced():
     """Published files say both, alike."""
-    spaced = read(LLAMA4, interleave_moe_layer_step=2)
-    assert read(LLAMA4, moe_layers=[1, 3]) == spaced == read(LLAMA4, moe_layers=[1, 3], interleave_moe_layer_step=2)
+    spaced = architecture(LLAMA4, interleave_moe_layer_step=2)
+    assert (
+        architecture(LLAMA4, moe_layers=[1, 3])
+        == spaced
+        == architecture(LLAMA4, moe_layers=[1, 3], interleave_moe_layer_step=2)
+    )
     message = refusal(LLAMA4, moe_layers=[], interleave_moe_layer_step=2)
     assert "moe_layers: contradicts interleave_moe_layer_step, 2" in message
 
@@ -243,14 +235,14 @@ def test_llama4_moe_layers_beyond_the_last_are_refused():
 
 def test_gemma4_full_layers_keep_values_without_projection():
     """K = V saves a projection, not a cache."""
-    full = read(GEMMA4).mixers["full"]
+    full = architecture(GEMMA4).mixers["full"]
     assert (full.key_is_value, full.kv_heads, full.head_dim) == (True, 1, 32)
-    assert params.growing_bytes_per_token(params.caches(read(GEMMA4))) == 2 * 2 * 32
+    assert params.growing_bytes_per_token(params.caches(architecture(GEMMA4))) == 2 * 2 * 32
 
 
 def test_gemma4_without_shared_projection_has_its_kv_heads():
     """Global KV heads hold with K = V alone."""
-    full = read(GEMMA4, attention_k_eq_v=False).mixers["full"]
+    full = architecture(GEMMA4, attention_k_eq_v=False).mixers["full"]
     assert (full.key_is_value, full.kv_heads, full.head_dim) == (False, 2, 32)
 
 
@@ -267,7 +259,7 @@ def test_gemma4_of_small_devices_is_refused(name):
 
 def test_gemma4_without_experts_is_dense():
     """A dense model has four norms a layer."""
-    arch = read(GEMMA4, enable_moe_block=False)
+    arch = architecture(GEMMA4, enable_moe_block=False)
     assert arch.moe is None
     assert {block.norms for block in arch.blocks.values()} == {4}
 
@@ -275,7 +267,7 @@ def test_gemma4_without_experts_is_dense():
 def test_mimo_window_is_what_stands_before_the_query():
     """The published file writes it twice, Transformers one more."""
     for written in (None, 32, 33):
-        assert windows(read(MIMO, sliding_window=written)) == [None, 32, 32, None]
+        assert windows(architecture(MIMO, sliding_window=written)) == [None, 32, 32, None]
 
 
 def test_mimo_windows_that_contradict_are_refused():
@@ -286,12 +278,12 @@ def test_mimo_windows_that_contradict_are_refused():
 def test_mimo_as_transformers_writes_it_counts_the_query():
     """`layer_types` without the size before the query is the form of Transformers."""
     changed = {"hybrid_layer_pattern": None, "sliding_window_size": None, "sliding_window": 33}
-    assert windows(read(MIMO, layer_types=[FULL, LOCAL, LOCAL, FULL], **changed)) == [None, 32, 32, None]
+    assert windows(architecture(MIMO, layer_types=[FULL, LOCAL, LOCAL, FULL], **changed)) == [None, 32, 32, None]
 
 
 def test_mimo_sinks_are_in_layers_with_a_window():
     """As `add_swa_attention_sink_bias` says."""
-    arch = read(MIMO, add_swa_attention_sink_bias=True, add_full_attention_sink_bias=False)
+    arch = architecture(MIMO, add_swa_attention_sink_bias=True, add_full_attention_sink_bias=False)
     assert {name: mixer.sinks for name, mixer in arch.mixers.items()} == {"full": False, "local": True}
 
 
@@ -302,8 +294,8 @@ def test_mimo_patterns_that_contradict_are_refused():
 
 def test_afmoe_layer_types_come_before_the_period():
     """`global_attn_every_n_layers` is what holds without them."""
-    assert windows(read(AFMOE, global_attn_every_n_layers=2)) == [32, None, 32, None]
-    assert windows(read(AFMOE, global_attn_every_n_layers=2, layer_types=[FULL, LOCAL, LOCAL, FULL]))[1] == 32
+    assert windows(architecture(AFMOE, global_attn_every_n_layers=2)) == [32, None, 32, None]
+    assert windows(architecture(AFMOE, global_attn_every_n_layers=2, layer_types=[FULL, LOCAL, LOCAL, FULL]))[1] == 32
 
 
 def test_exaone_pattern_of_letters_needs_layer_types():
@@ -324,14 +316,14 @@ def test_mellum_switch_that_contradicts_is_refused():
 
 def test_laguna_query_heads_are_by_layer():
     """KV heads are the same in all layers."""
-    arch = read(LAGUNA)
+    arch = architecture(LAGUNA)
     assert [arch.mixers[block.mixer].heads for block in arch.layers()] == [8, 12, 12, 12]
 
 
 @pytest.mark.parametrize(("gating", "gate"), [(True, "per_head"), ("per-head", "per_head"), ("per-element", "full")])
 def test_laguna_gate_is_by_its_name(gating, gate):
     """One value a head, or one a value."""
-    assert {mixer.gate for mixer in read(LAGUNA, gating=gating).mixers.values()} == {gate}
+    assert {mixer.gate for mixer in architecture(LAGUNA, gating=gating).mixers.values()} == {gate}
 
 
 def test_laguna_gate_unknown_is_refused():
@@ -341,7 +333,7 @@ def test_laguna_gate_unknown_is_refused():
 
 def test_cohere_prefix_has_a_period_of_its_own():
     """Dense layers first, then windows but in every fourth."""
-    arch = read(COHERE, num_hidden_layers=5, first_k_dense_replace=1, prefix_dense_intermediate_size=96)
+    arch = architecture(COHERE, num_hidden_layers=5, first_k_dense_replace=1, prefix_dense_intermediate_size=96)
     assert windows(arch) == [None, 32, 32, 32, None]
     assert sparse(arch) == [False, True, True, True, True]
     assert arch.ffns["dense"].ffn == 96
@@ -349,15 +341,15 @@ def test_cohere_prefix_has_a_period_of_its_own():
 
 def test_cohere_blocks_have_one_norm():
     """Attention and FFN run in parallel."""
-    assert {block.norms for block in read(COHERE).blocks.values()} == {1}
+    assert {block.norms for block in architecture(COHERE).blocks.values()} == {1}
     assert "use_parallel_block: got False" in refusal(COHERE, use_parallel_block=False)
 
 
 def test_step3_queries_go_through_a_rank():
     """One KV head serves all query heads."""
-    mixer = read(STEP3).mixers["full"]
+    mixer = architecture(STEP3).mixers["full"]
     assert (mixer.query_rank, mixer.kv_heads) == (32, 1)
-    assert sparse(read(STEP3)) == [False, True, True, False]
+    assert sparse(architecture(STEP3)) == [False, True, True, False]
 
 
 def test_step3_layers_with_experts_must_be_told():
@@ -368,7 +360,7 @@ def test_step3_layers_with_experts_must_be_told():
 
 def test_step35_windows_have_other_query_heads():
     """`attention_other_setting` says how many; the entry of the draft layer is left out."""
-    arch = read(STEP35)
+    arch = architecture(STEP35)
     assert [arch.mixers[block.mixer].heads for block in arch.layers()] == [8, 12, 12, 12]
 
 
@@ -379,7 +371,7 @@ def test_step35_query_heads_of_windows_must_be_told():
 
 def test_minimax_m3_sparse_layers_keep_an_index_key():
     """The first layer has neither experts nor an index branch."""
-    arch = read(MINIMAX)
+    arch = architecture(MINIMAX)
     assert params.growing_bytes_per_token(params.caches(arch)) == 4 * 2 * 2 * 16 * 2 + 3 * 8 * 2
     assert arch.mixers["sparse"].indexer.top_k == 64
 
@@ -417,14 +409,14 @@ def test_mimo_v25_is_the_flash_model_with_towers():
         "processor_config": {"fps": 1},
     }
     found = import_config(fields | {"vision_config": {"depth": 2}, "audio_config": {}}, "config.json")
-    assert found.architecture == read(MIMO)
+    assert found.architecture == architecture(MIMO)
     assert found.left_out == ["the vision tower (vision_config)", "the audio tower (audio_config)"]
     assert "attention_projection_layout: got 'mixed'" in refusal(fields, attention_projection_layout="mixed")
 
 
 def test_mimo_lists_of_experts_mean_the_same():
     """Transformers 5 writes its own list beside the published one."""
-    assert read(MIMO, mlp_layer_types=DENSE_FIRST) == read(MIMO)
+    assert architecture(MIMO, mlp_layer_types=DENSE_FIRST) == architecture(MIMO)
     assert "mlp_layer_types: contradicts moe_layer_freq" in refusal(MIMO, mlp_layer_types=["sparse"] * 4)
 
 
@@ -432,19 +424,21 @@ def test_mimo_lists_of_experts_mean_the_same():
 def test_layers_of_gemma_are_numbers(layer):
     """Transformers 5 writes the numbers of layers with as many digits as the last one has."""
     own = {layer: {"head_dim": 32, "num_key_value_heads": 1}}
-    assert read(GEMMA4, global_head_dim=None, num_global_key_value_heads=None, per_layer_config=own) == read(GEMMA4)
+    assert architecture(
+        GEMMA4, global_head_dim=None, num_global_key_value_heads=None, per_layer_config=own
+    ) == architecture(GEMMA4)
 
 
 def test_step_heads_of_windows_without_windows_are_harmless():
     """Transformers 5 writes the number whatever `layer_types` says."""
     full = {"layer_types": [FULL] * 5, "num_sliding_attention_heads": 12, "per_layer_config": {}}
-    assert read(STEP35, attention_other_setting=None, **full) == read(STEP35, layer_types=[FULL] * 5)
+    assert architecture(STEP35, attention_other_setting=None, **full) == architecture(STEP35, layer_types=[FULL] * 5)
 
 
 def test_gemma4_with_experts_says_whether_it_uses_them():
     """A dense model has no number of experts."""
     assert "enable_moe_block: is missing" in refusal(GEMMA4, enable_moe_block=None)
-    assert read(GEMMA4, enable_moe_block=None, num_experts=None).moe is None
+    assert architecture(GEMMA4, enable_moe_block=None, num_experts=None).moe is None
 
 
 @pytest.mark.parametrize(

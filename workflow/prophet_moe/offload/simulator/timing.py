@@ -1,6 +1,6 @@
 """Times of a simulated device: a model's layers on a GPU, as a pace of `hardware.pace` has them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from prophet_moe import params
 from prophet_moe.catalog.architecture import Architecture, with_top_k
 from prophet_moe.errors import UserError
 from prophet_moe.hardware.pace import Pace
+from prophet_moe.offload.simulator.batching import DecodeBatches
+from prophet_moe.offload.simulator.prefetch import true_needs
 from prophet_moe.offload.simulator.simulation import Times
 from prophet_moe.precision import Precision
 from prophet_moe.routing.trace import Router
@@ -35,6 +37,12 @@ def times_of(
     size = params.expert_bytes(arch, precision)
     copy = pace.copy_seconds(size)
     return Times(np.full(layers, other), np.array(work), (copy,), copy * chunk_mb * MB / size)
+
+
+def requests_of(replayed: Sequence[DecodeBatches]) -> float:
+    """Return the distinct experts that a layer of batches needs at a step, mean."""
+    accessed = sum(len(true_needs(batches).ids) for batches in replayed)
+    return accessed / sum(len(batches.rows) * batches.layers for batches in replayed)
 
 
 def proxy_times(

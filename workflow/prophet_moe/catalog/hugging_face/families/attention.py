@@ -11,6 +11,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     decoder,
     dense,
     grouped_attention,
+    moe_ffn,
     norms_per_head,
     refuse_windows,
     shared_count,
@@ -74,12 +75,7 @@ def dbrx(config: Config) -> Fields:
         config.refuse("n_heads", f"got {heads}, expected a divisor of d_model, {hidden}")
     kv_heads = attention.size("kv_n_heads")
     config.only("num_key_value_heads", kv_heads, default=kv_heads)
-    moe = {
-        "kind": "moe",
-        "experts": ffn.size("moe_num_experts"),
-        "top_k": ffn.size("moe_top_k"),
-        "ffn": ffn.size("ffn_hidden_size"),
-    }
+    moe = moe_ffn(ffn, "moe_num_experts", top_k="moe_top_k", ffn="ffn_hidden_size")
     attention.refuse_unread()
     ffn.refuse_unread()
     return {
@@ -208,8 +204,8 @@ def _hunyuan_ffn(config: Config) -> Fields:
     mixed = config.flag("use_mixed_mlp_moe", default=True)
     if experts == 1:
         return {"kind": "dense", "ffn": width}
-    moe = {"kind": "moe", "experts": experts, "top_k": top_k, "ffn": routed}
-    return moe | (shared_experts(shared, shared * width) if mixed else {})
+    more = shared_experts(shared, shared * width) if mixed else {}
+    return moe_ffn(config, experts, top_k=top_k, ffn=routed, **more)
 
 
 def _hunyuan_ignored(config: Config) -> None:
@@ -256,13 +252,14 @@ def ernie_moe(config: Config) -> Fields:
     sparse = [first <= layer <= last and (layer + 1) % interval == 0 for layer in range(layers)]
     width = config.size("moe_intermediate_size")
     shared = config.count("moe_num_shared_experts")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("moe_num_experts"),
-        "top_k": config.size("moe_k"),
-        "ffn": width,
-        "correction_bias": True,
-    } | shared_experts(shared, shared * width)
+    moe = moe_ffn(
+        config,
+        "moe_num_experts",
+        top_k="moe_k",
+        ffn=width,
+        correction_bias=True,
+        **shared_experts(shared, shared * width),
+    )
     return sparse_decoder(config, grouped_attention(config), moe, sparse, tied=True)
 
 
@@ -296,12 +293,7 @@ def aria(config: Config) -> Fields:
     config.only("mlp_bias", False, default=False)
     mixer = grouped_attention(config, multi_head=True, bias=bias(config))
     width, shared = config.size("intermediate_size", "moe_intermediate_size"), config.count("moe_num_shared_experts")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("moe_num_experts"),
-        "top_k": config.size("moe_topk"),
-        "ffn": width,
-    } | shared_experts(shared, shared * width)
+    moe = moe_ffn(config, "moe_num_experts", top_k="moe_topk", ffn=width, **shared_experts(shared, shared * width))
     config.ignore("moe_z_loss_coeff", "moe_aux_loss_coeff")
     return decoder(config, mixer, moe)
 
@@ -386,12 +378,11 @@ def _switch_pattern(config: Config, layers: int, field: str) -> list[str]:
 
 def _experts(config: Config, *ffn: str) -> Fields:
     """Return experts of the usual field names, with their width from one of the fields `ffn`."""
-    return {
-        "kind": "moe",
-        "experts": config.size("num_experts", "num_local_experts", "n_routed_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size(*(ffn or ("moe_intermediate_size", "expert_hidden_dim"))),
-    }
+    return moe_ffn(
+        config,
+        ("num_experts", "num_local_experts", "n_routed_experts"),
+        ffn=ffn or ("moe_intermediate_size", "expert_hidden_dim"),
+    )
 
 
 def _with_shared(config: Config, *count: str) -> Fields:

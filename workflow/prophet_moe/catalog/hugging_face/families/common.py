@@ -82,6 +82,24 @@ def norms_per_head(config: Config, default: Any = REQUIRED) -> str:
     return "per_head" if config.flag("use_qk_norm", default=default) else "none"
 
 
+def moe_ffn(
+    config: Config,
+    count: str | Sequence[str] | int = "num_experts",
+    top_k: str | Sequence[str] | int = "num_experts_per_tok",
+    ffn: str | Sequence[str] | int = "moe_intermediate_size",
+    **more: Any,
+) -> Fields:
+    """Return an FFN of routed experts, with what a family adds: numbers, or the names of the fields that hold them."""
+    numbers = {"experts": count, "top_k": top_k, "ffn": ffn}
+    return {"kind": "moe"} | {key: _size(config, given) for key, given in numbers.items()} | more
+
+
+def _size(config: Config, given: str | Sequence[str] | int) -> int:
+    if isinstance(given, int):
+        return given
+    return config.size(*([given] if isinstance(given, str) else given))
+
+
 def shared_experts(count: int, width: int) -> Fields:
     """Return the fields of shared experts of one width together; none where there are none."""
     return {"shared_experts": count, "shared_ffn": width} if count and width else {}

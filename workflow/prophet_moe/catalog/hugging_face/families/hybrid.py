@@ -8,6 +8,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     bias,
     dense,
     grouped_attention,
+    moe_ffn,
     shared_experts,
     sizes,
 )
@@ -41,7 +42,7 @@ def jamba(config: Config) -> Fields:
         "dt_rank": -(-hidden // 16) if rank == "auto" else config.size("mamba_dt_rank"),
     }
     experts = config.size("num_experts", "num_local_experts")
-    moe = {"kind": "moe", "experts": experts, "top_k": config.size("num_experts_per_tok"), "ffn": width}
+    moe = moe_ffn(config, experts, ffn=width)
     attends = _every(config, "attn_layer_period", "attn_layer_offset")
     sparse = [experts > 1 and given for given in _every(config, "expert_layer_period", "expert_layer_offset")]
     letters = [JAMBA_LETTERS[both] for both in zip(attends, sparse, strict=True)]
@@ -64,8 +65,7 @@ def granite_hybrid(config: Config) -> Fields:
             config.refuse("layer_types", f"holds {kind!r}, expected one of {', '.join(GRANITE_KINDS)}")
     shared, experts = config.count("shared_intermediate_size"), config.count("num_local_experts", "num_experts")
     if experts:
-        moe = {"kind": "moe", "experts": experts, "top_k": config.size("num_experts_per_tok")}
-        ffn = moe | {"ffn": config.size("intermediate_size")} | shared_experts(1, shared)
+        ffn = moe_ffn(config, experts, ffn="intermediate_size", **shared_experts(1, shared))
     else:
         config.ignore("num_experts_per_tok", "intermediate_size")
         ffn = {"kind": "dense", "ffn": config.size("shared_intermediate_size")}

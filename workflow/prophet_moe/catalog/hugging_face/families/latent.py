@@ -60,12 +60,11 @@ def experts(config: Config, shared_width: int | None = None) -> Fields:
 
 def routed_experts(config: Config) -> Fields:
     """Return the experts that a router chooses."""
-    return {
-        "kind": "moe",
-        "experts": config.size("n_routed_experts", "num_experts", "num_local_experts"),
-        "top_k": config.size("num_experts_per_tok", "num_experts_per_token"),
-        "ffn": config.size("moe_intermediate_size"),
-    }
+    return common.moe_ffn(
+        config,
+        ("n_routed_experts", "num_experts", "num_local_experts"),
+        top_k=("num_experts_per_tok", "num_experts_per_token"),
+    )
 
 
 def sparse_layers(config: Config) -> list[bool]:
@@ -271,15 +270,15 @@ def longcat_flash(config: Config) -> Fields:
     config.only("attention_method", "MLA", "mla", default="MLA")
     config.ignore("mla_scale_q_lora", "mla_scale_kv_lora")
     dense = config.size("ffn_hidden_size", "intermediate_size")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("n_routed_experts", "num_local_experts"),
-        "top_k": config.size("moe_topk", "num_experts_per_tok"),
-        "ffn": config.size("expert_ffn_hidden_size", "moe_intermediate_size"),
-        "zero_experts": config.count("zero_expert_num"),
-        "dense_beside": dense,
-        "router_bias": config.flag("router_bias", default=False),
-    }
+    moe = common.moe_ffn(
+        config,
+        ("n_routed_experts", "num_local_experts"),
+        top_k=("moe_topk", "num_experts_per_tok"),
+        ffn=("expert_ffn_hidden_size", "moe_intermediate_size"),
+        zero_experts=config.count("zero_expert_num"),
+        dense_beside=dense,
+        router_bias=config.flag("router_bias", default=False),
+    )
     return sizes(config) | {
         "mixers": {"attention": latent_mixer(config)},
         "ffns": {"moe": moe, "dense": {"kind": "dense", "ffn": dense}},

@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from prophet_moe.catalog.hugging_face.config import Config, runs
-from prophet_moe.catalog.hugging_face.families.common import Fields, bias, grouped_attention, shared_experts, sizes
+from prophet_moe.catalog.hugging_face.families.common import (
+    Fields,
+    bias,
+    grouped_attention,
+    moe_ffn,
+    shared_experts,
+    sizes,
+)
 from prophet_moe.catalog.hugging_face.families.latent import (
     dense_ffn,
     experts,
@@ -307,12 +314,7 @@ def minimax(config: Config) -> Fields:
     for part in ("full_attention", "linear_attention", "mlp"):
         config.ignore(f"layernorm_{part}_alpha", f"layernorm_{part}_beta")
     full = grouped_attention(config, wide=True)
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_local_experts", "num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size("intermediate_size"),
-    }
+    moe = moe_ffn(config, ("num_local_experts", "num_experts"), ffn="intermediate_size")
     lightning = {"kind": "lightning", "heads": heads, "head_dim": full["head_dim"], "state_format": "bf16"}
     return sizes(config) | {
         "mixers": {"linear": lightning, "full": full},

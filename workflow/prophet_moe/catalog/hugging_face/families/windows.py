@@ -14,6 +14,7 @@ from prophet_moe.catalog.hugging_face.families.common import (
     bias,
     dense,
     grouped_attention,
+    moe_ffn,
     shared_count,
     shared_experts,
     sizes,
@@ -31,14 +32,14 @@ def gpt_oss(config: Config) -> Fields:
     kinds = _kinds(config, layers, types)
     base = grouped_attention(config, wide=True, bias=bias(config, default=True), sinks=True)
     config.ignore("initial_context_length", "swiglu_limit", "swiglu_alpha")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_local_experts", "num_experts"),
-        "top_k": config.size("num_experts_per_tok", "experts_per_token"),
-        "ffn": config.size("intermediate_size"),
-        "bias": True,
-        "router_bias": True,
-    }
+    moe = moe_ffn(
+        config,
+        ("num_local_experts", "num_experts"),
+        top_k=("num_experts_per_tok", "experts_per_token"),
+        ffn="intermediate_size",
+        bias=True,
+        router_bias=True,
+    )
     return _model(config, _local_and_full(config, kinds, base), {"moe": moe}, _joined(kinds, [True] * layers))
 
 
@@ -57,14 +58,7 @@ def llama4(config: Config) -> Fields:
     config.flag("use_qk_norm", default=True)
     config.ignore("attn_temperature_tuning", "attn_scale", "floor_scale", "for_llm_compressor")
     width = config.size("intermediate_size")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_local_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": width,
-        "shared_experts": 1,
-        "shared_ffn": width,
-    }
+    moe = moe_ffn(config, "num_local_experts", ffn=width, shared_experts=1, shared_ffn=width)
     mixers = {"full": base, "local": base | {"window": chunk, "window_kind": "chunked"}}
     sparse = _llama4_sparse(config, layers)
     ffns = {"moe": moe, "dense": {"kind": "dense", "ffn": config.size("intermediate_size_mlp")}}
@@ -121,14 +115,7 @@ def gemma4(config: Config) -> Fields:
     if not config.flag("enable_moe_block", default=REQUIRED if config.has("num_experts") else False):
         config.ignore("num_experts", "top_k_experts", "moe_intermediate_size")
         return _model(config, mixers, {"dense": dense(config)}, _joined(kinds, [False] * layers), norms=4, tied=True)
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts"),
-        "top_k": config.size("top_k_experts"),
-        "ffn": config.size("moe_intermediate_size"),
-        "dense_beside": width,
-        "router_scales": True,
-    }
+    moe = moe_ffn(config, top_k="top_k_experts", dense_beside=width, router_scales=True)
     return _model(config, mixers, {"moe": moe}, _joined(kinds, [True] * layers), norms=7, tied=True)
 
 
@@ -170,12 +157,7 @@ def mimo_v2_flash(config: Config) -> Fields:
     sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in flags])
     if config.has("moe_layer_freq") and sparse != flags:
         config.refuse("mlp_layer_types", "contradicts moe_layer_freq, expected the same layers with experts")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("n_routed_experts", "num_local_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size("moe_intermediate_size"),
-    }
+    moe = moe_ffn(config, ("n_routed_experts", "num_local_experts"))
     return _model(config, {"full": full, "local": local}, {"moe": moe, "dense": dense(config)}, _joined(kinds, sparse))
 
 
@@ -211,13 +193,7 @@ def afmoe(config: Config) -> Fields:
     config.ignore("num_expert_groups", "num_limited_groups", "load_balance_coeff", "use_grouped_mm")
     config.ignore("mup_enabled", "route_norm", "route_scale", "score_func")
     width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": width,
-        "correction_bias": True,
-    } | shared_experts(shared, shared * width)
+    moe = moe_ffn(config, ffn=width, correction_bias=True, **shared_experts(shared, shared * width))
     first = config.count("num_dense_layers")
     sparse = [layer >= first for layer in range(layers)]
     ffns = {"moe": moe, "dense": dense(config)}
@@ -242,12 +218,7 @@ def exaone_moe(config: Config) -> Fields:
         config.refuse("is_moe_layer", f"contradicts first_k_dense_replace, {first}, expected the same layers")
     sparse = _sparse(config, layers, ["sparse" if experts else "dense" for experts in sparse])
     width, shared = config.size("moe_intermediate_size"), shared_count(config, "num_shared_experts")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": width,
-    } | shared_experts(shared, shared * width)
+    moe = moe_ffn(config, ffn=width, **shared_experts(shared, shared * width))
     ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse))
 
@@ -260,12 +231,7 @@ def mellum(config: Config) -> Fields:
         config.refuse("use_sliding_window", "got False, but layer_types has windows; expected one of the two")
     base = grouped_attention(config, wide=True, bias=bias(config), qk_norm="per_head")
     config.ignore("mtp_layer_types", "mtp_mlp_layer_types")
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts", "num_local_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size("moe_intermediate_size"),
-    }
+    moe = moe_ffn(config, ("num_experts", "num_local_experts"))
     sparse = _sparse(config, layers, ["sparse"] * layers)
     ffns = {"moe": moe, "dense": dense(config)}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse))
@@ -287,15 +253,9 @@ def laguna(config: Config) -> Fields:
         name = kind if len(named[kind]) == 1 else f"{kind}_{its}"
         mixers[name] = by_kind[kind] | {"heads": its}
         used.append(name)
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size("moe_intermediate_size"),
-        "shared_experts": 1,
-        "shared_ffn": config.size("shared_expert_intermediate_size"),
-        "correction_bias": True,
-    }
+    moe = moe_ffn(
+        config, shared_experts=1, shared_ffn=config.size("shared_expert_intermediate_size"), correction_bias=True
+    )
     sparse = _laguna_sparse(config, layers)
     return _model(config, mixers, {"moe": moe, "dense": dense(config)}, _joined(used, sparse))
 
@@ -339,12 +299,7 @@ def cohere2_moe(config: Config) -> Fields:
     config.ignore("position_embedding_type", "rotary_pct", "order_of_interleaved_layers", "use_gated_activation")
     base = grouped_attention(config, wide=True, bias=bias(config))
     width, shared = config.size("intermediate_size"), config.count("num_shared_experts", default=0)
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": width,
-    } | shared_experts(shared, shared * width)
+    moe = moe_ffn(config, ffn=width, **shared_experts(shared, shared * width))
     sparse = _sparse(config, layers, ["dense" if layer < first else "sparse" for layer in range(layers)])
     ffns = {"moe": moe, "dense": {"kind": "dense", "ffn": config.size("prefix_dense_intermediate_size", default=width)}}
     return _model(config, _local_and_full(config, kinds, base), ffns, _joined(kinds, sparse), norms=1, tied=True)
@@ -437,14 +392,13 @@ def _step_switches(config: Config) -> None:
 
 
 def _step_moe(config: Config) -> Fields:
-    return {
-        "kind": "moe",
-        "experts": config.size("moe_num_experts", "n_routed_experts", "num_experts"),
-        "top_k": config.size("moe_top_k", "num_experts_per_tok"),
-        "ffn": config.size("moe_intermediate_size"),
-        "shared_experts": config.only("n_shared_experts", 1, default=1),
-        "shared_ffn": config.size("share_expert_dim", "share_expert_dims"),
-    }
+    return moe_ffn(
+        config,
+        ("moe_num_experts", "n_routed_experts", "num_experts"),
+        top_k=("moe_top_k", "num_experts_per_tok"),
+        shared_experts=config.only("n_shared_experts", 1, default=1),
+        shared_ffn=config.size("share_expert_dim", "share_expert_dims"),
+    )
 
 
 def _enumerated(config: Config, layers: int) -> list[bool]:
@@ -482,14 +436,13 @@ def minimax_m3(config: Config) -> Fields:
     base = grouped_attention(config, wide=True, qk_norm="per_head")
     indexer, indexed = _minimax_m3_indexer(config, layers)
     mixers = {"full": base, "sparse": base | {"indexer": indexer}}
-    moe = {
-        "kind": "moe",
-        "experts": config.size("num_local_experts", "num_experts"),
-        "top_k": config.size("num_experts_per_tok"),
-        "ffn": config.size("intermediate_size", "moe_intermediate_size"),
-        "shared_experts": config.only("n_shared_experts", 1, default=1),
-        "shared_ffn": config.size("shared_intermediate_size"),
-    }
+    moe = moe_ffn(
+        config,
+        ("num_local_experts", "num_experts"),
+        ffn=("intermediate_size", "moe_intermediate_size"),
+        shared_experts=config.only("n_shared_experts", 1, default=1),
+        shared_ffn=config.size("shared_intermediate_size"),
+    )
     sparse = _flags(config, "moe_layer_freq", layers)
     types = ["sparse" if experts else "dense" for experts in sparse] if sparse else None
     sparse = _sparse(config, layers, types)
