@@ -116,6 +116,11 @@ def test_each_trace_has_as_many_runs_as_the_report():
     assert set(drawn.groupby("trace").size()) == {560}
 
 
+def test_every_figure_is_there_as_pdf_and_png():
+    drawn = {path for path in declared() if path.startswith("figures/")}
+    assert len(drawn) > 40 and not [path for path in drawn if not (ROOT / path).is_file()]
+
+
 def test_memory_saved_does_not_depend_on_the_context():
     table = pd.read_csv(ROOT / "tables/data/memory_by_context.csv")
     saved = (table["baseline_total_gb"] - table["prophet_total_gb"]).groupby(table["model"])
