@@ -46,8 +46,7 @@ def main() -> None:
     files = SimpleNamespace(
         gpus=Path("config/gpus.yaml"),
         names=Path("config/model_names.yaml"),
-        constants=Path("resources/operators/constants.json"),
-        operators=sorted(Path("resources/operators").glob("*B.json")),
+        operators=sorted(Path("resources/operators").glob("*.json")),
     )
     spec = load_model(next(Path("config/models").rglob(f"{first.model}.yaml")))
     engine, scenario = load_engine(Path(f"config/engines/{settings.engine}.yaml")), CALIBRATED

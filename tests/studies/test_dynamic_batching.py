@@ -162,8 +162,7 @@ def test_recorded_results_rest_on_times_of_today(popularity_cvs):
     files = SimpleNamespace(
         gpus=config / "gpus.yaml",
         names=config / "model_names.yaml",
-        constants=operators / "constants.json",
-        operators=[path for path in sorted(operators.glob("*.json")) if path.stem in {x.gpu for x in settings.served}],
+        operators=sorted(operators.glob("*.json")),
     )
     engine = load_engine(config / f"engines/{settings.engine}.yaml")
     for each in settings.served:

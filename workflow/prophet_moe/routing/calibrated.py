@@ -170,6 +170,10 @@ class Calibrated(StrictModel):
         """Return what decides whether this routing stands in for a model."""
         return Candidate(self.experts, self.top_k, len(self.fitted) + len(self.left_out))
 
+    def alone(self, router: Router) -> Parameters:
+        """Return generator parameters for sequences that decode alone, whose hits rest on the fitted locality only."""
+        return Scalars(**self.scalars.model_dump()).parameters(router)
+
     def parameters(self, router: Router, popularity_cv: float) -> Parameters:
         """Return generator parameters for any router: its sizes and popularity CV, and the locality that was fitted."""
         return with_popularity_cv(Scalars(**self.scalars.model_dump()), router, popularity_cv).parameters(router)

@@ -16,8 +16,7 @@ from prophet_moe.catalog.engine import EngineSpec, load_engine
 from prophet_moe.catalog.model import load_model
 from prophet_moe.catalog.names import load_names, named
 from prophet_moe.errors import UserError
-from prophet_moe.hardware.estimate import Estimator, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import read_estimators
 from prophet_moe.routing.law import unique_experts
 from prophet_moe.routing.popularity_cv import PopularityCV, popularity_cv_for, popularity_cvs_of
 from prophet_moe.serving.arrival_law import draw, read_law
@@ -107,8 +106,8 @@ def service_of(
 ) -> Service:
     """Return a model on a GPU with its limits and the seconds of its steps.
 
-    `known` are popularity CVs by model, empty where the routing is not fitted. `files` has gpus, names, constants and
-    operators, as the rule does.
+    `known` are popularity CVs by model, empty where the routing is not fitted. `files` has gpus, names and operators,
+    as the rule does.
     """
     (listed,) = load_gpus(files.gpus, [gpu]).values()
     asked = serving(spec, gpu, listed, scenario, engine, named(spec.name, load_names(files.names)))
@@ -121,10 +120,8 @@ def service_of(
         found = unique_experts(scenario.routing, *shape, batch)
         return np.minimum(found, np.minimum(moe.experts, moe.top_k * batch))
 
-    fits = {path.stem: path.parent for path in files.operators}
-    operators = read_operators(fits[gpu], gpu) if gpu in fits else None
-    estimator = Estimator(gpu, listed, operators, read_constants(files.constants))
-    residuals = estimator.constants.residuals_of(gpu, engine.engine, operators is not None)
+    estimator = read_estimators(files.operators[0].parent, {gpu: listed})[gpu]
+    residuals = estimator.constants.residuals_of(gpu, engine.engine, estimator.operators is not None)
     times = tabulate(
         estimator,
         arch,

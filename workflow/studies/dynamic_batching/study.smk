@@ -16,10 +16,9 @@ from studies.dynamic_batching.study import STUDY as DYNAMIC_BATCHING
 
 offer(DYNAMIC_BATCHING)
 
-ARRIVAL_FOLDER, BATCHING_OPERATORS = Path("resources/arrivals"), Path("resources/operators")
+ARRIVAL_FOLDER = Path("resources/arrivals")
 ARRIVAL_DATA = {name: KNOWN_DATA.datasets[name] for name in dict.fromkeys(data for data, _, _ in READERS.values())}
 SERVED = {each.model: each.gpu for each in settings("dynamic_batching").served}
-SERVED_OPERATORS = [path for path in sorted(BATCHING_OPERATORS.glob("*.json")) if path.stem in SERVED.values()]
 
 with exit_on_user_error():
     load_gpus(GPU_FILE, list(SERVED.values()))
@@ -86,8 +85,7 @@ rule dynamic_batching:
         names=MODEL_NAMES,
         engine=ENGINE_FOLDER / f"{settings('dynamic_batching').engine}.yaml",
         variations=variations_of(DEFAULT),
-        constants=BATCHING_OPERATORS / "constants.json",
-        operators=SERVED_OPERATORS,
+        operators=OPERATOR_FILES,
     output:
         table=table("table20_dynamic_batching"),
         distribution=table("batch_distribution"),
@@ -117,8 +115,7 @@ rule record_arrivals:
         names=MODEL_NAMES,
         engine=ENGINE_FOLDER / f"{settings('dynamic_batching').engine}.yaml",
         variations=variations_of(DEFAULT),
-        constants=BATCHING_OPERATORS / "constants.json",
-        operators=SERVED_OPERATORS,
+        operators=OPERATOR_FILES,
     log:
         "logs/record_arrivals.log",
     conda:

@@ -15,15 +15,14 @@ from prophet_moe.capacity.under_engine import NO_ENGINE, EngineChoice, read_engi
 from prophet_moe.catalog import GpuSpec, ModelSpec, load_gpus
 from prophet_moe.catalog.link import LinkSpec, link_named, load_links
 from prophet_moe.catalog.model import load_model
-from prophet_moe.hardware.estimate import Estimator, read_constants
-from prophet_moe.hardware.operators import read_operators
+from prophet_moe.hardware.estimate import Estimator, read_estimators
 from prophet_moe.params.sharding import Parallelism
 from prophet_moe.routing.popularity_cv import PopularityCV, pooled_for, popularity_cvs_of
 from prophet_moe.serving.exchange import Exchange, exchange
 from prophet_moe.serving.parallel import NODE, layouts, most_slots, with_communication
 from prophet_moe.serving.parallel_times import fetch_seconds, step_times
 from prophet_moe.settings.scenario import Scenario
-from prophet_moe.tables import Table, write_table
+from prophet_moe.tables import Table, from_sources, write_table
 from prophet_moe.units import GB
 from studies.several_gpus.study import LAYOUTS, SEVERAL_GPUS, SeveralGpusSettings
 
@@ -364,14 +363,8 @@ def _popularity_cv(spec: ModelSpec, known: Mapping[str, PopularityCV], scenario:
 
 
 def _table(rows: list[dict[str, object]], table: Table) -> pd.DataFrame:
-    """Return the columns of a table from their sources, in their units; whole numbers are whole, and may be missing."""
-    found = pd.DataFrame(rows)
-    columns = {}
-    for column in table.columns:
-        values = found[column.source] if column.source in found else pd.Series(np.nan, found.index)
-        values = values if column.per == 1 else values / column.per
-        columns[column.name] = values.astype("Int64") if column.kind == "integer" else values
-    return pd.DataFrame(columns)
+    """Return rows as a table is declared; a column that no row tells of is empty."""
+    return from_sources(pd.DataFrame(rows).reindex(columns=[column.source for column in table.columns]), table)
 
 
 def build(files, parameters):
@@ -379,13 +372,10 @@ def build(files, parameters):
     scenario = Scenario.model_validate(parameters["scenario"])
     settings = SeveralGpusSettings.model_validate(parameters["several_gpus"])
     gpus = load_gpus(files.gpus, settings.gpus)
-    constants, fits = read_constants(files.constants), {path.stem: path.parent for path in files.operators}
     host = link_named(parameters["link"], load_links(files.links))
     reserves = reserves_for(scenario, Path(parameters["memory"]), gpus)
-    machines = []
-    for name, spec in gpus.items():
-        fitted = read_operators(fits[name], name) if name in fits else None
-        machines.append(Machine(name, spec, Estimator(name, spec, fitted, constants), host, reserves.get(name)))
+    estimators = read_estimators(files.operators[0].parent, gpus)
+    machines = [Machine(name, spec, estimators[name], host, reserves.get(name)) for name, spec in gpus.items()]
     models = {path.stem: load_model(path) for path in files.models}
     current = {path.stem: load_model(path) for path in files.current}
     known = popularity_cvs_of(files.variations, scenario.routing.batching)

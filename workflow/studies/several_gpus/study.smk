@@ -60,13 +60,8 @@ rule several_gpus:
         current=[MODEL_FOLDER / "current" / f"{name}.yaml" for name in settings("several_gpus").current_models],
         engine=engine_files(EXPERIMENT.scenario),
         variations=variations_of(DEFAULT),
-        links="config/links.yaml",
-        constants="resources/operators/constants.json",
-        operators=[
-            path
-            for path in sorted(Path("resources/operators").glob("*.json"))
-            if path.stem in settings("several_gpus").gpus
-        ],
+        links=LINK_FILE,
+        operators=OPERATOR_FILES,
         measured=several_gpus_measured,
         frontier=built("frontier"),
     output:

@@ -258,7 +258,7 @@ def _times(row: pd.Series, layers: int, machine: Machine, chunk_mb: float, setti
 
 def _sample(calibrated: Calibrated, experts: int, top_k: int, settings: WhereItPaysSettings) -> Sample:
     router = Router(calibrated.model, experts, top_k, tuple(range(settings.layers)))
-    drawn = calibrated.parameters(router, calibrated.popularity_cv.value)
+    drawn = calibrated.alone(router)
     training = TrainingStatistics(generate(drawn, LEARNED_SEQUENCES, settings.tokens, LEARNED_SEED))
     replayed = generate(drawn, settings.sequences, settings.tokens, REPLAY_SEED)
     return Sample(Predictions(training, replayed), REPLAY_SEED, RECORDED, 0.0)
