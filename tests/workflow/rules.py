@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "workflow").rglob("*.smk"))
 STUDIES = load_studies(ROOT / "workflow/studies")
 SCENARIO_DIRS = ("", "reported/")
 """Folders of the outputs of the two scenarios: the default one's lie at the top."""
-UNBUILT = ("counts_variation", "measure_discrimination", "memory_validation")
+UNBUILT = ("counts_variation", "measure_discrimination", "memory_validation", "record_arrivals")
 """Rules of studies that the default build does not run: nothing here has counts, data of others, or measured memory."""
 
 

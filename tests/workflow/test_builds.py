@@ -31,7 +31,9 @@ EVERY_FIGURE = figures(*STUDIES)
 # Table 2 and figure 2 set the price in time beside the memory floor, and so does what the text quotes.
 PRICED = jobs("kv_extension", "latex_tables", scenario_dir="") | jobs("numbers")
 PRICED |= figures("figure2_kv_extension_by_model", scenario_dir="")
-FRONTIER = study_jobs("frontier") | PRICED
+GAINED = jobs("several_gpus", "use_cases") | figures("several_gpus", "figure9_graphical_abstract")
+"""What reads the tables of the frontier besides, in studies of their own."""
+FRONTIER = study_jobs("frontier") | PRICED | GAINED
 # The study of laws reads what the routing of a scenario rests on, and no grid.
 GRIDDED = set(studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) - {"routing_law"}
 FROM_THE_GRID = study_jobs(*GRIDDED) | PRICED
@@ -40,6 +42,10 @@ FROM_PUBLISHED = jobs("published_variation", "routing_variation")
 FROM_PUBLISHED |= {job for job in FROM_THE_GRID if "reported" not in job}
 CURRENT = study_jobs("current_models")
 """The models of today, of which the study has a grid of its own."""
+OWN_BATCHES = study_jobs("alternatives") | jobs("dynamic_batching", "parallel_observed") | figures("dynamic_batching")
+"""Studies that rest on the routing of a scenario, at batch sizes of their own."""
+PLANNED = study_jobs("planner", "where_it_pays")
+"""Studies of slots for experts, which rest on a scenario and on no grid."""
 OBSERVED = study_jobs("observed")
 """Predictions of observations, which rest on every model and GPU of the catalogue."""
 COMPARED = jobs("compare_strategies", "comparison") | figures("comparison")
@@ -121,7 +127,7 @@ def test_essentials_need_published_counts_and_the_frontier(project):
     """
     made = jobs("catalog", "sweep", "record", "latex_tables", "figures_tex", "numbers", "kv_extension")
     made |= jobs("published_variation", text="any") | jobs("replay_frontier", "frontier")
-    made |= jobs("prefill", "resident_rules") | PREDICTED_SETS | figures("kv_extension")
+    made |= jobs("prefill", "resident_rules", "observed") | PREDICTED_SETS | figures("kv_extension")
     assert project.jobs("essentials") == made
 
 
@@ -168,7 +174,8 @@ AFTER_A_KEY = {
     "comparison": COMPARED,
     "frontier": FRONTIER,
     "headline": study_jobs("headline") | jobs("numbers"),
-    "kv_extension": study_jobs("kv_extension") | jobs("latex_tables"),
+    "kv_extension": study_jobs("kv_extension") | jobs("latex_tables") | figures("figure9_graphical_abstract"),
+    "observed": OBSERVED | jobs("numbers", "planner") | figures("planner"),
     "prediction": jobs("prediction", "predicted_sets", "numbers") | figures("prediction"),
     "prefill": study_jobs("prefill") | jobs("numbers"),
     "routing_law": LAW | jobs("published_routing"),
@@ -206,18 +213,18 @@ def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
     with edited(
         built.root / "config/experiment.yaml", "batch_sizes: [1, 4, 8, 16, 32, 64]", "batch_sizes: [1, 4, 8, 16]"
     ):
-        assert built.jobs() == FROM_THE_GRID - CURRENT
+        assert built.jobs() == FROM_THE_GRID - CURRENT - OWN_BATCHES
 
 
 def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("batch_sizes: [1, 4, 8, 16]\n")
-    assert built.jobs("--configfile", str(overlay)) == FROM_THE_GRID - CURRENT
+    assert built.jobs("--configfile", str(overlay)) == FROM_THE_GRID - CURRENT - OWN_BATCHES
 
 
 def test_a_gpu_memory_change_reruns_the_grid_and_what_follows(built):
     with edited(built.root / "config/gpus.yaml", "memory_visible_gib: 79.25", "memory_visible_gib: 79.15"):
-        assert built.jobs() == FROM_THE_GRID | COMPARED | OBSERVED | jobs("prefetch_validation")
+        assert built.jobs() == FROM_THE_GRID | COMPARED | OBSERVED | PLANNED | jobs("prefetch_validation")
 
 
 def test_a_plan_of_prefetching_changes_what_is_held_against_gpus(built):
@@ -227,7 +234,8 @@ def test_a_plan_of_prefetching_changes_what_is_held_against_gpus(built):
 
 def test_a_scenario_change_leaves_the_other_scenario_alone(built):
     with edited(built.root / "config/experiment.yaml", "runtime_reserve_mib: 1024", "runtime_reserve_mib: 2048"):
-        assert built.jobs() == {job for job in FROM_THE_GRID if "reported" not in job}
+        of_scenario = {job for job in FROM_THE_GRID if "reported" not in job} - jobs("parallel_observed")
+        assert built.jobs() == of_scenario | PLANNED
 
 
 EDITS = {
@@ -235,20 +243,30 @@ EDITS = {
     "studies/headline/compute.py": study_jobs("headline") | jobs("numbers"),
     "studies/frontier/proxies.py": set(),
     "prophet_moe/present/latex.py": jobs("latex_tables", "figures_tex", "numbers"),
-    "prophet_moe/capacity/reference.py": CURRENT,
-    "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED | OBSERVED,
+    "prophet_moe/capacity/reference.py": CURRENT
+    | study_jobs("alternatives", "report_tables", "several_gpus")
+    | PLANNED
+    | jobs("memory_figures")
+    | figures("figure6_savings_vs_batch_by_experts", "figure7_memory_by_context"),
+    "prophet_moe/params/counts.py": FROM_THE_GRID | jobs("catalog") | COMPARED | OBSERVED | PLANNED,
     "prophet_moe/routing/cross_model.py": LAW,
-    "prophet_moe/routing/published_cv.py": FROM_PUBLISHED | jobs("published_routing") | OBSERVED,
+    "prophet_moe/routing/published_cv.py": FROM_PUBLISHED - jobs("parallel_observed")
+    | jobs("published_routing")
+    | OBSERVED
+    | PLANNED
+    | study_jobs("alternatives"),
     "prophet_moe/predict/needed_sets.py": PREDICTED_SETS | jobs("numbers"),
-    "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER,
-    "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER,
+    "prophet_moe/predict/counting.py": PREDICTED | COMPARED | FRONTIER | study_jobs("alternatives", "where_it_pays"),
+    "prophet_moe/offload/strategies/top_k.py": COMPARED | FRONTIER | study_jobs("alternatives", "where_it_pays"),
     "prophet_moe/offload/simulator/reference.py": set(),
     "prophet_moe/routing/statistics.py": study_jobs("routing_statistics", "comparison", "observed")
     | jobs("fit_law")
     | LAW
     | PREDICTED
     | PREDICTED_SETS
-    | FRONTIER,
+    | FRONTIER
+    | study_jobs("alternatives")
+    | PLANNED,
 }
 """Jobs that run again after an edit of a module."""
 
@@ -289,7 +307,7 @@ def test_data_of_others_gives_its_recorded_statistics(built):
 
 def test_a_model_file_reruns_the_grid_and_the_catalogue(built):
     with edited(built.root / "config/models/DBRX-132B.yaml", "native_context: 32768", "native_context: 16384"):
-        assert built.jobs() == FROM_THE_GRID | FROM_PUBLISHED | OBSERVED | jobs("catalog")
+        assert built.jobs() == FROM_THE_GRID | FROM_PUBLISHED | OBSERVED | PLANNED | jobs("catalog")
 
 
 def test_verify_passes_and_finds_a_tampered_table(built):

@@ -50,7 +50,7 @@ def test_example_study_has_captions_in_the_report(extended):
     assert done.returncode == 0, done.stdout
     page = (extended.root / "report.html").read_text()
     assert "Distinct experts that a batch of 16 sequences needs in a layer of each model" in page
-    assert "experts that 16 sequences need, by model and law. Scenario calibrated:" in page
+    assert "experts that 16 sequences need, by model and law. All are estimated. Scenario calibrated:" in page
 
 
 def test_example_study_appears_in_the_docs(extended):
@@ -74,7 +74,7 @@ def pass_tests_of_readmes(project: Project) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "tests/studies/test_readmes.py", "-k", STUDY]
     done = subprocess.run(command, cwd=project.root, env=project.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
 
 
 def test_readme_of_the_example_is_as_those_of_studies(extended):
@@ -89,7 +89,7 @@ def test_second_figure_needs_no_edit_of_the_rules(extended, tmp_path):
     added = '(FIGURE, Figure("needed_again", 3.33, 2.8, table=NEEDED.name))'
     declared = (folder / "study.py").read_text()
     (folder / "study.py").write_text(declared.replace("(FIGURE,)", added))
-    caption = "### figures/needed_again\n\nThe same share once more.\n\n## Columns\n"
+    caption = "### figures/needed_again\n\nThe same share once more. All are estimated.\n\n## Columns\n"
     text = (folder / "README.md").read_text()
     (folder / "README.md").write_text(text.replace("## Columns\n", caption))
     notebook = (EXAMPLE / f"{STUDY}.ipynb").read_text().replace("import draw,", "import draw_again as draw,")
