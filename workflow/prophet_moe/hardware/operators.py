@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,17 @@ class Operators:
 
         Bytes are those of the format itself: only fixed time and shares are borrowed.
         """
-        fits = [each for each in self.fits if each.kind == kind]
-        return min(fits, key=lambda each: (each.format != format, abs(_bits(each.format) - _bits(format)), each.format))
+        if (kind, format) not in self._nearest:
+            fits = [each for each in self.fits if each.kind == kind]
+            self._nearest[kind, format] = min(
+                fits, key=lambda each: (each.format != format, abs(_bits(each.format) - _bits(format)), each.format)
+            )
+        return self._nearest[kind, format]
+
+    @cached_property
+    def _nearest(self) -> dict[tuple[str, str], Fit]:
+        """What was asked for so far: a step asks for the same few fits in every layer."""
+        return {}
 
 
 def _bits(format: str) -> float:

@@ -1,6 +1,6 @@
 """A split as the command line of every engine, in its own unit, and the one counter that checks it afterwards.
 
-Flags, units and counters were read in the sources and threads that SOURCES names, in September 2026.
+Flags, units and counters were read in the sources and threads that SOURCES names. None of the engines was run.
 """
 
 import math
