@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_models import CONFIGS, VOCABULARY, small_model
+from tests.waiting import wait_until
 
 from prophet_moe.collect import overhead, trace
 from prophet_moe.collect.decoding import Decoding, Prompt
@@ -275,9 +275,7 @@ def test_a_killed_collection_goes_on(saved, tmp_path):
     command = [sys.executable, "-m", "prophet_moe.collect", "trace", saved, *options, "--out", tmp_path / "killed"]
     running = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.DEVNULL)
     parts = tmp_path / "killed" / trace.PARTS
-    while len(list(parts.glob("*.parquet"))) < 3:
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.01)
+    wait_until(lambda: len(list(parts.glob("*.parquet"))) >= 3, running)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert 3 <= len(list(parts.glob("*.parquet"))) < 40

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.waiting import wait_until
 
 from prophet_moe.collect import hardware, machine
 from prophet_moe.collect.plan import read_as
@@ -100,9 +101,7 @@ def started(path: Path, kind: str, parts: int) -> Iterator[tuple[subprocess.Pope
     """Start a campaign and wait until a phase has so many parts; the campaign, and the process id of that phase."""
     running = subprocess.Popen(command(path, 10), **HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        while len(parts_of(path, kind)) < parts:
-            assert running.poll() is None, "it ended before it could be stopped"
-            time.sleep(0.01)
+        wait_until(lambda: len(parts_of(path, kind)) >= parts, running)
         (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
         yield running, int(child)
     finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tests.waiting import wait_until
 
 from prophet_moe.collect import hardware
 from prophet_moe.collect.__main__ import main
@@ -234,9 +235,7 @@ def test_killed_it_goes_on_and_names_what_does_not_fit(tmp_path, monkeypatch):
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stderr=subprocess.DEVNULL,
     )
-    while not (parts / "expert_ffn-gated.json").exists():
-        assert running.poll() is None, "it ended before it could be killed"
-        time.sleep(0.005)
+    wait_until((parts / "expert_ffn-gated.json").exists, running)
     running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     kept = {part.name: part.read_bytes() for part in parts.glob("[!.]*.json")}

@@ -41,7 +41,7 @@ def by_context(configured) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def by_batch(memories) -> pd.DataFrame:
-    """The table of savings."""
+    """Return the table of savings at every batch size of the settings."""
     return savings_by_batch(memories, CALIBRATED, SETTINGS.savings_batches)
 
 

@@ -53,7 +53,7 @@ def varied(study, models, estimators, popularity_cvs):
 
 @pytest.fixture(scope="module")
 def table(varied, study) -> pd.DataFrame:
-    """The whole table."""
+    """Return table 22 of the varied configurations, with shares of variance."""
     return sensitivity(varied, study)
 
 

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 from functools import partial
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.workflow.conftest import SMALL, Project
 
 
@@ -229,10 +229,7 @@ def test_an_interrupted_build_resumes(small_project, how):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     log = small_project.root / "logs/figure/figure1_memory_breakdown.log"
-    deadline = time.monotonic() + 300
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert log.exists(), "the figures were never begun"
+    wait_until(log.exists, running)
     os.killpg(running.pid, how)
     assert running.wait(timeout=60) != 0
 

@@ -45,7 +45,7 @@ SCENARIO = CALIBRATED.model_copy(update={"routing": Routing(variation=1.0)})
 
 
 def on(model: str, over: Parallelism, engine=NO_ENGINE, scenario=SCENARIO, popularity_cv=1.0) -> Spread:
-    """A model over H200."""
+    """Return what every H200 holds of a model that is spread in a layout."""
     return spread(MODELS[model], GPU, LISTED, scenario, over, engine, popularity_cv)
 
 

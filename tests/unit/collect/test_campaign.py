@@ -24,6 +24,7 @@ from prophet_moe.files import write_json, write_text
 from prophet_moe.routing.store import seal
 from prophet_moe.units import GIB
 from tests.conftest import ROOT
+from tests.waiting import wait_until
 
 PLANS = ROOT / "config/measurements"
 
@@ -175,11 +176,8 @@ def test_run_interrupted_kills_the_whole_group(tmp_path):
     )
     process = subprocess.Popen(python(waiting), stderr=subprocess.DEVNULL)
     try:
-        for _ in range(3000):
-            if (tmp_path / "log").exists() and (tmp_path / "log").read_text().endswith("\n"):
-                break
-            assert process.poll() is None
-            time.sleep(0.02)
+        log = tmp_path / "log"
+        wait_until(lambda: log.exists() and log.read_text().endswith("\n"), process)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) != 0
     finally:

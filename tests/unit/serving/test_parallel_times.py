@@ -27,7 +27,7 @@ PINNED = load_links(ROOT / "config/links.yaml")["pinned"]
 
 
 def spread(over: Parallelism) -> Spread:
-    """DeepSeek-V3 in a layout."""
+    """Return what every GPU holds of DeepSeek-V3 in a layout."""
     return spread_over(SPEC, "H200-141GB", GPUS["H200-141GB"], CALIBRATED, over)
 
 

@@ -11,13 +11,13 @@ ABSENT = object()
 
 
 def imported(fields: dict, **changed: object):
-    """What `import_config` returns."""
+    """Import a config.json of these fields, some of them changed or absent."""
     given = {name: value for name, value in (fields | changed).items() if value is not ABSENT}
     return import_config(given, "config.json")
 
 
 def architecture(fields: dict, **changed: object) -> Architecture:
-    """The architecture alone."""
+    """Return the architecture that is imported from such fields."""
     return imported(fields, **changed).architecture
 
 
