@@ -34,8 +34,8 @@ class Shared(StrictModel):
     """What a family says for its claims, and a claim may say for itself."""
 
     says: str | None = None
-    """The claim in one sentence of our own. {claimed}, {unit}, {model}, {gpu}, {batch}, of a printed claim {row} and {column},
-    and the words of `given` stand for values."""
+    """The claim in one sentence of our own. Values stand for {claimed}, {unit}, {model}, {gpu} and {batch}, for {row} and
+    {column} of a printed claim, and for the words of `given`."""
     unit: str | None = None
     """Unit of the claimed value and of what is found; empty for factors and counts."""
     reported: Binding | None = None

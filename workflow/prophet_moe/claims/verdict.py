@@ -89,9 +89,8 @@ def _judged(claim: Claim, tables: Tables, stated: Mapping[str, float], estimated
 def _verdict(claim: Claim, found: Mapping[str, Found], tolerance: float) -> tuple[str, str]:
     """Return verdict and reason; the order of the cases is the rule."""
     holds = {
-        name: value.value is not None
-        and agrees(claim.stated, value.value, _slack(claim, name, tolerance), claim.within)
-        for name, value in found.items()
+        name: each.value is not None and agrees(claim.stated, each.value, _slack(claim, name, tolerance), claim.within)
+        for name, each in found.items()
     }
     told = {name: _told(claim, name, value) for name, value in found.items()}
     deciding = next((name for name in ("observed", "calibrated") if _decides(found.get(name))), "")
@@ -180,8 +179,8 @@ def as_rows(judged: list[Judged]) -> pd.DataFrame:
             {
                 "id": claim.id,
                 "family": claim.family,
-                "document": claim.at[0].partition(":")[0] if claim.at else "",
-                "lines": ", ".join(claim.at),
+                "document": claim.lines[0].partition(":")[0] if claim.lines else "",
+                "lines": ", ".join(claim.lines),
                 "says": claim.says,
                 "unit": claim.unit or "",
                 "claimed": claim.stated.text,

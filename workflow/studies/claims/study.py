@@ -9,8 +9,8 @@ class ClaimsSettings(StudySettings):
     """How claims are judged."""
 
     estimated_tolerance: Share = 0.01
-    """Relative difference up to which a value that is estimated, assumed or simulated agrees with a claim. Counted values
-    agree to the printed precision."""
+    """Relative difference up to which a value that is estimated, assumed or simulated agrees with a claim. Counted
+    values agree to the printed precision."""
 
 
 CLAIMS = Table(
