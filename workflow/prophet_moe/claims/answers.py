@@ -125,7 +125,7 @@ class _Numbers(string.Formatter):
 
 def read_answers(path: Path = ANSWERS_FILE) -> Answers:
     """Return the file. An unknown key, evaluator or name is a UserError that names the entry."""
-    answers = validate(Answers, read_yaml(path), str(path), "See docs/answers.md.")
+    answers = validate(Answers, read_yaml(path), str(path), "See the head of config/answers.yaml.")
     ids = [advice.id for advice in answers.answers]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise UserError(str(path), f"{twice[0]}: is there twice, expected once", "Remove one.")
