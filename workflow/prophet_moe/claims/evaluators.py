@@ -17,6 +17,8 @@ import pandas as pd
 from prophet_moe.claims.claimed import Value
 
 Where = Mapping[str, Any]
+REPORT_TABLES = "table21_report_tables"
+"""The table that has the values of every number in the reports' tables."""
 STEADY = 0.02
 """Relative change along a trend up to which it counts as constant."""
 
@@ -86,6 +88,14 @@ def cell(tables: Tables, table: str, column: str, where: Where, empty: str = "th
     if pd.isna(values.iloc[0]):
         raise Undefined(empty)
     return _plain(values.iloc[0])
+
+
+def report_cell(tables: Tables, of: list[str], column: str) -> Value:
+    """Return a column of table 21 for a number in the reports' tables, `of` its table, row and column there."""
+    where = dict(zip(("report_table", "row", "column"), of, strict=True))
+    missing = {"under_own_constants": "the report has no constants for it", "corrected": "why_empty"}.get(column, "")
+    empty = cell(tables, REPORT_TABLES, missing, where) if missing == "why_empty" else missing
+    return cell(tables, REPORT_TABLES, column, where, empty)
 
 
 def count(tables: Tables, table: str, where: Where | None = None) -> float:
@@ -273,6 +283,12 @@ def floor(tables: Tables, value: float) -> float:
     return float(math.floor(value + 1e-9))
 
 
+def fit(tables: Tables, baseline: float, prophet: float) -> str:
+    """Return what fits: both, prophet only, baseline only or neither; 1 and 0, or yes and no, say whether each does."""
+    names = {(1, 1): "both", (0, 1): "prophet only", (1, 0): "baseline only", (0, 0): "neither"}
+    return names[int(baseline), int(prophet)]
+
+
 def compare(tables: Tables, left: Value, sign: str, right: Value) -> bool:
     """Return whether left < right, or as the sign says: <, <=, >, >= or = (numbers alike to 2 %)."""
     if sign == "=":
@@ -299,9 +315,9 @@ def joined(tables: Tables, of: list[Value], by: str = ", ") -> str:
 EVALUATORS: dict[str, Callable[..., Value]] = {
     function.__name__: function
     for function in (
-        *(cell, count, distinct, columns, listed, aggregate, spread, best, rank, trend, share),
+        *(cell, report_cell, count, distinct, columns, listed, aggregate, spread, best, rank, trend, share),
         *(number, total, difference, product, ratio, power, mean, least, largest, ends, rounded, floor),
-        *(compare, every, some, joined),
+        *(fit, compare, every, some, joined),
     )
 }
 READS_TABLES = (
