@@ -33,7 +33,7 @@ class Shared(StrictModel):
 
     says: str | None = None
     """The claim in one sentence of our own. Values stand for {claimed}, {unit}, {model}, {gpu} and {batch}, for
-    {row} and {column} of a printed claim, and for the words of `given`."""
+    {row}, {column} and {situation} of a printed claim, and for the words of `given`."""
     unit: str | None = None
     """Unit of the claimed value and of what is found; empty for factors and counts."""
     reported: Binding | None = None
@@ -170,6 +170,7 @@ def _completed(values: dict[str, Any], family: str, numbers: Mapping[tuple, Any]
         values["claimed"] = numbers[tuple(printed)].printed.replace("✓", "yes").replace("❌", "no")
     words = {name: values.get(name, "") for name in ("model", "gpu", "batch", "claimed", "unit")}
     words |= dict(zip(("row", "column"), (printed or ["", "", ""])[1:], strict=True)) | values.get("given", {})
+    words["situation"] = _situation(words)
     try:
         filled = {name: _filled(value, words) for name, value in values.items() if name not in ("given", "corrected")}
         if correction := values.get("corrected"):
@@ -183,6 +184,13 @@ def _completed(values: dict[str, Any], family: str, numbers: Mapping[tuple, Any]
     for name, binding in claim.bindings.items():
         _check(binding, f"{where}: {name}")
     return claim
+
+
+def _situation(words: Mapping[str, Any]) -> str:
+    """Return the row of a printed claim, with the model, GPU and batch size where it does not name them."""
+    row, batch = words["row"], words["batch"]
+    named = [words["model"], words["gpu"], f"batch size {batch}" if batch and "B = " not in row else ""]
+    return ", ".join(filter(None, [row, *(name for name in named if name not in row)]))
 
 
 def _from_printed(printed: Sequence[str], numbers: Mapping[tuple, Any], where: str) -> dict[str, Any]:
