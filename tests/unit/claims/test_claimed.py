@@ -66,7 +66,21 @@ def test_a_range_may_be_one_that_values_lie_in():
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, ""), (True, "yes"), ((1.0, 2.5), "1 to 2.5"), ("falls", "falls"), (1e6, "1e+06")]
+    ("text", "found", "relative", "agree"),
+    [
+        ("2.3", (1.7, 3.2), 0.0, True),
+        ("5.7", (0.2, 1.4), 0.0, False),
+        ("1.4", (0.2, 1.36), 0.0, True),
+        ("1.50", (1.2, 1.49), 0.01, True),
+    ],
+)
+def test_a_number_may_be_one_that_an_interval_holds(text, found, relative, agree):
+    assert agrees(parse_claimed(text), found, relative, within=True) is agree
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, ""), (True, "yes"), ((1.0, 2.5), "1 to 2.5"), ((0.0, 0.0), "0"), ("falls", "falls"), (1e6, "1e+06")],
 )
 def test_values_are_told_in_words(value, words):
     assert in_words(value) == words

@@ -35,6 +35,8 @@ def take(name, /, **arguments):
         ("aggregate", {"column": "gain", "how": "geomean", "where": {"batch": 1}}, 4.0),
         ("aggregate", {"column": "gain", "how": "median", "only_if": "fits"}, 2.0),
         ("spread", {"column": "gain", "where": {"batch": [1, 16]}}, (1.0, 8.0)),
+        ("quotients", {"column": "gain", "over": "batch", "where": {"model": "a"}}, (1 / 16, 2.0)),
+        ("quotients", {"column": "gain", "where": {"model": "a"}, "times": 10}, (10.0, 20.0)),
         ("best", {"column": "gain", "name": ["model", "batch"]}, "b, 1"),
         ("best", {"column": "gain", "name": "model", "how": "min"}, "a"),
         ("rank", {"column": "gain", "where": {"model": "a", "batch": 1}}, 2.0),
@@ -88,6 +90,8 @@ def test_empty_cells_and_missing_rows_have_a_reason():
         take("cell", table="t", column="gain", where={"model": "c"})
     with pytest.raises(Undefined):
         take("ratio", of=[1, 0])
+    with pytest.raises(Undefined, match="no row has a quotient"):
+        take("quotients", table="t", column="gain", where={"model": "b", "batch": 16})
 
 
 def test_unknown_columns_and_several_values_are_mistakes():

@@ -164,6 +164,21 @@ def spread(
     return tuple(ends)
 
 
+def quotients(
+    tables: Tables, table: str, column: str, over: str = "", where: Where | None = None, times: float = 1.0
+) -> tuple[float, float]:
+    """Return the least and the largest quotient of two columns, row by row, times a factor such as 100 for percent.
+
+    Without `over` the column itself is taken. Rows with an empty cell or a divisor of 0 are left out.
+    """
+    found = rows_of(tables, table, where or {}, [column, *filter(None, (over,))])
+    divisor = found[over].astype(float) if over else 1.0
+    values = (times * found[column].astype(float) / divisor).replace([math.inf, -math.inf], math.nan).dropna()
+    if values.empty:
+        raise Undefined("no row has a quotient")
+    return float(values.min()), float(values.max())
+
+
 def best(
     tables: Tables, table: str, column: str, name: str | list[str], how: str = "max", where: Where | None = None
 ) -> str:
@@ -315,13 +330,15 @@ def joined(tables: Tables, of: list[Value], by: str = ", ") -> str:
 EVALUATORS: dict[str, Callable[..., Value]] = {
     function.__name__: function
     for function in (
-        *(cell, report_cell, count, distinct, columns, listed, aggregate, spread, best, rank, trend, share),
+        *(cell, report_cell, count, distinct, columns, listed, aggregate, spread, quotients),
+        *(best, rank, trend, share),
         *(number, total, difference, product, ratio, power, mean, least, largest, ends, rounded, floor),
         *(fit, compare, every, some, joined),
     )
 }
 READS_TABLES = (
-    *("cell", "count", "distinct", "columns", "listed", "aggregate", "spread", "best", "rank", "trend", "share"),
+    *("cell", "count", "distinct", "columns", "listed", "aggregate", "spread", "quotients", "best", "rank", "trend"),
+    "share",
 )
 """Evaluators with an argument `table`."""
 

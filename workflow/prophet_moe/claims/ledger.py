@@ -54,7 +54,8 @@ class Shared(StrictModel):
     rests_on: str | Binding | None = None
     """What `calibrated` rests on: counted, assumed, estimated, simulated or arithmetic; or the cell that says it."""
     within: bool = False
-    """Whether a claimed range is meant as one that values lie in, instead of one that they span."""
+    """Whether a claimed range is meant as one that values lie in, instead of one that they span; of a claimed number,
+    whether a range that is found is an interval of one value, so that it has to hold the number."""
     tolerance: float | None = Field(default=None, ge=0, le=0.5)
     """Relative tolerance where the claim itself is rough; otherwise that of the settings."""
     definition: bool = False
