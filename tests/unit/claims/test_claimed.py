@@ -66,7 +66,8 @@ def test_a_range_may_be_one_that_values_lie_in():
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, ""), (True, "yes"), ((1.0, 2.5), "1 to 2.5"), ("falls", "falls"), (1e6, "1e+06")]
+    ("value", "words"),
+    [(None, ""), (True, "yes"), ((1.0, 2.5), "1 to 2.5"), ((2.0, 2.0), "2"), ("falls", "falls"), (1e6, "1e+06")],
 )
 def test_values_are_told_in_words(value, words):
     assert in_words(value) == words

@@ -83,11 +83,12 @@ def agrees(claimed: Claimed, found: Value, relative: float = 0.0, within: bool =
 
 
 def in_words(value: Value | None) -> str:
-    """Return a value as the ledger prints it; nothing where there is none."""
+    """Return a value as the ledger prints it, alike ends of a range once; nothing where there is none."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return f"{in_words(value[0])} to {in_words(value[1])}"
+        low, high = map(in_words, value)
+        return low if low == high else f"{low} to {high}"
     return value if isinstance(value, str) else f"{value:.6g}"
