@@ -86,7 +86,7 @@ def agrees(claimed: Claimed, found: Value, relative: float = 0.0, within: bool =
 
 
 def in_words(value: Value | None) -> str:
-    """Return a value as the ledger prints it; nothing where there is none."""
+    """Return a value as the ledger prints it, alike ends of a range once; nothing where there is none."""
     if value is None:
         return ""
     if isinstance(value, bool):
