@@ -58,8 +58,8 @@ def write_csv(path: Path, frame: "pd.DataFrame") -> None:
 def write_parquet(path: Path, frame: "pd.DataFrame", digits: int | None = None) -> None:
     """Write a frame as Parquet without its index, numbers exact or, with `digits`, at so many significant digits.
 
-    Numbers that go through matrix products differ in their last bits from one CPU to the next. At 12 digits they do not,
-    and the file has the same bytes, and its hash in sidecars is the same.
+    Numbers that go through matrix products differ in their last bits from one CPU to the next. At 12 digits they do
+    not: the file has the same bytes, and its hash in sidecars is the same.
     """
     exact = frame.select_dtypes("float").columns if digits else []
     with atomic_write(path) as partial:

@@ -31,6 +31,8 @@ def judged(**values):
         ({"calibrated": WRONG}, "contradicted"),
         ({"calibrated": NONE}, "contradicted"),
         ({"calibrated": WRONG, "reported": RIGHT, "evidence": "fitted"}, "contradicted"),
+        ({"calibrated": NONE, "reported": RIGHT, "evidence": "forced"}, "reproduced-by-fit"),
+        ({"calibrated": NONE, "reported": RIGHT, "evidence": "law"}, "contradicted"),
         ({"calibrated": WRONG, "reported": WRONG, "evidence": "fitted"}, "contradicted"),
         ({"calibrated": WRONG, "reported": WRONG, "evidence": "law"}, "self-contradictory"),
         ({"calibrated": WRONG, "against": WRONG}, "self-contradictory"),
