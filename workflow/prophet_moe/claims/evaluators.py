@@ -263,7 +263,7 @@ def ratio(tables: Tables, of: list[float], empty: str = "the divisor is 0") -> f
 
 
 def power(tables: Tables, base: float, exponent: float) -> float:
-    """Return a power."""
+    """Return `base` to the power of `exponent`."""
     return float(base**exponent)
 
 
@@ -313,12 +313,12 @@ def compare(tables: Tables, left: Value, sign: str, right: Value) -> bool:
 
 
 def every(tables: Tables, of: list[bool]) -> bool:
-    """Return whether all hold."""
+    """Return whether all of several flags hold."""
     return all(of)
 
 
 def some(tables: Tables, of: list[bool]) -> bool:
-    """Return whether any holds."""
+    """Return whether any of several flags holds."""
     return any(of)
 
 

@@ -75,7 +75,7 @@ class Shared(StrictModel):
 
 
 class Entry(Shared):
-    """One claim."""
+    """One claim, as the file has it."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9.+_-]+$")
     """Identity, as the paper and the ledger use it."""
@@ -97,7 +97,7 @@ class Family(Shared):
 
 
 class Ledger(StrictModel):
-    """The file."""
+    """All families of claims, as config/claims.yaml has them."""
 
     families: list[Family]
 
