@@ -44,7 +44,6 @@ PAPER_SHOWS = (
     "where_it_pays",
     "comparative_evaluation",
     "dynamic_batching",
-    "several_gpus",
     "sensitivity",
 )
 """Figures of the paper, in its order."""
@@ -115,6 +114,11 @@ def printed_in_paper():
     tables = {
         "table_observed": {"output": NUMBERS_TEX, "maker": "rule numbers", "data": built("table14_observed")},
         "table_price": {"output": NUMBERS_TEX, "maker": "rule numbers", "data": built("table11_context_gained")},
+        "table_machines": {
+            "output": "",
+            "maker": "rule paper_numbers",
+            "data": [path_of(NUMBERED["pays"])],
+        },
         "table_claims": {"output": "", "maker": "rule paper_numbers", "data": ledger()},
         "table_named_claims": {"output": "", "maker": "rule paper_numbers", "data": ledger()},
     }

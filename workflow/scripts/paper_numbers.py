@@ -19,7 +19,7 @@ from studies.comparison.study import SAVINGS, STRATEGIES
 from studies.dynamic_batching.figure import least_loaded
 from studies.dynamic_batching.study import CLAIMS, DYNAMIC_BATCHING
 from studies.headline.study import SENSITIVITY as HEADLINE_SENSITIVITY
-from studies.planner.figure import rates
+from studies.planner.figure import plans, rates
 from studies.planner.study import PLANNER, RATE_FACTOR
 from studies.prediction.study import SUMMARY
 from studies.report_tables.figure import NEAR, by_table
@@ -100,7 +100,7 @@ def _of_tables(read: dict[str, pd.DataFrame], settings: dict) -> dict[str, str]:
             by_rate.set_index(by_rate["level"].astype(float))["value"],
         )
         | paper_numbers.headline_numbers(read["assumed"])
-        | paper_numbers.planner_numbers(rates(read["planned"]), RATE_FACTOR)
+        | paper_numbers.planner_numbers(rates(read["planned"]), plans(read["planned"]), RATE_FACTOR)
         | paper_numbers.use_case_numbers(read["cases"])
         | paper_numbers.printed_numbers(by_table(read["printed"]).sum(), NEAR)
     )

@@ -116,16 +116,17 @@ def macros(numbers: Mapping[str, str]) -> str:
 
 
 def figure(name: str, path: str, caption: str, label: str, width_in: float) -> str:
-    r"""A macro \Show<Name> that places a figure at its own width, with its caption and the line that says what made it.
+    r"""A macro \Show<Name>[scale] that places a figure with its caption and the line that says what made it.
 
-    A figure wider than a column spans both. The line is the macro \Made<Name>, which the paper's numbers define.
+    The scale is 1 by default: the figure's own width, of which more than a column spans both. The line is the macro
+    \Made<Name>, which the paper's numbers define.
     """
     environment = "figure*" if width_in > COLUMN_IN else "figure"
     return (
-        rf"\newcommand{{\Show{in_letters(name)}}}{{%" + "\n"
+        rf"\newcommand{{\Show{in_letters(name)}}}[1][1]{{%" + "\n"
         rf"\begin{{{environment}}}[t]" + "\n"
         r"\centering" + "\n"
-        rf"\includegraphics[width={width_in}in]{{{path}}}" + "\n"
+        rf"\includegraphics[width=#1\dimexpr{width_in}in\relax]{{{path}}}" + "\n"
         rf"\caption{{{escape(caption)}}}" + "\n"
         rf"\label{{{label}}}" + "\n"
         rf"\made{{{in_letters(name)}}}" + "\n"

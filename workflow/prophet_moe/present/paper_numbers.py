@@ -24,16 +24,20 @@ VERDICTS = (
 )
 """Verdicts of the ledger of claims, in the order of the printed tables."""
 CONSEQUENTIAL = (
+    "compare.prophet.latency",
     "prophet.hit-rate",
     "prophet.alpha",
+    "text.universal",
+    "head.kv.range",
     "head.kv.overall-average",
-    "head.kv.2-10",
     "head.ctx2x",
-    "head.freed.xxl",
     "mem.v3.freed",
-    "quant.relative-invariant",
-    "workload.latency-critical.batch",
-    "workload.standard-api.batch",
+    "compare.cpu-offloading.latency",
+    "quant.int8.capacity",
+    "c4.speedup",
+    "c4.dedup.b64.memory-savings",
+    "prod.chatbot.b1-2",
+    "text.only-viable",
 )
 """Claims that the paper names one by one, by their id in the ledger: what its readers would have built on."""
 BASES = {
@@ -54,6 +58,8 @@ MUCH_SAVED_PCT, FULL_PCT = 90, 80
 """Savings that count as large, and use of the KV pool that counts as full, %."""
 ORDINALS = {1: "One", 16: "Sixteen"}
 """Words for the batch sizes that the paper compares."""
+MOST_FAMILIES = 8
+"""Families of claims with a line of their own in the printed table."""
 LARGE_FLOOR = 2
 """Extension by memory alone that counts as large: the context doubles."""
 BREAK = r"\allowbreak{}"
@@ -189,6 +195,7 @@ def pays_numbers(rows: pd.DataFrame, limit: float) -> Numbers:
     law = rows[rows["simulated_slowdown"].notna()]
     error = 100 * (law["closed_form_slowdown"] / law["simulated_slowdown"] - 1)
     return found | {
+        "PaysMachineRows": _rows(_machines(rows)),
         "PaysPairs": f"{len(rows)}",
         "PaysModels": f"{rows['model'].nunique()}",
         "PaysPart": f"{slots + slow}",
@@ -201,6 +208,16 @@ def pays_numbers(rows: pd.DataFrame, limit: float) -> Numbers:
         "PaysLawRuns": f"{len(law)}",
         "PaysLawWorst": f"{error.max():.0f}",
     }
+
+
+def _machines(rows: pd.DataFrame) -> list[list[str]]:
+    """One line per machine, from slow links to fast ones: link over memory, and medians over models."""
+    columns = ["link_ratio", "hit_rate_needed", "resident_share_needed", "resident_share_prefetched"]
+    medians = rows.groupby(["gpu", "link"], sort=False)[columns].median().sort_values("link_ratio")
+    return [
+        [gpu, link, f"{ratio:.4f}", f"{100 * hit:.1f}", f"{100 * share:.0f}", f"{100 * hidden:.0f}"]
+        for (gpu, link), (ratio, hit, share, hidden) in zip(medians.index, medians.to_numpy(), strict=True)
+    ]
 
 
 def alternative_numbers(table: pd.DataFrame, gpu: str, baseline: str, small: str) -> Numbers:
@@ -280,6 +297,8 @@ def serving_numbers(runs: pd.DataFrame, claims: pd.DataFrame) -> Numbers:
         "ServingMuchMedian": f"{much['kv_mean_pct'].median():.2g}",
         "ServingFull": f"{FULL_PCT}",
         **_ends("ServingFullSaved", full["savings_with_prompts_pct"], ".2g"),
+        "ServingServices": f"{runs['trace'].nunique()}",
+        "ServingMostInstances": f"{runs['instances'].max()}",
         "ServingClaims": f"{len(claims)}",
         "ServingClaimsHold": f"{verdicts.get('holds', 0)}",
         "ServingClaimsMoreGpus": f"{verdicts.get('holds on more GPUs', 0)}",
@@ -317,9 +336,30 @@ def headline_numbers(sensitivity: pd.DataFrame) -> Numbers:
     }
 
 
-def planner_numbers(rates: pd.DataFrame, factor: float) -> Numbers:
-    """Return how many measured speeds of engines the planner meets within `factor`, from table 15."""
-    return {
+def planner_numbers(rates: pd.DataFrame, plans: pd.DataFrame, factor: float) -> Numbers:
+    """Return how many measured speeds the planner meets within `factor`, and its cheapest and its dearest plan.
+
+    `rates` and `plans` are rows of table 15; of the plans of a model, that for the longest context counts.
+    """
+    longest = plans.loc[plans.groupby(["model", "gpu"])["context"].idxmax()]
+    ends = {
+        "Cheapest": longest.loc[longest["predicted"].idxmin()],
+        "Dearest": longest.loc[longest["predicted"].idxmax()],
+    }
+    named = {
+        f"Plan{word}{key}": value
+        for word, plan in ends.items()
+        for key, value in {
+            "Model": plan["model"],
+            "Gpu": plan["gpu"],
+            "Context": f"{plan['context']:,}",
+            "Share": f"{plan['resident_share_pct']:.0f}",
+            "Slowdown": f"{plan['predicted']:.3g}",
+            "Low": f"{plan['low']:.3g}",
+            "High": f"{plan['high']:.3g}",
+        }.items()
+    }
+    return named | {
         "PlannerSpeeds": f"{len(rates)}",
         "PlannerWithin": f"{int(rates['within_goal'].sum())}",
         "PlannerLeftOutWithin": f"{int(rates['left_out_within_goal'].sum())}",
@@ -377,19 +417,24 @@ def claim_numbers(ledger: pd.DataFrame, consequential: Sequence[str] = CONSEQUEN
         for row in named.itertuples()
     ]
     return found | {
-        "ClaimDocumentRows": _rows(_counts(ledger, "document")),
-        "ClaimFamilyRows": _rows(_counts(ledger, "family")),
+        "ClaimDocumentRows": _rows(_counts(ledger, "document", ledger["document"].nunique())),
+        "ClaimFamilyRows": _rows(_counts(ledger, "family", MOST_FAMILIES)[:-1]),
         "ClaimNamedRows": _rows(rows),
     }
 
 
-def _counts(ledger: pd.DataFrame, by: str) -> list[list[str]]:
-    """One line per document or family: its name, the counts by verdict and their sum; all of them last."""
+def _counts(ledger: pd.DataFrame, by: str, most: int) -> list[list[str]]:
+    """One line per document or family: its name, the counts by verdict and their sum; all of them last.
+
+    Of more than `most`, those with the fewest claims are one line. Documents stand in their order, families by size.
+    """
     counts = pd.crosstab(ledger[by], ledger["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
+    if len(counts) > most:
+        counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        rest = counts.iloc[most:]
+        counts = pd.concat([counts.iloc[:most], rest.sum().to_frame(f"{len(rest)} others").T])
     counts.loc["all"] = counts.sum()
-    return [
-        [escape(str(name)), *(f"{count:,}" for count in line), f"{sum(line):,}"] for name, *line in counts.itertuples()
-    ]
+    return [[escape(str(name)), *(f"{n:,}" for n in line), f"{sum(line):,}"] for name, *line in counts.itertuples()]
 
 
 def _with_unit(value: str, unit: str) -> str:
