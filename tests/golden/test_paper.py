@@ -50,7 +50,7 @@ def prose(text: str) -> str:
         text = text.replace(formula, " ")
     text = re.sub(r"\\begin\{tabular\}\{(?:[^{}]|\{[^{}]*\})*\}", " ", text)
     text = re.sub(r"\\multicolumn\{\d+\}|\\Show\w+\[[\d.]+\]|\\section\*?|\[t\]|\[1\]", " ", text)
-    text = re.sub(rf"\\(?:{'|'.join(COMMANDS)})\*?(?:\[[^\]]*\])?\{{[^{{}}]*\}}", " ", text)
+    text = re.sub(rf"\\(?:{'|'.join(COMMANDS)})\*?(?:\[[^\]]*\])?\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}", " ", text)
     text = re.sub(r"\\setlength(?:\\\w+|\{[^{}]*\})\{[^{}]*\}", " ", text)
     for name in sorted(NAMES, key=len, reverse=True):
         text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", " ", text)

@@ -9,19 +9,19 @@ from prophet_moe.present.paper_numbers import VERDICTS, claim_numbers
 
 
 def ledger(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
-    """A ledger of claims with these ids, families, documents and verdicts; all else is the same text."""
-    made = pd.DataFrame(rows, columns=["id", "family", "document", "verdict"])
+    """A ledger of claims with these ids, bases, documents and verdicts; all else is the same text."""
+    made = pd.DataFrame(rows, columns=["id", "rests_on", "document", "verdict"])
     values = {"lines": "000:1", "says": "A % of x_y.", "unit": "%", "claimed": "9", "calibrated": "7", "observed": ""}
     return made.assign(**values)
 
 
 SAMPLE = ledger(
-    ("a.one", "sizes", "000", "reproduced"),
-    ("a.two", "sizes", "000", "reproduced-by-fit"),
-    ("b.one", "times", "001", "contradicted"),
-    ("b.two", "times", "001", "self-contradictory"),
-    ("c.one", "words", "004", "definition"),
-    ("c.two", "words", "004", "not-evaluable"),
+    ("a.one", "counted", "000", "reproduced"),
+    ("a.two", "counted", "000", "reproduced-by-fit"),
+    ("b.one", "estimated", "001", "contradicted"),
+    ("b.two", "estimated", "001", "self-contradictory"),
+    ("c.one", "", "004", "definition"),
+    ("c.two", "", "004", "not-evaluable"),
 )
 
 
@@ -32,24 +32,23 @@ def test_claims_are_counted_by_verdict_and_document():
     assert numbers["ClaimsSelfContradictory"] == numbers["ClaimsNotEvaluable"] == "1"
     assert numbers["ClaimsCorrected"] == "0"
     *documents, every = [row.split(" & ") for row in numbers["ClaimDocumentRows"].removesuffix(r"\\").split(r" \\ ")]
-    assert [row[0] for row in documents] == ["000", "001", "004"]
+    assert [row[0] for row in documents] == ["000, report", "001, summary", "004, strategies"]
     assert [row[-1].strip() for row in documents] == ["2", "2", "2"]
     assert every[0] == "all" and [cell.strip() for cell in every[1:]] == ["1", "1", "0", "1", "1", "1", "1", "6"]
 
 
-def test_small_families_of_claims_share_a_line(monkeypatch):
-    monkeypatch.setattr(paper_numbers, "MOST_FAMILIES", 1)
-    more = ledger(*[(f"d.{number}", "grid", "000", "reproduced") for number in range(4)])
-    rows = claim_numbers(pd.concat([SAMPLE, more]), ())["ClaimFamilyRows"].removesuffix(r"\\").split(r" \\ ")
-    assert [row.split(" & ")[0] for row in rows] == ["grid", "3 others"]
-    assert [row.split(" & ")[-1].strip() for row in rows] == ["4", "6"]
+def test_claims_are_counted_by_what_they_rest_on():
+    rows = claim_numbers(SAMPLE, ())["ClaimBasisRows"].removesuffix(r"\\").split(r" \\ ")
+    assert [row.split(" & ")[0] for row in rows] == ["counted", "estimated", "nothing"]
+    assert [row.split(" & ")[-1].strip() for row in rows] == ["2", "2", "2"]
 
 
 def test_named_claims_show_what_is_found_and_skip_unknown_ids():
     rows = claim_numbers(SAMPLE, ("b.one", "not.there"))["ClaimNamedRows"]
     assert rows == r"A \% of x\_y. & 9\% & 7\% & contradicted & 000:1 \\"
-    observed = SAMPLE.assign(observed="5")
-    assert "5\\%" in claim_numbers(observed, ("b.one",))["ClaimNamedRows"]
+    observed = SAMPLE.assign(observed="0.150245 to 99.3683", lines="000:1, 000:2, 001:3, 002:4")
+    told = claim_numbers(observed, ("b.one",))["ClaimNamedRows"]
+    assert r"& 0.15 to 99.4\% &" in told and "& 000:1, 000:2 and 2 more" in told
 
 
 def test_a_ledger_without_judged_claims_has_no_share():

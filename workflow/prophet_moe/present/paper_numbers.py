@@ -4,6 +4,7 @@ Rows come as the figure of their study selects them, so that text and figure tel
 macros by name with their text, as `latex.macros` prints them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,14 @@ VERDICTS = (
     "not-evaluable",
 )
 """Verdicts of the ledger of claims, in the order of the printed tables."""
+DOCUMENTS = {
+    "000": "000, report",
+    "001": "001, summary",
+    "002": "002, batch sizes",
+    "003": "003, memory",
+    "004": "004, strategies",
+}
+"""What the printed table calls the documents."""
 CONSEQUENTIAL = (
     "compare.prophet.latency",
     "prophet.hit-rate",
@@ -58,8 +67,8 @@ MUCH_SAVED_PCT, FULL_PCT = 90, 80
 """Savings that count as large, and use of the KV pool that counts as full, %."""
 ORDINALS = {1: "One", 16: "Sixteen"}
 """Words for the batch sizes that the paper compares."""
-MOST_FAMILIES = 8
-"""Families of claims with a line of their own in the printed table."""
+LINES_NAMED = 2
+"""Lines of a claim that are printed; of more, their number."""
 LARGE_FLOOR = 2
 """Extension by memory alone that counts as large: the context doubles."""
 BREAK = r"\allowbreak{}"
@@ -215,7 +224,7 @@ def _machines(rows: pd.DataFrame) -> list[list[str]]:
     columns = ["link_ratio", "hit_rate_needed", "resident_share_needed", "resident_share_prefetched"]
     medians = rows.groupby(["gpu", "link"], sort=False)[columns].median().sort_values("link_ratio")
     return [
-        [gpu, link, f"{ratio:.4f}", f"{100 * hit:.1f}", f"{100 * share:.0f}", f"{100 * hidden:.0f}"]
+        [gpu.rsplit("-", 1)[0], link, f"{ratio:.4f}", f"{100 * hit:.1f}", f"{100 * share:.0f}", f"{100 * hidden:.0f}"]
         for (gpu, link), (ratio, hit, share, hidden) in zip(medians.index, medians.to_numpy(), strict=True)
     ]
 
@@ -399,10 +408,10 @@ def printed_numbers(counts: pd.Series, near: float) -> Numbers:
 
 
 def claim_numbers(ledger: pd.DataFrame, consequential: Sequence[str] = CONSEQUENTIAL) -> Numbers:
-    """Return counts of the ledger of claims by verdict, document and kind, and the claims that are named one by one.
+    """Return counts of the ledger of claims by verdict, document and basis, and the claims that are named one by one.
 
-    `ledger` has a row per claim with at least the columns id, family, document, lines, says, unit, claimed, calibrated,
-    observed and verdict, all text. A named claim that the ledger lacks is left out.
+    `ledger` has a row per claim with at least the columns id, document, lines, says, unit, claimed, calibrated,
+    observed, verdict and rests_on, all text. A named claim that the ledger lacks is left out.
     """
     verdicts = ledger["verdict"].value_counts()
     found = {"ClaimsTotal": f"{len(ledger):,}", "ClaimsDocuments": f"{ledger['document'].nunique()}"}
@@ -413,38 +422,41 @@ def claim_numbers(ledger: pd.DataFrame, consequential: Sequence[str] = CONSEQUEN
     found |= {"ClaimsHoldPct": f"{100 * right.mean():.0f}" if len(evaluable) else "--"}
     named = ledger.set_index("id").reindex([name for name in consequential if name in set(ledger["id"])])
     rows = [
-        [*map(escape, (row.says, _with_unit(row.claimed, row.unit))), _found(row), row.verdict, row.lines]
+        [row.says, _with_unit(row.claimed, row.unit), _found(row), row.verdict, _cited(row.lines)]
         for row in named.itertuples()
     ]
     return found | {
-        "ClaimDocumentRows": _rows(_counts(ledger, "document", ledger["document"].nunique())),
-        "ClaimFamilyRows": _rows(_counts(ledger, "family", MOST_FAMILIES)[:-1]),
-        "ClaimNamedRows": _rows(rows),
+        "ClaimDocumentRows": _rows(_counts(ledger.replace({"document": DOCUMENTS}), "document")),
+        "ClaimBasisRows": _rows(_counts(ledger, "rests_on")[:-1]),
+        "ClaimNamedRows": _rows(
+            [escape(cell).replace(">=", r"$\ge$").replace("<=", r"$\le$") for cell in row] for row in rows
+        ),
     }
 
 
-def _counts(ledger: pd.DataFrame, by: str, most: int) -> list[list[str]]:
-    """One line per document or family: its name, the counts by verdict and their sum; all of them last.
-
-    Of more than `most`, those with the fewest claims are one line. Documents stand in their order, families by size.
-    """
-    counts = pd.crosstab(ledger[by], ledger["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
-    if len(counts) > most:
-        counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-        rest = counts.iloc[most:]
-        counts = pd.concat([counts.iloc[:most], rest.sum().to_frame(f"{len(rest)} others").T])
+def _counts(ledger: pd.DataFrame, by: str) -> list[list[str]]:
+    """One line per value of a column: the value, the counts by verdict and their sum; all of them last."""
+    counts = pd.crosstab(ledger[by].replace("", "nothing"), ledger["verdict"])
+    counts = counts.reindex(columns=list(VERDICTS), fill_value=0)
     counts.loc["all"] = counts.sum()
     return [[escape(str(name)), *(f"{n:,}" for n in line), f"{sum(line):,}"] for name, *line in counts.itertuples()]
 
 
 def _with_unit(value: str, unit: str) -> str:
-    """A value with its unit, where both are known; a factor is set close to its number."""
-    return f"{value}{'' if unit in ('', 'x', '%') else ' '}{unit}".strip() if value else "--"
+    """A value with its unit, where both are known; a factor is set close to its number, a percentage too."""
+    return f"{value}{'' if unit in ('', 'x', '%') else ' '}{unit}" if value else "--"
 
 
 def _found(row: Any) -> str:
-    """What is found for a claim: observed where it was, else by the scenario calibrated."""
-    return escape(_with_unit(row.observed or row.calibrated, row.unit))
+    """What is found for a claim, in three digits: observed where it was, else by the scenario calibrated."""
+    value = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.3g}", row.observed or row.calibrated)
+    return _with_unit(value, row.unit)
+
+
+def _cited(lines: str) -> str:
+    """The first lines of the reports that state a claim, and how many more do."""
+    first, more = lines.split(", ")[:LINES_NAMED], lines.split(", ")[LINES_NAMED:]
+    return ", ".join(first) + (f" and {len(more)} more" if more else "")
 
 
 def made_lines(origins: Mapping[str, tuple[str, Sequence[str], str]]) -> Numbers:
