@@ -11,7 +11,7 @@ from prophet_moe.present.paper_numbers import VERDICTS, claim_numbers
 def ledger(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
     """A ledger of claims with these ids, bases, documents and verdicts; all else is the same text."""
     made = pd.DataFrame(rows, columns=["id", "rests_on", "document", "verdict"])
-    values = {"lines": "000:1", "says": "A % of x_y.", "unit": "%", "claimed": "9", "calibrated": "7", "observed": ""}
+    values = {"lines": "000:24", "says": "A % of x_y.", "unit": "%", "claimed": "9", "calibrated": "7", "observed": ""}
     return made.assign(**values)
 
 
@@ -45,10 +45,10 @@ def test_claims_are_counted_by_what_they_rest_on():
 
 def test_named_claims_show_what_is_found_and_skip_unknown_ids():
     rows = claim_numbers(SAMPLE, ("b.one", "not.there"))["ClaimNamedRows"]
-    assert rows == r"A \% of x\_y. & 9\% & 7\% & contradicted & 000:1 \\"
-    observed = SAMPLE.assign(observed="0.150245 to 99.3683", lines="000:1, 000:2, 001:3, 002:4")
+    assert rows == r"A \% of x\_y. & 9\% & 7\% & contradicted & 000:24 \\"
+    observed = SAMPLE.assign(observed="0.150245 to 99.3683", lines="002:111, 002:112, 002:113, 000:24")
     told = claim_numbers(observed, ("b.one",))["ClaimNamedRows"]
-    assert r"& 0.15 to 99.4\% &" in told and "& 000:1, 000:2 and 2 more" in told
+    assert r"& 0.15 to 99.4\% &" in told and "& 002:111, 002:112 and 2 more" in told
 
 
 def test_a_ledger_without_judged_claims_has_no_share():

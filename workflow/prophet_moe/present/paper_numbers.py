@@ -368,7 +368,11 @@ def planner_numbers(rates: pd.DataFrame, plans: pd.DataFrame, factor: float) -> 
             "High": f"{plan['high']:.3g}",
         }.items()
     }
+    best = rates.loc[rates["hit_rate_measured"].idxmax()]
     return named | {
+        "EngineBestHit": f"{100 * best['hit_rate_measured']:.0f}",
+        "EngineBestShare": f"{best['resident_share_pct']:.0f}",
+        "EngineBestModel": best["model"],
         "PlannerSpeeds": f"{len(rates)}",
         "PlannerWithin": f"{int(rates['within_goal'].sum())}",
         "PlannerLeftOutWithin": f"{int(rates['left_out_within_goal'].sum())}",
