@@ -6,6 +6,7 @@ import pandas as pd
 
 from prophet_moe.capacity.limits import CONTEXT_GAINED
 from prophet_moe.capacity.record import RECORD
+from prophet_moe.errors import UserError
 from prophet_moe.files import sha256, write_text
 from prophet_moe.present import latex, paper_numbers
 from prophet_moe.present.price import summary
@@ -61,7 +62,13 @@ def build(files, parameters):
     """Read every table, select rows as the figures do, and write one macro per number."""
     read = {name: read_table(getattr(files, name), table) for name, table in TABLES.items()}
     settings = parameters["settings"]
-    numbers = paper_numbers.setting_numbers(settings) | _of_tables(read, settings)
+    try:
+        numbers = paper_numbers.setting_numbers(settings) | _of_tables(read, settings)
+    except (KeyError, IndexError, ValueError) as error:
+        problem = f"the settings leave out what the paper tells of: {' '.join(str(error).split())}"
+        raise UserError(
+            "paper/main.tex", problem, "Build the other outputs by name, or restore the settings."
+        ) from None
     for ledger in files.ledger:
         numbers |= paper_numbers.claim_numbers(pd.read_csv(ledger, dtype=str, keep_default_na=False))
     numbers |= paper_numbers.made_lines(_origins(files, parameters["printed"]))
