@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from prophet_moe.present import paper_numbers
-from prophet_moe.present.latex import figure, in_letters
+from prophet_moe.present.latex import escape, figure, in_letters
 from prophet_moe.present.paper_numbers import VERDICTS, claim_numbers
 
 
@@ -66,6 +66,10 @@ def test_every_verdict_has_a_macro_of_letters():
 )
 def test_names_become_letters(name, letters):
     assert in_letters(name) == letters
+
+
+def test_characters_that_latex_reads_as_commands_are_escaped():
+    assert escape("~5 % ≥ a_b^2 & {c}") == r"\textasciitilde{}5 \% $\ge$ a\_b\textasciicircum{}2 \& \{c\}"
 
 
 def test_a_figure_is_a_macro_that_the_text_places():

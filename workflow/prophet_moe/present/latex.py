@@ -8,6 +8,8 @@ import pandas as pd
 from prophet_moe.present.price import STRATEGIES
 
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+SPECIAL |= {"≥": r"$\ge$", "≤": r"$\le$", "→": r"$\to$", "−": "$-$"}
 
 
 @dataclass(frozen=True)
