@@ -8,8 +8,8 @@ from prophet_moe.errors import UserError
 
 
 def build(files, parameters):
-    """Run latexmk beside the main file; the log of TeX goes to standard output."""
-    command = ["latexmk", "-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", str(files.main)]
+    """Run latexmk beside the main file, without what an earlier run left; the log of TeX goes to standard output."""
+    command = ["latexmk", "-gg", "-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", str(files.main)]
     done = subprocess.run(
         command,
         env=os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"},

@@ -16,7 +16,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
-from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
+from prophet_moe.provenance.sidecar import code_version, origin, sidecar_of, write_sidecar
 from prophet_moe.provenance.verify import compare, remedies, verify
 from tests.conftest import ROOT
 
@@ -115,6 +115,18 @@ def test_sidecars_hold_no_absolute_path_and_no_time(project):
     assert set(told) == {"output", "sha256", "config_hash", "rule", "inputs", "parameters", "code", "packages"}
     assert origin("rule", [Path("input.txt")], [], {"batch": 4})["config_hash"] == told["config_hash"]
     assert origin("rule", [Path("input.txt")], [], {"batch": 8})["config_hash"] != told["config_hash"]
+
+
+def test_the_code_version_changes_with_code_alone(tmp_path):
+    code, data = tmp_path / "a.py", tmp_path / "a.csv"
+    code.write_text("x = 1\n")
+    data.write_text("1\n")
+    first = code_version(origin("rule", [data], [code], {"a": 1}))
+    data.write_text("2\n")
+    assert code_version(origin("other", [data], [code], {})) == first
+    assert len(first) == 8 and int(first, 16) >= 0
+    code.write_text("x = 2\n")
+    assert code_version(origin("rule", [data], [code], {"a": 1})) != first
 
 
 def test_a_changed_input_fails(project):

@@ -44,7 +44,7 @@ STAGES = (
         "12; resumes",
     ),
     ("LaTeX: tables, numbers, figures", "make", "`paper/generated/*.tex`", ""),
-    ("Paper", "snakemake --cores 8 paper/main.pdf", "`paper/main.pdf`", "0.1 after the figures"),
+    ("Paper", "snakemake --cores 8 paper/main.pdf", "`paper/main.pdf`", "0.2 after tables and figures"),
     ("Notebooks, executed, and as pages", "make", "`results/notebooks/`", ""),
     ("Notebooks to play with", "make lab", "JupyterLab", ""),
     (
