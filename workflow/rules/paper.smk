@@ -23,9 +23,7 @@ PAPER = ["paper/main.pdf"] if TEX_IS_INSTALLED and PAPER_IS_TOLD else []
 
 def without_paper():
     """One line where the paper is left out because a scenario that it speaks of is not built."""
-    left_out = (
-        "note: paper/main.pdf is not built: it needs calibrated as the default scenario, and the scenario reported"
-    )
+    left_out = "note: paper/main.pdf and its supplement are not built: they need calibrated as the default scenario, and the scenario reported"
     return [] if PAPER_IS_TOLD else [left_out]
 
 
