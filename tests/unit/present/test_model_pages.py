@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from prophet_moe import params
-from prophet_moe.capacity.limits import CONTEXT_GAINED
+from prophet_moe.capacity.limits import CONFIGURATION, CONTEXT_GAINED
 from prophet_moe.capacity.record import EXTENDED_RECORD
 from prophet_moe.catalog import load_models
 from prophet_moe.present.catalog_table import CATALOG
+from prophet_moe.present.frontier_lines import selection
 from prophet_moe.present.model_pages import Results, index, model_pages
 from prophet_moe.present.model_pages.architecture import attention, bytes_section
 from prophet_moe.present.model_pages.figure import draw, drawable
@@ -22,6 +24,7 @@ from prophet_moe.present.select import where
 from prophet_moe.present.supplement import plain, supplement
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
+from studies.frontier.figure import above_floor
 from studies.frontier.study import FRONTIER
 from studies.several_gpus.study import SEVERAL_GPUS
 from tests.conftest import ROOT
@@ -84,6 +87,11 @@ def rows_of(section: dict[str, Any]) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in section["table"]["rows"]}
 
 
+def shown_context(tokens: int) -> str:
+    """A context as a cell has it."""
+    return f"{tokens:,}" if tokens else NONE
+
+
 def digits(cell: str) -> float:
     """The number that a cell shows."""
     return float(cell.replace(",", ""))
@@ -122,8 +130,9 @@ def test_contexts_on_a_page_are_those_of_the_record(results, pages):
     for model in ("Mixtral-8x7B", "Qwen1.5-MoE-A2.7B", "Jamba-1.5-Large"):
         shown = section_of(pages, model, "What fits where")["table"]["rows"]
         fitting = where(results.record, model=model, prophet_fits=True)
-        assert [(row[0], int(row[1]), row[4]) for row in shown if row[2] != "neither"] == [
-            (row.gpu, row.batch_size, f"{row.prophet_max_context:,}") for row in fitting.itertuples()
+        assert [(row[0], int(row[1]), *row[3:5]) for row in shown if row[2] != "neither"] == [
+            (row.gpu, row.batch_size, shown_context(row.baseline_max_context), shown_context(row.prophet_max_context))
+            for row in fitting.itertuples()
         ]
 
 
@@ -136,6 +145,16 @@ def test_extensions_on_a_page_are_those_of_table_11(results, pages):
         (gpu, batch): f"{value:.2f}"
         for gpu, batch, value in zip(own["gpu"], own["batch_size"], own["kv_extension_at_1.2x"], strict=True)
     }
+
+
+def test_page_counts_where_time_buys_more_than_memory(results, pages):
+    """As the figure of the frontier counts them, from the simulated points."""
+    own = where(results.points, model="DeepSeek-MoE-16B", strategy="prophet")
+    gains = selection(own, np.array([CLAIMED]))
+    floor = results.record.set_index(CONFIGURATION)["kv_extension_factor"]
+    more = int(above_floor(gains, floor).to_numpy().sum())
+    told = section_of(pages, "DeepSeek-MoE-16B", "Context within a limit of time")["text"][1]
+    assert more > 0 and told.startswith(f"In {more} of them Prophet has more than by memory alone")
 
 
 def test_page_of_mixtral_says_what_the_tables_have(results, pages):

@@ -13,6 +13,8 @@ AXIS = "Slowdown at most (log of time lost)"
 """The axis of limits and its scale, which `_place_of` makes."""
 TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
 """Slowdowns named on an axis."""
+ROUNDING = 1e-4
+"""Share by which a gain must exceed another to be more, beyond the digits that tables keep."""
 NEAR_ONE = 0.05
 """Time lost, as a share, up to which the axis is nearly linear; beyond it is logarithmic."""
 

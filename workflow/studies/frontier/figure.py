@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.capacity.record import RECORD
 from prophet_moe.capacity.summary import geometric_mean
-from prophet_moe.present.frontier_lines import AXIS, LIMITS, fitting, selection, slowdown_axis
+from prophet_moe.present.frontier_lines import AXIS, LIMITS, ROUNDING, fitting, selection, slowdown_axis
 from prophet_moe.present.price import STRATEGIES, statement
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
@@ -28,8 +28,6 @@ BOUND = "slowdown_bound"
 """The slowdown with the times of the datasheet."""
 FLOOR = "memory floor: if every expert were there in time"
 BOUND_LABEL = "Prophet, times of datasheets"
-ROUNDING = 1e-4
-"""Share by which a gain must exceed another to be more, beyond the digits that tables keep."""
 
 
 def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:

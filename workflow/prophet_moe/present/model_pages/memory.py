@@ -43,28 +43,32 @@ def baseline_fits(record: pd.DataFrame) -> str:
 
 
 def prophet_fits(record: pd.DataFrame) -> str:
-    """Say where Prophet fits and the baseline does not."""
+    """Say where Prophet fits, above all where the baseline does not."""
     alone = where(record, fit_state="prophet_only")
     if len(alone):
         return f"Only Prophet, which keeps the experts that a batch needs, fits on {_places(alone, record)}."
-    if record["prophet_fits"].any():
-        return "Prophet fits wherever the baseline does, and nowhere else."
-    return "Prophet, which keeps the experts that a batch needs, does not fit either."
+    fits = where(record, prophet_fits=True)
+    if fits.empty:
+        return "Prophet, which keeps the experts that a batch needs, does not fit either."
+    if len(both_fit(record)) == len(where(record, baseline_fits=True)):
+        return "Prophet, which keeps the experts that a batch needs, fits there too, and nowhere else."
+    return f"Prophet, which keeps the experts that a batch needs, fits on {_places(fits, record)}."
 
 
 def _reasons(arch: Architecture, record: pd.DataFrame) -> list[str]:
     """Why the baseline, or neither of the two, fits on any GPU."""
     largest, weights = record["gpu_memory_gb"].max(), sum(params.weight_bytes(arch).values()) / GB
-    others, batch = record["non_expert_gb"].max(), record["batch_size"].min()
+    others, needed = record["non_expert_gb"].max(), record["prophet_expert_gb"].min()
     text = []
     if not record["baseline_fits"].any() and weights > largest:
         text.append(f"Its weights take {gigabytes(weights)} GB, and the largest GPU has {gigabytes(largest)} GB.")
-    if record["prophet_fits"].any():
+    # Where the report gives no constants, nothing is known of a model in its scenario.
+    if record["prophet_fits"].any() or pd.isna(needed):
         return text
     if others > largest:
         return [*text, f"What is not in routed experts takes {gigabytes(others)} GB, more than any of these GPUs has."]
-    needed = f"The experts that a batch of {batch} needs take {gigabytes(record['prophet_expert_gb'].min())} GB"
-    return [*text, f"{needed}, and all other weights {gigabytes(others)} GB."]
+    told = f"The experts that a batch of {record['batch_size'].min()} needs take {gigabytes(needed)} GB"
+    return [*text, f"{told}, and all other weights {gigabytes(others)} GB."]
 
 
 def _several_gpus(several: pd.DataFrame) -> list[str]:

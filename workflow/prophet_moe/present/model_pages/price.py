@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from prophet_moe.present.frontier_lines import ROUNDING
 from prophet_moe.present.model_pages.results import Results, by_gpu, extensions, gpus_of
 from prophet_moe.present.model_pages.words import counted, factor, listed, number, section, span, tokens
 from prophet_moe.present.price import STRATEGIES, limits_of
@@ -22,7 +23,7 @@ def price_section(own: Results, claimed_slowdown: float, figure: str | None) -> 
     fitting = own.gained.dropna(subset=[f"kv_extension_at_{claimed_slowdown:g}x"])
     alone = alone_fitting(own.points)
     if len(fitting):
-        text = [_reached(fitting, claimed_slowdown)]
+        text = [_reached(fitting, claimed_slowdown), *_above_memory(fitting, own.record, claimed_slowdown)]
         if len(alone):
             text += [_least_told(alone, own.record), "No KV extension is defined there."]
         text += ["The figure has the KV extension of Prophet by the limit of slowdown."] if figure else []
@@ -58,6 +59,20 @@ def _reached(fitting: pd.DataFrame, claimed_slowdown: float) -> str:
         f"Within {claimed_slowdown:g}x the time of a decode step with every expert resident, the KV extension is "
         f"{told}, in the median of {counted(most, 'configuration')}."
     )
+
+
+def _above_memory(fitting: pd.DataFrame, record: pd.DataFrame, claimed_slowdown: float) -> list[str]:
+    """A sentence on the configurations where time buys more than memory alone, and why it can; none without any."""
+    prophet = where(fitting, strategy="prophet")
+    rows = prophet.merge(record, on=["gpu", "batch_size"])
+    floors = (1 + ROUNDING) * rows["kv_extension_factor"].clip(lower=1)
+    more = int((rows[f"kv_extension_at_{claimed_slowdown:g}x"] > floors).sum())
+    if not more:
+        return []
+    return [
+        f"In {more} of them Prophet has more than by memory alone, which keeps enough experts for nearly every step: "
+        "within the limit, a step may fetch the few that it misses."
+    ]
 
 
 def _gained_table(fitting: pd.DataFrame, record: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
