@@ -19,6 +19,7 @@ LINKED = (
     "workflow",
     "paper/main.tex",
     "paper/references.bib",
+    "paper/supplement.tex",
     ".venv-gpu",
 )
 """What a run reads from the project; notebooks know their project by its Snakefile."""

@@ -64,8 +64,8 @@ PAPER = ["paper/main.pdf"] if TEX_IS_INSTALLED and PAPER_IS_TOLD else []
 def without_paper():
     """One line where the paper is left out because this build has not all that its text speaks of."""
     left_out = (
-        "note: paper/main.pdf is not built: it needs calibrated as the default scenario, with a quantile of resident "
-        "experts, the scenario reported, all models, and every study that it quotes"
+        "note: paper/main.pdf and its supplement are not built: they need calibrated as the default scenario, with a quantile of resident "
+        "experts, the scenario reported, all models, and every study that they quote"
     )
     return [] if PAPER_IS_TOLD else [left_out]
 

@@ -16,6 +16,7 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
+from prophet_moe.provenance.job import run
 from prophet_moe.provenance.sidecar import code_version, origin, sidecar_of, write_sidecar
 from prophet_moe.provenance.verify import compare, remedies, verify
 from tests.conftest import ROOT
@@ -140,6 +141,18 @@ def test_an_edited_output_fails(project):
     check = verify(Path("out.csv"), {})
     assert check.sidecar == "FAIL: the file was changed after it was made"
     assert check.committed.startswith("FAIL: column value differs")
+
+
+def test_sidecar_names_the_files_of_a_folder_given(tmp_path, monkeypatch):
+    """An input that is a folder is told by its files; the hidden ones, which Snakemake writes, are left out."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("drawn/a.pdf", "drawn/.stamp"):
+        write_text(Path(name), name)
+    write_text(Path("joined.py"), "def build(files, parameters):\n    files.out.write_text('made')\n")
+    sidecar = str(sidecar_of(Path("out.txt")))
+    named = {"inputs": {"code": ["joined.py"], "drawn": "drawn"}, "outputs": {"out": "out.txt", "prov": [sidecar]}}
+    run(Path("joined.py"), named, {})
+    assert list(json.loads(Path(sidecar).read_text())["inputs"]) == ["drawn/a.pdf"]
 
 
 def test_a_missing_sidecar_fails(project):
