@@ -61,8 +61,9 @@ def agrees(claimed: Claimed, found: Value, relative: float = 0.0, within: bool =
     """Return whether a value is what is claimed.
 
     A number is that claimed to its printed precision, or to a relative tolerance where that is wider; several numbers
-    agree with one where all do. A claimed range agrees with several numbers that span it, or, where `within` is set,
-    that lie in it; with one number that lies in it. A bound holds for every number. Words are compared without case.
+    agree with one where all do, or, where `within` is set, as an interval that holds it. A claimed range agrees with
+    several numbers that span it, or, where `within` is set, that lie in it; with one number that lies in it. A bound
+    holds for every number. Words are compared without case.
     """
     if isinstance(found, bool) or claimed.kind == "flag":
         return isinstance(found, bool) and claimed.kind == "flag" and found == WORDS_OF[claimed.text]
@@ -71,6 +72,8 @@ def agrees(claimed: Claimed, found: Value, relative: float = 0.0, within: bool =
     low, high = found if isinstance(found, tuple) else (found, found)
     if claimed.kind == "number":
         slack = claimed.slack(claimed.value, relative)
+        if within:
+            return low - slack <= claimed.value <= high + slack
         return abs(low - claimed.value) <= slack and abs(high - claimed.value) <= slack
     least, most = claimed.ends
     if claimed.kind == "bound":
@@ -83,11 +86,12 @@ def agrees(claimed: Claimed, found: Value, relative: float = 0.0, within: bool =
 
 
 def in_words(value: Value | None) -> str:
-    """Return a value as the ledger prints it; nothing where there is none."""
+    """Return a value as the ledger prints it, alike ends of a range once; nothing where there is none."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return f"{in_words(value[0])} to {in_words(value[1])}"
+        low, high = map(in_words, value)
+        return low if low == high else f"{low} to {high}"
     return value if isinstance(value, str) else f"{value:.6g}"

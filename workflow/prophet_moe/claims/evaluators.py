@@ -17,6 +17,8 @@ import pandas as pd
 from prophet_moe.claims.claimed import Value
 
 Where = Mapping[str, Any]
+REPORT_TABLES = "table21_report_tables"
+"""The table that has the values of every number in the reports' tables."""
 STEADY = 0.02
 """Relative change along a trend up to which it counts as constant."""
 
@@ -88,6 +90,14 @@ def cell(tables: Tables, table: str, column: str, where: Where, empty: str = "th
     return _plain(values.iloc[0])
 
 
+def report_cell(tables: Tables, of: list[str], column: str) -> Value:
+    """Return a column of table 21 for a number in the reports' tables, `of` its table, row and column there."""
+    where = dict(zip(("report_table", "row", "column"), of, strict=True))
+    missing = {"under_own_constants": "the report has no constants for it", "corrected": "why_empty"}.get(column, "")
+    empty = cell(tables, REPORT_TABLES, missing, where) if missing == "why_empty" else missing
+    return cell(tables, REPORT_TABLES, column, where, empty)
+
+
 def count(tables: Tables, table: str, where: Where | None = None) -> float:
     """Return the number of selected rows; 0 where there is none."""
     try:
@@ -152,6 +162,21 @@ def spread(
     """Return the least and the largest value of a column; rows whose flag `only_if` is false are left out."""
     ends = (aggregate(tables, table, column, how, where, only_if=only_if, empty=empty) for how in ("min", "max"))
     return tuple(ends)
+
+
+def quotients(
+    tables: Tables, table: str, column: str, over: str = "", where: Where | None = None, times: float = 1.0
+) -> tuple[float, float]:
+    """Return the least and the largest quotient of two columns, row by row, times a factor such as 100 for percent.
+
+    Without `over` the column itself is taken. Rows with an empty cell or a divisor of 0 are left out.
+    """
+    found = rows_of(tables, table, where or {}, [column, *filter(None, (over,))])
+    divisor = found[over].astype(float) if over else 1.0
+    values = (times * found[column].astype(float) / divisor).replace([math.inf, -math.inf], math.nan).dropna()
+    if values.empty:
+        raise Undefined("no row has a quotient")
+    return float(values.min()), float(values.max())
 
 
 def best(
@@ -238,7 +263,7 @@ def ratio(tables: Tables, of: list[float], empty: str = "the divisor is 0") -> f
 
 
 def power(tables: Tables, base: float, exponent: float) -> float:
-    """Return a power."""
+    """Return `base` to the power of `exponent`."""
     return float(base**exponent)
 
 
@@ -273,6 +298,12 @@ def floor(tables: Tables, value: float) -> float:
     return float(math.floor(value + 1e-9))
 
 
+def fit(tables: Tables, baseline: float, prophet: float) -> str:
+    """Return what fits: both, prophet only, baseline only or neither; 1 and 0, or yes and no, say whether each does."""
+    names = {(1, 1): "both", (0, 1): "prophet only", (1, 0): "baseline only", (0, 0): "neither"}
+    return names[int(baseline), int(prophet)]
+
+
 def compare(tables: Tables, left: Value, sign: str, right: Value) -> bool:
     """Return whether left < right, or as the sign says: <, <=, >, >= or = (numbers alike to 2 %)."""
     if sign == "=":
@@ -282,12 +313,12 @@ def compare(tables: Tables, left: Value, sign: str, right: Value) -> bool:
 
 
 def every(tables: Tables, of: list[bool]) -> bool:
-    """Return whether all hold."""
+    """Return whether all of several flags hold."""
     return all(of)
 
 
 def some(tables: Tables, of: list[bool]) -> bool:
-    """Return whether any holds."""
+    """Return whether any of several flags holds."""
     return any(of)
 
 
@@ -299,13 +330,15 @@ def joined(tables: Tables, of: list[Value], by: str = ", ") -> str:
 EVALUATORS: dict[str, Callable[..., Value]] = {
     function.__name__: function
     for function in (
-        *(cell, count, distinct, columns, listed, aggregate, spread, best, rank, trend, share),
+        *(cell, report_cell, count, distinct, columns, listed, aggregate, spread, quotients),
+        *(best, rank, trend, share),
         *(number, total, difference, product, ratio, power, mean, least, largest, ends, rounded, floor),
-        *(compare, every, some, joined),
+        *(fit, compare, every, some, joined),
     )
 }
 READS_TABLES = (
-    *("cell", "count", "distinct", "columns", "listed", "aggregate", "spread", "best", "rank", "trend", "share"),
+    *("cell", "count", "distinct", "columns", "listed", "aggregate", "spread", "quotients", "best", "rank", "trend"),
+    "share",
 )
 """Evaluators with an argument `table`."""
 

@@ -9,13 +9,11 @@ import pandas as pd
 from pydantic import Field
 
 from prophet_moe.claims.claimed import Claimed, parse_claimed
-from prophet_moe.claims.evaluators import EVALUATORS, READS_TABLES
+from prophet_moe.claims.evaluators import EVALUATORS, READS_TABLES, REPORT_TABLES
 from prophet_moe.errors import UserError
 from prophet_moe.validation import StrictModel, read_yaml, validate
 
 CLAIMS_FILE = Path("config/claims.yaml")
-PRINTED_TABLE = "table21_report_tables"
-"""The table that has the value of every number in the reports' tables."""
 Binding = dict[str, Any]
 """`{take: <evaluator>, ...}`, or `{claim: <id>}` (prophet_moe/claims/evaluators.py)."""
 BINDINGS = ("reported", "calibrated", "observed", "against")
@@ -34,8 +32,8 @@ class Shared(StrictModel):
     """What a family says for its claims, and a claim may say for itself."""
 
     says: str | None = None
-    """The claim in one sentence of our own. Values stand for {claimed}, {unit}, {model}, {gpu} and {batch}, for {row} and
-    {column} of a printed claim, and for the words of `given`."""
+    """The claim in one sentence of our own. Values stand for {claimed}, {unit}, {model}, {gpu} and {batch}, for
+    {row}, {column} and {situation} of a printed claim, and for the words of `given`."""
     unit: str | None = None
     """Unit of the claimed value and of what is found; empty for factors and counts."""
     reported: Binding | None = None
@@ -56,7 +54,8 @@ class Shared(StrictModel):
     rests_on: str | Binding | None = None
     """What `calibrated` rests on: counted, assumed, estimated, simulated or arithmetic; or the cell that says it."""
     within: bool = False
-    """Whether a claimed range is meant as one that values lie in, instead of one that they span."""
+    """Whether a claimed range is meant as one that values lie in, instead of one that they span; of a claimed number,
+    whether a range that is found is an interval of one value, so that it has to hold the number."""
     tolerance: float | None = Field(default=None, ge=0, le=0.5)
     """Relative tolerance where the claim itself is rough; otherwise that of the settings."""
     definition: bool = False
@@ -65,10 +64,18 @@ class Shared(StrictModel):
     """What an evaluation would need that cannot be had: production statistics and the like."""
     note: str = ""
     """One sentence for the reason: why the value is as it is."""
+    model: str = ""
+    """Models that it is about, separated by commas."""
+    gpu: str = ""
+    """The GPU that it is about."""
+    batch: int | str = ""
+    """The batch size, or sizes, that it is about."""
+    given: dict[str, Any] = {}
+    """Further values for the words in braces."""
 
 
 class Entry(Shared):
-    """One claim."""
+    """One claim, as the file has it."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9.+_-]+$")
     """Identity, as the paper and the ledger use it."""
@@ -78,14 +85,6 @@ class Entry(Shared):
     """What is claimed, as printed: "4.0", "~400", "1.2 to 2.2", "<1.3", "yes"."""
     printed: list[str] | None = Field(default=None, min_length=3, max_length=3)
     """Instead of `claimed`: table, row and column of resources/reports/printed.csv, whose values table 21 has."""
-    model: str = ""
-    """Models that it is about, separated by commas."""
-    gpu: str = ""
-    """The GPU that it is about."""
-    batch: int | str = ""
-    """The batch size, or sizes, that it is about."""
-    given: dict[str, Any] = {}
-    """Further values for the words in braces."""
 
 
 class Family(Shared):
@@ -98,7 +97,7 @@ class Family(Shared):
 
 
 class Ledger(StrictModel):
-    """The file."""
+    """All families of claims, as config/claims.yaml has them."""
 
     families: list[Family]
 
@@ -150,7 +149,7 @@ def read_ledger(printed: pd.DataFrame, path: Path = CLAIMS_FILE) -> list[Claim]:
 
 def tables_read(path: Path = CLAIMS_FILE) -> list[str]:
     """Return the names of all tables that the bindings of the file read, sorted."""
-    return sorted({PRINTED_TABLE, *_tables_in(read_yaml(path))})
+    return sorted({REPORT_TABLES, *_tables_in(read_yaml(path))})
 
 
 def _claims_of(family: Family, numbers: Mapping[tuple, Any], path: Path) -> Iterator[Claim]:
@@ -172,6 +171,7 @@ def _completed(values: dict[str, Any], family: str, numbers: Mapping[tuple, Any]
         values["claimed"] = numbers[tuple(printed)].printed.replace("✓", "yes").replace("❌", "no")
     words = {name: values.get(name, "") for name in ("model", "gpu", "batch", "claimed", "unit")}
     words |= dict(zip(("row", "column"), (printed or ["", "", ""])[1:], strict=True)) | values.get("given", {})
+    words["situation"] = _situation(words)
     try:
         filled = {name: _filled(value, words) for name, value in values.items() if name not in ("given", "corrected")}
         if correction := values.get("corrected"):
@@ -187,21 +187,27 @@ def _completed(values: dict[str, Any], family: str, numbers: Mapping[tuple, Any]
     return claim
 
 
+def _situation(words: Mapping[str, Any]) -> str:
+    """Return the row of a printed claim, with the model, GPU and batch size where it does not name them."""
+    row, batch = words["row"], words["batch"]
+    named = [words["model"], words["gpu"], f"batch size {batch}" if batch and "B = " not in row else ""]
+    return ", ".join(filter(None, [row, *(name for name in named if name not in row)]))
+
+
 def _from_printed(printed: Sequence[str], numbers: Mapping[tuple, Any], where: str) -> dict[str, Any]:
     """Return what table 21 and resources/reports/printed.csv say of a printed number."""
     if tuple(printed) not in numbers:
         problem = f"printed: got {list(printed)}, expected a table, row and column of resources/reports/printed.csv"
         raise UserError(where, problem, "Correct it.")
     found = numbers[tuple(printed)]
-    at = {"report_table": printed[0], "row": printed[1], "column": printed[2]}
-    take = {"take": "cell", "table": PRINTED_TABLE, "where": at}
+    take = {"take": "report_cell", "of": list(printed)}
     return {
         "unit": found.unit,
         "model": ", ".join(found.model.split()),
         "gpu": found.gpu,
         "batch": found.batch.replace("-", " to "),
-        "reported": take | {"column": "under_own_constants", "empty": "the report has no constants for it"},
-        "calibrated": take | {"column": "corrected", "empty": take | {"column": "why_empty"}},
+        "reported": take | {"column": "under_own_constants"},
+        "calibrated": take | {"column": "corrected"},
         "evidence": found.evidence or "arithmetic",
         "rests_on": take | {"column": "rests_on"},
     }
@@ -255,7 +261,9 @@ def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _tables_in(value: Any) -> set[str]:
-    return {node["table"] for node in _walk(value) if node.get("take") in READS_TABLES}
+    nodes = list(_walk(value))
+    of_reports = {REPORT_TABLES for node in nodes if node.get("take") == "report_cell"}
+    return of_reports | {node["table"] for node in nodes if node.get("take") in READS_TABLES}
 
 
 def _claims_in(value: Any) -> list[str]:

@@ -109,13 +109,15 @@ def _verdict(claim: Claim, found: Mapping[str, Found], tolerance: float) -> tupl
         return "corrected", f"It holds {claim.corrected.by}: {in_words(found['corrected'].value)}{_unit(claim)}."
     if denied:
         return "self-contradictory", _all([told[name] for name in (*denied, *filter(None, [deciding]))])
+    fits = fitted and holds.get("reported", False)
+    if fits and (not deciding or found[deciding].value is None):
+        return "reproduced-by-fit", _all(
+            [f"{told['reported']} Its constants were {_chosen(claim)}.", told.get(deciding)]
+        )
     if deciding:
         return "contradicted", _all([told[deciding], *(_but(claim, name, fitted) for name in own if holds[name])])
     if any(holds[name] for name in own):
-        name = next(name for name in own if holds[name])
-        if name == "reported" and fitted:
-            return "reproduced-by-fit", f"{told[name]} Its constants were {_chosen(claim)}."
-        return "reproduced", told[name]
+        return "reproduced", told[next(name for name in own if holds[name])]
     if own:
         return "contradicted", f"{told[own[0]]} No constants that we found for the report give the claim."
     reasons = [value.reason for value in found.values() if value.reason]
@@ -162,7 +164,7 @@ def _unit(claim: Claim) -> str:
     return f" {claim.unit}" if claim.unit else ""
 
 
-def _all(sentences: list[str]) -> str:
+def _all(sentences: list[str | None]) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -28,7 +28,7 @@ def headline(ledger: pd.DataFrame) -> str:
     wrong = counts.get("contradicted", 0) + counts.get("self-contradictory", 0)
     return (
         f"{holds} of the {judged} claims that can be true or false are reproduced, "
-        f"{counts.get('corrected', 0)} after a correction;\n{wrong} are contradicted, "
+        f"{counts.get('corrected', 0)} more hold after a correction.\n{wrong} are contradicted, "
         f"{counts.get('self-contradictory', 0)} of these by the reports themselves."
     )
 

@@ -6,7 +6,7 @@ from prophet_moe.tables import Table, text
 
 
 class ClaimsSettings(StudySettings):
-    """How claims are judged."""
+    """How the claims of the reports are judged."""
 
     estimated_tolerance: Share = 0.01
     """Relative difference up to which a value that is estimated, assumed or simulated agrees with a claim. Counted
