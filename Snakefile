@@ -46,6 +46,7 @@ for study in STUDIES:
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/verify.smk"
+include: "workflow/rules/crate.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from prophet_moe.provenance.tracked import tracked_files
 from tests.conftest import ROOT
 
 OUTPUTS = ("figures", "tables", "paper/generated", "results/notebooks", "results/headlines.txt")
@@ -64,13 +65,7 @@ class Project:
 
 def copy_project(folder: Path) -> Project:
     """Copy what git would commit, without the outputs, so that a build starts from nothing."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    for name in tracked_files(ROOT, with_new=True):
         if not name.startswith(("figures/", "tables/", "paper/generated/")) and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
