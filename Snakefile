@@ -45,8 +45,8 @@ for study in STUDIES:
 
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
-include: "workflow/rules/verify.smk"
 include: "workflow/rules/crate.smk"
+include: "workflow/rules/verify.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -86,7 +86,7 @@ def main() -> None:
         write_archive(path, files, citation)
         digest = sha256(path)
         write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
-        left_out = sorted(set(tracked_files(with_new=True)) - set(tracked))
+        left_out = sorted(set(tracked_files(with_new=True)) - set(files))
     if left_out:
         print(f"note: not tracked by git, so left out: {', '.join(left_out)}", file=sys.stderr)
     print(f"{path}: {len(files)} files, {path.stat().st_size / 1e6:.1f} MB, SHA-256 {digest}")

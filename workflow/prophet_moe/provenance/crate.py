@@ -78,7 +78,7 @@ UNKNOWN_TYPE = "application/octet-stream"
 class SteppedWorkflow(ComputationalWorkflow):
     """A workflow whose steps are told."""
 
-    TYPES = (*ComputationalWorkflow.TYPES, "HowTo")
+    TYPES = [*ComputationalWorkflow.TYPES, "HowTo"]
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,13 @@ class _Held:
         return found
 
     def folder(self, name: str) -> Entity:
-        """Add one of FOLDERS."""
+        """Add a folder of FOLDERS, with what it holds."""
         told = {"name": name, "description": FOLDERS[name]}
         return self.crate.get(f"{name}/") or self.crate.add_dataset(dest_path=f"{name}/", properties=told)
 
     def summary(self, paths: Iterable[str], folders: Collection[str]) -> list[Entity]:
         """Return the folders among `folders` that hold `paths`, and the files that lie in none of them."""
-        names = {path: _folder_of(path) for path in sorted(paths)}
+        names = {path: _folder_of(path) if path in self.paths else "" for path in sorted(paths)}
         within = sorted({name for name in names.values() if name in folders})
         apart = [self.file(path) for path, name in names.items() if name not in folders]
         return [*map(self.folder, within), *apart]

@@ -61,7 +61,7 @@ def _job(sidecars: list[dict[str, Any]]) -> Job:
     return Job(
         rule=first["rule"],
         config_hash=first["config_hash"],
-        script=_script(first["rule"], first["code"]),
+        script=script_of(first["rule"], first["code"]),
         inputs=first["inputs"],
         parameters=first["parameters"],
         outputs={sidecar["output"]: sidecar["sha256"] for sidecar in sidecars},
@@ -69,8 +69,8 @@ def _job(sidecars: list[dict[str, Any]]) -> Job:
     )
 
 
-def _script(rule: str, code: Iterable[str]) -> str:
-    """The script of a rule among the files of its code."""
+def script_of(rule: str, code: Iterable[str]) -> str:
+    """Return the script of a rule among the files of its code; where none is, the sidecar is a UserError."""
     for pattern in SCRIPTS:
         if found := next((path for path in code if fnmatch(path, pattern.format(rule=rule))), None):
             return found
