@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prophet_moe.provenance.tracked import tracked_files
+from prophet_moe.provenance.tracked import MANIFEST, tracked_files
 from tests.conftest import ROOT
 
 OUTPUTS = ("figures", "tables", "paper/generated", "results/notebooks", "results/headlines.txt")
@@ -64,11 +64,13 @@ class Project:
 
 
 def copy_project(folder: Path) -> Project:
-    """Copy what git would commit, without the outputs, so that a build starts from nothing."""
-    for name in tracked_files(ROOT, with_new=True):
+    """Copy what git would commit, and the list of it, without the outputs, so that a build starts from nothing."""
+    names = tracked_files(ROOT, with_new=True)
+    for name in names:
         if not name.startswith(("figures/", "tables/", "paper/generated/")) and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    (folder / MANIFEST).write_text("".join(f"{name}\n" for name in names))
     # What Numba compiled at set-up: valid here too, for the sources keep their times.
     for path in (ROOT / "workflow").rglob("*.nb[ic]"):
         copy = folder / path.relative_to(ROOT)

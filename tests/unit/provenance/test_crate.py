@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -197,8 +198,10 @@ def test_a_citation_that_lacks_a_key_is_one_line(small_project, tmp_path, key, p
         read_citation(tmp_path / "CITATION.cff")
 
 
-def test_the_artifact_can_be_cited():
-    assert read_citation(ROOT / "CITATION.cff").license == "Apache-2.0"
+def test_citation_and_package_agree():
+    citation = read_citation(ROOT / "CITATION.cff")
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation.version, citation.license) == (package["version"], package["license"])
 
 
 def test_committed_outputs_have_a_script_and_a_media_type():
