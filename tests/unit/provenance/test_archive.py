@@ -103,9 +103,7 @@ def test_a_file_that_is_tracked_but_gone_is_one_line(small_project):
 
 def test_archive_before_the_crate_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / "CITATION.cff", tmp_path)
-    (tmp_path / MANIFEST).write_text("CITATION.cff\n")
-    with pytest.raises(SystemExit, match=r"results/crate/ro-crate-metadata\.json: no such file"):
+    with pytest.raises(SystemExit, match=r"results/crate/ro-crate-metadata\.json: no such file\. .*: make archive$"):
         archive.main()
 
 

@@ -80,6 +80,8 @@ def write_archive(path: Path, files: Mapping[str, bytes], citation: Citation) ->
 def main() -> None:
     """Write the archive and the file of its checksum; say what is in it, and what git does not track."""
     with exit_on_user_error():
+        if not CRATE.exists():
+            raise UserError(str(CRATE), "no such file", "Make the crate and the archive: make archive")
         citation, tracked = read_citation(), tracked_files()
         files = archive_files(tracked, _content(str(CRATE)), described_files(read_json(CRATE)))
         path = FOLDER / f"{NAME}-{citation.version}.tar.gz"
