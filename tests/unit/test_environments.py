@@ -86,6 +86,22 @@ def test_make_lab_takes_options_and_lets_root_in():
     assert ("--allow-root" in told) is (os.geteuid() == 0)
 
 
+def test_make_archive_builds_and_describes_first():
+    told = make("archive").splitlines()
+    assert [line for line in told if line.startswith(("snakemake", "python"))] == [
+        "snakemake --cores 8",
+        "snakemake --cores 8 crate",
+        "python -m prophet_moe.provenance.archive",
+    ]
+
+
+def test_make_help_lists_every_target():
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^make ([\w-]+) ", shown, re.MULTILINE)
+    assert sorted(["all", "help", *listed]) == sorted(phony)
+
+
 def test_make_report_builds_first():
     told = make("report").splitlines()
     assert [line for line in told if line.startswith("snakemake")] == [

@@ -67,6 +67,12 @@ STAGES = (
     ),
     ("Comparison with the committed outputs", "make verify", "a table of PASS and FAIL", "0.1"),
     ("Browsable report", "make report", "`results/report.html`", "0.1 after `make`, which it runs first"),
+    (
+        "Everything in one file ([archive.md](archive.md))",
+        "make archive",
+        "`results/archive/`, `results/crate/`",
+        "0.2 after `make`, which it runs first",
+    ),
     ("All tests", "make test", "", ""),
     (
         "Counts, KV bytes and the trace collector against Transformers",
