@@ -90,7 +90,7 @@ def test_timings_are_read_and_summed(tmp_path):
 
 def test_a_file_that_is_no_benchmark_is_one_line(tmp_path):
     (tmp_path / "other.tsv").write_text("a\tb\n1\t2\n")
-    with pytest.raises(UserError, match="other.tsv: is no benchmark of Snakemake"):
+    with pytest.raises(UserError, match=r"other\.tsv: is no benchmark of Snakemake"):
         timings.read_timings(tmp_path)
 
 

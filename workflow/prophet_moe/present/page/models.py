@@ -43,7 +43,7 @@ class ModelPage(StrictModel):
 
 
 class ModelPages(RootModel[list[ModelPage]]):
-    """The whole file."""
+    """The whole file: a list of pages."""
 
 
 def read_model_pages(path: Path) -> list[ModelPage]:
