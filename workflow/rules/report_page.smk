@@ -35,7 +35,7 @@ def page_shows_first():
 
 
 def report_page_parameters(wildcards):
-    """Captions, looks, scenarios in the order of their records, the claimed slowdown, and what is shown first."""
+    """Captions, looks, scenarios in the order of their records, what is shown first, and whether a GPU was measured."""
     return as_json(
         {
             "tables": {path: caption(*of) for path, of in PAGE_TABLES.items()},
@@ -44,6 +44,7 @@ def report_page_parameters(wildcards):
             "scenarios": list(SCENARIO_DIRS),
             "claimed_slowdown": EXPERIMENT.decode_step.claimed_slowdown,
             "first": page_shows_first(),
+            "measured": bool(PROFILE_FILES),
             "style": plain(SETTINGS.style),
             "benchmarks": "benchmarks",
         }

@@ -74,6 +74,7 @@ def front(files, parameters):
         "lead": answer.lead(numbers),
         "key_numbers": answer.key_numbers(numbers, reported),
         "against": answer.against_observations(numbers),
+        "measured": parameters["measured"],
         "headlines": read_text(files.headlines),
         "footer": "This file is whole: it needs no network. Made by snakemake report_page.",
     }

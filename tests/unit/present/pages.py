@@ -103,6 +103,7 @@ def parameters(benchmarks: Path) -> dict[str, Any]:
         "scenarios": ["calibrated", "reported"],
         "claimed_slowdown": 1.2,
         "first": {"model": "OLMoE-1B-7B", "gpu": "A100-80GB", "batch_size": 16},
+        "measured": False,
         "style": Style().model_dump(mode="json"),
         "benchmarks": str(benchmarks),
     }

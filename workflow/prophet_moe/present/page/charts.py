@@ -37,8 +37,8 @@ QUANTITIES = {
     "layer_time": "time of one layer (ms)",
 }
 """Quantities that are drawn on logarithmic axes, and their words."""
-RATES = {"hit_rate": "hit rate, by the model's own routing", "hit_rate_of_other_models": "hit rate, by other models"}
-"""Quantities between 0 and 1."""
+RATES = {"hit_rate": "by the model's own routing", "hit_rate_of_other_models": "by other models' routing"}
+"""Predictions of hit rates, which lie between 0 and 1, and their words."""
 SHOWN = {
     "KV extension (x)": "kv_extension_factor",
     "longest context (tokens)": "max_context",
@@ -139,7 +139,13 @@ def break_even(rows: pd.DataFrame, style: Style) -> dict[str, Any]:
         },
     )
     points = drawn.mark_point(size=70, filled=True, opacity=0.85, aria=False)
-    drawing = points.encode(x=x.axis(format="~g", tickCount=5), y=y, color=colour, shape=shape, tooltip=told)
+    drawing = points.encode(
+        x=x.axis(format="~g", values=[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]),
+        y=y,
+        color=colour,
+        shape=shape,
+        tooltip=told,
+    )
     return _finished(alt.layer(drawing, _none_left(base, wanted)), pickers, _values(kept, columns))
 
 
