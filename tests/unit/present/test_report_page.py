@@ -218,6 +218,9 @@ def test_the_first_tab_stop_skips_to_the_answer(browser, address):
 def test_nothing_is_wider_than_a_narrow_screen(narrow):
     wider = narrow.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wider <= 0
+    width = "(box) => box.querySelector('svg').getBoundingClientRect().width - box.clientWidth"
+    charts = narrow.page.evaluate(f"[...document.querySelectorAll('.drawing')].map({width})")
+    assert max(charts) <= 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "narrow"])

@@ -59,9 +59,7 @@ def frontier(rows: pd.DataFrame, first: Mapping[str, Any], claimed_slowdown: flo
     base = alt.Chart(alt.NamedData(ROWS)).transform_calculate(shown_value=f"{of} : null")
     wanted = [f"datum.{column} == pick_{column}" for column in labels] + ["isValid(datum.shown_value)"]
     drawn = _chosen(base, wanted)
-    x = alt.X("slowdown:Q", title="slowdown (time of a step over that with all experts resident)").scale(
-        type="log", domainMin=1, nice=False
-    )
+    x = alt.X("slowdown:Q", title="time of a step, all experts resident = 1").scale(type="log", domainMin=1, nice=False)
     x = x.axis(values=[1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100], format="~g")
     y = alt.Y("shown_value:Q", title=None).scale(zero=False).axis(format="~s")
     order = list(STRATEGIES.values())
@@ -114,10 +112,10 @@ def break_even(rows: pd.DataFrame, style: Style) -> dict[str, Any]:
     colour = (
         alt.Color("state:N", title=None)
         .scale(domain=order, range=range_)
-        .legend(orient="top", columns=2, labelLimit=320)
+        .legend(orient="top", columns=1, labelLimit=320)
     )
     shape = alt.Shape("state:N", title=None).scale(domain=order, range=["circle", "triangle-up", "square", "cross"])
-    x = alt.X("link_ratio:Q", title="speed of the link over that of the GPU's memory").scale(
+    x = alt.X("link_ratio:Q", title="speed of the link over that of GPU memory").scale(
         type="log", nice=False, padding=12
     )
     y = alt.Y("misses:Q", title="hit rate needed").scale(type="log", reverse=True, nice=False)
@@ -173,7 +171,11 @@ def observed(rows: pd.DataFrame, quantities: Mapping[str, str], linear: bool, st
     y = alt.Y("predicted:Q", title="predicted").scale(**scale).axis(format=form, tickCount=6)
     colours = [style.colours.prophet, style.colours.series[2]]
     kinds = ["held out", "a constant was fitted to it, or checked by it"]
-    colour = alt.Color("kept:N", title=None).scale(domain=kinds, range=colours).legend(orient="top", labelLimit=320)
+    colour = (
+        alt.Color("kept:N", title=None)
+        .scale(domain=kinds, range=colours)
+        .legend(orient="top", columns=1, labelLimit=320)
+    )
     shape = alt.Shape("kept:N", title=None).scale(domain=kinds, range=["circle", "diamond"])
     told = _tooltips(
         kept,
