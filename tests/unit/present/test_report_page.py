@@ -136,8 +136,9 @@ def test_search_finds_a_claim_by_its_reason(light):
 def test_a_heading_sorts_the_claims(light):
     page = light.page
     heading = page.locator("#claims-table th").filter(has_text="Calibrated")
-    heading.click()
-    heading.click()
+    for order in ("ascending", "descending"):
+        heading.click()
+        expect(heading).to_have_attribute("aria-sort", order)
     assert page.locator("#claims-table tbody tr").first.locator("td").nth(4).inner_text() == "2.48 x"
 
 
