@@ -109,7 +109,7 @@ report: all
 	snakemake --report results/report.html
 
 clean:
-	rm -rf results logs benchmarks .snakemake paper/main.pdf
+	rm -rf results logs benchmarks .snakemake paper/main.pdf paper/supplement.pdf
 
 # Renew the locked requirements from pyproject.toml. No index or address is recorded.
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet

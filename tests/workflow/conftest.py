@@ -51,7 +51,7 @@ class Project:
         found = set()
         for block in re.split(r"\n(?=\[)|\n\n", done.stdout):
             rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
-            if rule and rule[1] not in ("all", "essentials", "paper"):
+            if rule and rule[1] not in ("all", "essentials", "paper", "paper_numbers"):
                 wildcards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
                 found.add(f"{rule[1]} {wildcards[1]}" if wildcards else rule[1])
         return found

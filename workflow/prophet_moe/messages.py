@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOW_TO_GET_TEX = (
-    "paper/main.pdf was not built: latexmk is not installed. To install it: apt-get install latexmk "
-    "texlive-latex-recommended texlive-fonts-recommended texlive-science texlive-latex-extra"
+    "paper/main.pdf and its supplement were not built: latexmk is not installed. To install it: apt-get install "
+    "latexmk texlive-latex-recommended texlive-fonts-recommended texlive-science texlive-latex-extra"
 )
 
 

@@ -41,14 +41,19 @@ def read_printed(path: Path = PRINTED_FILE) -> pd.DataFrame:
 
 
 def _number(printed: str, where: str) -> tuple[float, float]:
-    """Return a printed number and half a unit of its last digit; of a number with `~` the last that is not 0."""
+    """Return a printed number and half a unit of its last digit; a sign of SIGNS has no digits."""
     if printed in SIGNS:
         return SIGNS[printed], 0.0
-    digits = printed.removeprefix("~")
     try:
-        value = float(digits)
+        return number_printed(printed)
     except ValueError:
         raise UserError(f"{where}: printed", f"got {printed!r}, expected a number, ✓ or ❌", "Correct it.") from None
+
+
+def number_printed(printed: str) -> tuple[float, float]:
+    """Return a printed number and half a unit of its last digit; of a number with `~` the last that is not 0."""
+    digits = printed.removeprefix("~")
+    value = float(digits)
     unsure = len(digits) - len(digits.rstrip("0")) if digits != printed and "." not in digits else 0
     return value, 0.5 * 10.0 ** (unsure - len(digits.partition(".")[2]))
 

@@ -10,7 +10,18 @@ from prophet_moe.files import temporary_path
 RUNS = Path("results/runs")
 BEGUN = ".begun"
 """An empty file: what is older was taken over from the default build, what is younger the run has built."""
-LINKED = ("Snakefile", "config", "envs", "notebooks", "resources", "workflow", "paper/main.tex", ".venv-gpu")
+LINKED = (
+    "Snakefile",
+    "config",
+    "envs",
+    "notebooks",
+    "resources",
+    "workflow",
+    "paper/main.tex",
+    "paper/references.bib",
+    "paper/supplement.tex",
+    ".venv-gpu",
+)
 """What a run reads from the project; notebooks know their project by its Snakefile."""
 TAKEN = ("results", "tables/data", ".snakemake/metadata")
 """What a run begins with: intermediate results and Snakemake's notes of what they were made from.

@@ -55,12 +55,15 @@ class Table:
     """Whether every scenario has one."""
     extended: bool = False
     """Whether it lies in `extended/`, where it explains the table of the same name."""
+    on_top: bool = False
+    """Whether it lies in tables/ itself although it has no number."""
 
     @property
     def path(self) -> str:
         """Path from the project's root; {scenario_dir} is the folder of a scenario."""
         place = "tables/{scenario_dir}" if self.by_scenario else "tables/"
-        folder = "extended/" if self.extended else "" if self.name.startswith("table") else "data/"
+        numbered = self.on_top or self.name.startswith("table")
+        folder = "extended/" if self.extended else "" if numbered else "data/"
         return f"{place}{folder}{self.name}.csv"
 
     def columns_among(self, names: Sequence[str]) -> tuple[Column, ...]:

@@ -1,15 +1,12 @@
 """The report page: claims, charts, plans, figures and tables in one HTML file that works offline.
 
-REQUIRED INPUTS: the numbered tables, the figures, the records, results/headlines.txt; where they are built the ledger of
-claims, the pages of models, and the tables that are drawn as charts. OUTPUTS: results/report/index.html.
+REQUIRED INPUTS: the numbered tables, the figures, the records, results/headlines.txt, the pages of models; where they are
+built the ledger of claims and the tables that are drawn as charts. OUTPUTS: results/report/index.html.
 """
 
 from prophet_moe.present.page.assemble import PARTS
 
 REPORT_PAGE = "results/report/index.html"
-CLAIMS = [path for path in ("tables/claims.csv",) if path in TARGETS]
-MODEL_PAGES = [path for path in ("results/model_pages.json",) if path in TARGETS]
-"""The ledger and the pages of models, each in a list that is empty where a build does not make it."""
 
 
 def page_outputs(outputs, extension=""):
@@ -66,7 +63,7 @@ rule report_page:
         frontier=built("frontier"),
         pays=built("table16_where_it_pays"),
         plans=built("plans"),
-        claims=CLAIMS,
+        claims=built("claims"),
         models=MODEL_PAGES,
     output:
         page=REPORT_PAGE,

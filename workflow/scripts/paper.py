@@ -1,23 +1,8 @@
-"""Compile the paper with latexmk, the same bytes every time."""
+"""Compile the paper with latexmk."""
 
-import os
-import subprocess
-import sys
-
-from prophet_moe.errors import UserError
+from prophet_moe.present.typeset import typeset
 
 
 def build(files, parameters):
-    """Run latexmk beside the main file; the log of TeX goes to standard output."""
-    command = ["latexmk", "-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", str(files.main)]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    sys.stdout.write(done.stdout + done.stderr)
-    if done.returncode != 0:
-        first = next((line for line in done.stdout.splitlines() if line.startswith("!")), "latexmk failed")
-        raise UserError(str(files.main), first.removeprefix("! ").rstrip("."), "The log of TeX stands above.")
+    """Compile the main file; the log of TeX goes to standard output."""
+    typeset(files.main)

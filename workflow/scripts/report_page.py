@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prophet_moe.capacity.limits import CONTEXT_GAINED
 from prophet_moe.capacity.record import RECORD
+from prophet_moe.claims.verdict import VERDICTS
 from prophet_moe.files import write_text
 from prophet_moe.present.page import answer, charts, claims, models, outputs, plans, timings
 from prophet_moe.present.page.assemble import render
@@ -13,6 +14,8 @@ from prophet_moe.settings.style import Style
 from prophet_moe.study import load_studies
 from prophet_moe.tables import read_table
 from prophet_moe.validation import read_text
+from studies.claims.figure import colours_of, headline
+from studies.claims.study import CLAIMS
 from studies.frontier.study import FRONTIER
 from studies.observed.study import OBSERVED, ROWS
 from studies.planner.study import PLANS
@@ -24,7 +27,12 @@ REPORTED = "reported"
 
 def build(files, parameters):
     """Collect every part of the page, and write it."""
-    content = front(files, parameters) | ledger(files) | chart_list(files, parameters) | plan_list(files, parameters)
+    content = (
+        front(files, parameters)
+        | ledger(files, parameters)
+        | chart_list(files, parameters)
+        | plan_list(files, parameters)
+    )
     content |= outputs_of(parameters) | model_list(files) | run(Path(parameters["benchmarks"]))
     content["contents"] = [(name, title) for name, title, shown in CONTENTS if shown is None or content[shown]]
     write_text(files.page, render(content))
@@ -80,13 +88,16 @@ def front(files, parameters):
     }
 
 
-def ledger(files):
+def ledger(files, parameters):
     """The claims, how many have each verdict, and the values of the list boxes; nothing where none were judged."""
-    found = claims.read_claims(files.claims[0]) if files.claims else []
+    table = read_table(files.claims[0], CLAIMS) if files.claims else None
+    found = [] if table is None else table.to_dict("records")
     return {
         "claims": found,
-        "verdicts": claims.counts(found) if found else [],
-        "verdict_names": list(claims.VERDICTS),
+        "judged": "" if table is None else headline(table).replace("\n", " "),
+        "verdicts": claims.counts(found, VERDICTS) if found else [],
+        "verdict_names": list(VERDICTS),
+        "verdict_colours": colours_of(Style.model_validate(parameters["style"])),
         "documents": claims.values(found, "document"),
         "claimed_models": claims.values(found, "model"),
         "claim_parts": CLAIM_PARTS,
@@ -160,8 +171,8 @@ def outputs_of(parameters):
 
 
 def model_list(files):
-    """The pages of models and their images; nothing where none were written."""
-    found = models.read_model_pages(files.models[0]) if files.models else []
+    """The pages of models and their images."""
+    found = models.read_model_pages(files.models)
     paths = {part.figure for page in found for part in page.sections if part.figure}
     return {"models": found, "images": {path: outputs.embedded_image(Path(path)) for path in sorted(paths)}}
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from prophet_moe.captions import captions
+from prophet_moe.claims.verdict import VERDICTS
 from prophet_moe.files import write_text
-from prophet_moe.present.page.claims import SHOWN, VERDICTS
 from prophet_moe.settings.style import Style
 from prophet_moe.study import load_studies
+from studies.claims.study import CLAIMS as LEDGER
 from tests.conftest import ROOT
 
 CLAIMS = 60
@@ -22,7 +23,7 @@ TABLES = ("tables/table1_kv_extension_a100_80gb.csv", "tables/table16_where_it_p
 
 def claim(number: int) -> dict[str, str]:
     """A made-up claim: verdicts, documents and models take turns."""
-    told = dict.fromkeys(SHOWN, "")
+    told = {column.name: "" for column in LEDGER.columns}
     models = ("Mixtral-8x7B", "DBRX-132B", "Mixtral-8x7B, OLMoE-1B-7B")
     return told | {
         "id": f"KV-{number:03d}",
@@ -81,7 +82,7 @@ def made_page(folder: Path, with_ledger: bool = True) -> Path:
         "pays": ["tables/table16_where_it_pays.csv"],
         "plans": ["tables/data/plans.csv"],
         "claims": [ledger] if with_ledger else [],
-        "models": [folder / "models.json"] if with_ledger else [],
+        "models": folder / "models.json",
         "page": folder / "index.html",
     }
     paths = {

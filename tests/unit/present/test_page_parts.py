@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from prophet_moe.claims.verdict import VERDICTS
 from prophet_moe.errors import UserError
 from prophet_moe.present.page import answer, claims, models, outputs, plans, timings
 from prophet_moe.present.page.assemble import embedded, prose
 from prophet_moe.tables import Table, integer, text
-from tests.unit.present.pages import MODEL_PAGE, claim, write_ledger
+from tests.unit.present.pages import MODEL_PAGE, claim
 
 NUMBERS = {
     "BothRows": "3",
@@ -47,24 +48,14 @@ def test_errors_against_observations_have_their_units():
     assert answer.against_observations({}) == ""
 
 
-def test_claims_are_counted_by_verdict_in_order(tmp_path):
-    found = claims.read_claims(write_ledger(tmp_path / "claims.csv", [claim(number) for number in range(15)]))
-    assert [(each.verdict, each.count) for each in claims.counts(found)] == [
-        (verdict, 3 if place == 0 else 2) for place, verdict in enumerate(claims.VERDICTS)
+def test_claims_are_counted_by_verdict_in_order():
+    found = [claim(number) for number in range(2 * len(VERDICTS) + 1)]
+    counted = claims.counts(found, VERDICTS)
+    assert [(each.verdict, each.count) for each in counted] == [
+        (verdict, 3 if place == 0 else 2) for place, verdict in enumerate(VERDICTS)
     ]
+    assert sum(each.share_pct for each in counted) == pytest.approx(100)
     assert claims.values(found, "model") == ["DBRX-132B", "Mixtral-8x7B", "OLMoE-1B-7B"]
-
-
-def test_an_unknown_verdict_is_one_line(tmp_path):
-    path = write_ledger(tmp_path / "claims.csv", [claim(0), claim(1) | {"verdict": "true"}])
-    with pytest.raises(UserError, match=r"claims.csv: line 3: verdict: got 'true', expected one of reproduced, "):
-        claims.read_claims(path)
-
-
-def test_a_ledger_without_a_column_is_one_line(tmp_path):
-    short = {name: value for name, value in claim(0).items() if name != "reason"}
-    with pytest.raises(UserError, match="has no column 'reason'"):
-        claims.read_claims(write_ledger(tmp_path / "claims.csv", [short]))
 
 
 def test_plans_are_grouped_and_ranges_are_told():

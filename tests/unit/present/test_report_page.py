@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from prophet_moe.present.page.claims import VERDICTS
+from prophet_moe.claims.verdict import VERDICTS
 from tests.unit.present.pages import CLAIMS, made_page
 
 OPTIONS = (

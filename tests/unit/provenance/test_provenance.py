@@ -16,7 +16,8 @@ from prophet_moe.errors import UserError
 from prophet_moe.files import write_csv, write_text
 from prophet_moe.present import execution
 from prophet_moe.provenance.code import code_of
-from prophet_moe.provenance.sidecar import origin, sidecar_of, write_sidecar
+from prophet_moe.provenance.job import run
+from prophet_moe.provenance.sidecar import code_version, origin, sidecar_of, write_sidecar
 from prophet_moe.provenance.verify import compare, remedies, verify
 from tests.conftest import ROOT
 
@@ -117,6 +118,18 @@ def test_sidecars_hold_no_absolute_path_and_no_time(project):
     assert origin("rule", [Path("input.txt")], [], {"batch": 8})["config_hash"] != told["config_hash"]
 
 
+def test_the_code_version_changes_with_code_alone(tmp_path):
+    code, data = tmp_path / "a.py", tmp_path / "a.csv"
+    code.write_text("x = 1\n")
+    data.write_text("1\n")
+    first = code_version(origin("rule", [data], [code], {"a": 1}))
+    data.write_text("2\n")
+    assert code_version(origin("other", [data], [code], {})) == first
+    assert len(first) == 8 and int(first, 16) >= 0
+    code.write_text("x = 2\n")
+    assert code_version(origin("rule", [data], [code], {"a": 1})) != first
+
+
 def test_a_changed_input_fails(project):
     write_text(Path("input.txt"), "other\n")
     assert "made from another version of input.txt" in verify(Path("out.csv"), {}).sidecar
@@ -128,6 +141,18 @@ def test_an_edited_output_fails(project):
     check = verify(Path("out.csv"), {})
     assert check.sidecar == "FAIL: the file was changed after it was made"
     assert check.committed.startswith("FAIL: column value differs")
+
+
+def test_sidecar_names_the_files_of_a_folder_given(tmp_path, monkeypatch):
+    """An input that is a folder is told by its files; the hidden ones, which Snakemake writes, are left out."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("drawn/a.pdf", "drawn/.stamp"):
+        write_text(Path(name), name)
+    write_text(Path("joined.py"), "def build(files, parameters):\n    files.out.write_text('made')\n")
+    sidecar = str(sidecar_of(Path("out.txt")))
+    named = {"inputs": {"code": ["joined.py"], "drawn": "drawn"}, "outputs": {"out": "out.txt", "prov": [sidecar]}}
+    run(Path("joined.py"), named, {})
+    assert list(json.loads(Path(sidecar).read_text())["inputs"]) == ["drawn/a.pdf"]
 
 
 def test_a_missing_sidecar_fails(project):

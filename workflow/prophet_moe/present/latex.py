@@ -8,6 +8,8 @@ import pandas as pd
 from prophet_moe.present.price import STRATEGIES
 
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+SPECIAL |= {"≥": r"$\ge$", "≤": r"$\le$", "→": r"$\to$", "−": "$-$"}
 
 
 @dataclass(frozen=True)
@@ -115,21 +117,36 @@ def macros(numbers: Mapping[str, str]) -> str:
     return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in numbers.items())
 
 
-def figure(path: str, caption: str, label: str, width_in: float) -> str:
-    """A figure environment at the figure's own width; one wider than a column spans both."""
+def figure(name: str, path: str, caption: str, label: str, width_in: float) -> str:
+    r"""A macro \Show<Name>[scale] that places a figure with its caption and the line that says what made it.
+
+    The scale is 1 by default: the figure's own width, of which more than a column spans both. The line is the macro
+    \Made<Name>, which the paper's numbers define.
+    """
     environment = "figure*" if width_in > COLUMN_IN else "figure"
     return (
+        rf"\newcommand{{\Show{in_letters(name)}}}[1][1]{{%" + "\n"
         rf"\begin{{{environment}}}[t]" + "\n"
         r"\centering" + "\n"
-        rf"\includegraphics[width={width_in}in]{{{path}}}" + "\n"
+        rf"\includegraphics[width=#1\dimexpr{width_in}in\relax]{{{path}}}" + "\n"
         rf"\caption{{{escape(caption)}}}" + "\n"
         rf"\label{{{label}}}" + "\n"
-        rf"\end{{{environment}}}" + "\n"
+        rf"\made{{{in_letters(name)}}}" + "\n"
+        rf"\end{{{environment}}}}}" + "\n"
     )
 
 
 COLUMN_IN = 3.33
 """Width of one column, inches."""
+
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def in_letters(name: str) -> str:
+    """Return a name as LaTeX allows it in a macro: letters only, int8_weights becomes IntEightWeights."""
+    spelt = "".join(f"_{DIGITS[int(each)]}_" if each.isdigit() else each for each in name)
+    return "".join(part.capitalize() for part in spelt.split("_"))
 
 
 def header(config_hash: str) -> str:

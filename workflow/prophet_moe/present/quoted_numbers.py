@@ -7,6 +7,7 @@ import pandas as pd
 from prophet_moe.capacity.record import fit_state
 from prophet_moe.capacity.summary import extension_summary
 from prophet_moe.present.averages import average_extension, native_extension
+from prophet_moe.present.latex import in_letters
 from prophet_moe.present.price import STRATEGIES, limits_of, native_gain_rows, share_kept, summary
 
 
@@ -49,14 +50,7 @@ def scenario_numbers(name: str, record: pd.DataFrame) -> dict[str, str]:
             "TopModel": top["model"],
             "TopModelMeanExtension": _factor(top["mean_floor_fitting"]),
         }
-    return {_in_letters(name) + key: value for key, value in numbers.items()}
-
-
-def _in_letters(name: str) -> str:
-    """A scenario's name as LaTeX allows it in a macro: letters only, int8_weights becomes IntEightWeights."""
-    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    spelt = "".join(f"_{words[int(character)]}_" if character.isdigit() else character for character in name)
-    return "".join(part.capitalize() for part in spelt.split("_"))
+    return {in_letters(name) + key: value for key, value in numbers.items()}
 
 
 def price_numbers(gained: pd.DataFrame, record: pd.DataFrame, claimed_slowdown: float) -> dict[str, str]:
@@ -70,7 +64,7 @@ def price_numbers(gained: pd.DataFrame, record: pd.DataFrame, claimed_slowdown: 
     loosest = max(limits_of(gained))
     numbers = {"ClaimedSlowdown": f"{claimed_slowdown:g}", "LoosestSlowdown": f"{loosest:g}"}
     for strategy in STRATEGIES:
-        at, name = (strategy, claimed_slowdown), _in_letters(strategy)
+        at, name = (strategy, claimed_slowdown), in_letters(strategy)
         if at in found.index:
             numbers |= {
                 f"Price{name}ClaimedMedian": _factor(found["median"][at]),

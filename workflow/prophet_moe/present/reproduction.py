@@ -44,7 +44,19 @@ STAGES = (
         "12; resumes",
     ),
     ("LaTeX: tables, numbers, figures", "make", "`paper/generated/*.tex`", ""),
-    ("Paper", "snakemake --cores 8 paper/main.pdf", "`paper/main.pdf`", "0.1 after the figures"),
+    ("Paper", "snakemake --cores 8 paper/main.pdf", "`paper/main.pdf`", "0.2 after tables and figures"),
+    (
+        "A page for every model ([model_pages.md](model_pages.md)), for the report page",
+        "snakemake --cores 8 results/model_pages.json",
+        "`results/model_pages.json`, `results/model_pages/`, `paper/generated/supplement.tex`",
+        "0.1 after the tables",
+    ),
+    (
+        "Supplement of the paper, the same pages",
+        "snakemake --cores 8 paper/supplement.pdf",
+        "`paper/supplement.pdf`",
+        "0.1 after these",
+    ),
     ("Notebooks, executed, and as pages", "make", "`results/notebooks/`", ""),
     ("Notebooks to play with", "make lab", "JupyterLab", ""),
     (

@@ -30,7 +30,8 @@ def run(script: Path, named: dict[str, dict[str, Any]], parameters: dict[str, An
     A UserError ends the process with one line and exit code 1. No temporary file is left.
     """
     paths = {kind: {name: _paths(given) for name, given in files.items()} for kind, files in named.items()}
-    inputs = [path for name, given in paths["inputs"].items() if name != CODE for path in _listed(given)]
+    listed = [path for name, given in paths["inputs"].items() if name != CODE for path in _listed(given)]
+    inputs = [file for path in listed for file in _files(path)]
     outputs = [path for name, given in paths["outputs"].items() if name != SIDECARS for path in _listed(given)]
     try:
         with exit_on_user_error():
@@ -48,6 +49,11 @@ def run(script: Path, named: dict[str, dict[str, Any]], parameters: dict[str, An
 
 def _paths(given: str | list[str]) -> Path | list[Path]:
     return Path(given) if isinstance(given, str) else [Path(path) for path in given]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder but hidden ones, such as the time stamp that Snakemake leaves."""
+    return sorted(file for file in path.rglob("[!.]*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _listed(given: Path | list[Path]) -> list[Path]:

@@ -5,7 +5,7 @@ No clock time and no absolute path: two builds of one state write the same bytes
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ def origin(rule: str, inputs: Sequence[Path], code: Sequence[Path], parameters: 
         "code": {str(path): sha256(path) for path in sorted(code)},
     }
     return {"config_hash": canonical_hash(made_from)[:12], **made_from, "packages": package_versions()}
+
+
+def code_version(made_from: Mapping[str, Any]) -> str:
+    """Return 8 hexadecimal digits of the code behind an output: of the contents of its files, and of no commit."""
+    return canonical_hash(made_from["code"])[:8]
 
 
 def write_sidecar(output: Path, made_from: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from prophet_moe.capacity.limits import CONFIGURATION, reach
+from prophet_moe.capacity.limits import CONFIGURATION
 from prophet_moe.capacity.record import RECORD
 from prophet_moe.capacity.summary import geometric_mean
+from prophet_moe.present.frontier_lines import AXIS, LIMITS, ROUNDING, fitting, selection, slowdown_axis
 from prophet_moe.present.price import STRATEGIES, statement
 from prophet_moe.present.select import where
 from prophet_moe.present.style import legend_in_rows, new_figure, settle, small_pt, strategy_look, styled
@@ -27,36 +28,6 @@ BOUND = "slowdown_bound"
 """The slowdown with the times of the datasheet."""
 FLOOR = "memory floor: if every expert were there in time"
 BOUND_LABEL = "Prophet, times of datasheets"
-LIMITS = np.concatenate([np.linspace(1, 2, 101), np.geomspace(2, 20, 101)[1:]])
-"""Limits of slowdown at which lines are read, a fine grid of the axis."""
-AXIS = "Slowdown at most (log of time lost)"
-"""The axis of limits and its scale, which `_place_of` makes."""
-TICKS = (1, 1.05, 1.2, 2, 5, 10, 20)
-"""Slowdowns named on an axis."""
-ROUNDING = 1e-4
-"""Share by which a gain must exceed another to be more, beyond the digits that tables keep."""
-NEAR_ONE = 0.05
-"""Time lost, as a share, up to which the axis is nearly linear; beyond it is logarithmic."""
-
-
-def fitting(points: pd.DataFrame) -> pd.DataFrame:
-    """The points of configurations whose baseline fits: of others, no context is a gain over none."""
-    return points[points["kv_extension_factor"].notna()]
-
-
-def selection(points: pd.DataFrame, limits: np.ndarray, slowdown: str = "slowdown") -> pd.DataFrame:
-    """The most KV extension at each limit: a row per configuration whose baseline fits and strategy.
-
-    Read as table 11 is, by `capacity.limits.reach`; nothing is below 1, the baseline. Columns are the limits.
-    `slowdown` is the column that is read: the estimate, or an end of its interval.
-    """
-    ordered = fitting(points).sort_values("resident_experts", ascending=False, kind="stable")
-    rows = {
-        key: np.maximum(1, reach(mine[slowdown].to_numpy(), mine["kv_extension_factor"].to_numpy(), limits))
-        for key, mine in ordered.groupby([*CONFIGURATION, "strategy"])
-    }
-    index = pd.MultiIndex.from_tuples(rows, names=[*CONFIGURATION, "strategy"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=limits)
 
 
 def claimed(record: str, gpu: str, batch_size: int) -> dict[str, float]:
@@ -312,12 +283,7 @@ def _draw_floor(ax: Axes, floor: float | None, style: Style) -> None:
 
 
 def _label(ax: Axes, style: Style, *, small: bool) -> None:
-    scale = {"functions": (_place_of, _slowdown_at)}
-    ax.set_xscale("function", **scale)
-    ax.set_xlim(1, LIMITS[-1])
-    ax.xaxis.set_major_locator(FixedLocator(TICKS))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
+    slowdown_axis(ax)
     low, high = ax.get_ylim()
     ax.set_ylim(min(1 - 0.03 * (high - low), low), high + 0.05 * (high - low))
     ax.yaxis.set_major_locator(MaxNLocator(4 if small else 6, steps=[1, 2, 2.5, 5, 10]))
@@ -325,12 +291,3 @@ def _label(ax: Axes, style: Style, *, small: bool) -> None:
     ax.grid(axis="both")
     if small:
         ax.tick_params(labelsize=small_pt(style))
-
-
-def _place_of(slowdown: np.ndarray) -> np.ndarray:
-    """Return the position of a slowdown on the axis: nearly linear in the lost time, then logarithmic."""
-    return np.log1p((np.maximum(slowdown, 1) - 1) / NEAR_ONE)
-
-
-def _slowdown_at(place: np.ndarray) -> np.ndarray:
-    return 1 + NEAR_ONE * np.expm1(place)

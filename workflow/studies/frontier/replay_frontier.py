@@ -20,6 +20,9 @@ from prophet_moe.settings.scenario import Formats
 from studies.frontier.compute import REPLAYED, slowdowns, to_replay
 from studies.frontier.study import FrontierSettings
 
+DIGITS = 12
+"""Significant digits of the written numbers."""
+
 
 def build(files, parameters):
     """Write one row per configuration that Prophet fits, strategy, number of resident experts and sample."""
@@ -36,7 +39,7 @@ def build(files, parameters):
         sequences = max(plan.sequences, int(rows["batch_size"].max()))
         samples = _samples(files, parameters, plan, int(experts), int(top_k), float(popularity_cv), sequences)
         parts.append(slowdowns(name, samples, models, paces, rows, *timed))
-    write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True))
+    write_parquet(files.slowdowns, pd.concat(parts[1:] or parts, ignore_index=True), DIGITS)
 
 
 def _samples(files, parameters, plan, experts, top_k, popularity_cv, sequences):

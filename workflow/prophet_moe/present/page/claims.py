@@ -1,29 +1,11 @@
-"""The ledger of claims as the page shows it: read strictly, counted by verdict, with the values of its pickers."""
+"""The ledger of claims as the page shows it: counted by verdict, with the values of its list boxes."""
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prophet_moe.errors import UserError
-from prophet_moe.validation import REBUILD, read_csv
-
-SHOWN = (
-    *("id", "family", "document", "lines", "says", "unit", "claimed", "reported", "calibrated", "observed"),
-    *("observed_on", "tolerance", "verdict", "reason", "rests_on", "evidence", "model", "gpu", "batch", "read_from"),
-)
-"""Columns of tables/claims.csv that the page shows; the file may have others."""
-VERDICTS = {
-    "reproduced": "computed again at the printed precision",
-    "reproduced-by-fit": "a constant was fitted or forced: no evidence",
-    "corrected": "true after a correction that is named",
-    "contradicted": "computation or measurement says otherwise",
-    "self-contradictory": "the reports contradict themselves",
-    "definition": "defines a word or a formula",
-    "not-evaluable": "needs data that do not exist publicly",
-}
-"""Verdicts in the order in which they are shown, and what they say."""
-Claim = dict[str, str]
+Claim = Mapping[str, str]
+"""A row of the ledger, all of its cells text."""
 
 
 class VerdictCount(NamedTuple):
@@ -35,30 +17,12 @@ class VerdictCount(NamedTuple):
     meaning: str
 
 
-def read_claims(path: Path) -> list[Claim]:
-    """Return the rows of the ledger; a missing column and an unknown verdict are UserErrors."""
-    header: list[str] = []
-
-    def known(found: list[str]) -> list[str]:
-        header.extend(found)
-        return found
-
-    rows = [dict(zip(header, cells, strict=True)) for cells in read_csv(path, known)]
-    if lacking := [name for name in SHOWN if name not in header]:
-        raise UserError(str(path), f"has no column {lacking[0]!r}", REBUILD)
-    for line, row in enumerate(rows, start=2):
-        if row["verdict"] not in VERDICTS:
-            problem = f"got {row['verdict']!r}, expected one of {', '.join(VERDICTS)}"
-            raise UserError(f"{path}: line {line}: verdict", problem, REBUILD)
-    return rows
-
-
-def counts(claims: Sequence[Claim]) -> list[VerdictCount]:
-    """Return how many claims have each verdict, in the order of VERDICTS, those without a claim too."""
+def counts(claims: Sequence[Claim], meanings: Mapping[str, str]) -> list[VerdictCount]:
+    """Return how many claims have each verdict of `meanings`, in their order, those without a claim too."""
     found = Counter(claim["verdict"] for claim in claims)
     return [
         VerdictCount(verdict, found[verdict], 100 * found[verdict] / max(1, len(claims)), meaning)
-        for verdict, meaning in VERDICTS.items()
+        for verdict, meaning in meanings.items()
     ]
 
 

@@ -1,0 +1,1 @@
+"""The ledger: what the reports claim, bound to finished tables, evaluated and judged."""
