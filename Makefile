@@ -20,7 +20,7 @@ help:
 	'make setup       the environment alone, in .venv' \
 	'make verify      compare the outputs with the committed ones' \
 	'make lab         JupyterLab on the notebooks' \
-	'make report      results/report.html: figures, tables and how they were made' \
+	'make report      results/report/index.html: claims, charts, plans, figures and tables in one page' \
 	'make archive     results/archive/: sources, outputs, their RO-Crate and checksums in one file' \
 	'make test        all tests' \
 	'make fuzz        200,000 examples of hostile input, on one core (FUZZ_FACTOR=95)' \
@@ -106,7 +106,9 @@ verify: setup
 lab: setup
 	jupyter lab notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
+# The page of this project, and Snakemake's own report of the workflow.
 report: all
+	snakemake --cores $(CORES) report_page
 	snakemake --report results/report.html
 
 archive: all

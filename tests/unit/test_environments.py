@@ -106,5 +106,6 @@ def test_make_report_builds_first():
     told = make("report").splitlines()
     assert [line for line in told if line.startswith("snakemake")] == [
         "snakemake --cores 8",
+        "snakemake --cores 8 report_page",
         "snakemake --report results/report.html",
     ]

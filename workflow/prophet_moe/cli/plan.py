@@ -54,7 +54,6 @@ from prophet_moe.planning.situation import CLEAN, HOSTED, LAW_OF, Situation, mis
 from prophet_moe.planning.solve import Split, at_limit, longest_context, split
 from prophet_moe.planning.stand_in import routings_in, stand_in
 from prophet_moe.precision import FORMATS, KV_FORMATS
-from prophet_moe.settings.experiment import Experiment
 from prophet_moe.settings.fields import LARGEST_BATCH, LARGEST_CONTEXT, LARGEST_RATIO, LARGEST_SPEED
 from prophet_moe.settings.scenario import Scenario
 from prophet_moe.units import GIB
@@ -144,7 +143,7 @@ def add_command(commands: Any) -> None:
 
 def show_plan(arguments: argparse.Namespace) -> None:
     """Print the plan for every GPU."""
-    plans = _plans(arguments)
+    plans = plans_of(arguments, _basis_of(arguments))
     if arguments.json:
         print(json.dumps([pages.as_json(plan) for plan in plans], indent=2, allow_nan=False))
         return
@@ -153,13 +152,28 @@ def show_plan(arguments: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What plans take from the configuration."""
+
+    scenario_name: str
+    scenario: Scenario
+    link: str
+    """The name of the way to copy from the host."""
+    compute_share: float
+    """Share of a GPU's peak that the matrix products of a prompt reach."""
+    counts: list[str]
+    """Folders of counts that popularity is read from first."""
+    batching: Any = None
+    """Settings of the study `dynamic_batching`; None without arrivals."""
+
+
+@dataclass(frozen=True)
 class _Request:
     """What is planned for every GPU."""
 
     arguments: argparse.Namespace
-    experiment: Experiment
+    basis: Basis
     spec: ModelSpec
-    scenario_name: str
     scenario: Scenario
     choice: EngineChoice
     curve: HitCurve
@@ -186,7 +200,7 @@ class _Request:
     @property
     def link(self) -> str:
         """The name of the way to copy from the host."""
-        return self.arguments.link_preset or self.experiment.decode_step.link
+        return self.arguments.link_preset or self.basis.link
 
 
 @dataclass(frozen=True)
@@ -210,23 +224,31 @@ class _Solved:
     held: Held
 
 
-def _plans(arguments: argparse.Namespace) -> list[Plan]:
+def _basis_of(arguments: argparse.Namespace) -> Basis:
     experiment = experiment_of(arguments.configfile, STUDIES + (OF_ARRIVALS if arguments.arrivals else ()))
+    name, scenario = scenario_of(arguments, experiment)
+    batching = experiment.studies.dynamic_batching if arguments.arrivals else None
+    share = experiment.studies.prefill.compute_share
+    return Basis(name, scenario, experiment.decode_step.link, share, experiment.counts, batching)
+
+
+def plans_of(arguments: argparse.Namespace, basis: Basis) -> list[Plan]:
+    """Return a plan for every GPU that the arguments of the command name; what cannot be planned is a UserError."""
     spec = find_model(arguments.model)
     if spec.architecture.moe is None:
         raise UserError(spec.name, "is dense: it has no experts to plan slots for", "Use: prophet-moe capacity")
-    name, scenario = scenario_of(arguments, experiment)
+    scenario = basis.scenario
     if scenario.architecture == "reported":
-        problem = f"scenario {name} has the report's constants, which tell no time"
+        problem = f"scenario {basis.scenario_name} has the report's constants, which tell no time"
         raise UserError("--scenario", problem, "Use --scenario calibrated.")
     engine = find_engine(arguments.engine or scenario.engine, ENGINES)
     choice = EngineChoice(engine, tuple(load_names(MODEL_NAMES)))
     scenario = scenario.model_copy(update={**formats_of(arguments, spec), "engine": engine.name})
     gpus, profiles = gpus_of(arguments)
-    arrivals = _arrivals(arguments, experiment)
+    arrivals = _arrivals(arguments, basis)
     contexts, limits = _asked(arguments, spec, arrivals)
     curve = _curve(arguments, spec)
-    request = _Request(arguments, experiment, spec, name, scenario, choice, curve, contexts, limits, arrivals)
+    request = _Request(arguments, basis, spec, scenario, choice, curve, contexts, limits, arrivals)
     devices = [_device(request, gpu, listed, profiles[gpu]) for gpu, listed in gpus.items()]
     return [_plan(request, _asked_by_arrivals(request, device) if arrivals else device) for device in devices]
 
@@ -247,7 +269,7 @@ def _asked(arguments: argparse.Namespace, spec: ModelSpec, arrivals: "Named | No
     return sorted(set(contexts)), sorted(set(limits))
 
 
-def _arrivals(arguments: argparse.Namespace, experiment: Experiment) -> "Named | None":
+def _arrivals(arguments: argparse.Namespace, basis: Basis) -> "Named | None":
     if arguments.arrivals is None:
         if arguments.instances is not None:
             raise UserError("--instances", "shares arrivals, and none are given", "Give --arrivals too.")
@@ -255,8 +277,7 @@ def _arrivals(arguments: argparse.Namespace, experiment: Experiment) -> "Named |
     # Only arrivals need Numba, whose import takes a while.
     from prophet_moe.cli.plan_arrivals import arrivals_named
 
-    own = experiment.studies.dynamic_batching
-    return arrivals_named(arguments.arrivals, own.seconds, own.seed)
+    return arrivals_named(arguments.arrivals, basis.batching.seconds, basis.batching.seed)
 
 
 def _curve(arguments: argparse.Namespace, spec: ModelSpec) -> HitCurve:
@@ -278,8 +299,8 @@ def _device(request: _Request, gpu: str, listed: GpuSpec, profile: Profile | Non
     if profile is None:
         return _Device(gpu, listed, None, request.arguments.batch or 1)
     link = link_named(request.link, load_links(LINKS), "--link-preset")
-    share = request.experiment.studies.prefill.compute_share
-    machine = Machine(read_estimators(OPERATORS, {gpu: listed})[gpu], profile, link, share)
+    estimator = read_estimators(OPERATORS, {gpu: listed})[gpu]
+    machine = Machine(estimator, profile, link, request.basis.compute_share)
     return _Device(gpu, listed, machine, request.arguments.batch or 1)
 
 
@@ -289,7 +310,7 @@ def _asked_by_arrivals(request: _Request, device: _Device) -> _Device:
 
     if device.machine is None:
         raise UserError("--arrivals", f"need times, which {device.name} has none of", "Give --bandwidth and --link.")
-    own, scenario = request.experiment.studies.dynamic_batching, request.scenario
+    own, scenario = request.basis.batching, request.scenario
     scheduler = request.engine if request.engine.scheduler.sequences > 1 else find_engine(own.engine, ENGINES)
     moe, cv = request.spec.architecture.moe, _popularity_cv(request, scenario)
 
@@ -334,7 +355,7 @@ def _plan(request: _Request, device: _Device) -> Plan:
     return Plan(
         model=spec.name,
         gpu=device.name,
-        scenario=request.scenario_name,
+        scenario=request.basis.scenario_name,
         engine=request.engine.name,
         formats=request.scenario.precision_of(spec.precision).named(),
         situation=s,
@@ -403,7 +424,7 @@ def _solved(request: _Request, device: _Device, scenario: Scenario) -> _Solved:
 
 
 def _popularity_cv(request: _Request, scenario: Scenario) -> float:
-    found = popularity_cv_of(request.spec, scenario, request.experiment.counts)
+    found = popularity_cv_of(request.spec, scenario, request.basis.counts)
     return found.value if found else scenario.routing.variation
 
 

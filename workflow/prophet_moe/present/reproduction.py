@@ -66,7 +66,12 @@ STAGES = (
         "",
     ),
     ("Comparison with the committed outputs", "make verify", "a table of PASS and FAIL", "0.1"),
-    ("Browsable report", "make report", "`results/report.html`", "0.1 after `make`, which it runs first"),
+    (
+        "The page with everything ([report_page.md](report_page.md)), and Snakemake's own report",
+        "make report",
+        "`results/report/index.html`, `results/report.html`",
+        "0.4 after `make`, which it runs first",
+    ),
     (
         "Everything in one file ([archive.md](archive.md))",
         "make archive",

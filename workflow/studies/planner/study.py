@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from prophet_moe.settings.fields import StudySettings
+from prophet_moe.settings.fields import Batch, StudySettings
 from prophet_moe.study import Figure, Study
-from prophet_moe.tables import Table, flag, integer, number, text
+from prophet_moe.tables import GPU, MODEL, Column, Table, flag, integer, number, text
 
 RATE, SLOTS, PLAN = "tokens_per_s", "slots", "plan"
 """Parts of the table."""
@@ -35,6 +35,14 @@ class PlannerSettings(StudySettings):
     }
     """GPU by model of the plans that are shown: models of config/models/ or config/models/current/ in the formats that
     are shipped, GPUs of config/gpus.yaml."""
+    batches: list[Batch] = [1, 16]
+    """Batch sizes of the plans of every model and GPU of the grid."""
+
+
+def _between(name: str, unit: str, meaning: str) -> tuple[Column, ...]:
+    """Declare a number with the ends of its range."""
+    ends = (("_low", ", low end of its range."), ("_high", ", high end of its range."))
+    return (number(name, unit, f"{meaning}."), *(number(f"{name}{end}", unit, f"{meaning}{of}") for end, of in ends))
 
 
 CURVES = Table(
@@ -88,13 +96,37 @@ PLANNER = Table(
     ),
 )
 
+PLANS = Table(
+    "plans",
+    (
+        MODEL,
+        GPU,
+        integer("batch_size", "sequences", "Sequences that decode together."),
+        integer("context", "tokens", "Tokens of every sequence."),
+        integer("slots", "experts", "Most slots of all layers together that fit beside the context; 0 where none do."),
+        integer("slots_per_layer", "experts", "Whole slots of a layer."),
+        integer("experts", "experts", "Routed experts of a layer, E."),
+        number("resident_share_pct", "%", "Experts that have a slot."),
+        *_between("hit_rate", "", "Hit rate with these slots"),
+        *_between("tokens_per_s", "tok/s", "Tokens that all sequences together decode in a second"),
+        *_between("slowdown", "", "Time of a decode step over that with all experts resident"),
+        number("prefill_s", "s", "Least time to prefill the context; empty for encoder-decoders."),
+        flag("works", "Whether an engine could keep this split."),
+        text("refusals", "Why no engine, or not every engine, could; empty where nothing speaks against it."),
+        integer("advised_context", "tokens", "Context that the recommendation is for."),
+        text("advice", "The recommendation, one for all contexts of a model, GPU and batch size."),
+        text("reasons", "Its reasons, separated by semicolons."),
+    ),
+)
+"""What `prophet-moe plan` says of every model and GPU of the grid."""
+
 FIGURE = Figure("planner", 7.0, 3.7, table=PLANNER.name)
 
 STUDY = Study(
     id="planner",
     question="Would a plan made beforehand have said what people measured afterwards?",
     settings=PlannerSettings,
-    tables=(PLANNER, CURVES),
+    tables=(PLANNER, CURVES, PLANS),
     figures=(FIGURE,),
     minutes=0.5,
 )
