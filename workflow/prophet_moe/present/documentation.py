@@ -17,6 +17,7 @@ from prophet_moe.catalog.link import LinkFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
+from prophet_moe.present.artifact_page import artifact_page
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
 from prophet_moe.present.catalog_table import CATALOG
 from prophet_moe.present.engine_page import engines_page
@@ -58,6 +59,7 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/gpus.md")] = gpus_page()
     pages[Path("docs/engines.md")] = engines_page(load_engines(ENGINES))
     pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
+    pages[Path("ARTIFACT.md")] = artifact_page(load_studies())
     return pages
 
 
