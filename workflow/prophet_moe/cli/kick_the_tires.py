@@ -63,7 +63,7 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "kick-the-tires",
         help="build a little, compare it with what is committed, and run a few tests",
-        epilog="It writes to results/runs/, logs/ and .snakemake/ alone. `make kick_the_tires` installs the tests' packages.",
+        epilog="It changes no file that git knows. `make kick_the_tires` installs the packages of the tests first.",
     )
     parser.set_defaults(run=kick_the_tires)
 
