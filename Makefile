@@ -7,7 +7,7 @@ MINUTES := 12
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHON ?= python3
 
-.PHONY: all setup gpu campaign trace test fuzz test-peers lint bench docs verify lab report archive clean lock help
+.PHONY: all setup kick_the_tires gpu campaign trace test fuzz test-peers lint bench docs verify lab report archive clean lock help
 
 all: setup
 	snakemake --cores $(CORES)
@@ -18,6 +18,7 @@ help:
 	@printf '%s\n' \
 	'make             set everything up and run the main job (CORES=8)' \
 	'make setup       the environment alone, in .venv' \
+	'make kick_the_tires  three minutes: build a little, compare, test, and say what passed' \
 	'make verify      compare the outputs with the committed ones' \
 	'make lab         JupyterLab on the notebooks' \
 	'make report      results/report/index.html: claims, charts, plans, figures and tables in one page' \
@@ -45,6 +46,10 @@ $(VENV)/dev: $(VENV)/ready envs/dev.txt envs/crate.txt
 	envs/install.sh $(VENV) envs/dev.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r envs/crate.txt
 	touch $@
+
+# A first look: it changes no file that git knows.
+kick_the_tires: $(VENV)/dev
+	prophet-moe kick-the-tires
 
 test: $(VENV)/dev
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -38,6 +38,13 @@ def test_every_requirement_is_locked():
     assert set(required()) <= set(pins("analysis.txt"))
 
 
+def test_the_citation_has_the_version_and_licence():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert len(cited["keywords"]) > 3
+
+
 def test_the_conda_file_has_the_locked_versions():
     listed = yaml.safe_load((ENVS / "analysis.yaml").read_text())["dependencies"]
     named = {"matplotlib-base": "matplotlib", "ml_dtypes": "ml-dtypes"}
@@ -100,6 +107,11 @@ def test_make_help_lists_every_target():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = re.findall(r"^make ([\w-]+) ", shown, re.MULTILINE)
     assert sorted(["all", "help", *listed]) == sorted(phony)
+
+
+def test_make_kick_the_tires_is_listed_and_runs_it():
+    assert make("kick_the_tires").splitlines()[-1] == "prophet-moe kick-the-tires"
+    assert "make kick_the_tires " in make("help")
 
 
 def test_make_report_builds_first():

@@ -18,6 +18,7 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
 from prophet_moe.present.answers_page import answers_page
+from prophet_moe.present.artifact_page import artifact_page
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
 from prophet_moe.present.catalog_table import CATALOG
 from prophet_moe.present.engine_page import engines_page
@@ -60,6 +61,7 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/engines.md")] = engines_page(load_engines(ENGINES))
     pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
     pages[Path("docs/answers.md")] = _answers_page()
+    pages[Path("ARTIFACT.md")] = artifact_page(load_studies())
     return pages
 
 

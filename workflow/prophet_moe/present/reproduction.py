@@ -6,6 +6,12 @@ from prophet_moe.study import Figure, Study
 from prophet_moe.tables import Table
 
 STAGES = (
+    (
+        "A first look: a small build, a comparison, a few tests ([ARTIFACT.md](../ARTIFACT.md))",
+        "make kick_the_tires",
+        "a table of PASS and FAIL; `results/runs/kick_the_tires/`, `results/runs/kick_the_tires_small/`",
+        "2",
+    ),
     ("Everything", "make", "all below, both scenarios", "3 (150 s cold; 3 s where nothing changed)"),
     (
         "Figures 1-5 and tables 1-4, both scenarios",
