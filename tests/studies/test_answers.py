@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from prophet_moe.catalog import load_gpus, model_names
-from prophet_moe.claims.answers import UNJUDGED, Answers, judged, read_answers, steps, tables_of
+from prophet_moe.claims.answers import UNJUDGED, Answers, judged, read_answers, steps
+from prophet_moe.claims.bindings import finished, tables_read
 from prophet_moe.claims.evaluators import Tables
-from prophet_moe.claims.ledger import tables_read
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.present.answers_page import answers_page
@@ -52,7 +52,7 @@ def frames() -> dict[str, pd.DataFrame]:
         path.relative_to(FOLDER).as_posix().replace("data/", "").removesuffix(".csv"): path
         for path in FOLDER.rglob("*.csv")
     }
-    tables = tables_of(paths)
+    tables = finished(paths)
     return {name: tables[name] for name in tables_read(FILE)}
 
 
@@ -151,9 +151,9 @@ def test_twice_the_gain_flips_the_advice_on_small_batches(answers, frames, found
 
 
 def test_a_build_without_the_tables_judges_nothing(answers):
-    rows = judged(answers, tables_of({}))
+    rows = judged(answers, finished({}))
     assert set(rows["judgement"]) == {UNJUDGED} and rows["why"].str.contains("this build makes no table").all()
-    assert (steps(answers, tables_of({}))["detail"] == "").all()
+    assert (steps(answers, finished({}))["detail"] == "").all()
 
 
 def test_a_table_of_other_columns_judges_nothing(answers, frames):

@@ -1,21 +1,20 @@
 """config/answers.yaml: what the reports advise, and answers whose numbers and judgements come from finished tables."""
 
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from pydantic import Field
 
+from prophet_moe.claims.bindings import Binding, check, names_in
 from prophet_moe.claims.claimed import Value
-from prophet_moe.claims.evaluators import EVALUATORS, Tables, Undefined, evaluated
+from prophet_moe.claims.evaluators import Tables, Undefined, evaluated
 from prophet_moe.errors import UserError
 from prophet_moe.validation import StrictModel, read_yaml, validate
 
 ANSWERS_FILE = Path("config/answers.yaml")
-Binding = dict[str, Any]
-"""`{take: <evaluator>, ...}`, or `{claim: <name>}` for another value of the entry or of all (claims/evaluators.py)."""
 KINDS = ("decision tree", "recommendation", "faq", "talking point", "suggested text")
 """Kinds of advice, in the order of docs/answers.md."""
 UNJUDGED = "not judged"
@@ -139,43 +138,16 @@ def read_answers(path: Path = ANSWERS_FILE) -> Answers:
         bindings = [*advice.given.values(), *(outcome.when for outcome in tried)]
         _check(f"{path}: {advice.id}", {**answers.shared, **advice.given}, texts, bindings)
     for step in answers.tree:
-        _check(f"{path}: {step.leaf}", {**answers.shared, **step.given}, [step.detail], step.given.values())
+        _check(f"{path}: {step.leaf}", {**answers.shared, **step.given}, [step.detail], list(step.given.values()))
     return answers
 
 
-def _check(where: str, known: Mapping[str, Binding], texts: list[str], bindings: Any) -> None:
+def _check(where: str, known: Mapping[str, Binding], texts: list[str], bindings: list[Binding]) -> None:
     """Refuse evaluators and names that there are not."""
-    used = {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    for node in _nodes(list(bindings)):
-        if set(node) == {"claim"}:
-            used.add(node["claim"])
-        elif "take" in node and node["take"] not in EVALUATORS:
-            expected = f"expected one of {', '.join(EVALUATORS)}"
-            raise UserError(where, f"take: got {node['take']!r}, {expected}", "See prophet_moe/claims/evaluators.py.")
-    if unknown := sorted(used - set(known)):
+    check(bindings, where)
+    told = {name for text in texts for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+    if unknown := sorted((told | set(names_in(bindings))) - set(known)):
         raise UserError(where, f"no value is named {unknown[0]!r}", f"Add it to its values: {', '.join(known)}.")
-
-
-def _nodes(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield every mapping in a value."""
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    for each in value if isinstance(value, list) else ():
-        yield from _nodes(each)
-
-
-def tables_of(files: Mapping[str, Path]) -> Tables:
-    """Return finished tables by name, loaded when they are read; a build that has none of a name lacks its rows."""
-
-    def load(name: str) -> pd.DataFrame:
-        if name not in files:
-            raise Undefined(f"this build makes no table {name}")
-        frame = pd.read_csv(files[name])
-        words = frame.select_dtypes(include=["object", "string"]).columns
-        return frame.assign(**{column: frame[column].fillna("") for column in words})
-
-    return Tables(load)
 
 
 def judged(answers: Answers, tables: Tables) -> pd.DataFrame:

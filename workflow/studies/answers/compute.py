@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from prophet_moe.claims.answers import judged, read_answers, steps, tables_of
+from prophet_moe.claims.answers import judged, read_answers, steps
+from prophet_moe.claims.bindings import finished
 from prophet_moe.tables import write_table
 from studies.answers.study import ANSWERS, DECISION_STEPS, DECISION_TREE, LEAVES
 
@@ -28,6 +29,6 @@ def counted(asked: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 def build(files, parameters):
     """Write table 23, answers to the reports' advice, and the steps of our own decision tree."""
     answers = read_answers(files.answers)
-    tables = tables_of(dict(zip(parameters["tables"], files.tables, strict=True)))
+    tables = finished(dict(zip(parameters["tables"], files.tables, strict=True)))
     write_table(files.table, judged(answers, tables), ANSWERS)
     write_table(files.steps, counted(steps(answers, tables), tables[DECISION_TREE.name]), DECISION_STEPS)

@@ -5,7 +5,6 @@ OUTPUTS: tables/table23_answers.csv, tables/data/decision_tree.csv, tables/data/
 """
 
 from prophet_moe.claims.answers import ANSWERS_FILE
-from prophet_moe.claims.ledger import tables_read
 from studies.answers.study import STUDY as ANSWERS_STUDY
 
 # Table 16 needs the routing of published models.
@@ -14,23 +13,13 @@ if any(Path("resources/routing").glob("*.json")):
 
 
 def tables_for_answers(wildcards):
-    """Paths of the tables that answers read, by name, among those that this build makes."""
-    made = {
-        path.removeprefix("tables/").replace("data/", "").removesuffix(".csv"): path
-        for path in TARGETS
-        if path.endswith(".csv")
-    }
-    return {name: made[name] for name in tables_read(ANSWERS_FILE) if name in made}
-
-
-def files_for_answers(wildcards):
-    """Those paths alone."""
-    return list(tables_for_answers(wildcards).values())
+    """The tables that answers read, among those that this build makes."""
+    return list(finished_tables(ANSWERS_FILE).values())
 
 
 def answers_parameters(wildcards):
     """The names of the tables, in the order of their files."""
-    return as_json({"tables": list(tables_for_answers(wildcards))})
+    return as_json({"tables": list(finished_tables(ANSWERS_FILE))})
 
 
 rule decision_tree:
@@ -59,7 +48,7 @@ rule answers:
     input:
         code=code("workflow/studies/answers/compute.py"),
         answers=str(ANSWERS_FILE),
-        tables=files_for_answers,
+        tables=tables_for_answers,
     output:
         table=table("table23_answers"),
         steps=table("decision_steps"),
