@@ -12,6 +12,8 @@ from prophet_moe.present.quoted_numbers import headlines
 from prophet_moe.settings.experiment import DecodeStep
 from prophet_moe.study import Study, load_studies
 from prophet_moe.tables import read_table
+from studies.claims.figure import headline as verdicts
+from studies.claims.study import CLAIMS
 from studies.observed.figure import headline
 from studies.observed.study import ROWS
 from tests.conftest import ROOT
@@ -53,6 +55,11 @@ def test_readme_begins_with_the_finding_and_its_price(shown):
 def test_readme_shows_the_errors_against_observations():
     text = headline(read_table(ROOT / ROWS.path, ROWS))
     assert text in " ".join(README.split()), f"put this sentence into README:\n{text}"
+
+
+def test_readme_counts_the_verdicts_of_the_ledger():
+    text = " ".join(verdicts(read_table(ROOT / CLAIMS.path, CLAIMS)).split())
+    assert text in " ".join(README.split()), f"put these sentences into README:\n{text}"
 
 
 def test_readme_leads_with_observations_in_1000_words():

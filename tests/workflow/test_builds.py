@@ -15,7 +15,7 @@ from prophet_moe.routing import store
 from prophet_moe.routing.popularity_cv import read_popularity_cvs
 from prophet_moe.routing.trace import Counts, Origin, Router
 from tests.conftest import ROOT
-from tests.workflow.conftest import Project
+from tests.workflow.conftest import TOLD, Project, without_readers
 from tests.workflow.rules import SCENARIO_DIRS, STUDIES, figures, jobs, outputs, studies_that_read, study_jobs
 
 BY_SCENARIO = [
@@ -24,10 +24,11 @@ BY_SCENARIO = [
     *[f"paper/generated/{{at}}{name}.tex" for name in ("table1", "table2", "table3", "table4", "figures")],
 ]
 BESIDE_STUDIES = [path.format(at=at) for path in BY_SCENARIO for at in SCENARIO_DIRS]
-BESIDE_STUDIES += ["paper/generated/numbers.tex", "tables/data/model_catalog.csv"]
+BESIDE_STUDIES += [f"paper/generated/{name}.tex" for name in ("numbers", "paper_numbers", "supplement")]
+BESIDE_STUDIES += ["tables/data/model_catalog.csv", "tables/claims.json"]
 """Outputs that belong to no study."""
 
-EVERY_FIGURE = figures(*STUDIES)
+EVERY_FIGURE = figures(*STUDIES) - figures(*TOLD)
 # Table 2 and figure 2 set the price in time beside the memory floor, and so does what the text quotes.
 PRICED = jobs("kv_extension", "latex_tables", scenario_dir="") | jobs("numbers")
 PRICED |= figures("figure2_kv_extension_by_model", scenario_dir="")
@@ -44,7 +45,7 @@ CURRENT = study_jobs("current_models")
 """The models of today, of which the study has a grid of its own."""
 OWN_BATCHES = study_jobs("alternatives") | jobs("dynamic_batching", "parallel_observed") | figures("dynamic_batching")
 """Studies that rest on the routing of a scenario, at batch sizes of their own."""
-PLANNED = study_jobs("planner", "where_it_pays")
+PLANNED = study_jobs("planner", "where_it_pays") | jobs("decision_tree")
 """Studies of slots for experts, which rest on a scenario and on no grid."""
 OBSERVED = study_jobs("observed")
 """Predictions of observations, which rest on every model and GPU of the catalogue."""
@@ -194,7 +195,7 @@ def test_a_key_more_in_one_study_reruns_no_other(built, study):
     path = built.root / f"workflow/studies/{study}/study.py"
     head = SETTINGS_CLASS.search(path.read_text())[0]
     with edited(path, head, f'{head}\n    added: int = 1\n    """A key more."""\n'):
-        assert built.jobs() == AFTER_A_KEY.get(study, study_jobs(study))
+        assert built.jobs() == without_readers(AFTER_A_KEY.get(study, study_jobs(study)))
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,18 @@ def test_a_batch_list_change_reruns_the_grid_and_what_follows(built):
         built.root / "config/experiment.yaml", "batch_sizes: [1, 4, 8, 16, 32, 64]", "batch_sizes: [1, 4, 8, 16]"
     ):
         assert built.jobs() == FROM_THE_GRID - CURRENT - OWN_BATCHES
+
+
+def test_the_ledger_reruns_after_its_file_and_its_tables(built):
+    """What it judges reaches the figure, the pages of models and the paper, and answers do not rest on it."""
+    judged = {"claims", "paper_numbers", "model_pages"} | figures("claims")
+    compiled = {"paper", "supplement"}
+    with edited(built.root / "config/claims.yaml", "# Every claim", "# Each claim"):
+        assert built.all_jobs() - compiled == judged
+    with edited(built.root / "resources/reports/printed.csv", ",0.45,", ",0.46,"):
+        assert built.all_jobs() - compiled - {"answers"} == judged | study_jobs("report_tables")
+    with edited(built.root / "config/answers.yaml", "# ", "# Edited. "):
+        assert built.all_jobs() == {"answers"} | figures("decision_tree")
 
 
 def test_an_overlay_has_the_same_effect_as_an_edit(built, tmp_path):
