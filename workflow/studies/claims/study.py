@@ -55,5 +55,6 @@ STUDY = Study(
     settings=ClaimsSettings,
     tables=(CLAIMS,),
     figures=(FIGURE,),
+    stage=1,
     minutes=0.2,
 )
