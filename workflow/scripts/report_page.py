@@ -47,6 +47,7 @@ CONTENTS = (
 """Sections: identifier, title, and the part of the content without which there is none."""
 CLAIM_PARTS = (
     ("reason", "Reason"),
+    ("lines", "Lines"),
     ("tolerance", "Tolerance"),
     ("observed_on", "Observed on"),
     ("rests_on", "Rests on"),
