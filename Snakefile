@@ -46,6 +46,7 @@ for study in studies.in_stages(STUDIES):
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/model_pages.smk"
+include: "workflow/rules/crate.smk"
 include: "workflow/rules/report_page.smk"
 include: "workflow/rules/verify.smk"
 

@@ -1,45 +1,53 @@
 """README shows the headlines and the claims of the committed tables, in one screen."""
 
-import pandas as pd
+from collections.abc import Mapping
 
-from prophet_moe.capacity.limits import CONTEXT_GAINED
+import pandas as pd
+import pytest
+
 from prophet_moe.capacity.record import RECORD
-from prophet_moe.present.claims_table import claims_table
+from prophet_moe.present.artifact_page import committed_tables
+from prophet_moe.present.claims_table import claims_table, paper_claims, reported_claims
 from prophet_moe.present.quoted_numbers import headlines
 from prophet_moe.settings.experiment import DecodeStep
-from prophet_moe.study import load_studies
+from prophet_moe.study import Study, load_studies
 from prophet_moe.tables import read_table
-from studies.comparison.study import SAVINGS, STRATEGIES
 from studies.observed.figure import headline
 from studies.observed.study import ROWS
-from studies.prefill.study import PREFILL
-from studies.routing_law.study import EXPONENTS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+LIMIT = DecodeStep().claimed_slowdown
 
 
-def shown() -> dict[str, pd.DataFrame]:
+@pytest.fixture(scope="module")
+def studies() -> dict[str, Study]:
+    """Every study by its id."""
+    return load_studies(ROOT / "workflow/studies")
+
+
+@pytest.fixture(scope="module")
+def shown(studies) -> Mapping[str, pd.DataFrame]:
     """The committed tables behind README, by name."""
-    records = {
-        f"{at}{RECORD.name}": read_table(ROOT / RECORD.path.format(scenario_dir=at), RECORD) for at in ("", "reported/")
-    }
-    tables = (EXPONENTS, STRATEGIES, SAVINGS, CONTEXT_GAINED, PREFILL)
-    return records | {table.name: read_table(ROOT / table.path, table) for table in tables}
+    return committed_tables(studies)
 
 
-def test_readme_shows_the_headlines_of_the_tables():
-    tables = shown()
-    records = {"calibrated": tables[RECORD.name], "reported": tables[f"reported/{RECORD.name}"]}
-    text = headlines(records, tables["table11_context_gained"], tables["prefill"])
+def test_readme_shows_the_headlines_of_the_tables(shown):
+    records = {"calibrated": shown[RECORD.name], "reported": shown[f"reported/{RECORD.name}"]}
+    text = headlines(records, shown["table11_context_gained"], shown["prefill"])
     block = README.split("```\n")
     assert any(part.rstrip("\n") == text for part in block), f"put results/headlines.txt into README:\n{text}"
 
 
-def test_readme_shows_the_claims_of_the_tables():
-    minutes = {name: study.minutes for name, study in load_studies(ROOT / "workflow/studies").items()}
-    text = claims_table(shown(), DecodeStep().claimed_slowdown, minutes)
+def test_readme_shows_the_claims_of_the_tables(shown, studies):
+    text = claims_table(reported_claims(shown, LIMIT), {name: study.minutes for name, study in studies.items()})
     assert text in README, f"put this table into README:\n{text}"
+
+
+def test_readme_begins_with_the_finding_and_its_price(shown):
+    first_screen = " ".join(README.partition("\n## ")[0].split())
+    for claim in paper_claims(shown, LIMIT):
+        assert claim.id not in ("C2", "C3") or claim.found in first_screen, f"put this into README:\n{claim.found}"
 
 
 def test_readme_shows_the_errors_against_observations():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prophet_moe.provenance.tracked import tracked_files
 from prophet_moe.routing import store
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,7 @@ NAME = "quick-2x8-top2"
 def project(tmp_path_factory) -> Path:
     """A copy of what git would commit."""
     folder = tmp_path_factory.mktemp("quick") / "project"
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True)
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    for name in tracked_files(ROOT, with_new=True):
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())

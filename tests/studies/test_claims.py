@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 from prophet_moe.capacity.configured import Configured
+from prophet_moe.claims.bindings import finished, nodes, tables_read
 from prophet_moe.claims.claimed import agrees
 from prophet_moe.claims.evaluators import REPORT_TABLES, Absent, Tables, Undefined, evaluated
-from prophet_moe.claims.ledger import CLAIMS_FILE, Claim, read_ledger, tables_read
+from prophet_moe.claims.ledger import CLAIMS_FILE, Claim, read_ledger
 from prophet_moe.claims.verdict import VERDICTS, as_rows, judge_all
 from prophet_moe.printed import PRINTED_FILE, read_printed
 from prophet_moe.settings.scenario import CALIBRATED, REPORTED
 from prophet_moe.settings.style import Style
 from prophet_moe.tables import read_table
-from studies.claims.compute import load
 from studies.claims.figure import by_document, draw, findings, headline
 from studies.claims.study import CLAIMS, ClaimsSettings
 from studies.report_tables.compute import report_tables, world_of
@@ -41,16 +41,18 @@ def claims() -> list[Claim]:
     return read_ledger(PRINTED, ROOT / CLAIMS_FILE)
 
 
-def committed(name: str) -> pd.DataFrame:
-    """A finished table, as it is committed."""
-    scenario, _, table = name.rpartition("/")
-    folder = ROOT / "tables" / scenario
-    return load(next(path for path in (folder / f"{table}.csv", folder / f"data/{table}.csv") if path.exists()))
+FINISHED = finished(
+    {
+        path.relative_to(ROOT / "tables").as_posix().replace("data/", "").removesuffix(".csv"): path
+        for path in (ROOT / "tables").rglob("*.csv")
+    }
+)
+"""Every committed table, read once."""
 
 
 @pytest.fixture(scope="module")
 def tables() -> Tables:
-    return Tables(committed)
+    return FINISHED
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +88,6 @@ def test_claims_speak_of_lines_and_models_that_exist(ledger, models):
     assert named <= set(models)
 
 
-def nodes_of(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Every binding inside a binding, itself included."""
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    for each in value if isinstance(value, list) else ():
-        yield from nodes_of(each)
-
-
 def changed(frame: pd.DataFrame, columns: set[str], kept: set[str], factor: Callable[[int], float]) -> pd.DataFrame:
     """The table with other values in `columns`: numbers times a factor of their cell, flags negated, words reversed.
 
@@ -124,10 +117,10 @@ FACTORS = (
 
 def mutations(claim: Claim) -> Iterator[Tables]:
     """Tables that differ in what this claim reads: in values, and where it counts, in rows and columns."""
-    nodes = [node for binding in claim.bindings.values() for node in nodes_of(binding) if "take" in node]
+    taken = [node for binding in claim.bindings.values() for node in nodes(binding) if "take" in node]
     read: dict[str, set[str]] = {}
     kept: dict[str, set[str]] = {}
-    for node in nodes:
+    for node in taken:
         table = REPORT_TABLES if node["take"] == "report_cell" else node.get("table")
         if table is None:
             continue
@@ -139,13 +132,11 @@ def mutations(claim: Claim) -> Iterator[Tables]:
             selected or {"report_table", "row"} if table == REPORT_TABLES else selected
         )
     for factor in FACTORS:
-        yield Tables(
-            lambda name, f=factor: changed(committed_once(name), read.get(name, set()), kept.get(name, set()), f)
-        )
-    yield Tables(lambda name: upside_down(committed_once(name), read.get(name, set()) - kept.get(name, set())))
-    if any(node["take"] in COUNTING for node in nodes):
-        yield Tables(lambda name: committed_once(name).iloc[::3, :-1])
-        yield Tables(lambda name: pd.concat([committed_once(name), committed_once(name).map(_another)]))
+        yield Tables(lambda name, f=factor: changed(FINISHED[name], read.get(name, set()), kept.get(name, set()), f))
+    yield Tables(lambda name: upside_down(FINISHED[name], read.get(name, set()) - kept.get(name, set())))
+    if any(node["take"] in COUNTING for node in taken):
+        yield Tables(lambda name: FINISHED[name].iloc[::3, :-1])
+        yield Tables(lambda name: pd.concat([FINISHED[name], FINISHED[name].map(_another)]))
 
 
 def upside_down(frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
@@ -155,16 +146,6 @@ def upside_down(frame: pd.DataFrame, columns: set[str]) -> pd.DataFrame:
 
 def _another(value: Any) -> Any:
     return f"{value}'" if isinstance(value, str) else value * 3 + 1 if not isinstance(value, bool) else not value
-
-
-CACHE: dict[str, pd.DataFrame] = {}
-
-
-def committed_once(name: str) -> pd.DataFrame:
-    """A committed table, read once."""
-    if name not in CACHE:
-        CACHE[name] = committed(name)
-    return CACHE[name]
 
 
 def holds(claim: Claim, binding: Mapping[str, Any], tables: Tables, stated: Mapping[str, float]) -> bool:
@@ -178,7 +159,7 @@ def holds(claim: Claim, binding: Mapping[str, Any], tables: Tables, stated: Mapp
 
 def reads_a_table(binding: Mapping[str, Any]) -> bool:
     """Whether a binding reads any table; others are arithmetic of claims."""
-    return any("table" in node or node.get("take") == "report_cell" for node in nodes_of(binding))
+    return any("table" in node or node.get("take") == "report_cell" for node in nodes(binding))
 
 
 def test_no_claim_agrees_whatever_the_tables_hold(claims, tables):

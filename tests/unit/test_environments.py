@@ -38,6 +38,13 @@ def test_every_requirement_is_locked():
     assert set(required()) <= set(pins("analysis.txt"))
 
 
+def test_the_citation_has_the_version_and_licence():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert len(cited["keywords"]) > 3
+
+
 def test_the_conda_file_has_the_locked_versions():
     listed = yaml.safe_load((ENVS / "analysis.yaml").read_text())["dependencies"]
     named = {"matplotlib-base": "matplotlib", "ml_dtypes": "ml-dtypes"}
@@ -84,6 +91,27 @@ def test_make_lab_takes_options_and_lets_root_in():
     assert told.startswith("jupyter lab notebooks")
     assert told.endswith("--no-browser --port 8999")
     assert ("--allow-root" in told) is (os.geteuid() == 0)
+
+
+def test_make_archive_builds_and_describes_first():
+    told = make("archive").splitlines()
+    assert [line for line in told if line.startswith(("snakemake", "python"))] == [
+        "snakemake --cores 8",
+        "snakemake --cores 8 crate",
+        "python -m prophet_moe.provenance.archive",
+    ]
+
+
+def test_make_help_lists_every_target():
+    phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^make ([\w-]+) ", shown, re.MULTILINE)
+    assert sorted(["all", "help", *listed]) == sorted(phony)
+
+
+def test_make_kick_the_tires_is_listed_and_runs_it():
+    assert make("kick_the_tires").splitlines()[-1] == "prophet-moe kick-the-tires"
+    assert "make kick_the_tires " in make("help")
 
 
 def test_make_report_builds_first():

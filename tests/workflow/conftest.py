@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from prophet_moe.provenance.tracked import MANIFEST, tracked_files
 from tests.conftest import ROOT
 
 OUTPUTS = ("figures", "tables", "paper/generated", "results/notebooks", "results/headlines.txt")
@@ -63,17 +64,13 @@ class Project:
 
 
 def copy_project(folder: Path) -> Project:
-    """Copy what git would commit, without the outputs, so that a build starts from nothing."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    """Copy what git would commit, and the list of it, without the outputs, so that a build starts from nothing."""
+    names = tracked_files(ROOT, with_new=True)
+    for name in names:
         if not name.startswith(("figures/", "tables/", "paper/generated/")) and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    (folder / MANIFEST).write_text("".join(f"{name}\n" for name in names))
     # What Numba compiled at set-up: valid here too, for the sources keep their times.
     for path in (ROOT / "workflow").rglob("*.nb[ic]"):
         copy = folder / path.relative_to(ROOT)

@@ -21,6 +21,7 @@ from prophet_moe.capacity.placement import unplaceable
 from prophet_moe.capacity.under_engine import read_engine
 from prophet_moe.catalog import load_gpus, load_models, model_names
 from prophet_moe.catalog.link import link_named, load_links
+from prophet_moe.claims.bindings import tables_read
 from prophet_moe.collect.plan import read_plan
 from prophet_moe.errors import UserError, exit_on_user_error
 from prophet_moe.files import write_text
@@ -245,6 +246,12 @@ def built(table):
     """The path of a study's table in a list, empty where a build does not make it."""
     path = path_of(table)
     return [path] if path in TARGETS else []
+
+
+def finished_tables(bindings):
+    """Paths of the tables that the bindings of a file read, by name, among those that this build makes."""
+    made = {path.removeprefix("tables/").replace("data/", ""): path for path in TARGETS if path.endswith(".csv")}
+    return {name: made[f"{name}.csv"] for name in tables_read(Path(bindings)) if f"{name}.csv" in made}
 
 
 def trace_files(wildcards):

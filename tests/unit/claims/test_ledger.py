@@ -2,7 +2,8 @@
 
 import pytest
 
-from prophet_moe.claims.ledger import read_ledger, tables_read
+from prophet_moe.claims.bindings import tables_read
+from prophet_moe.claims.ledger import read_ledger
 from prophet_moe.errors import UserError
 from prophet_moe.printed import PRINTED_FILE, read_printed
 from tests.conftest import ROOT
@@ -29,7 +30,7 @@ def test_families_fill_in_the_words_of_their_claims(tmp_path):
     [claim] = read(tmp_path, FAMILY + entry)
     assert claim.says == "OLMoE saves 9.0 % at batch size 4."
     assert claim.calibrated["where"] == {"model": "OLMoE", "batch_size": 4}
-    assert claim.tables == ["record"] and tables_read(tmp_path / "claims.yaml")[0] == "record"
+    assert claim.tables == ["record"] and tables_read(tmp_path / "claims.yaml") == ["record"]
 
 
 def test_printed_claims_take_value_and_place_from_there(tmp_path):

@@ -3,12 +3,12 @@
 import hashlib
 import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from prophet_moe.printed import PRINTED_FILE, read_printed
+from prophet_moe.provenance.tracked import tracked_files
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs/reports.md"
@@ -22,11 +22,8 @@ needs_reports = pytest.mark.skipif(SEEDS is None, reason="PROPHET_SEEDS names no
 
 
 def tracked() -> list[Path]:
-    """Every file under version control; a copy without its .git has no list of them, and only there tests skip."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("this copy of the project has no .git")
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True)
-    return [ROOT / name for name in listed.stdout.split("\0") if name]
+    """Every file of the project, as git or the manifest of an archive lists them."""
+    return [ROOT / name for name in tracked_files(ROOT)]
 
 
 def text_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The commands that README, CONTRIBUTING, docs/ and the pages of studies show: each could be run as it is written.
+"""The commands that README, ARTIFACT, CONTRIBUTING, docs/ and pages of studies show: each could be run as written.
 
 Nothing is run: programs, subcommands, options, targets and files exist, and values are accepted.
 """
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.workflow.rules import FILES, RULES, STUDIES
 
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / name for name in ("README.md", "ARTIFACT.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs/examples").rglob("*.md")),
     *sorted((ROOT / "workflow/studies").glob("*/README.md")),

@@ -9,7 +9,11 @@ from tests.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 STUDIES = sorted((ROOT / "workflow/studies").glob("*/README.md"))
-LINKED = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *STUDIES]
+LINKED = [
+    *PAGES,
+    *(ROOT / f"{name}.md" for name in ("README", "ARTIFACT", "CONTRIBUTING", "CHANGELOG", "resources/README")),
+    *STUDIES,
+]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

@@ -32,6 +32,8 @@ from tests.fuzzing import fuzz
 STUDIES = {name: study.settings for name, study in load_studies(ROOT / "workflow/studies").items()}
 FIGURES = [figure.name for study in load_studies(ROOT / "workflow/studies").values() for figure in study.figures]
 WHOLE = with_studies(STUDIES)
+DOCUMENTS = documents()
+"""Every generated file by its path, made once: ARTIFACT.md reads the committed tables."""
 
 
 class Settings(StrictModel):
@@ -54,13 +56,13 @@ def test_the_files_hold_the_defaults():
     assert resolve(read_yaml(STYLE), [STYLE], MODELS, GPUS, STUDIES, figures=FIGURES).style == Style()
 
 
-@pytest.mark.parametrize("path", documents(), ids=str)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
 def test_generated_documents_are_current(path):
-    assert (ROOT / path).read_text(encoding="utf-8") == documents()[path], "run: prophet-moe config write"
+    assert (ROOT / path).read_text(encoding="utf-8") == DOCUMENTS[path], "run: prophet-moe config write"
 
 
 def test_every_key_is_documented():
-    for line in documents()[Path("docs/configuration.md")].splitlines():
+    for line in DOCUMENTS[Path("docs/configuration.md")].splitlines():
         if line.startswith("| `"):
             assert not line.endswith("|  |"), f"no meaning given: {line}"
 
@@ -230,7 +232,7 @@ def test_a_moved_key_tells_its_new_place(old, new, tmp_path):
         str(raised.value)
         == f"{overlay}: {old}: this key is now {new}. Every key is explained in docs/configuration.md."
     )
-    assert re.search(rf"^\| `{re.escape(new)}[`.]", documents()[Path("docs/configuration.md")], re.MULTILINE)
+    assert re.search(rf"^\| `{re.escape(new)}[`.]", DOCUMENTS[Path("docs/configuration.md")], re.MULTILINE)
 
 
 @pytest.mark.parametrize("scenario", ("calibrated", "mine"))

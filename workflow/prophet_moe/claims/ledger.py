@@ -1,6 +1,5 @@
 """config/claims.yaml: every claim of the reports, in families that share a sentence and a way to compute."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
+from prophet_moe.claims.bindings import Binding, check, names_in, tables_in
 from prophet_moe.claims.claimed import Claimed, parse_claimed
-from prophet_moe.claims.evaluators import EVALUATORS, READS_TABLES, REPORT_TABLES
 from prophet_moe.errors import UserError
 from prophet_moe.validation import StrictModel, read_yaml, validate
 
 CLAIMS_FILE = Path("config/claims.yaml")
-Binding = dict[str, Any]
-"""`{take: <evaluator>, ...}`, or `{claim: <id>}` (prophet_moe/claims/evaluators.py)."""
 BINDINGS = ("reported", "calibrated", "observed", "against")
 
 
@@ -119,7 +116,7 @@ class Claim(Entry):
     @property
     def tables(self) -> list[str]:
         """Return the names of the tables that its bindings read, sorted."""
-        return sorted({table for binding in self.bindings.values() for table in _tables_in(binding)})
+        return sorted({table for binding in self.bindings.values() for table in tables_in(binding)})
 
 
 def read_ledger(printed: pd.DataFrame, path: Path = CLAIMS_FILE) -> list[Claim]:
@@ -140,16 +137,11 @@ def read_ledger(printed: pd.DataFrame, path: Path = CLAIMS_FILE) -> list[Claim]:
         raise UserError(str(path), f"{twice[0]}: is there twice, expected once", "Remove one.")
     known = {claim.id: claim.stated.kind for claim in claims}
     for claim in claims:
-        for other in [name for binding in claim.bindings.values() for name in _claims_in(binding)]:
+        for other in [name for binding in claim.bindings.values() for name in names_in(binding)]:
             if known.get(other) != "number":
                 where, problem = f"{path}: {claim.id}", f"refers to claim {other}, expected one that states a number"
                 raise UserError(where, problem, "Correct the id.")
     return claims
-
-
-def tables_read(path: Path = CLAIMS_FILE) -> list[str]:
-    """Return the names of all tables that the bindings of the file read, sorted."""
-    return sorted({REPORT_TABLES, *_tables_in(read_yaml(path))})
 
 
 def _claims_of(family: Family, numbers: Mapping[tuple, Any], path: Path) -> Iterator[Claim]:
@@ -183,7 +175,7 @@ def _completed(values: dict[str, Any], family: str, numbers: Mapping[tuple, Any]
         raise UserError(where, "says nothing, expected a sentence under `says`", "Add it.")
     claim = Claim(**filled, family=family, stated=parse_claimed(filled["claimed"]))
     for name, binding in claim.bindings.items():
-        _check(binding, f"{where}: {name}")
+        check(binding, f"{where}: {name}")
     return claim
 
 
@@ -222,49 +214,3 @@ def _filled(value: Any, words: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: _filled(each, words) for key, each in value.items()}
     return [_filled(each, words) for each in value] if isinstance(value, list) else value
-
-
-def _check(binding: Mapping[str, Any], where: str) -> None:
-    """Refuse an unknown evaluator, and arguments that it does not have."""
-    if set(binding) == {"claim"}:
-        return
-    name = binding.get("take")
-    if name not in EVALUATORS:
-        expected = f"expected one of {', '.join(EVALUATORS)}"
-        raise UserError(where, f"take: got {name!r}, {expected}", "See prophet_moe/claims/evaluators.py.")
-    arguments = {key: value for key, value in binding.items() if key != "take"}
-    try:
-        inspect.signature(EVALUATORS[name]).bind(None, **arguments)
-    except TypeError as error:
-        raise UserError(where, f"{name}: {error}", "See prophet_moe/claims/evaluators.py.") from None
-    for value in arguments.values():
-        for inner in _bindings_in(value):
-            _check(inner, where)
-
-
-def _bindings_in(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the outermost bindings in a value."""
-    if isinstance(value, Mapping):
-        if "take" in value or "claim" in value:
-            yield value
-        return
-    for each in value if isinstance(value, list) else ():
-        yield from _bindings_in(each)
-
-
-def _walk(value: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, Mapping):
-        yield value
-        value = list(value.values())
-    for each in value if isinstance(value, list) else ():
-        yield from _walk(each)
-
-
-def _tables_in(value: Any) -> set[str]:
-    nodes = list(_walk(value))
-    of_reports = {REPORT_TABLES for node in nodes if node.get("take") == "report_cell"}
-    return of_reports | {node["table"] for node in nodes if node.get("take") in READS_TABLES}
-
-
-def _claims_in(value: Any) -> list[str]:
-    return [node["claim"] for node in _walk(value) if isinstance(node.get("claim"), str) and set(node) == {"claim"}]

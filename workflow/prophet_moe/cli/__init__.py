@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from prophet_moe.cli import capacity, catalog, compare, model, observe, plan, sim, times, trace
+from prophet_moe.cli import capacity, catalog, compare, kick_the_tires, model, observe, plan, sim, times, trace
 from prophet_moe.errors import UserError, exit_on_lost_output, exit_on_user_error
 
 EXAMPLES = """\
@@ -57,6 +57,7 @@ def command_line() -> Parser:
     times.add_commands(commands)
     compare.add_commands(commands)
     observe.add_commands(commands)
+    kick_the_tires.add_command(commands)
     return parser
 
 

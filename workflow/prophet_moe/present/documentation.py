@@ -17,6 +17,8 @@ from prophet_moe.catalog.link import LinkFile
 from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
+from prophet_moe.present.answers_page import answers_page
+from prophet_moe.present.artifact_page import artifact_page
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
 from prophet_moe.present.catalog_table import CATALOG
 from prophet_moe.present.engine_page import engines_page
@@ -26,7 +28,7 @@ from prophet_moe.routing.datasets import DatasetFile
 from prophet_moe.settings.experiment import with_studies
 from prophet_moe.settings.style import Style, StyleFile
 from prophet_moe.study import Figure, load_studies
-from prophet_moe.tables import Column, Table
+from prophet_moe.tables import Column, Table, read_table
 
 ENGINES = Path("config/engines")
 """Folder of the profiles whose terms docs/engines.md lists."""
@@ -58,7 +60,17 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/gpus.md")] = gpus_page()
     pages[Path("docs/engines.md")] = engines_page(load_engines(ENGINES))
     pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
+    pages[Path("docs/answers.md")] = _answers_page()
+    pages[Path("ARTIFACT.md")] = artifact_page(load_studies())
     return pages
+
+
+def _answers_page() -> str:
+    """The only page that is made from results: the committed tables of study `answers`."""
+    study = load_studies()["answers"]
+    declared = {table.name: table for table in study.tables}
+    answers, steps = (declared[name] for name in ("table23_answers", "decision_steps"))
+    return answers_page(study, read_table(Path(answers.path), answers), read_table(Path(steps.path), steps))
 
 
 def _experiment() -> type[BaseModel]:

@@ -6,6 +6,12 @@ from prophet_moe.study import Figure, Study
 from prophet_moe.tables import Table
 
 STAGES = (
+    (
+        "A first look: a small build, a comparison, a few tests ([ARTIFACT.md](../ARTIFACT.md))",
+        "make kick_the_tires",
+        "a table of PASS and FAIL; `results/runs/kick_the_tires/`, `results/runs/kick_the_tires_small/`",
+        "2",
+    ),
     ("Everything", "make", "all below, both scenarios", "3 (150 s cold; 3 s where nothing changed)"),
     (
         "Figures 1-5 and tables 1-4, both scenarios",
@@ -71,6 +77,12 @@ STAGES = (
         "make report",
         "`results/report/index.html`, `results/report.html`",
         "0.4 after `make`, which it runs first",
+    ),
+    (
+        "Everything in one file ([archive.md](archive.md))",
+        "make archive",
+        "`results/archive/`, `results/crate/`",
+        "0.2 after `make`, which it runs first",
     ),
     ("All tests", "make test", "", ""),
     (

@@ -9,7 +9,10 @@ from prophet_moe.errors import UserError
 
 
 def typeset(main: Path) -> None:
-    """Run latexmk beside `main`, without what an earlier run left; the log of TeX goes to standard output. What TeX refuses is a UserError."""
+    """Run latexmk beside `main`, without what an earlier run left; what TeX refuses is a UserError.
+
+    The log of TeX goes to standard output.
+    """
     command = ["latexmk", "-gg", "-cd", "-pdf", "-interaction=nonstopmode", "-halt-on-error", str(main)]
     done = subprocess.run(
         command,

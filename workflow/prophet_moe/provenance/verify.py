@@ -43,12 +43,12 @@ class Check:
 
 def verify(output: Path, tolerances: Tolerances) -> Check:
     """Recompute every hash that the sidecar of `output` holds, and compare `output` with the commit checked out."""
-    told, remedy = _against_sidecar(output)
+    told, remedy = against_sidecar(output)
     return Check(str(output), told, _against_commit(output, tolerances), remedy)
 
 
-def _against_sidecar(output: Path) -> tuple[str, str]:
-    """What the sidecar says of the output, and the command that mends it."""
+def against_sidecar(output: Path) -> tuple[str, str]:
+    """Say whether the sidecar of `output` holds the hashes that its files have, and by which command to mend it."""
     again = f"snakemake --cores 8 --force {output}"
     if not sidecar_of(output).exists():
         return "FAIL: no sidecar", again

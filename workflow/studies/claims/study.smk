@@ -1,45 +1,28 @@
 """Which of the reports' claims hold?
 
-REQUIRED INPUTS: config/claims.yaml, resources/reports/printed.csv, every table that a claim reads.
-OUTPUTS: tables/claims.csv, tables/claims.json, figures/claims, where a build makes all these tables.
+REQUIRED INPUTS: config/claims.yaml, resources/reports/printed.csv, and every finished table that a claim reads.
+OUTPUTS: tables/claims.csv, tables/claims.json, figures/claims, where all models are built under both scenarios.
 """
 
-from prophet_moe.claims.ledger import CLAIMS_FILE, tables_read
+from prophet_moe.claims.ledger import CLAIMS_FILE
 from prophet_moe.printed import PRINTED_FILE
 from studies.claims.study import STUDY as CLAIMS_STUDY
 
 CLAIMS_JSON = "tables/claims.json"
-SHARED_TABLES = {
-    "prophet_kv_extension_data": RECORD,
-    "prophet_kv_extension_extended": EXTENDED_RECORD,
-    "model_catalog": CATALOG_TABLE,
-}
-"""Tables that no study declares, by name."""
 
-
-def table_claimed(name):
-    """The path of a table that claims read, by its name; one of another scenario has that before it."""
-    scenario, _, table = name.rpartition("/")
-    path = SHARED_TABLES.get(table) or path_of(table)
-    return path.format(scenario_dir=f"{scenario}/" if scenario else "")
-
-
-with exit_on_user_error():
-    READ_BY_CLAIMS = tables_read()
-    unknown = [name for name in READ_BY_CLAIMS if name.rpartition("/")[2] not in [*SHARED_TABLES, *TABLES]]
-    if unknown:
-        problem = f"table: got {unknown[0]!r}, expected one of {', '.join([*SHARED_TABLES, *TABLES])}"
-        raise UserError(str(CLAIMS_FILE), problem, "Correct the name.")
-
-
-if set(map(table_claimed, READ_BY_CLAIMS)) <= set(TARGETS):
+if {"calibrated": "", "reported": "reported/"}.items() <= SCENARIO_DIRS.items() and EXPERIMENT.models == "all":
     offer(CLAIMS_STUDY)
     TARGETS.append(CLAIMS_JSON)
 
 
+def tables_for_claims(wildcards):
+    """The tables that claims read, among those that this build makes."""
+    return list(finished_tables(CLAIMS_FILE).values())
+
+
 def claims_parameters(wildcards):
     """How claims are judged, and the names of the tables."""
-    return as_json({"claims": plain(settings("claims")), "tables": READ_BY_CLAIMS})
+    return as_json({"claims": plain(settings("claims")), "tables": list(finished_tables(CLAIMS_FILE))})
 
 
 rule claims:
@@ -48,7 +31,7 @@ rule claims:
         code=code("workflow/studies/claims/compute.py"),
         claims=str(CLAIMS_FILE),
         printed=str(PRINTED_FILE),
-        tables=[table_claimed(name) for name in READ_BY_CLAIMS],
+        tables=tables_for_claims,
     output:
         table=table("claims"),
         json=CLAIMS_JSON,

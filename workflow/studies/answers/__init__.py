@@ -1,0 +1,1 @@
+"""What do the reports advise, and what should one do?"""
