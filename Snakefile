@@ -38,7 +38,7 @@ include: "workflow/rules/traces.smk"
 include: "workflow/rules/capacity.smk"
 
 
-for study in studies.in_stages(STUDIES):
+for study in STUDIES:
 
     include: f"workflow/studies/{study}/study.smk"
 

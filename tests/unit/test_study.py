@@ -6,7 +6,7 @@ import studies
 from prophet_moe.errors import UserError
 from prophet_moe.files import write_text
 from prophet_moe.settings.fields import StudySettings
-from prophet_moe.study import PARTS, Figure, Study, check_drawn, in_stages, load_studies, shown
+from prophet_moe.study import PARTS, Figure, Study, check_drawn, load_studies, shown
 from prophet_moe.tables import Table
 from tests.conftest import ROOT
 
@@ -32,9 +32,6 @@ def add_study(folder, name: str, study_id: str = "", table: str = "") -> None:
     for part in PARTS:
         write_text(folder / name / part, "")
     write_text(folder / name / "study.py", DECLARATION.format(id=study_id or name, table=table or name))
-
-
-STAGES = {"a": 1, "b": 0, "c": 2, "d": 0}
 
 
 def test_load_studies_finds_every_folder_in_order():
@@ -70,14 +67,6 @@ def test_load_studies_refuses_an_output_declared_twice(folder):
     problem = r"other_of_two/study.py: declares tables/data/same.csv, which study one_of_two declares too"
     with pytest.raises(UserError, match=problem):
         load_studies(folder)
-
-
-def test_in_stages_puts_readers_of_other_studies_last():
-    made = {
-        name: Study(id=name, question="Why?", settings=StudySettings, stage=stage) for name, stage in STAGES.items()
-    }
-    assert in_stages(made) == ["b", "d", "a", "c"]
-    assert in_stages(load_studies())[-1] == "claims"
 
 
 def test_paths_of_outputs_hold_the_scenario_where_there_is_one():

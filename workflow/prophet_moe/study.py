@@ -50,8 +50,6 @@ class Study:
     figures: tuple[Figure, ...] = ()
     reports: tuple[str, ...] = ()
     """Lines of the reports that it informs, as docs/reports.md names them."""
-    stage: int = 0
-    """Rules of a study come after those of all studies of a smaller stage, whose tables it may ask for."""
     minutes: float | None = None
     """Minutes that a cold build of its outputs alone takes on two cores; None where nobody has timed it."""
 
@@ -79,11 +77,6 @@ def load_studies(folder: Path = STUDIES) -> dict[str, Study]:
             raise UserError(where, f"id: got {study.id!r}, expected the name of the folder, {name!r}", "Correct it.")
     _declared_once(studies, folder)
     return studies
-
-
-def in_stages(studies: Mapping[str, Study]) -> list[str]:
-    """Return the ids of studies by stage, and in their own order within a stage."""
-    return sorted(studies, key=lambda name: studies[name].stage)
 
 
 def _declared_once(studies: Mapping[str, Study], folder: Path) -> None:

@@ -55,6 +55,5 @@ STUDY = Study(
     settings=ClaimsSettings,
     tables=(CLAIMS,),
     figures=(FIGURE,),
-    stage=1,
     minutes=0.2,
 )
