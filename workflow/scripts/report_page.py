@@ -27,13 +27,9 @@ REPORTED = "reported"
 
 def build(files, parameters):
     """Collect every part of the page, and write it."""
-    content = (
-        front(files, parameters)
-        | ledger(files, parameters)
-        | chart_list(files, parameters)
-        | plan_list(files, parameters)
-    )
-    content |= outputs_of(parameters) | model_list(files) | run(Path(parameters["benchmarks"]))
+    content = front(files, parameters) | ledger(files, parameters) | chart_list(files, parameters)
+    content |= plan_list(files, parameters) | outputs_of(parameters) | model_list(files)
+    content |= run(Path(parameters["benchmarks"]))
     content["contents"] = [(name, title) for name, title, shown in CONTENTS if shown is None or content[shown]]
     write_text(files.page, render(content))
 
@@ -51,6 +47,7 @@ CONTENTS = (
 """Sections: identifier, title, and the part of the content without which there is none."""
 CLAIM_PARTS = (
     ("reason", "Reason"),
+    ("lines", "Lines"),
     ("tolerance", "Tolerance"),
     ("observed_on", "Observed on"),
     ("rests_on", "Rests on"),

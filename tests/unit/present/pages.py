@@ -65,7 +65,7 @@ MODEL_PAGE = {
 }
 
 
-def made_page(folder: Path, with_ledger: bool = True) -> Path:
+def made_page(folder: Path) -> Path:
     """Run the script of the rule `report_page` on a few outputs, from the project's root; return the page."""
     (folder / "benchmarks").mkdir()
     write_text(folder / "benchmarks" / "sweep.tsv", "s\tmax_rss\tcpu_time\n1.5\t100.2\t1.4\n")
@@ -81,7 +81,7 @@ def made_page(folder: Path, with_ledger: bool = True) -> Path:
         "frontier": ["tables/data/frontier.csv"],
         "pays": ["tables/table16_where_it_pays.csv"],
         "plans": ["tables/data/plans.csv"],
-        "claims": [ledger] if with_ledger else [],
+        "claims": [ledger],
         "models": folder / "models.json",
         "page": folder / "index.html",
     }

@@ -62,12 +62,12 @@ def test_plans_are_grouped_and_ranges_are_told():
     row = {"model": "A", "gpu": "G", "batch_size": 1, "context": 4096, "slots_per_layer": 3, "experts": 8}
     row |= {"resident_share_pct": 37.5, "hit_rate": 0.5, "hit_rate_low": 0.5, "hit_rate_high": 0.5}
     row |= {"tokens_per_s": None, "tokens_per_s_low": None, "tokens_per_s_high": None}
-    row |= {"slowdown": 2.0, "slowdown_low": 1.5, "slowdown_high": 3.0, "prefill_s": None, "works": False}
+    row |= {"slowdown": 2.0, "slowdown_low": 1.5, "slowdown_high": 3.0, "prefill_s": 1080.4, "works": False}
     row |= {"refusals": "too few", "advised_context": 4096, "advice": "Keep all.", "reasons": "one; two"}
     (view,) = plans.views(pd.DataFrame([row, row | {"context": 8192}]))
     assert view.reasons == ("one", "two")
     assert [cells[0] for cells in view.rows] == ["4,096", "8,192"]
-    assert view.rows[0][1:] == ("3 of 8", "37.5 %", "0.5", "", "2 (1.5 to 3)", "", "no: too few")
+    assert view.rows[0][1:] == ("3 of 8", "37.5 %", "0.5", "", "2 (1.5 to 3)", "1,080 s", "no: too few")
 
 
 def test_timings_are_read_and_summed(tmp_path):

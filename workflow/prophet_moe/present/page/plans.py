@@ -40,7 +40,7 @@ def views(table: pd.DataFrame) -> list[PlanView]:
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    prefill = "" if pd.isna(row["prefill_s"]) else f"{row['prefill_s']:,.3g} s"
+    prefill = "" if pd.isna(row["prefill_s"]) else f"{_three_digits(row['prefill_s'])} s"
     works = "yes" if row["works"] else "no"
     return (
         f"{row['context']:,}",
@@ -57,5 +57,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _between(row: dict[str, Any], name: str) -> str:
     if pd.isna(row[name]):
         return ""
-    middle, low, high = (f"{row[each]:,.3g}" for each in (name, f"{name}_low", f"{name}_high"))
+    middle, low, high = (_three_digits(row[each]) for each in (name, f"{name}_low", f"{name}_high"))
     return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _three_digits(value: float) -> str:
+    """Return a number with three significant digits, or whole from 1,000 on, never in scientific notation."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
