@@ -10,20 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from prophet_moe.claims.verdict import VERDICTS
 from prophet_moe.present.latex import escape, in_letters
 
 Numbers = dict[str, str]
 
-VERDICTS = (
-    "reproduced",
-    "reproduced-by-fit",
-    "corrected",
-    "contradicted",
-    "self-contradictory",
-    "definition",
-    "not-evaluable",
-)
-"""Verdicts of the ledger of claims, in the order of the printed tables."""
 DOCUMENTS = {
     "000": "000, report",
     "001": "001, summary",

@@ -33,7 +33,9 @@ CLAIMS = Table(
             "reproduced, corrected, reproduced-by-fit, contradicted, self-contradictory, definition or not-evaluable "
             "(docs/claims.md).",
         ),
-        text("reason", "Why."),
+        text(
+            "reason", "What the verdict follows from: the value that decided, the correction, or what would be needed."
+        ),
         text("rests_on", "What the calibrated value rests on: counted, assumed, estimated, simulated or arithmetic."),
         text(
             "evidence",
