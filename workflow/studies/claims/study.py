@@ -34,7 +34,7 @@ CLAIMS = Table(
             "(docs/claims.md).",
         ),
         text(
-            "reason", "What the verdict follows from: the value that decided, the correction, or what would be needed."
+            "reason", "What the verdict follows from: the value that decided, the correction, or what is missing."
         ),
         text("rests_on", "What the calibrated value rests on: counted, assumed, estimated, simulated or arithmetic."),
         text(
