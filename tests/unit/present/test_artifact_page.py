@@ -1,5 +1,6 @@
 """ARTIFACT.md: its walks give what it says when they are followed, and every part of it names its source."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -81,6 +82,16 @@ def test_claims_name_columns_of_their_tables_once(tables, studies):
     for claim in claims:
         assert claim.column in (ROOT / claim.table).read_text().partition("\n")[0].split(","), claim.id
         assert studies[claim.study].minutes is not None, claim.id
+
+
+def test_claims_of_the_reports_have_a_row_in_the_ledger(tables):
+    with (ROOT / "tables/claims.csv").open() as ledger:
+        ids = {row["id"] for row in csv.DictReader(ledger)}
+    named = {claim.id for claim in reported_claims(tables, 1.2)} | set(
+        re.findall(r"^Claim `([^`]+)`", PAGE, re.MULTILINE)
+    )
+    assert len(named) > 6
+    assert named <= ids
 
 
 def test_a_study_without_recorded_costs_is_one_line(studies, monkeypatch, tmp_path):

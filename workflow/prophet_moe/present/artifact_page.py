@@ -74,6 +74,7 @@ def artifact_page(studies: Mapping[str, Study]) -> str:
         steps=steps,
         largest_mib=max(cost.largest_job_mib for cost in costs.values()),
         human_minutes=HUMAN_MINUTES,
+        minutes={name: study.minutes for name, study in studies.items()},
         limit=limit,
         paper=table_of(paper_claims(tables, limit)),
         reported=table_of(reported_claims(tables, limit)),
