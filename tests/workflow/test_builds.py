@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from prophet_moe.claims.verdict import VERDICTS
 from prophet_moe.routing import store
 from prophet_moe.routing.popularity_cv import read_popularity_cvs
 from prophet_moe.routing.trace import Counts, Origin, Router
@@ -343,3 +344,15 @@ def test_the_report_builds_offline(built):
     page = (built.root / "report.html").read_text()
     assert "Mean KV extension by memory alone" in page
     (built.root / "report.html").unlink()
+
+
+def test_a_build_has_its_page_and_its_crate(built):
+    """Both are made from the outputs of a build, and neither changes what it reads."""
+    before = built.outputs()
+    built.build("report_page", "crate")
+    page = (built.root / "results/report/index.html").read_text()
+    assert all(f'"{verdict}"' in page or f">{verdict}" in page for verdict in VERDICTS)
+    crate = json.loads((built.root / "results/crate/ro-crate-metadata.json").read_text())
+    told = {entity["@id"] for entity in crate["@graph"]}
+    assert {*outputs(), *BESIDE_STUDIES} <= told
+    assert built.outputs() == before
