@@ -22,7 +22,7 @@ IDS = {
         *(f"M-T{n}" for n in range(1, 10)),
         *("TAB-LATEX", "C4-CSV1", "C4-CSV2", "C4-T1", "C4-T2", "C4-T3"),
     ],
-    "Experiments and scenarios": [f"EXP{n}" for n in range(1, 20)],
+    "Experiments and scenarios": [*(f"EXP{n}" for n in range(1, 20)), "TREE"],
 }
 """What the reports describe, by section of the page."""
 
