@@ -21,7 +21,7 @@ from prophet_moe.routing.trace import DECODE, PHASES, Origin, Router, Trace
 ROUTER = Router("bench", 64, 6, tuple(range(26)))
 SEQUENCE_TOKENS = 500
 BLOCK_TOKENS = 25_000
-COMMAND = "from prophet_moe.cli import main; main()"
+COMMAND = "from prophet_moe.cli.main import main; main()"
 WHOLE = """
 import sys
 from pathlib import Path

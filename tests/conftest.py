@@ -46,7 +46,7 @@ def command(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """Run prophet-moe in this process, in the project or another folder: exit code, output and errors."""
 
     def run(*arguments: object, folder: Path = ROOT, given: str = "") -> tuple[int, str, str]:
-        from prophet_moe.cli import main  # the environment of the peers has not all that commands need
+        from prophet_moe.cli.main import main  # the environment of the peers has not all that commands need
 
         monkeypatch.chdir(folder)
         monkeypatch.setattr("sys.argv", ["prophet-moe", *map(str, arguments)])

@@ -36,8 +36,8 @@ PRICED |= figures("figure2_kv_extension_by_model", scenario_dir="")
 GAINED = jobs("several_gpus", "use_cases") | figures("several_gpus", "figure9_graphical_abstract")
 """What reads the tables of the frontier besides, in studies of their own."""
 FRONTIER = study_jobs("frontier") | PRICED | GAINED
-# The study of laws reads what the routing of a scenario rests on, and no grid.
-GRIDDED = set(studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) - {"routing_law"}
+# The study of laws and the planner read what the routing of a scenario rests on, and no grid.
+GRIDDED = set(studies_that_read("GRID", "RECORD", "record_grid", "variations_of")) - {"routing_law", "planner"}
 FROM_THE_GRID = study_jobs(*GRIDDED) | PRICED
 FROM_THE_GRID |= jobs("sweep", "record", "latex_tables")
 FROM_PUBLISHED = jobs("published_variation", "routing_variation")
@@ -177,11 +177,12 @@ AFTER_A_KEY = {
     "frontier": FRONTIER,
     "headline": study_jobs("headline") | jobs("numbers"),
     "kv_extension": study_jobs("kv_extension") | jobs("latex_tables") | figures("figure9_graphical_abstract"),
-    "observed": OBSERVED | jobs("numbers", "planner") | figures("planner"),
+    "observed": OBSERVED | jobs("numbers", "planner", "plans") | figures("planner"),
     "prediction": jobs("prediction", "predicted_sets", "numbers") | figures("prediction"),
     "prefill": study_jobs("prefill") | jobs("numbers"),
     "routing_law": LAW | jobs("published_routing"),
     "routing_statistics": jobs("routing_statistics") | figures("routing_statistics"),
+    "where_it_pays": study_jobs("where_it_pays") | jobs("decision_tree"),
 }
 """Jobs that run again after a key was added to the settings of a study, where these are not all of its own: what needs
 no declaration of the study does not run, and what reads an output does."""
@@ -225,7 +226,8 @@ def test_the_ledger_reruns_after_its_file_and_its_tables(built):
     with edited(built.root / "config/claims.yaml", "# Every claim", "# Each claim"):
         assert built.all_jobs() - compiled == judged
     with edited(built.root / "resources/reports/printed.csv", ",0.45,", ",0.46,"):
-        assert built.all_jobs() - compiled - {"answers"} == judged | study_jobs("report_tables")
+        answered = {"answers"} | figures("decision_tree")
+        assert built.all_jobs() - compiled == judged | answered | study_jobs("report_tables", "alternatives")
     with edited(built.root / "config/answers.yaml", "# ", "# Edited. "):
         assert built.all_jobs() == {"answers"} | figures("decision_tree")
 

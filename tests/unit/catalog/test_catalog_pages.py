@@ -10,7 +10,7 @@ from prophet_moe.catalog.architecture import Architecture, Block, Draft, Encoder
 from prophet_moe.catalog.gpu import GpuFile, GpuSpec
 from prophet_moe.catalog.hugging_face.families import FAMILIES, REFUSED
 from prophet_moe.catalog.model import Constant, ModelSpec, Reported
-from prophet_moe.cli import command_line
+from prophet_moe.cli.main import command_line
 from prophet_moe.precision import FORMATS, KV_FORMATS, Precision
 from prophet_moe.present.catalog_pages import (
     CONFIG_JSON,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prophet_moe.cli import main
+from prophet_moe.cli.main import main
 from prophet_moe.planning.pages import CHART_COLUMNS, chart
 from prophet_moe.planning.solve import frontier
 from tests.conftest import ROOT
@@ -292,7 +292,7 @@ def test_chart_marks_limits_ranges_and_what_does_not_work():
 def test_plan_needs_neither_pandas_nor_numba(project):
     code = (
         "import sys; sys.argv = ['prophet-moe', 'plan', *sys.argv[1:]]\n"
-        "from prophet_moe.cli import main\nmain()\n"
+        "from prophet_moe.cli.main import main\nmain()\n"
         "assert not {'pandas', 'numba', 'scipy', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run(

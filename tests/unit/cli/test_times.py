@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prophet_moe.cli import main
+from prophet_moe.cli.main import main
 from prophet_moe.cli.times import OBSERVED
 from prophet_moe.observed.times import LAWS
 from prophet_moe.observed.times import OPERATORS as FITS

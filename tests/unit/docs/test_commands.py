@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from snakemake.cli import get_argument_parser
 
-from prophet_moe.cli import command_line
+from prophet_moe.cli.main import command_line
 from prophet_moe.collect.__main__ import command_line as collector
 from prophet_moe.errors import UserError
 from tests.conftest import ROOT

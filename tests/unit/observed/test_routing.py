@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from prophet_moe.cli import main
+from prophet_moe.cli.main import main
 from prophet_moe.errors import UserError
 from prophet_moe.observed.context import load_context
 from prophet_moe.observed.routing import predicted

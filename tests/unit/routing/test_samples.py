@@ -55,7 +55,7 @@ def test_docs_show_the_example_of_a_format(name):
 
 
 def test_help_of_a_format_shows_its_example():
-    command = [sys.executable, "-c", "from prophet_moe.cli import main; main()", "trace", "import"]
+    command = [sys.executable, "-c", "from prophet_moe.cli.main import main; main()", "trace", "import"]
     shown = subprocess.run([*command, "prompt_csv", "--help"], capture_output=True, text=True, cwd=ROOT, check=True)
     assert example("prompt_csv")[1] in textwrap.dedent(shown.stdout.partition("holds\n\n")[2])
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT, check=True)

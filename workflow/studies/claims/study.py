@@ -33,9 +33,7 @@ CLAIMS = Table(
             "reproduced, corrected, reproduced-by-fit, contradicted, self-contradictory, definition or not-evaluable "
             "(docs/claims.md).",
         ),
-        text(
-            "reason", "What the verdict follows from: the value that decided, the correction, or what is missing."
-        ),
+        text("reason", "What the verdict follows from: the value that decided, the correction, or what is missing."),
         text("rests_on", "What the calibrated value rests on: counted, assumed, estimated, simulated or arithmetic."),
         text(
             "evidence",

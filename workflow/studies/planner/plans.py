@@ -1,12 +1,12 @@
 """What `prophet-moe plan` says of every model and GPU of the grid, as a table."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from prophet_moe.cli import command_line
-from prophet_moe.cli.plan import Basis, plans_of
+from prophet_moe.cli.plan import Basis, add_command, plans_of
 from prophet_moe.planning.pages import Plan
 from prophet_moe.planning.situation import Range
 from prophet_moe.settings.scenario import Scenario
@@ -26,7 +26,8 @@ def build(files, parameters):
 
 def planned(basis: Basis, models: Sequence[str], gpus: Sequence[str], batches: Sequence[int]) -> Iterator[Plan]:
     """Yield the plan of every model, batch size and GPU, with the options of the command `plan` left as they are."""
-    parser = command_line()
+    parser = ArgumentParser()
+    add_command(parser.add_subparsers())
     for model in models:
         for batch in batches:
             arguments = ["plan", "--model", model, "--batch", str(batch), "--gpu", *gpus]
