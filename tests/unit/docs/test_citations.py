@@ -16,8 +16,9 @@ CITATION = re.compile(r"\b(00[0-4]):(\d+(?:-\d+)?)\b")
 ENTRY = re.compile(r'^\* <a id="(00[0-4])-([\d-]+)"></a>(00[0-4]):([\d-]+)\b', re.MULTILINE)
 DOCUMENT = re.compile(r"^\| (00[0-4]) \|.*\| (\d+) \| `([^`]*)` \|$", re.MULTILINE)
 SEEDS = os.environ.get("PROPHET_SEEDS")
-LEDGER = (ROOT / "config/claims.yaml", ROOT / "tables/claims.csv", ROOT / "tables/claims.json")
-"""The ledger tells the lines of its claims itself, one sentence for each claim."""
+LEDGER = [ROOT / "config/claims.yaml", ROOT / "tables/claims.csv", ROOT / "tables/claims.json"]
+LEDGER += [ROOT / "paper/generated/paper_numbers.tex", ROOT / "paper/generated/supplement.tex"]
+"""The ledger tells the lines of its claims itself, one sentence for each claim, and so does what is made of it."""
 needs_reports = pytest.mark.skipif(SEEDS is None, reason="PROPHET_SEEDS names no folder with the reports")
 
 
