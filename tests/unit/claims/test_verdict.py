@@ -65,9 +65,11 @@ def test_estimates_agree_within_their_tolerance():
 
 
 def test_reasons_name_values_and_corrections():
-    assert judged(calibrated=NONE)[1].endswith("the baseline does not fit.")
+    assert judged(calibrated=NONE)[1] == "Calibrated: no value, the baseline does not fit."
     assert "elsewhere: 4." in judged(calibrated=WRONG, corrected=Corrected(by="elsewhere", value=RIGHT))[1]
-    assert judged(observed=WRONG, observed_on="four traces")[1] == "Observed is 5 (four traces)."
+    assert judged(observed=WRONG, observed_on="four traces")[1] == "Observed (four traces): 5."
+    told = judged(calibrated=RIGHT, reported=WRONG, evidence="law")[1]
+    assert told == "Calibrated: 4. By the report's own constants: 5."
     assert "fitted to it" in judged(calibrated=WRONG, reported=RIGHT, evidence="fitted")[1]
 
 

@@ -17,8 +17,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prophet_moe import cli
 from prophet_moe.catalog import load_gpus, load_models, model_names
+from prophet_moe.cli.main import main
 from prophet_moe.cli.model import list_models
 from prophet_moe.cli.values import between, whole
 from prophet_moe.errors import UserError
@@ -269,7 +269,7 @@ def ended(*arguments: str) -> str:
         patch.setattr(sys, "argv", ["prophet-moe", *arguments])
         patch.chdir(ROOT)
         try:
-            cli.main()
+            main()
         except SystemExit as stopped:
             line = str(stopped.code or "")
             assert line == "" or (line.startswith("error: ") and len(line.splitlines()) == 1), line

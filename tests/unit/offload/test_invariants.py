@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from prophet_moe import cli
+from prophet_moe.cli.main import main
 from prophet_moe.errors import exit_on_user_error
 from prophet_moe.offload import replay
 from prophet_moe.offload.replay import RECORDED, Sample, run
@@ -69,7 +69,7 @@ def test_a_broken_invariant_is_one_line_to_report(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     line = str(ended.value)
     assert line.startswith("error: simulation: stalls does not hold. This is a mistake in prophet-moe")
     assert " ".join(command) in line
@@ -94,6 +94,6 @@ def test_sim_run_replays_the_published_decode_trace(tmp_path, monkeypatch, capsy
         f"sim run --trace {folder} --strategy {strategy} --capacity 16 --json",
     ):
         monkeypatch.setattr("sys.argv", ["prophet-moe", *command.split()])
-        cli.main()
+        main()
     shown = capsys.readouterr().out
     assert json.loads(shown[shown.index("{") :])["routed_requests"] > 5e6

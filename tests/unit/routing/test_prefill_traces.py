@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prophet_moe import cli
+from prophet_moe.cli.main import main
 from prophet_moe.cli.sim import _capacities
 from prophet_moe.errors import UserError
 from prophet_moe.offload.replay import SampleSize, metrics, parts_of, run, samples
@@ -44,7 +44,7 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["prophet-moe", *map(str, arguments)])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            cli.main()
+            main()
         return capsys.readouterr().out
 
     return run_command

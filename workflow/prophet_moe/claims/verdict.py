@@ -104,9 +104,9 @@ def _verdict(claim: Claim, found: Mapping[str, Found], tolerance: float) -> tupl
     if claim.needs and not deciding:
         return "not-evaluable", f"It would need {claim.needs}."
     if deciding and holds[deciding]:
-        return "reproduced", told[deciding]
+        return "reproduced", _all([told[deciding], *(told[name] for name in denied)])
     if holds.get("corrected"):
-        return "corrected", f"It holds {claim.corrected.by}: {in_words(found['corrected'].value)}{_unit(claim)}."
+        return "corrected", f"It holds {claim.corrected.by}: {_short(found['corrected'].value)}{_unit(claim)}."
     if denied:
         return "self-contradictory", _all([told[name] for name in (*denied, *filter(None, [deciding]))])
     fits = fitted and holds.get("reported", False)
@@ -135,11 +135,17 @@ def _slack(claim: Claim, name: str, tolerance: float) -> float:
 
 
 SOURCES = {
-    "reported": "The report's own constants give",
-    "calibrated": "The calibrated scenario gives",
-    "observed": "Observed is",
-    "against": "The reports themselves imply",
+    "reported": "By the report's own constants",
+    "calibrated": "Calibrated",
+    "observed": "Observed",
+    "against": "The reports say or imply elsewhere",
 }
+
+
+UNITS = {"10^9": "billion"}
+"""Units in words, where a column has them in digits."""
+WHOLE = 1000
+"""From this number on, reasons have no digits after the point."""
 
 
 def _told(claim: Claim, name: str, found: Found) -> str:
@@ -147,8 +153,8 @@ def _told(claim: Claim, name: str, found: Found) -> str:
         return ""
     where = f" ({claim.observed_on})" if name == "observed" and claim.observed_on else ""
     if found.value is None:
-        return f"{SOURCES[name]} no value{where}: {found.reason}."
-    return f"{SOURCES[name]} {in_words(found.value)}{_unit(claim)}{where}."
+        return f"{SOURCES[name]}{where}: no value, {found.reason}."
+    return f"{SOURCES[name]}{where}: {_short(found.value)}{_unit(claim)}."
 
 
 def _but(claim: Claim, name: str, fitted: bool) -> str:
@@ -161,7 +167,17 @@ def _chosen(claim: Claim) -> str:
 
 
 def _unit(claim: Claim) -> str:
-    return f" {claim.unit}" if claim.unit else ""
+    return f" {UNITS.get(claim.unit, claim.unit)}" if claim.unit else ""
+
+
+def _short(value: Value) -> str:
+    """Return a value in words, numbers at four digits; columns have more."""
+    if isinstance(value, tuple):
+        low, high = map(_short, value)
+        return low if low == high else f"{low} to {high}"
+    if isinstance(value, bool | str):
+        return in_words(value)
+    return f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:.4g}"
 
 
 def _all(sentences: list[str | None]) -> str:

@@ -26,10 +26,11 @@ def headline(ledger: pd.DataFrame) -> str:
     judged = len(ledger) - sum(counts.get(name, 0) for name in HATCHED)
     holds = counts.get("reproduced", 0)
     wrong = counts.get("contradicted", 0) + counts.get("self-contradictory", 0)
+    fitted, themselves = (counts.get(name, 0) for name in ("reproduced-by-fit", "self-contradictory"))
     return (
         f"{holds} of the {judged} claims that can be true or false are reproduced, "
-        f"{counts.get('corrected', 0)} more hold after a correction.\n{wrong} are contradicted, "
-        f"{counts.get('self-contradictory', 0)} of these by the reports themselves."
+        f"{counts.get('corrected', 0)} more hold after a correction.\n{wrong} are contradicted, {themselves} of these "
+        f"by the reports themselves. {fitted} come out of fitted constants alone."
     )
 
 
