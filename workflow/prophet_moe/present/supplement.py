@@ -34,8 +34,8 @@ def supplement(index: Mapping[str, Any], pages: Sequence[Mapping[str, Any]], roo
 
 def plain(text: str) -> str:
     """Return text as LaTeX prints it: no character is a command, powers are raised, and ids may break at points."""
-    escaped = escape(text.replace("\\", "/")).replace("~", r"\textasciitilde{}").replace("<", r"\textless{}")
-    raised = re.sub(r"\^(\d+)", r"\\textsuperscript{\1}", escaped.replace(NONE, "--"))
+    escaped = escape(text.replace("\\", "/")).replace("<", r"\textless{}")
+    raised = re.sub(r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", escaped.replace(NONE, "--"))
     return re.sub(r"(?<=\w)([./@])(?=[A-Za-z])", r"\1\\allowbreak{}", raised)
 
 
