@@ -94,10 +94,14 @@ def tables_by_name(studies: Mapping[str, Study]) -> dict[str, Table]:
 def committed_tables(studies: Mapping[str, Study]) -> Tables:
     """Read the tables that claims rest on; one that is missing, or has other columns, is a UserError."""
     declared = tables_by_name(studies)
-    paths = {name: declared[name].path.format(scenario_dir="") for name in TABLES_READ}
-    tables = {name: read_table(Path(path), declared[name]) for name, path in paths.items()}
-    reported = Path(RECORD.path.format(scenario_dir="reported/"))
-    return tables | {f"reported/{RECORD.name}": read_table(reported, RECORD)}
+    return {name: read_table(path, declared[Path(name).name]) for name, path in tables_of_claims(studies).items()}
+
+
+def tables_of_claims(studies: Mapping[str, Study]) -> dict[str, Path]:
+    """Return the paths of the tables that claims rest on, by name; the scenario `reported` stands before its own."""
+    declared = tables_by_name(studies)
+    paths = {name: Path(declared[name].path.format(scenario_dir="")) for name in TABLES_READ}
+    return paths | {f"reported/{RECORD.name}": Path(RECORD.path.format(scenario_dir="reported/"))}
 
 
 def _rows(path: Path, kind: type) -> list[list[str]]:

@@ -18,7 +18,7 @@ from prophet_moe.catalog.model import ModelSpec
 from prophet_moe.catalog.names import NameFile
 from prophet_moe.collect.plan import Plan
 from prophet_moe.present.answers_page import answers_page
-from prophet_moe.present.artifact_page import artifact_page
+from prophet_moe.present.artifact_page import artifact_page, tables_of_claims
 from prophet_moe.present.catalog_pages import gpus_page, models_page, precision_page
 from prophet_moe.present.catalog_table import CATALOG
 from prophet_moe.present.engine_page import engines_page
@@ -60,17 +60,22 @@ def documents() -> dict[Path, str]:
     pages[Path("docs/gpus.md")] = gpus_page()
     pages[Path("docs/engines.md")] = engines_page(load_engines(ENGINES))
     pages[Path("docs/reproduce.md")] = reproduction_page(load_studies())
-    pages[Path("docs/answers.md")] = _answers_page()
-    pages[Path("ARTIFACT.md")] = artifact_page(load_studies())
+    pages |= _pages_of_results()
     return pages
 
 
-def _answers_page() -> str:
-    """The only page that is made from results: the committed tables of study `answers`."""
-    study = load_studies()["answers"]
-    declared = {table.name: table for table in study.tables}
+def _pages_of_results() -> dict[Path, str]:
+    """Pages that are made from finished tables, where these are there: before a first build they stay as they are."""
+    studies = load_studies()
+    pages = {}
+    declared = {table.name: table for table in studies["answers"].tables}
     answers, steps = (declared[name] for name in ("table23_answers", "decision_steps"))
-    return answers_page(study, read_table(Path(answers.path), answers), read_table(Path(steps.path), steps))
+    if all(Path(table.path).exists() for table in (answers, steps)):
+        tables = (read_table(Path(table.path), table) for table in (answers, steps))
+        pages[Path("docs/answers.md")] = answers_page(studies["answers"], *tables)
+    if all(path.exists() for path in tables_of_claims(studies).values()):
+        pages[Path("ARTIFACT.md")] = artifact_page(studies)
+    return pages
 
 
 def _experiment() -> type[BaseModel]:
