@@ -40,7 +40,7 @@ def generated() -> str:
 
 
 def formulas(text: str) -> list[str]:
-    """Displayed and inline formulas."""
+    """Return the displayed and inline formulas of a LaTeX text, as written."""
     return re.findall(r"\\begin\{equation\}.*?\\end\{equation\}|\$[^$]*\$", text, re.DOTALL)
 
 
@@ -112,10 +112,10 @@ def test_every_reference_is_cited_and_every_citation_known():
 
 
 def test_every_reference_can_be_found():
-    """An entry has a title, a year, and an address or a venue."""
+    """An entry has a title, a year, and an address, a venue or the package that it is."""
     for entry in (PAPER / "references.bib").read_text().split("\n@"):
         assert re.search(r"\btitle = ", entry) and re.search(r"\byear = \{\d{4}\}", entry), entry
-        assert re.search(r"\b(url|journal|booktitle) = ", entry), entry
+        assert re.search(r"\b(url|journal|booktitle|howpublished) = ", entry), entry
 
 
 def test_consequential_claims_stand_in_the_ledger():

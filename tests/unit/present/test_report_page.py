@@ -38,7 +38,9 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not program:
         told = "no Chromium. To get it: apt-get install chromium"
-        pytest.fail(told) if os.environ.get("REQUIRE_CHROMIUM") else pytest.skip(f"skipped: {told}")
+        if os.environ.get("REQUIRE_CHROMIUM"):
+            pytest.fail(told)
+        pytest.skip(told)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=list(OPTIONS), timeout=PATIENCE)
         yield started

@@ -147,7 +147,7 @@ class _Held:
         self.crate.metadata.extra_terms.update(TERMS)
         self.paths = paths
 
-    def add(self, identifier: str, kind: str | list[str], **properties: Any) -> Entity:
+    def add(self, identifier: str, kind: str | list[str], /, **properties: Any) -> Entity:
         """Add an entity that is no file."""
         found = self.crate.get(identifier)
         return found or self.crate.add(ContextEntity(self.crate, identifier, {"@type": kind} | properties))
@@ -250,9 +250,9 @@ def _workflow(held: _Held, citation: Citation, jobs: Iterable[Job]) -> Entity:
 
 
 def _package(held: _Held, name: str, version: str) -> Entity:
-    """Add a package of PyPI, or Python itself."""
-    home = "https://www.python.org/" if name == "python" else f"https://pypi.org/project/{name}/{version}/"
-    return held.add(home, "SoftwareApplication", name=name, softwareVersion=version, url=home)
+    """Add a Python package by its package URL (purl), or Python itself by its home page."""
+    known = {"url": "https://www.python.org/"} if name == "python" else {"identifier": f"pkg:pypi/{name}@{version}"}
+    return held.add(f"#package-{name}", "SoftwareApplication", name=name, softwareVersion=version, **known)
 
 
 def _job_action(held: _Held, job: Job, texts: Texts, version: str) -> Entity:
